@@ -1,0 +1,246 @@
+"""Callbacks for runs: stop on what cannot be a result, count, show, log, keep."""
+
+import math
+import sys
+import time
+
+import keras
+import tensorflow as tf
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Raises `FloatingPointError` when a loss is not finite, naming the step and, for a Distiller, the loss.
+
+    Args:
+        every: steps between two looks. A look waits for the step to finish; between looks, training does not wait.
+    """
+
+    def __init__(self, every=50):
+        super().__init__()
+        self.every = every
+
+    def on_train_begin(self, logs=None):
+        if hasattr(self.model, "reset_first_non_finite"):
+            self.model.reset_first_non_finite()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._looked = -1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch - self._looked >= self.every:
+            self._looked = batch
+            self._look(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look(logs)
+
+    def _look(self, logs):
+        if hasattr(self.model, "first_non_finite"):
+            found = self.model.first_non_finite()
+            if found is not None:
+                step, term = found
+                raise FloatingPointError(f"Loss '{term}' was not finite at step {step} (counted from 0), a step that updated nothing; {ADVICE}")
+        elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
+            raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {ADVICE}")
+
+
+ADVICE = (
+    "training stopped. Lower the learning rate or the weight of the loss, or train in "
+    "float32 if it runs in mixed_float16."
+)
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `images_per_second` and `learning_rate` to each epoch's logs.
+
+    The clock runs from the end of an epoch's first step, which may have had to compile, to the end of its last,
+    without validation.
+
+    Args:
+        samples: training images per epoch.
+        batch_size: images of the first step.
+    """
+
+    def __init__(self, samples, batch_size):
+        super().__init__()
+        self.timed_samples = samples - batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = self._end = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._begin is None:
+            self._begin = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self._end = self._end or time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = (self._end or time.perf_counter()) - self._begin
+        if self.timed_samples > 0:
+            logs["images_per_second"] = self.timed_samples / seconds
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class WarnAtChance(keras.callbacks.Callback):
+    """Prints a warning if a model still answers at chance after its first epochs.
+
+    Args:
+        at_chance: function of a validation accuracy, True for chance level.
+        epochs: how many epochs a model may take to leave it.
+    """
+
+    def __init__(self, at_chance, epochs=3):
+        super().__init__()
+        self.at_chance = at_chance
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epochs and self.at_chance(logs["val_accuracy"]):
+            print(
+                f"\nWarning: after {self.epochs} epochs {self.model.name} is at chance: accuracy "
+                f"{logs['val_accuracy']:.2%} on images not trained on. It may have collapsed (dead ReLUs): a lower "
+                "learning rate or a smaller weight of the distillation losses helps.",
+                flush=True,
+            )
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows a whole training: one bar on a terminal, about ten lines elsewhere.
+
+    Args:
+        title: what is being trained.
+        metrics: names of the logs to show.
+    """
+
+    def __init__(self, title, metrics=("loss", "accuracy", "val_accuracy")):
+        super().__init__()
+        self.title = title
+        self.metrics = metrics
+
+    def on_train_begin(self, logs=None):
+        print(self.title, flush=True)
+        self._epoch = 0
+        self._bar = None
+        if sys.stdout.isatty():
+            steps = self.params["steps"] * self.params["epochs"]
+            self._bar = keras.utils.Progbar(steps, stateful_metrics=list(map(readable, self.metrics)), interval=0.2)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._bar and batch + 1 < self.params["steps"]:
+            self._bar.update(self._epoch * self.params["steps"] + batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = [(readable(name), logs[name]) for name in self.metrics if name in logs]
+        if self._bar:
+            self._bar.update((epoch + 1) * self.params["steps"], values)
+        elif (epoch + 1) % max(1, self.params["epochs"] // 10) == 0:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in values)
+            print(f"  epoch {epoch + 1}/{self.params['epochs']}  {shown}", flush=True)
+
+
+def readable(name):
+    return name.replace("val_", "held-out ")
+
+
+class TensorBoardScalars(keras.callbacks.Callback):
+    """Writes each epoch's logs for TensorBoard, grouped and explained.
+
+    Training and held-out values are two runs of one folder, `train` and `held_out`, so that they share a chart.
+
+    Args:
+        folder: where the event files go.
+    """
+
+    GROUPS = {
+        "quality": ("accuracy", "agreement"),
+        "training": ("learning_rate", "images_per_second"),
+        "triplets": ("positive_distance", "negative_distance", "violated"),
+    }
+    EXPLAINED = {
+        "accuracy": "Share of images whose largest logit is the label's.",
+        "agreement": "Share of images for which student and teacher name the same class.",
+        "learning_rate": "Learning rate of the epoch.",
+        "images_per_second": "Training images per second, without validation and without the first step.",
+        "positive_distance": "Mean distance between the teacher's and the student's logits for the same image.",
+        "negative_distance": "Mean distance between the teacher's logits for an image and the student's logits for an "
+        "image of another class.",
+        "violated": "Share of triplets whose negative is not yet farther away than the positive by the margin.",
+        "loss": "What is minimised: the weighted sum of all losses and the regularization.",
+        "student_loss": "Loss on the labels, before its weight.",
+        "regularization": "Sum of the student's regularization losses (weight decay).",
+    }
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+
+    def on_train_begin(self, logs=None):
+        self._writers = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            run = "held_out" if name.startswith("val_") else "train"
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(f"{self.folder}/{run}")
+            group, name, explained = self._place(name.removeprefix("val_"))
+            with self._writers[run].as_default(step=epoch + 1):
+                tf.summary.scalar(f"{group}/{name}", value, description=explained)
+
+    def on_train_end(self, logs=None):
+        for writer in self._writers.values():
+            writer.close()
+
+    def _place(self, name):
+        """Group, name and explanation of a metric's chart."""
+        for group, endings in self.GROUPS.items():
+            for ending in endings:
+                if name.endswith(ending):
+                    return group, name, self.EXPLAINED[ending]
+        explained = self.EXPLAINED.get(name, f"Distillation loss '{name}', before its weight.")
+        return "loss", "total" if name == "loss" else name, explained
+
+
+class KeepState(keras.callbacks.Callback):
+    """Writes what is needed to go on after an interruption, at the end of an epoch, every so many seconds.
+
+    Args:
+        checkpoint: `tf.train.Checkpoint` of everything that training changes.
+        stage: the `Stage` whose record keeps the curve.
+        every_seconds: least time between two writings; a training shorter than that writes nothing.
+    """
+
+    def __init__(self, checkpoint, stage, every_seconds=30.0):
+        super().__init__()
+        # Two are kept: the record may be one epoch behind the newest checkpoint when a run is cut off between them.
+        self.manager = tf.train.CheckpointManager(checkpoint, str(stage.checkpoints), max_to_keep=2)
+        self.checkpoint = checkpoint
+        self.stage = stage
+        self.every_seconds = every_seconds
+
+    def restore(self):
+        """Takes up the recorded state; returns the number of epochs it has behind it."""
+        epochs = len(self.stage.history)
+        if epochs:
+            self.checkpoint.restore(f"{self.manager._checkpoint_prefix}-{epochs}").assert_consumed()
+        return epochs
+
+    def on_train_begin(self, logs=None):
+        self.history = list(self.stage.history)
+        self._seconds_before = self.stage.seconds
+        self._began = self._kept = time.perf_counter()
+
+    @property
+    def seconds(self):
+        """Seconds of training so far, those before an interruption included."""
+        return self._seconds_before + time.perf_counter() - self._began
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.history.append({name: float(value) for name, value in logs.items()})
+        if time.perf_counter() - self._kept >= self.every_seconds:
+            self.manager.save(checkpoint_number=epoch + 1)
+            self.stage.record(self.history, self.seconds)
+            self._kept = time.perf_counter()

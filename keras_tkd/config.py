@@ -1,0 +1,233 @@
+"""What a run is: frozen dataclasses, validated where they are made. No Keras here.
+
+Each field is one flag of the scripts; its help text, and its choices if it has any, are in its metadata.
+"""
+
+import dataclasses
+import difflib
+import typing
+
+from keras_tkd.methods import METHODS
+
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+SCHEDULES = ("constant", "cosine", "step")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+
+
+def option(default, help, choices=None):
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images, and which of them are for testing."""
+
+    dataset: str = option(
+        "digits", "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders."
+    )
+    data_dir: str | None = option(None, "Folder of prepared tensorflow-datasets.")
+    image_size: int | None = option(None, "Resize images to this many pixels, height and width.")
+    test_fraction: float = option(0.2, "Share held out for testing where a folder has no train/ and test/.")
+    split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            choices = field.metadata.get("choices")
+            if choices:
+                check_choice(field.name, getattr(self, field.name), choices)
+        check(0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction")
+        check(0 <= self.split_seed < 2**30, "`split_seed` must be in [0, 2^30)", self, "split_seed")
+        if self.image_size is not None:
+            check(self.image_size >= 1, "`image_size` must be >= 1", self, "image_size")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(DataConfig):
+    """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
+
+    model_path: str | None = option(None, "Keras model file to measure.")
+    teacher_path: str | None = option(None, "Keras model file of its teacher.")
+    teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
+        if self.teacher_path is None:
+            check(self.teacher_preprocessing == "none", "`teacher_preprocessing` goes with `teacher_path`",
+                  self, "teacher_preprocessing")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(DataConfig):
+    """What training a teacher and distilling have in common: the data and how a model is trained on them."""
+
+    validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.")
+    augmentation: str = option("none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS)
+    epochs: int = option(30, "Passes over the training images.")
+    batch_size: int = option(128, "Images per step.")
+    learning_rate: float = option(0.1, "Learning rate of the first epoch.")
+    momentum: float = option(0.9, "Momentum of stochastic gradient descent.")
+    schedule: str = option("cosine", "How the learning rate falls, from epoch to epoch.", SCHEDULES)
+    schedule_epochs: tuple[int, ...] = option((), "Epochs at which --schedule=step multiplies the learning rate.")
+    schedule_factor: float = option(0.1, "What --schedule=step multiplies it with.")
+    weight_decay: float = option(
+        0.0, "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2."
+    )
+    precision: str = option("float32", "Precision of the computation; weights and losses stay float32.", PRECISIONS)
+    seed: int = option(0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.")
+    teacher_model: str = option("digits_teacher", "Name of the teacher's architecture, or a .keras file of it.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "batch_size"):
+            check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
+        for name in ("learning_rate", "schedule_factor"):
+            check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
+        for name in ("weight_decay", "momentum"):
+            check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
+        check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
+        check(0 <= self.validation_fraction < 1, "`validation_fraction` must be in [0, 1)", self, "validation_fraction")
+        if self.schedule == "step":
+            check(
+                self.schedule_epochs and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
+                "`schedule_epochs` must be rising epochs for schedule='step'", self, "schedule_epochs",
+            )
+        else:
+            check(not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig(RunConfig):
+    """One run of `train_teacher`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillConfig(RunConfig):
+    """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
+
+    method: str = option("tkd", "Distillation method.", tuple(METHODS))
+    student_model: str = option("digits_student", "Name of the student's architecture, or a .keras file of it.")
+    teacher_path: str | None = option(None, "Keras model file of a trained teacher. Without it, one is trained first.")
+    teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
+    teacher_epochs: int | None = option(None, "Epochs of the teacher that is trained first; as --epochs if not given.")
+    teacher_learning_rate: float | None = option(None, "Its learning rate; as --learning_rate if not given.")
+    teacher_weight_decay: float | None = option(None, "Its weight decay; as --weight_decay if not given.")
+    temperature: float | None = option(None, "Temperature of soft targets, > 0.")
+    margin: float | None = option(None, "Margin of the triplet loss, >= 0, in the unit of the logits.")
+    student_loss_weight: float | None = option(None, "Weight of the loss on the labels, >= 0.")
+    distillation_weights: tuple[float, ...] | None = option(None, "Weight of each distillation loss, >= 0.")
+    teacher_layers: tuple[str, ...] | None = option(None, "Layers of the teacher that the losses read.")
+    student_layers: tuple[str, ...] | None = option(None, "Layers of the student that the losses read.")
+    negatives: str | None = option(
+        None, "Negatives drawn from all images (a second image in each step), or from the batch.", ("drawn", "in_batch")
+    )
+    negative_classes: str | None = option(
+        None, "Whose classes tell drawn negatives apart: the labels', or those the teacher names.", ("label", "teacher")
+    )
+    baseline: str = option(
+        "train", "'train' the student alone on the same budget, 'none', or the workdir of a run that did."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        method = METHODS[self.method]
+        for name in unread_fields(method, self.negatives):
+            check(getattr(self, name) == default(type(self), name), f"Method '{self.method}' does not read `{name}`",
+                  self, name)
+        if self.teacher_path is None:
+            check(self.teacher_preprocessing == "none", "`teacher_preprocessing` goes with `teacher_path`",
+                  self, "teacher_preprocessing")
+        minimum = {"teacher_epochs": 1, "margin": 0, "student_loss_weight": 0, "teacher_weight_decay": 0}
+        for name, least in minimum.items():
+            if getattr(self, name) is not None:
+                check(getattr(self, name) >= least, f"`{name}` must be >= {least}", self, name)
+        for name in ("temperature", "teacher_learning_rate"):
+            if getattr(self, name) is not None:
+                check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
+        if self.distillation_weights is not None:
+            weights = self.distillation_weights
+            check(
+                len(weights) == len(method.terms) and all(w >= 0 for w in weights),
+                f"`distillation_weights` must be {len(method.terms)} numbers >= 0 for method '{self.method}'",
+                self, "distillation_weights",
+            )
+        check(
+            len(self.teacher_layers or ()) == len(self.student_layers or ()),
+            "`teacher_layers` and `student_layers` must be of equal length", self, "teacher_layers", "student_layers",
+        )
+
+    def resolved(self):
+        """The same run with the method's published values in place of None, so that the file of flags is complete."""
+        method = METHODS[self.method]
+        published = {
+            "student_loss_weight": method.student_loss_weight,
+            "distillation_weights": tuple(term.weight for term in method.terms),
+            "negatives": "drawn",
+            "negative_classes": "label",
+        }
+        for term in method.terms:
+            published |= {name: value for name, value in term.arguments.items() if name in ("temperature", "margin")}
+        unread = unread_fields(method, self.negatives)
+        missing = {k: v for k, v in published.items() if getattr(self, k) is None and k not in unread}
+        return dataclasses.replace(self, **missing)
+
+    @property
+    def teacher(self):
+        """The configuration of the teacher's own training."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherConfig)}
+        own = {name: getattr(self, f"teacher_{name}") for name in ("epochs", "learning_rate", "weight_decay")}
+        return TeacherConfig(**shared | {name: value for name, value in own.items() if value is not None})
+
+
+def default(cls, name):
+    return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def unread_fields(method, negatives):
+    """Fields of `DistillConfig` that a method does not read."""
+    unread = [name for name in ("temperature", "margin") if not method.reads(name)]
+    if not method.uses_negatives:
+        unread += ["negatives", "negative_classes"]
+    elif negatives == "in_batch":
+        unread += ["negative_classes"]
+    if not method.terms:
+        unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
+        unread += ["teacher_path", "teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay",
+                   "teacher_preprocessing"]
+    return unread
+
+
+def check(condition, rule, config, *names):
+    if not condition:
+        received = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
+        raise ValueError(f"{rule}. Received: {received}")
+
+
+def check_choice(name, value, choices):
+    if value is not None and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {name}={value!r}.{hint}")
+
+
+def value_type(field):
+    """The plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
+    hint = field.type
+    options = [t for t in typing.get_args(hint) if t is not type(None)] if type(None) in typing.get_args(hint) else [hint]
+    if typing.get_origin(options[0]) is tuple:
+        return typing.get_args(options[0])[0], True
+    return options[0], False
+
+
+def flag_lines(config):
+    """The configuration as a flagfile's lines; what is None is left out."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, tuple):
+            value = ",".join(map(str, value)) or None
+        if value is not None:
+            lines.append(f"--{field.name}={value}")
+    return lines

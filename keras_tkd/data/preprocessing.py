@@ -1,0 +1,60 @@
+"""Augmentation whose randomness comes from a seed per image, so that a view can be computed again from its seed."""
+
+import tensorflow as tf
+
+LARGEST_SEED = 2**31 - 2
+
+
+def view_seeds(index, seed, epoch):
+    """Seeds of the views that an epoch shows.
+
+    Args:
+        index: int64 `(batch,)`, ids of the samples.
+        seed: int, the run's seed.
+        epoch: int or scalar tensor.
+
+    Returns:
+        int64 `(batch,)`, in [0, 2^31 - 2]: a pure function of its arguments, different for different samples.
+    """
+    return scramble(index, tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]))
+
+
+def crop_and_flip(images, seeds, *, padding=4, flip=True):
+    """Random crops out of zero-padded images, each of the images' own size, half of them mirrored.
+
+    Args:
+        images: `(batch, height, width, channels)`, any dtype.
+        seeds: int64 `(batch,)` in [0, 2^31 - 2], one per image. Equal seeds give equal views.
+        padding: pixels of zeros on every side, >= 0; the crop's corner is uniform over `(2 * padding + 1)^2` places.
+        flip: whether to mirror left and right with probability 1/2.
+
+    Returns:
+        Views of the images' shape and dtype.
+    """
+    images = tf.convert_to_tensor(images)
+    seeds = tf.cast(seeds, tf.int64)
+    height, width = images.shape[1], images.shape[2]
+    top, left = (scramble(seeds, [stream, 0]) % (2 * padding + 1) for stream in (1, 2))
+    rows = top[:, None] + tf.range(height, dtype=tf.int64)
+    columns = tf.range(width, dtype=tf.int64)
+    if flip:
+        mirrored = scramble(seeds, [3, 0]) % 2 == 1
+        columns = tf.where(mirrored[:, None], columns[::-1], columns)
+    columns = left[:, None] + columns
+    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    return tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def scramble(numbers, seed):
+    """A pseudorandom permutation of [0, 2^31 - 2], chosen by `seed` (two integers), applied to `numbers`."""
+    return tf.random.experimental.index_shuffle(
+        tf.cast(numbers, tf.int64), tf.cast(seed, tf.int64), tf.constant(LARGEST_SEED, tf.int64)
+    )
+
+
+def crop(images, seeds):
+    """`crop_and_flip` by 4 pixels without mirroring, for images such as digits whose mirror image is another thing."""
+    return crop_and_flip(images, seeds, flip=False)
+
+
+AUGMENTATIONS = {"none": None, "crop": crop, "crop_flip": crop_and_flip}

@@ -1,0 +1,381 @@
+"""The Distiller: a Keras model whose training step teaches a student with a teacher.
+
+Who owns what:
+- the losses say what they read (`DistillationLoss.inputs`) and own their projectors;
+- `LayerOutputs` gets named outputs out of one forward pass;
+- the Distiller runs the passes, weights and sums the terms, tracks them, and updates the student;
+- everything else (loops, callbacks, optimizers, saving) is Keras's.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_tkd import teachers
+from keras_tkd.callbacks import StopOnNonFinite
+from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.live import LiveNumber, check_number
+from keras_tkd.losses.base import select
+
+STUDENT_LOSS = "student_loss"
+REGULARIZATION = "regularization"
+AGREEMENT = "agreement"
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class Distiller(keras.Model):
+    """Trains a student on labels and on the outputs of a frozen teacher.
+
+        total = student_loss_weight * student_loss + sum_k weight_k * distillation_loss_k + regularization
+
+    `student_loss` is the loss given to `compile`, between labels and the student's output; `regularization` are the
+    student's own regularization losses. The weights are independent, as papers write them.
+
+    Data, for `fit` and `evaluate`: whatever the models take, with labels; or a dict with the key `"image"`, and as
+    needed `"negative"` (an image of another class for each image), `"index"` (ids of the samples), `"teacher"` (a dict
+    of the teacher's outputs, so that the teacher is not run) and `"teacher_image"` (what the teacher sees in place of
+    `"image"`). `sample_weight` and `class_weight` weight every loss.
+
+    Args:
+        teacher: trained `keras.Model` that returns logits. It is frozen: `trainable` is set False.
+        student: `keras.Model` that returns logits, built or not.
+        distillation_losses: a `DistillationLoss` or a list of them.
+        distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
+        student_loss_weight: >= 0, weight of the loss on the labels. May be set while training.
+        name: name of the model.
+
+    Metrics: one per loss by its name, `student_loss`, `regularization` (if the student has any), `agreement` (share of
+    images for which student and teacher name the same class), and the statistics of each loss, such as `tkd_violated`.
+
+    A step in which a loss is not finite updates nothing; `fit` reads that note every 50 steps and raises
+    `FloatingPointError`, which names the first such step and loss.
+
+    Raises:
+        ValueError: models that cannot go together, that end in a softmax, or that are one and the same; a student
+            without weights; weights that are negative or of the wrong number.
+
+    Example:
+
+    ```python
+    distiller = Distiller(teacher, student, SoftTargets(temperature=4.0), [0.9], student_loss_weight=0.1)
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    distiller.fit(images, labels, epochs=20)
+    distiller.student.save("student.keras")
+    ```
+    """
+
+    def __init__(self, teacher, student, distillation_losses, distillation_loss_weights=None,
+                 student_loss_weight=1.0, name="distiller"):
+        check_models(teacher, student)
+        # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
+        float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
+        super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
+        losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
+        weights = [1.0] * len(losses) if distillation_loss_weights is None else distillation_loss_weights
+        check_number("student_loss_weight", student_loss_weight)
+        self.teacher = teacher
+        self.student = student
+        self.distillation_losses = list(losses)
+        self.term_names = number_duplicates([loss.name for loss in losses])
+        self._live_student_loss_weight = LiveNumber(student_loss_weight)
+        self._live_weights = tuple(LiveNumber(weight) for weight in check_weights(weights, len(losses)))
+        self.freeze_teacher()
+
+        self._read_teacher = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
+        self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
+        self._loss_layers = []
+        self._trackers = {}
+        # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
+        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+        # Step and term (its position) of the first loss that was not finite; -1 while there is none.
+        self._first_bad = tf.Variable([-1, -1], dtype="int64", trainable=False, name="first_bad")
+        if student.built and teacher.built and getattr(student, "inputs", None):
+            self.build(student.input_shape)
+
+    # Numbers that may change while training.
+
+    @property
+    def student_loss_weight(self):
+        return self._live_student_loss_weight.number
+
+    @student_loss_weight.setter
+    def student_loss_weight(self, weight):
+        check_number("student_loss_weight", weight)
+        self._live_student_loss_weight.set(weight)
+
+    @property
+    def distillation_loss_weights(self):
+        return [live.number for live in self._live_weights]
+
+    @distillation_loss_weights.setter
+    def distillation_loss_weights(self, weights):
+        for live, weight in zip(self._live_weights, check_weights(weights, len(self._live_weights)), strict=True):
+            live.set(weight)
+
+    # Building.
+
+    def freeze_teacher(self):
+        """Makes the teacher untrainable. A subclass whose teacher learns overrides this."""
+        teachers.freeze(self.teacher)
+
+    def build(self, input_shape):
+        """Builds student, teacher and the losses' layers, and checks that they go together.
+
+        Args:
+            input_shape: shape of a batch of inputs, or the dict of shapes of a batch as `fit` takes it.
+        """
+        shapes = as_batch(input_shape)
+        with tf.init_scope():
+            student = output_shapes(self.student, self._read_student.names, shapes["image"])
+            if "teacher" in shapes:
+                teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
+            else:
+                teacher_input = shapes.get("teacher_image", shapes["image"])
+                teacher = output_shapes(self.teacher, self._read_teacher.names, teacher_input)
+            check_built_models(self.teacher, self.student)
+            for loss in self.distillation_losses:
+                loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
+        self._loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
+        names = [STUDENT_LOSS, *self.term_names]
+        for term, loss in zip(self.term_names, self.distillation_losses, strict=True):
+            names += [f"{term}_{statistic}" for statistic in loss.statistic_names]
+        if teacher.get("logits") == student["logits"]:
+            names.append(AGREEMENT)
+        if is_regularized(self.student):
+            names.append(REGULARIZATION)
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    @property
+    def losses(self):
+        """Regularization losses of the student; the teacher's are none of the training's business."""
+        return self.student.losses
+
+    def call(self, inputs, training=None):
+        return self.student(as_batch(inputs)["image"], training=training)
+
+    # One step.
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = self._prepare(x)
+        teacher = self._run_teacher(batch)
+        with tf.GradientTape() as tape:
+            y_pred, student = self._run_student(batch, self.step, training=True)
+            total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student)
+            scaled = self.optimizer.scale_loss(total)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        self._update_unless_bad(gradients, variables, values)
+        self.step.assign_add(1)
+        self._track(batch, total, values, pairs, teacher, student)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = self._prepare(x)
+        teacher = self._run_teacher(batch)
+        y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
+        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student)
+        self._track(batch, total, values, pairs, teacher, student)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _prepare(self, x):
+        batch = as_batch(x)
+        if not self.built:
+            shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), batch)
+            self.build(shapes if is_batch(x) else shapes["image"])
+        return batch
+
+    def _run_teacher(self, batch):
+        if "teacher" in batch:
+            return batch["teacher"]
+        _, outputs = self._read_teacher(batch.get("teacher_image", batch["image"]), training=False)
+        return keras.tree.map_structure(tf.stop_gradient, outputs)
+
+    def _run_student(self, batch, step, training):
+        """One forward pass over the images and, where there are, the negatives.
+
+        BatchNorm's statistics are then those of both, and its moving averages see both.
+        """
+        if "negative" not in batch:
+            y_pred, outputs = self._read_student(batch["image"], training=training)
+            return y_pred, outputs | {"step": step}
+        both = keras.tree.map_structure(lambda a, b: tf.concat([a, b], 0), batch["image"], batch["negative"])
+        y_pred, outputs = self._read_student(both, training=training)
+        count = batch_size(batch)
+        first = keras.tree.map_structure(lambda tensor: tensor[:count], (y_pred, outputs))
+        negative = keras.tree.map_structure(lambda tensor: tensor[count:], outputs)
+        return first[0], first[1] | {"step": step, "negative": negative}
+
+    def _compute_losses(self, batch, y, y_pred, sample_weight, teacher, student):
+        """The total, the values of the single losses by name, and what each distillation loss was given."""
+        weights, values, pairs = [], {}, []
+        if self._compile_loss is not None and y is not None:
+            values[STUDENT_LOSS] = self._compile_loss(y, y_pred, sample_weight)
+            weights.append(self._live_student_loss_weight.tensor())
+        labels, index = class_ids(y), batch.get("index")
+        for name, loss, live in zip(self.term_names, self.distillation_losses, self._live_weights, strict=True):
+            pair = loss.inputs(teacher, student, labels, index)
+            values[name] = tf.cast(loss(*pair, sample_weight=sample_weight), tf.float32)
+            weights.append(live.tensor())
+            pairs.append(pair)
+        if self.losses:
+            values[REGULARIZATION] = tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses])
+            weights.append(1.0)
+        total = tf.add_n([weight * value for weight, value in zip(weights, values.values(), strict=True)])
+        return total, values, pairs
+
+    def _update_unless_bad(self, gradients, variables, values):
+        """Applies the gradients if every loss is finite; else notes the first step and term that were not."""
+        if not self.optimizer.built:
+            with tf.init_scope():
+                self.optimizer.build(variables)
+        finite = tf.math.is_finite(tf.stack(list(values.values())))
+
+        def update():
+            self.optimizer.apply(gradients, variables)
+            return 0
+
+        def note():
+            bad = tf.stack([self.step.value, tf.argmin(tf.cast(finite, tf.int32))])
+            self._first_bad.assign(tf.where(self._first_bad[0] < 0, bad, self._first_bad))
+            return 0
+
+        self._terms_noted = list(values)
+        tf.cond(tf.reduce_all(finite), update, note)
+
+    def _track(self, batch, total, values, pairs, teacher, student):
+        values = dict(values)
+        for term, loss, pair in zip(self.term_names, self.distillation_losses, pairs, strict=True):
+            values |= {f"{term}_{name}": value for name, value in loss.statistics(*pair).items()}
+        if AGREEMENT in self._trackers and "logits" in teacher:
+            values[AGREEMENT] = agreement(teacher["logits"], student["logits"])
+        count = batch_size(batch)
+        self._loss_tracker.update_state(total, sample_weight=count)
+        for name, value in values.items():
+            self._trackers[name].update_state(value, sample_weight=count)
+
+    # Around Keras's loops.
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """`keras.Model.fit`, which also raises `FloatingPointError` if a loss is not finite."""
+        guard = StopOnNonFinite()
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            guard.set_model(self)
+            callbacks.append(guard)
+        else:
+            callbacks = [*keras.tree.flatten(callbacks or []), guard]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def first_non_finite(self):
+        """`(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
+        step, term = self._first_bad.numpy()
+        return None if step < 0 else (int(step), self._terms_noted[term])
+
+    def reset_first_non_finite(self):
+        self._first_bad.assign([-1, -1])
+
+    # Saving.
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "teacher": serialize(self.teacher),
+            "student": serialize(self.student),
+            "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
+            "distillation_loss_weights": self.distillation_loss_weights,
+            "student_loss_weight": self.student_loss_weight,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("teacher", "student", "distillation_losses"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        return cls(**config)
+
+
+def is_batch(x):
+    """Whether `x` is a batch in this package's form; any other input goes to the models untouched."""
+    return isinstance(x, dict) and "image" in x
+
+
+def as_batch(x):
+    return x if is_batch(x) else {"image": x}
+
+
+def batch_size(batch):
+    return tf.shape(keras.tree.flatten(batch["image"])[0])[0]
+
+
+def class_ids(y):
+    """`(batch,)` class ids out of class ids or one-hot rows; None where `y` is neither."""
+    if y is None or keras.tree.is_nested(y):
+        return None
+    if len(y.shape) >= 2 and y.shape[-1] != 1:
+        return tf.argmax(y, axis=-1)
+    return tf.reshape(y, [-1])
+
+
+def agreement(teacher_logits, student_logits):
+    same = tf.equal(tf.argmax(teacher_logits, -1), tf.argmax(student_logits, -1))
+    return tf.reduce_mean(tf.cast(same, tf.float32))
+
+
+def layers_read(losses, side):
+    """Names of all layers that the losses read from the `"teacher_layers"` or the `"student_layers"`."""
+    return keras.tree.flatten([getattr(loss, side) or [] for loss in losses])
+
+
+def number_duplicates(names):
+    """Names made unique in order: `["kd", "kd"]` becomes `["kd", "kd_2"]`."""
+    unique = []
+    for name in names:
+        count, candidate = 1, name
+        while candidate in unique:
+            count += 1
+            candidate = f"{name}_{count}"
+        unique.append(candidate)
+    return unique
+
+
+def is_regularized(model):
+    by_weights = any(variable.regularizer is not None for variable in model.trainable_variables)
+    layers = model._flatten_layers()
+    return by_weights or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
+
+
+def check_weights(weights, count):
+    weights = [weights] if isinstance(weights, (int, float)) else list(weights)
+    if len(weights) != count:
+        raise ValueError(
+            f"`distillation_loss_weights` must have one weight for each of the {count} distillation losses. "
+            f"Received: distillation_loss_weights={weights}"
+        )
+    for weight in weights:
+        check_number("distillation_loss_weights", weight)
+    return weights
+
+
+def check_models(teacher, student):
+    """Raises `ValueError` for what can be seen of two models before they are built."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
+    if teacher is student:
+        raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
+
+
+def check_built_models(teacher, student):
+    """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if teachers.ends_in_softmax(model):
+            raise ValueError(
+                f"The {role} must return logits, and '{model.name}' ends in a softmax. "
+                f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
+            )
+    if not student.trainable_variables:
+        raise ValueError(
+            f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
+            f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
+        )

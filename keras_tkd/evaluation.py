@@ -1,0 +1,43 @@
+"""What a model knows, measured on images it was not trained on."""
+
+import keras
+import numpy as np
+
+
+def logits(model, images, batch_size=256):
+    """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`."""
+    batches = []
+    for start in range(0, len(images), batch_size):
+        outputs = model(images[start : start + batch_size], training=False)
+        outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
+        batches.append(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
+    return np.concatenate(batches)
+
+
+def accuracy(outputs, labels):
+    """Share of rows of `outputs` whose largest entry is that of the label, 0..1."""
+    return float(np.mean(np.argmax(outputs, axis=-1) == np.asarray(labels)))
+
+
+def agreement(outputs, teacher_outputs):
+    """Share of samples for which two models name the same class, 0..1."""
+    return float(np.mean(np.argmax(outputs, axis=-1) == np.argmax(teacher_outputs, axis=-1)))
+
+
+def standard_error(accuracy, samples):
+    """Standard error of an accuracy measured on so many samples (binomial)."""
+    return float(np.sqrt(accuracy * (1 - accuracy) / samples))
+
+
+def at_chance(accuracy, labels):
+    """Whether an accuracy cannot be told from always naming the commonest class.
+
+    Args:
+        accuracy: share of correct answers on `labels`, 0..1.
+        labels: `(samples,)` class ids.
+
+    Returns:
+        True if `accuracy` is at most three standard errors above the commonest class's share.
+    """
+    share = np.unique(np.asarray(labels), return_counts=True)[1].max() / len(labels)
+    return bool(accuracy <= share + 3 * standard_error(share, len(labels)))

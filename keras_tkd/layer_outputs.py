@@ -1,0 +1,99 @@
+"""Outputs of named layers of any model, out of one forward pass."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+
+class LayerOutputs:
+    """Runs a model once and returns its final output together with the outputs of named layers.
+
+    Layers inside nested models are named by a path (`"backbone/stage2"`). Subclassed models work as well as functional
+    ones: for the time of the pass each named layer's `call` is wrapped in the instance, so that nothing is rewired and
+    nothing runs twice. A model that returns a dict serves its entries under their own keys; it must have `"logits"`.
+
+    Args:
+        model: a `keras.Model`.
+        names: names of layers or paths; `"logits"` is always the final output.
+
+    Call: `outputs(x, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, `output` being what the
+    model itself returned.
+
+    Raises:
+        ValueError: a name that no layer has, with the names there are; a layer that the pass did not reach.
+    """
+
+    def __init__(self, model, names=()):
+        self.model = model
+        self.names = sorted(set(names) - {"logits"})
+
+    def __call__(self, x, training=False):
+        captured = {}
+        with contextlib.ExitStack() as stack:
+            for name in self.names:
+                layer = find_layer(self.model, name)
+                if layer is not None:
+                    stack.enter_context(capture(layer, name, captured))
+            output = self.model(x, training=training)
+        final = output if isinstance(output, dict) else {"logits": output}
+        outputs = {"logits": self._pick("logits", final)}
+        return output, outputs | {name: self._pick(name, captured | final) for name in self.names}
+
+    def _pick(self, name, outputs):
+        if name in outputs:
+            return outputs[name]
+        known = sorted(set(outputs) | {layer.name for layer in child_layers(self.model)})
+        raise ValueError(
+            f"Model '{self.model.name}' has no output of that name. Received: {name!r}. Its layers and outputs: {known} "
+            "(layers of nested models are written as 'nested/layer')"
+        )
+
+
+@contextlib.contextmanager
+def capture(layer, name, captured):
+    """Records what `layer` returns, under `name`, while the context is open."""
+    original = layer.call
+    own = vars(layer).get("call")
+
+    def call(*args, **kwargs):
+        captured[name] = original(*args, **kwargs)
+        return captured[name]
+
+    # Past Keras's attribute tracking: this is no part of the layer.
+    object.__setattr__(layer, "call", call)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "call")
+        if own is not None:
+            object.__setattr__(layer, "call", own)
+
+
+def find_layer(model, path):
+    """The layer at `path` (names joined by '/'), or None."""
+    layer = model
+    for name in path.split("/"):
+        layer = next((child for child in child_layers(layer) if child.name == name), None)
+        if layer is None:
+            return None
+    return layer
+
+
+def child_layers(layer):
+    return [child for child in layer._flatten_layers(include_self=False, recursive=False)]
+
+
+def output_shapes(model, names, input_shape):
+    """Shapes of the outputs that a `LayerOutputs` gives; builds the model on the way.
+
+    Args:
+        input_shape: shape of a batch of inputs, or a dict or list of shapes where the model takes several.
+
+    Returns:
+        dict name -> tuple with None for the batch.
+    """
+    outputs = LayerOutputs(model, names)
+    specs = keras.tree.map_shape_structure(lambda shape: tf.TensorSpec((None, *shape[1:])), input_shape)
+    traced = tf.function(lambda x: outputs(x, training=False)[1]).get_concrete_function(specs)
+    return {name: tuple(spec.shape) for name, spec in traced.structured_outputs.items()}

@@ -1,0 +1,124 @@
+"""The contract between a distillation loss and the Distiller.
+
+Who owns what:
+- a loss is a pure function of (teacher outputs, student outputs) that gives one value per sample;
+- `DistillationLoss` adds to it what Keras's losses have (name, reduction, sample weights, dtype, serialization), the
+  layers it reads, and layers of its own (projectors), if any;
+- the Distiller runs the models and calls `loss(*loss.inputs(...), sample_weight=...)`.
+"""
+
+import keras
+
+class DistillationLoss(keras.losses.Loss):
+    """Base class of all distillation losses.
+
+    A subclass implements `call(teacher_outputs, student_outputs)`, one value per sample, shape `(batch,)`.
+
+    Args:
+        teacher_layers: what is read from the teacher: None (its final output), the name of one layer, or a list of
+            names.
+        student_layers: the same for the student; as many as `teacher_layers`.
+        name: name of the loss; the tag of its curve in TensorBoard.
+        reduction: as in `keras.losses.Loss`.
+        dtype: dtype of the loss's computation; None is `keras.backend.floatx()`, normally float32. Inputs are cast to
+            it, so models of mixed precision still have their losses computed in float32.
+    """
+
+    statistic_names = ()
+
+    def __init__(
+        self,
+        teacher_layers=None,
+        student_layers=None,
+        name=None,
+        reduction="sum_over_batch_size",
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.teacher_layers = check_layers("teacher_layers", teacher_layers)
+        self.student_layers = check_layers("student_layers", student_layers)
+        if layer_count(self.teacher_layers) != layer_count(self.student_layers):
+            raise ValueError(
+                "`teacher_layers` and `student_layers` must be of equal length (None is the final output, one). "
+                f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
+            )
+
+    @property
+    def layers(self):
+        """Keras layers that the loss owns (projectors). They train with the student and are not part of it."""
+        return []
+
+    def build(self, teacher_shapes, student_shapes):
+        """Makes the loss's own layers and checks that the outputs can be compared.
+
+        Args:
+            teacher_shapes: what the loss reads from the teacher, as shapes with None for the batch: one tuple, or a
+                list of tuples where a list of layers is read.
+            student_shapes: the same for the student.
+        """
+
+    def inputs(self, teacher, student, labels, index):
+        """What the Distiller hands to `__call__`.
+
+        Args:
+            teacher: dict of the teacher's outputs: `"logits"` is the final one, the others are named as asked for.
+            student: the same for the student; also `"negative"`, a dict like itself, where the batch has negatives,
+                and `"step"`, the number of the training step, a source of stateless randomness.
+            labels: `(batch,)` class ids, or None where the data have no labels.
+            index: `(batch,)` ids of the samples, or None where the data have none.
+
+        Returns:
+            `(y_true, y_pred)`, tensors or nests of tensors.
+        """
+        return select(teacher, self.teacher_layers), select(student, self.student_layers)
+
+    def statistics(self, y_true, y_pred):
+        """Scalars worth a curve beside the loss: a scalar tensor for each of `statistic_names`."""
+        return {}
+
+    def get_config(self):
+        layers = {"teacher_layers": self.teacher_layers, "student_layers": self.student_layers}
+        return {**super().get_config(), **layers, "dtype": self.dtype}
+
+
+class LogitsLoss(DistillationLoss):
+    """Base class of losses that compare one output with one output, class by class."""
+
+    def build(self, teacher_shapes, student_shapes):
+        if isinstance(teacher_shapes, list) or tuple(teacher_shapes)[1:] != tuple(student_shapes)[1:]:
+            raise ValueError(
+                f"Loss '{self.name}' compares one output of the teacher with one of the student, of equal shape. "
+                f"Received: teacher {teacher_shapes}, student {student_shapes}. "
+                "Name layers of equal shape, or give both models the same classes."
+            )
+
+
+def select(outputs, layers):
+    if isinstance(layers, list):
+        return [outputs[name] for name in layers]
+    return outputs["logits" if layers is None else layers]
+
+
+def check_same_shape(name, first, second):
+    """Raises `ValueError` where two outputs differ in shape, rather than letting them broadcast."""
+    if len(first.shape) != len(second.shape) or any(
+        a != b for a, b in zip(first.shape, second.shape, strict=True) if a is not None and b is not None
+    ):
+        raise ValueError(
+            f"Loss '{name}' compares outputs of equal shape. Received: {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+
+
+def check_layers(argument, layers):
+    if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
+        return list(layers)
+    if layers is None or isinstance(layers, str):
+        return layers
+    raise ValueError(
+        f"`{argument}` must be None (the final output), a layer's name, or a list of names. "
+        f"Received: {argument}={layers!r}"
+    )
+
+
+def layer_count(layers):
+    return len(layers) if isinstance(layers, list) else 1

@@ -1,0 +1,113 @@
+"""Image classifiers by name, or from a file: functional Keras models from pixels 0..255 to logits."""
+
+import difflib
+import os
+
+import keras
+
+from keras_tkd.models.resnet_cifar import RESNETS
+from keras_tkd.models.small_cnn import (
+    digits_student,
+    digits_teacher,
+    tkd_student,
+    tkd_student_2022,
+    tkd_teacher,
+)
+
+__all__ = ["MODELS", "build"]
+
+MODELS = {
+    "tkd_teacher": tkd_teacher,
+    "tkd_student": tkd_student,
+    "tkd_student_2022": tkd_student_2022,
+    "digits_teacher": digits_teacher,
+    "digits_student": digits_student,
+    **RESNETS,
+}
+
+# A model that halves the image n times needs 2**n pixels a side.
+_MINIMUM_SIZES = {
+    **dict.fromkeys(("tkd_teacher", "tkd_student", "tkd_student_2022"), 8),
+    **dict.fromkeys(("digits_teacher", "digits_student", *RESNETS), 4),
+}
+
+
+def build(name, image_shape, classes):
+    """A new model of `MODELS` with random weights, or the model saved in a `.keras` file.
+
+    A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier
+    will do: whether it scales its input and returns logits is not checked.
+
+    Args:
+        name: a name in `MODELS`, or a path that ends with `.keras`.
+        image_shape: (height, width, channels) of the images.
+        classes: number of classes, the length of the model's output.
+
+    Returns:
+        A `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
+
+    Raises:
+        ValueError: if the name is unknown, the images are too small for the model, or the file is not a Keras
+            model for these images and this number of classes.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+
+    >>> build("tkd_student", image_shape=(32, 32, 3), classes=10).count_params()
+    161130
+    """
+    name, image_shape = str(name), tuple(image_shape)
+    if name.endswith(".keras"):
+        return _load(name, image_shape, classes)
+    if name not in MODELS:
+        nearest = difflib.get_close_matches(name, MODELS)
+        hint = f"Did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+        raise ValueError(
+            f"`name` must be a model's name or a file ending with `.keras`. Received: name={name!r}. "
+            f"{hint}Names: {', '.join(MODELS)}"
+        )
+    minimum = _MINIMUM_SIZES[name]
+    if len(image_shape) != 3 or min(image_shape[:2]) < minimum:
+        raise ValueError(
+            "`image_shape` must be (height, width, channels), "
+            f"for {name!r} at least ({minimum}, {minimum}, 1). Received: image_shape={image_shape}"
+        )
+    return MODELS[name](image_shape, classes)
+
+
+def _load(path, image_shape, classes):
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`name` must be a model's name or an existing file. Received: name={path!r}")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # A broken file fails in zipfile, json, h5py or any layer's constructor.
+        raise ValueError(
+            f"`name` must be a Keras model that can be loaded. Received: name={path!r}. Loading says: {error}"
+        ) from error
+    inputs, outputs = (_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
+    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            "`name` must be a functional or built Sequential Keras model with one input and one output. "
+            f"Received: name={path!r}, a {type(model).__name__} with inputs {inputs} and outputs {outputs}"
+        )
+    if not _matches(image_shape, inputs[0]):
+        raise ValueError(
+            "`image_shape` must be that of the saved model. "
+            f"Received: image_shape={image_shape}, but {path!r} takes {inputs[0]}"
+        )
+    if outputs[0] != (classes,):
+        raise ValueError(
+            "`classes` must be the length of the saved model's output. "
+            f"Received: classes={classes}, but {path!r} returns {outputs[0]}"
+        )
+    return model
+
+
+def _shapes(tensors):
+    return [tuple(tensor.shape[1:]) for tensor in tensors or ()]
+
+
+def _matches(shape, other):
+    if len(shape) != len(other):
+        return False
+    return all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))

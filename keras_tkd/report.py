@@ -1,0 +1,74 @@
+"""Results as a table a person reads."""
+
+import statistics
+
+from scipy.stats import t as student_t
+
+from keras_tkd.evaluation import standard_error
+
+ROWS = (("teacher", "teacher"), ("baseline", "student alone"), ("student", "distilled student"))
+
+
+def table(runs):
+    """A text table of one run, or of the means over runs of one experiment with different seeds.
+
+    Args:
+        runs: list of results as in `results.json`.
+    """
+    several = len(runs) > 1
+    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds"]
+    rows = [header]
+    for key, title in ROWS:
+        described = [run[key] for run in runs if run.get(key)]
+        if not described:
+            continue
+        if key == "student" and not any(run.get("teacher") for run in runs):
+            title = "student alone"
+        accuracy = percent([d["test_accuracy"] for d in described])
+        if any(d["at_chance"] for d in described):
+            accuracy += " (AT CHANCE: collapsed)"
+        agreements = [d["agreement"] for d in described if "agreement" in d]
+        seconds = [d["seconds"] for d in described if d.get("seconds") is not None]
+        rows.append([
+            title, accuracy, f"{described[0]['parameters']:,}", percent(agreements) if agreements else "-",
+            f"{statistics.mean(seconds):.1f}" if seconds else "-",
+        ])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+             for row in rows]
+    caption = f"{runs[0]['method']} on {runs[0]['dataset']}, {runs[0]['epochs']} epochs, "
+    caption += f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}" if several \
+        else f"seed {runs[0]['seed']}"
+    return "\n".join([caption, lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def verdict(runs):
+    """One sentence: whether distillation helped, by the difference of student and baseline and its 95 % interval.
+
+    Over several seeds the interval is Student's t of the differences; for one seed it is that of two accuracies measured
+    on so many images.
+
+    Args:
+        runs: list of results.
+    """
+    pairs = [(run["student"]["test_accuracy"], run["baseline"]["test_accuracy"]) for run in runs if run.get("baseline")]
+    if not pairs:
+        return "No baseline was trained: nothing is said about what distillation brought."
+    gains = [student - baseline for student, baseline in pairs]
+    gain = statistics.mean(gains)
+    if len(gains) > 1:
+        noise = student_t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+        measured = f"{len(gains)} seeds"
+    else:
+        noise = 2 * 2**0.5 * standard_error(pairs[0][1], runs[0]["test_samples"])
+        measured = f"{runs[0]['test_samples']:,} test images and one seed"
+    if abs(gain) <= noise:
+        judged = f"no difference that {measured} could show"
+    else:
+        judged = "distillation helped" if gain > 0 else "distillation harmed"
+    return f"Distilled minus alone, same budget: {100 * gain:+.2f} points (95 % interval +-{100 * noise:.2f}, {measured}): {judged}."
+
+
+def percent(shares):
+    mean = f"{100 * statistics.mean(shares):.2f} %"
+    return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.2f} to {100 * max(shares):.2f})"

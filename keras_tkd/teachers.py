@@ -1,0 +1,122 @@
+"""Teachers made ready: frozen, without a softmax, with the pixels they expect."""
+
+import keras
+import numpy as np
+
+SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
+
+
+def freeze(model):
+    """Sets `model.trainable = False`, as `keras.distillation` does; statistics stay too, given `training=False`."""
+    model.trainable = False
+
+
+def ends_in_softmax(model):
+    """Whether the model's output is a probability distribution.
+
+    Read from the graph where there is one. A model without a graph is run on two random images (if it is built):
+    rows that are all >= 0 and sum to 1 are probabilities.
+    """
+    operation, _ = last_operation(model)
+    if operation is not None:
+        if isinstance(operation, keras.Model):
+            return ends_in_softmax(operation)
+        return is_softmax(operation)
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not model.built or not isinstance(shape, (tuple, list)) or None in shape[1:]:
+        return False
+    return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
+
+
+def looks_like_probabilities(outputs):
+    """Whether the rows of `outputs` are >= 0 and sum to 1."""
+    rows = outputs.get("logits") if isinstance(outputs, dict) else outputs
+    rows = keras.ops.convert_to_numpy(keras.ops.cast(rows, "float32"))
+    return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < SOFTMAX_TOLERANCE)
+
+
+def logits_model(model):
+    """A model with the weights of `model` whose output are the logits that its final softmax receives.
+
+    The softmax is taken off, not inverted: the logits are exact. The layers before it are shared with `model`, which
+    stays as it was. A model without a final softmax is returned as it is.
+
+    Args:
+        model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
+
+    Raises:
+        ValueError: the model ends in a softmax that no graph shows (a subclassed model).
+    """
+    operation, inputs = last_operation(model)
+    if operation is None:
+        if ends_in_softmax(model):
+            raise ValueError(
+                "`logits_model` takes the softmax off functional and sequential models. "
+                f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities and shows no "
+                "graph. Let its `call` return the logits."
+            )
+        return model
+    if not ends_in_softmax(model):
+        return model
+    if isinstance(operation, keras.Model):
+        logits = logits_model(operation)(inputs)
+    elif isinstance(operation, keras.layers.Layer) and operation.weights:
+        logits = without_activation(operation)(inputs)
+    else:
+        logits = inputs
+    return keras.Model(model.inputs, logits, name=model.name)
+
+
+def without_activation(layer):
+    """A copy of a built layer, weights included, with `activation="linear"`."""
+    copy = layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
+    copy.build(layer.input.shape)
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def is_softmax(operation):
+    if isinstance(operation, keras.layers.Softmax):
+        return True
+    if type(operation).__name__ == "Softmax":  # keras.ops.softmax in a functional graph
+        return True
+    return getattr(operation, "activation", None) is keras.activations.softmax
+
+
+def last_operation(model):
+    """The operation that makes the model's single output and its input tensor; `(None, None)` without a graph."""
+    outputs = getattr(model, "outputs", None)
+    if not outputs or len(outputs) != 1:
+        return None, None
+    operation, node_index, _ = outputs[0]._keras_history
+    inputs = operation._inbound_nodes[node_index].input_tensors
+    return operation, inputs[0] if len(inputs) == 1 else inputs
+
+
+PREPROCESSING = {
+    "none": lambda x: x,
+    "unit": lambda x: x / 255.0,
+    "imagenet": lambda x: (x / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+    "caffe": lambda x: x[..., ::-1] - [103.939, 116.779, 123.68],
+}
+
+
+def with_preprocessing(model, mode):
+    """`model` behind the pixel scaling it was trained with, so that it takes pixels of 0..255.
+
+    Args:
+        mode: `"none"`, `"unit"` (to 0..1), `"imagenet"` (to 0..1, then the ImageNet mean and deviation per channel) or
+            `"caffe"` (blue, green, red; ImageNet mean subtracted, in pixels).
+
+    Raises:
+        ValueError: unknown mode; a mode for colour images on a model of other channels.
+    """
+    if mode not in PREPROCESSING:
+        raise ValueError(f"`mode` must be one of {sorted(PREPROCESSING)}. Received: mode={mode!r}")
+    if mode == "none":
+        return model
+    shape = tuple(model.input_shape[1:])
+    if mode in ("imagenet", "caffe") and shape[-1] != 3:
+        raise ValueError(f"Preprocessing {mode!r} is for colour images of 3 channels. Received: input shape {shape}")
+    inputs = keras.Input(shape, name="pixels")
+    return keras.Model(inputs, model(PREPROCESSING[mode](inputs)), name=model.name)

@@ -1,0 +1,23 @@
+"""Distils a teacher into a student, beside the same student trained alone.
+
+python scripts/distill.py --flagfile=flags/digits/tkd.flags --workdir=runs/digits_tkd
+"""
+
+import run_flags
+from absl import flags
+
+from keras_tkd.config import DistillConfig
+
+run_flags.define(DistillConfig)
+run_flags.define_workdir()
+
+
+def main():
+    config = run_flags.read(DistillConfig)
+    training = run_flags.import_training()
+    results = training.distill(config, flags.FLAGS.workdir, flags.FLAGS.existing)
+    run_flags.show([results], [flags.FLAGS.workdir])
+
+
+if __name__ == "__main__":
+    run_flags.run(main)

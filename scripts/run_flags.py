@@ -1,0 +1,112 @@
+"""From flags to a configuration: one flag for each field of a config, parsed before TensorFlow is imported."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+
+from absl import app, flags, logging
+
+from keras_tkd.config import value_type
+
+
+def define(config_class):
+    """Defines a flag for every field of `config_class`."""
+    for field in dataclasses.fields(config_class):
+        kind, several = value_type(field)
+        help_text, choices = field.metadata["help"], field.metadata["choices"]
+        if several:
+            default = ",".join(map(str, field.default or ())) or None
+            flags.DEFINE_list(field.name, default, help_text)
+        elif choices:
+            flags.DEFINE_enum(field.name, field.default, list(choices), help_text)
+        else:
+            define_flag = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[kind]
+            define_flag(field.name, field.default, help_text)
+    flags.adopt_module_key_flags(sys.modules[__name__])
+
+
+def define_workdir():
+    """Defines `--workdir` and `--existing`."""
+    flags.DEFINE_string("workdir", None, "Folder of the run: models, results, logs.", required=True)
+    flags.DEFINE_enum(
+        "existing", "refuse", ["refuse", "continue", "overwrite"],
+        "What to do if --workdir holds another experiment: refuse, keep what the changed flags do not concern, or "
+        "remove it. The same experiment is always taken up where it stopped.",
+    )
+    flags.adopt_module_key_flags(sys.modules[__name__])
+
+
+def read(config_class):
+    """The configuration that the parsed flags describe; a bad value ends the program with one sentence."""
+    values = {}
+    for field in dataclasses.fields(config_class):
+        kind, several = value_type(field)
+        value = flags.FLAGS[field.name].value
+        try:
+            values[field.name] = value if not several or value is None else tuple(kind(item) for item in value)
+        except ValueError as error:
+            sys.exit(f"Error: --{field.name}: {error}")
+    try:
+        return config_class(**{k: v if v is not None else default_of(config_class, k) for k, v in values.items()})
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
+
+
+def default_of(config_class, name):
+    return next(field.default for field in dataclasses.fields(config_class) if field.name == name)
+
+
+def run(main):
+    """Runs `main()` under absl; stray words and bad input end with one sentence, not with a traceback."""
+
+    def checked(argv):
+        if len(argv) > 1:
+            sys.exit(f"Error: all settings are flags (--name=value). Received the stray words: {' '.join(argv[1:])}")
+        logging.set_verbosity(logging.ERROR)
+        try:
+            main()
+        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+            if os.environ.get("KERAS_TKD_TRACEBACK"):
+                raise
+            sys.exit(f"Error: {error}")
+
+    app.run(checked)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Sends what C++ libraries write to stderr while they are loaded nowhere: TensorFlow's start-up lines."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def import_training():
+    """`keras_tkd.training`, loaded without TensorFlow's start-up lines."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet():
+        from keras_tkd import training
+
+        training.start_devices()
+    return training
+
+
+def show(runs, workdirs):
+    """Prints the table of finished runs, the verdict, and what to do next."""
+    from keras_tkd import report
+
+    print("", report.table(runs), sep="\n")
+    if any(run["student"] and run["teacher"] for run in runs):
+        print(report.verdict(runs))
+    print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")
+    for name in ("student.keras", "teacher.keras"):
+        path = os.path.join(workdirs[0], name)
+        if os.path.exists(path):
+            print(f"{name.removesuffix('.keras').capitalize():10}{path}")

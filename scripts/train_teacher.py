@@ -1,0 +1,23 @@
+"""Trains a teacher on the labels.
+
+python scripts/train_teacher.py --flagfile=flags/digits/teacher.flags --workdir=runs/digits_teacher
+"""
+
+import run_flags
+from absl import flags
+
+from keras_tkd.config import TeacherConfig
+
+run_flags.define(TeacherConfig)
+run_flags.define_workdir()
+
+
+def main():
+    config = run_flags.read(TeacherConfig)
+    training = run_flags.import_training()
+    results = training.train_teacher(config, flags.FLAGS.workdir, flags.FLAGS.existing)
+    run_flags.show([results], [flags.FLAGS.workdir])
+
+
+if __name__ == "__main__":
+    run_flags.run(main)

@@ -39,7 +39,9 @@ class StopOnNonFinite(keras.callbacks.Callback):
             found = self.model.first_non_finite()
             if found is not None:
                 step, term = found
-                raise FloatingPointError(f"Loss '{term}' was not finite at step {step} (counted from 0), a step that updated nothing; {ADVICE}")
+                raise FloatingPointError(
+                    f"Loss '{term}' was not finite at step {step} (counted from 0), a step that updated nothing; {ADVICE}"
+                )
         elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
             raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {ADVICE}")
 

@@ -36,7 +36,9 @@ class DataConfig:
             choices = field.metadata.get("choices")
             if choices:
                 check_choice(field.name, getattr(self, field.name), choices)
-        check(0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction")
+        check(
+            0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
+        )
         check(0 <= self.split_seed < 2**30, "`split_seed` must be in [0, 2^30)", self, "split_seed")
         if self.image_size is not None:
             check(self.image_size >= 1, "`image_size` must be >= 1", self, "image_size")
@@ -54,8 +56,12 @@ class EvaluateConfig(DataConfig):
         super().__post_init__()
         check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
         if self.teacher_path is None:
-            check(self.teacher_preprocessing == "none", "`teacher_preprocessing` goes with `teacher_path`",
-                  self, "teacher_preprocessing")
+            check(
+                self.teacher_preprocessing == "none",
+                "`teacher_preprocessing` goes with `teacher_path`",
+                self,
+                "teacher_preprocessing",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,10 +98,14 @@ class RunConfig(DataConfig):
         if self.schedule == "step":
             check(
                 self.schedule_epochs and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
-                "`schedule_epochs` must be rising epochs for schedule='step'", self, "schedule_epochs",
+                "`schedule_epochs` must be rising epochs for schedule='step'",
+                self,
+                "schedule_epochs",
             )
         else:
-            check(not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs")
+            check(
+                not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,11 +144,19 @@ class DistillConfig(RunConfig):
         super().__post_init__()
         method = METHODS[self.method]
         for name in unread_fields(method, self.negatives):
-            check(getattr(self, name) == default(type(self), name), f"Method '{self.method}' does not read `{name}`",
-                  self, name)
+            check(
+                getattr(self, name) == default(type(self), name),
+                f"Method '{self.method}' does not read `{name}`",
+                self,
+                name,
+            )
         if self.teacher_path is None:
-            check(self.teacher_preprocessing == "none", "`teacher_preprocessing` goes with `teacher_path`",
-                  self, "teacher_preprocessing")
+            check(
+                self.teacher_preprocessing == "none",
+                "`teacher_preprocessing` goes with `teacher_path`",
+                self,
+                "teacher_preprocessing",
+            )
         minimum = {"teacher_epochs": 1, "margin": 0, "student_loss_weight": 0, "teacher_weight_decay": 0}
         for name, least in minimum.items():
             if getattr(self, name) is not None:
@@ -151,11 +169,15 @@ class DistillConfig(RunConfig):
             check(
                 len(weights) == len(method.terms) and all(w >= 0 for w in weights),
                 f"`distillation_weights` must be {len(method.terms)} numbers >= 0 for method '{self.method}'",
-                self, "distillation_weights",
+                self,
+                "distillation_weights",
             )
         check(
             len(self.teacher_layers or ()) == len(self.student_layers or ()),
-            "`teacher_layers` and `student_layers` must be of equal length", self, "teacher_layers", "student_layers",
+            "`teacher_layers` and `student_layers` must be of equal length",
+            self,
+            "teacher_layers",
+            "student_layers",
         )
 
     def resolved(self):
@@ -194,8 +216,14 @@ def unread_fields(method, negatives):
         unread += ["negative_classes"]
     if not method.terms:
         unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
-        unread += ["teacher_path", "teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay",
-                   "teacher_preprocessing"]
+        unread += [
+            "teacher_path",
+            "teacher_model",
+            "teacher_epochs",
+            "teacher_learning_rate",
+            "teacher_weight_decay",
+            "teacher_preprocessing",
+        ]
     return unread
 
 
@@ -215,7 +243,9 @@ def check_choice(name, value, choices):
 def value_type(field):
     """The plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
     hint = field.type
-    options = [t for t in typing.get_args(hint) if t is not type(None)] if type(None) in typing.get_args(hint) else [hint]
+    options = (
+        [t for t in typing.get_args(hint) if t is not type(None)] if type(None) in typing.get_args(hint) else [hint]
+    )
     if typing.get_origin(options[0]) is tuple:
         return typing.get_args(options[0])[0], True
     return options[0], False

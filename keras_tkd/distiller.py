@@ -14,7 +14,7 @@ from keras_tkd import teachers
 from keras_tkd.callbacks import StopOnNonFinite
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
-from keras_tkd.losses.base import select
+from keras_tkd.losses.base import DistillationLoss, select
 
 STUDENT_LOSS = "student_loss"
 REGULARIZATION = "regularization"
@@ -63,13 +63,20 @@ class Distiller(keras.Model):
     ```
     """
 
-    def __init__(self, teacher, student, distillation_losses, distillation_loss_weights=None,
-                 student_loss_weight=1.0, name="distiller"):
+    def __init__(
+        self,
+        teacher,
+        student,
+        distillation_losses,
+        distillation_loss_weights=None,
+        student_loss_weight=1.0,
+        name="distiller",
+    ):
         check_models(teacher, student)
         # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
         float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
         super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
-        losses = distillation_losses if isinstance(distillation_losses, (list, tuple)) else [distillation_losses]
+        losses = check_losses(distillation_losses)
         weights = [1.0] * len(losses) if distillation_loss_weights is None else distillation_loss_weights
         check_number("student_loss_weight", student_loss_weight)
         self.teacher = teacher
@@ -123,6 +130,8 @@ class Distiller(keras.Model):
         Args:
             input_shape: shape of a batch of inputs, or the dict of shapes of a batch as `fit` takes it.
         """
+        if self.built:
+            return
         shapes = as_batch(input_shape)
         with tf.init_scope():
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
@@ -130,6 +139,7 @@ class Distiller(keras.Model):
                 teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
             else:
                 teacher_input = shapes.get("teacher_image", shapes["image"])
+                check_input_shape(self.teacher, teacher_input)
                 teacher = output_shapes(self.teacher, self._read_teacher.names, teacher_input)
             check_built_models(self.teacher, self.student)
             for loss in self.distillation_losses:
@@ -159,7 +169,7 @@ class Distiller(keras.Model):
         batch = self._prepare(x)
         teacher = self._run_teacher(batch)
         with tf.GradientTape() as tape:
-            y_pred, student = self._run_student(batch, self.step, training=True)
+            y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
             total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student)
             scaled = self.optimizer.scale_loss(total)
         variables = self.trainable_variables
@@ -251,8 +261,9 @@ class Distiller(keras.Model):
             values[AGREEMENT] = agreement(teacher["logits"], student["logits"])
         count = batch_size(batch)
         self._loss_tracker.update_state(total, sample_weight=count)
-        for name, value in values.items():
-            self._trackers[name].update_state(value, sample_weight=count)
+        for name, tracker in self._trackers.items():
+            if name in values:
+                tracker.update_state(values[name], sample_weight=count)
 
     # Around Keras's loops.
 
@@ -345,6 +356,16 @@ def is_regularized(model):
     return by_weights or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
 
 
+def check_losses(losses):
+    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
+        raise ValueError(
+            "`distillation_losses` must be a keras_tkd.losses.DistillationLoss or a list of at least one. "
+            f"Received: distillation_losses={losses}"
+        )
+    return losses
+
+
 def check_weights(weights, count):
     weights = [weights] if isinstance(weights, (int, float)) else list(weights)
     if len(weights) != count:
@@ -364,6 +385,21 @@ def check_models(teacher, student):
             raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
     if teacher is student:
         raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
+
+
+def check_input_shape(teacher, shape):
+    """Raises `ValueError` if the teacher does not take the images that the student takes."""
+    expected = getattr(teacher, "input_shape", None) if teacher.built else None
+    single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
+    if single and (
+        len(expected) != len(shape)
+        or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
+    ):
+        raise ValueError(
+            f"The teacher must take the inputs that the student takes. Received: teacher input shape {expected}, "
+            f"student input shape {tuple(shape)}. Put the teacher behind layers that resize or convert the image, or "
+            'train on batches that hold a "teacher_image"'
+        )
 
 
 def check_built_models(teacher, student):

@@ -59,4 +59,6 @@ def check_number(name, number, minimum=0.0, exclusive=False):
     valid = isinstance(number, (int, float)) and not isinstance(number, bool)
     valid = valid and minimum <= number < float("inf") and not (exclusive and number == minimum)
     if not valid:
-        raise ValueError(f"`{name}` must be a number {'>' if exclusive else '>='} {minimum:g}. Received: {name}={number!r}")
+        raise ValueError(
+            f"`{name}` must be a number {'>' if exclusive else '>='} {minimum:g}. Received: {name}={number!r}"
+        )

@@ -65,7 +65,9 @@ METHODS = {
 }
 
 
-def make_losses(method, *, temperature=None, margin=None, weights=None, seed=0, teacher_layers=None, student_layers=None):
+def make_losses(
+    method, *, temperature=None, margin=None, weights=None, seed=0, teacher_layers=None, student_layers=None
+):
     """The losses of a method and their weights.
 
     Args:

@@ -17,10 +17,19 @@ def random_other_class(labels, seed):
     Returns:
         `index`: int32, `(batch,)`; `valid`: bool, `(batch,)`, False for a row whose whole batch is of its class.
     """
-    other = tf.not_equal(labels[:, None], labels[None, :])
-    # The largest of independent uniform scores lands on each candidate equally often.
-    scores = tf.where(other, tf.random.stateless_uniform(tf.shape(other), tf.cast(seed, tf.int32)), -1.0)
-    return tf.argmax(scores, axis=1, output_type=tf.int32), tf.reduce_any(other, axis=1)
+    # In the order of the labels each class is one run; a place outside the row's own run is one whole random number.
+    # (Whole numbers are the same with and without XLA; random floating-point numbers are not.)
+    order = tf.argsort(labels, stable=True)
+    ordered = tf.gather(labels, order)
+    start = tf.searchsorted(ordered, labels, side="left")
+    count = tf.searchsorted(ordered, labels, side="right") - start
+    others = tf.size(labels) - count
+    bits = tf.random.stateless_uniform(
+        tf.shape(labels), tf.cast(seed, tf.int32), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    place = tf.cast(tf.cast(bits, tf.int64) % tf.cast(tf.maximum(others, 1), tf.int64), tf.int32)
+    place = tf.where(place < start, place, place + count) % tf.size(labels)
+    return tf.gather(order, place), others > 0
 
 
 MINERS = {"random": random_other_class}

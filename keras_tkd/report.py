@@ -29,16 +29,26 @@ def table(runs):
             accuracy += " (AT CHANCE: collapsed)"
         agreements = [d["agreement"] for d in described if "agreement" in d]
         seconds = [d["seconds"] for d in described if d.get("seconds") is not None]
-        rows.append([
-            title, accuracy, f"{described[0]['parameters']:,}", percent(agreements) if agreements else "-",
-            f"{statistics.mean(seconds):.1f}" if seconds else "-",
-        ])
+        rows.append(
+            [
+                title,
+                accuracy,
+                f"{described[0]['parameters']:,}",
+                percent(agreements) if agreements else "-",
+                f"{statistics.mean(seconds):.1f}" if seconds else "-",
+            ]
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-             for row in rows]
+    lines = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
     caption = f"{runs[0]['method']} on {runs[0]['dataset']}, {runs[0]['epochs']} epochs, "
-    caption += f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}" if several \
+    caption += (
+        f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}"
+        if several
         else f"seed {runs[0]['seed']}"
+    )
     return "\n".join([caption, lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

@@ -13,17 +13,42 @@ import tensorflow as tf
 
 from keras_tkd import data, evaluation, export, models, teachers
 from keras_tkd.callbacks import KeepState, Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
-from keras_tkd.config import DistillConfig, flag_lines
+from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
 from keras_tkd.methods import METHODS, make_losses
 from keras_tkd.workdir import Stage, Workdir, read_json, save_model, write_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.
-BUDGET = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "augmentation", "epochs",
-          "batch_size", "seed", "student_model")
-TRAINING = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "augmentation", "epochs",
-            "batch_size", "learning_rate", "momentum", "schedule", "schedule_epochs", "schedule_factor",
-            "weight_decay", "precision", "seed")
+BUDGET = (
+    "dataset",
+    "image_size",
+    "test_fraction",
+    "split_seed",
+    "validation_fraction",
+    "augmentation",
+    "epochs",
+    "batch_size",
+    "seed",
+    "student_model",
+)
+TRAINING = (
+    "dataset",
+    "image_size",
+    "test_fraction",
+    "split_seed",
+    "validation_fraction",
+    "augmentation",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "schedule",
+    "schedule_epochs",
+    "schedule_factor",
+    "weight_decay",
+    "precision",
+    "seed",
+)
 
 
 def train_teacher(config, workdir, existing="refuse"):
@@ -74,10 +99,11 @@ def distill(config, workdir, existing="refuse"):
         return finished
     baseline = read_baseline(config)
     splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
-    student = new_student(config, splits)
+    student = build_model(config.student_model, splits, config.seed, "Student")
     teacher, teacher_seconds, teacher_outputs, results = None, None, None, {}
     if METHODS[config.method].terms:
         teacher = load_teacher(config, splits) if config.teacher_path else None
+    check_before_work(config, splits, student, teacher)
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
     if METHODS[config.method].terms:
         if teacher is None:
@@ -131,27 +157,44 @@ def start_devices():
 
 def load_data(config):
     return data.load(
-        config.dataset, config.data_dir, image_size=config.image_size, test_fraction=config.test_fraction,
-        split_seed=config.split_seed, progress=sys.stdout.isatty(),
+        config.dataset,
+        config.data_dir,
+        image_size=config.image_size,
+        test_fraction=config.test_fraction,
+        split_seed=config.split_seed,
+        progress=sys.stdout.isatty(),
     )
 
 
-def new_student(config, splits):
-    """The student with its starting weights, which the seed alone decides."""
-    keras.utils.set_random_seed(config.seed)
-    return models.build(config.student_model, splits.image_shape, splits.classes)
+def build_model(name, splits, seed, role):
+    """A model by name or file, returning logits. Starting weights are decided by the seed alone."""
+    keras.utils.set_random_seed(seed)
+    model = models.build(name, splits.image_shape, splits.classes)
+    if teachers.ends_in_softmax(model):
+        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
+        model = teachers.logits_model(model)
+    return model
 
 
 def load_teacher(config, splits):
-    """The model of `teacher_path`, without a final softmax, behind its preprocessing; checked against the data."""
+    """The model of `teacher_path`, a file or a run's folder, behind the preprocessing it expects."""
     path = pathlib.Path(config.teacher_path)
-    if path.is_dir():
-        path = path / "teacher.keras"
-    teacher = models.build(str(path), splits.image_shape, splits.classes)
-    if teachers.ends_in_softmax(teacher):
-        print(f"{path} ends in a softmax: it is taken off, distillation works on logits")
-        teacher = teachers.logits_model(teacher)
-    return teachers.with_preprocessing(teacher, config.teacher_preprocessing)
+    path = path / "teacher.keras" if path.is_dir() else path
+    if path.suffix != ".keras":
+        raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
+    return teachers.with_preprocessing(build_model(str(path), splits, 0, "Teacher"), config.teacher_preprocessing)
+
+
+def check_before_work(config, splits, student, teacher):
+    """Raises `ValueError` for what would only be found out after the teacher's training."""
+    if not student.trainable_variables:
+        raise ValueError(
+            f"`student_model` must have trainable weights. Received: {config.student_model}, "
+            f"{len(student.variables)} variables, trainable={student.trainable}"
+        )
+    if METHODS[config.method].terms:
+        teacher = teacher or build_model(config.teacher_model, splits, 0, "Teacher")
+        Distiller(teacher, keras.models.clone_model(student), *config_losses(config))
 
 
 def check_teacher(described, config, splits):
@@ -171,8 +214,7 @@ def teacher_stage(config, workdir, splits):
     settings = {name: getattr(config, name) for name in (*TRAINING, "teacher_model")}
     stage = Stage(workdir, "teacher", settings)
     if not stage.finished:
-        keras.utils.set_random_seed(config.seed)
-        model = models.build(config.teacher_model, splits.image_shape, splits.classes)
+        model = build_model(config.teacher_model, splits, config.seed, "Teacher")
         train_alone(model, config, stage, splits, "Teacher")
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
@@ -203,16 +245,11 @@ def student_stage(config, workdir, splits, student, teacher):
     stage = Stage(workdir, "student", dataclasses.asdict(config))
     if stage.finished:
         return stage
-    losses, weights = make_losses(
-        config.method, temperature=config.temperature, margin=config.margin, weights=config.distillation_weights,
-        seed=config.seed, teacher_layers=list_or_none(config.teacher_layers),
-        student_layers=list_or_none(config.student_layers),
-    )
     for model in (student, teacher):
         export.set_precision(model, config.precision)
     decay_weights(student, config.weight_decay)
     keras.utils.set_random_seed(config.seed)
-    distiller = Distiller(teacher, student, losses, weights, config.student_loss_weight)
+    distiller = Distiller(teacher, student, *config_losses(config))
     negative_labels = None
     if config.negative_classes == "teacher":
         negative_labels = evaluation.logits(teacher, splits.train_images).argmax(-1)
@@ -225,6 +262,20 @@ def student_stage(config, workdir, splits, student, teacher):
     state = {"loss_layers": list(distiller._loss_layers), "step": distiller.step}
     fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state)
     return stage
+
+
+def config_losses(config):
+    """What a resolved configuration gives the Distiller: losses, their weights, the weight of the labels' loss."""
+    losses, weights = make_losses(
+        config.method,
+        temperature=config.temperature,
+        margin=config.margin,
+        weights=config.distillation_weights,
+        seed=config.seed,
+        teacher_layers=list_or_none(config.teacher_layers),
+        student_layers=list_or_none(config.student_layers),
+    )
+    return losses, weights, config.student_loss_weight
 
 
 def train_alone(model, config, stage, splits, title):
@@ -254,8 +305,12 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
         title = f"{title}, taken up after epoch {done}"
     shared = {"batch_size": config.batch_size, "seed": config.seed}
     train = pipeline(
-        splits.train_images, splits.train_labels, **shared, augment=data.AUGMENTATIONS[config.augmentation],
-        training=True, initial_epoch=done,
+        splits.train_images,
+        splits.train_labels,
+        **shared,
+        augment=data.AUGMENTATIONS[config.augmentation],
+        training=True,
+        initial_epoch=done,
     )
     held_out_images, held_out_labels = splits.test_images, splits.test_labels
     if splits.validation_images is not None:
@@ -271,7 +326,12 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
         keep,
     ]
     trained.fit(
-        train, epochs=config.epochs, initial_epoch=done, validation_data=held_out, callbacks=callbacks, verbose=0,
+        train,
+        epochs=config.epochs,
+        initial_epoch=done,
+        validation_data=held_out,
+        callbacks=callbacks,
+        verbose=0,
         shuffle=False,
     )
     seconds = keep.seconds
@@ -378,6 +438,3 @@ def list_or_none(names):
     if not names:
         return None
     return names[0] if len(names) == 1 else list(names)
-
-
-__all__ = ["DistillConfig", "distill", "train_teacher"]

@@ -15,10 +15,10 @@ class Workdir:
     """The folder of one experiment.
 
     Args:
-        path: the folder; made if it does not exist.
+        path: the folder; `begin` makes it if it does not exist.
         flags: lines of the experiment's flagfile, which say what the experiment is.
-        existing: what to do where the folder holds another experiment: `"refuse"`, `"overwrite"` (its files are
-            removed), or `"continue"` (stages with unchanged settings are kept, the others are done again). An experiment
+        existing: what to do where the folder holds another experiment: `"refuse"`, `"overwrite"` (`begin` removes
+            its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An experiment
             with the same flags is always taken up where it stopped.
 
     Raises:
@@ -39,26 +39,22 @@ class Workdir:
                 "Choose another --workdir, or pass --existing=overwrite to remove what is there, or "
                 "--existing=continue to keep what the changed flags do not concern"
             )
-        if existing == "overwrite":
-            self._remove_own_files()
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._overwrite = existing == "overwrite"
 
     def begin(self, header=""):
-        """Writes `flags.flags`, which re-runs this experiment."""
+        """Makes the folder ready and writes `flags.flags`, which re-runs this experiment. Until then nothing changes."""
+        if self._overwrite:
+            self._remove_own_files()
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
 
     def finished_results(self):
         """The results of this very experiment if it is finished, else None."""
-        results = read_json(self.path / RESULTS)
+        results = None if self._overwrite else read_json(self.path / RESULTS)
         return results if results and results.get("flags") == self.flags else None
 
     def write_results(self, results):
         write_json(self.path / RESULTS, results | {"flags": self.flags})
-
-    def save_model(self, model, name):
-        """Saves a model as `name` (ending in .keras); returns the path."""
-        return save_model(model, self.path / name)
 
     def logs(self, stage):
         return self.path / "logs" / stage
@@ -72,7 +68,9 @@ class Workdir:
             held = [line for line in file.read_text().splitlines() if line.startswith("--")]
             removed = [line for line in held if line not in self.flags]
             added = [line for line in self.flags if line not in held]
-            return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}" * (held != self.flags)
+            return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}" * (
+                held != self.flags
+            )
         found = [name for name in OWN_FILES if (self.path / name).exists()]
         return f"files {', '.join(found)} without {FLAGS}" if found else ""
 

@@ -30,7 +30,9 @@ def define_workdir():
     """Defines `--workdir` and `--existing`."""
     flags.DEFINE_string("workdir", None, "Folder of the run: models, results, logs.", required=True)
     flags.DEFINE_enum(
-        "existing", "refuse", ["refuse", "continue", "overwrite"],
+        "existing",
+        "refuse",
+        ["refuse", "continue", "overwrite"],
         "What to do if --workdir holds another experiment: refuse, keep what the changed flags do not concern, or "
         "remove it. The same experiment is always taken up where it stopped.",
     )

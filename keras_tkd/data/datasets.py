@@ -149,13 +149,10 @@ def load(name, data_dir=None, *, image_size=None, test_fraction=0.2, split_seed=
     if data_dir is not None:
         data_dir = os.path.expanduser(data_dir)
         if not os.path.isdir(data_dir):
-            raise FileNotFoundError(
-                f"`data_dir` does not exist, or is not a directory. Received: data_dir={data_dir}"
-            )
+            raise FileNotFoundError(f"`data_dir` does not exist, or is not a directory. Received: data_dir={data_dir}")
     if not 0 < test_fraction < 1:
         raise ValueError(
-            "`test_fraction` must be between 0 and 1, both exclusive. "
-            f"Received: test_fraction={test_fraction}"
+            f"`test_fraction` must be between 0 and 1, both exclusive. Received: test_fraction={test_fraction}"
         )
     size = _height_and_width(image_size)
     if name == "digits":
@@ -289,11 +286,7 @@ def _list_images(folder):
     paths, labels = [], []
     for label, class_name in enumerate(class_names):
         class_folder = os.path.join(folder, class_name)
-        files = [
-            file
-            for file in _visible(class_folder, os.DirEntry.is_file)
-            if file.lower().endswith(_IMAGE_ENDINGS)
-        ]
+        files = [file for file in _visible(class_folder, os.DirEntry.is_file) if file.lower().endswith(_IMAGE_ENDINGS)]
         if not files:
             raise ValueError(
                 "A class folder must have PNG or JPEG images directly in it. "
@@ -373,8 +366,7 @@ def _file_content(path):
 
 def _undecodable(path):
     return ValueError(
-        f"An image must be a whole PNG or JPEG file. Received: {path}, which cannot be decoded. "
-        "Repair it or remove it."
+        f"An image must be a whole PNG or JPEG file. Received: {path}, which cannot be decoded. Repair it or remove it."
     )
 
 
@@ -417,6 +409,8 @@ def _prepared_builder(name, data_dir):
     import tensorflow_datasets as tfds
 
     try:
+        if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
+            raise ValueError("Data sets of a namespace (`huggingface:mnist`) are fetched over the network.")
         builder = tfds.builder(name, data_dir=data_dir)
     except ValueError as error:
         known = _tfds_names()

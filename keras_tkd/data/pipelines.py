@@ -15,8 +15,18 @@ PREFETCHED_BATCHES = 4
 NEGATIVE_STREAM = 2**30
 
 
-def triplet_dataset(images, labels, batch_size, *, seed, negatives="other_class", negative_labels=None,
-                    augment=None, training=True, initial_epoch=0):
+def triplet_dataset(
+    images,
+    labels,
+    batch_size,
+    *,
+    seed,
+    negatives="other_class",
+    negative_labels=None,
+    augment=None,
+    training=True,
+    initial_epoch=0,
+):
     """Batches of anchors with a negative for each.
 
     Guarantees: every sample is an anchor exactly once per pass. A negative is never of its anchor's class, is uniform
@@ -87,7 +97,13 @@ def triplet_dataset(images, labels, batch_size, *, seed, negatives="other_class"
 def image_dataset(images, labels, batch_size, *, seed, augment=None, training=True, initial_epoch=0):
     """Batches `(images, labels)`: the anchors that `triplet_dataset` of the same arguments gives, in the same order."""
     dataset = triplet_dataset(
-        images, labels, batch_size, seed=seed, negatives=None, augment=augment, training=training,
+        images,
+        labels,
+        batch_size,
+        seed=seed,
+        negatives=None,
+        augment=augment,
+        training=training,
         initial_epoch=initial_epoch,
     )
     return dataset.map(lambda batch, label: (batch["image"], label))

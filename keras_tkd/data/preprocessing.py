@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
-LARGEST_SEED = 2**31 - 2
+from keras_tkd.data.permutation import permute
+
+SEEDS = 2**31 - 1
 
 
 def view_seeds(index, seed, epoch):
@@ -14,9 +16,9 @@ def view_seeds(index, seed, epoch):
         epoch: int or scalar tensor.
 
     Returns:
-        int64 `(batch,)`, in [0, 2^31 - 2]: a pure function of its arguments, different for different samples.
+        int64 `(batch,)`, in [0, 2^31 - 1): a pure function of its arguments, different for different samples.
     """
-    return scramble(index, tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]))
+    return permute(index, (seed, epoch, 0), SEEDS)
 
 
 def crop_and_flip(images, seeds, *, padding=4, flip=True):
@@ -24,7 +26,7 @@ def crop_and_flip(images, seeds, *, padding=4, flip=True):
 
     Args:
         images: `(batch, height, width, channels)`, any dtype.
-        seeds: int64 `(batch,)` in [0, 2^31 - 2], one per image. Equal seeds give equal views.
+        seeds: int64 `(batch,)` in [0, 2^31 - 1), one per image. Equal seeds give equal views.
         padding: pixels of zeros on every side, >= 0; the crop's corner is uniform over `(2 * padding + 1)^2` places.
         flip: whether to mirror left and right with probability 1/2.
 
@@ -34,22 +36,20 @@ def crop_and_flip(images, seeds, *, padding=4, flip=True):
     images = tf.convert_to_tensor(images)
     seeds = tf.cast(seeds, tf.int64)
     height, width = images.shape[1], images.shape[2]
-    top, left = (scramble(seeds, [stream, 0]) % (2 * padding + 1) for stream in (1, 2))
+    places = 2 * padding + 1
+    top, left, mirrored = (draw(seeds, number, choices) for number, choices in enumerate((places, places, 2)))
     rows = top[:, None] + tf.range(height, dtype=tf.int64)
     columns = tf.range(width, dtype=tf.int64)
     if flip:
-        mirrored = scramble(seeds, [3, 0]) % 2 == 1
-        columns = tf.where(mirrored[:, None], columns[::-1], columns)
+        columns = tf.where(mirrored[:, None] == 1, columns[::-1], columns)
     columns = left[:, None] + columns
     padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
     return tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
-def scramble(numbers, seed):
-    """A pseudorandom permutation of [0, 2^31 - 2], chosen by `seed` (two integers), applied to `numbers`."""
-    return tf.random.experimental.index_shuffle(
-        tf.cast(numbers, tf.int64), tf.cast(seed, tf.int64), tf.constant(LARGEST_SEED, tf.int64)
-    )
+def draw(seeds, number, choices):
+    """The draw of this number, 0, 1, ..., that each seed stands for: int64 `(batch,)`, uniform in [0, choices)."""
+    return permute(seeds, (0, number, 1), SEEDS) % choices
 
 
 def crop(images, seeds):

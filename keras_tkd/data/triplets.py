@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.data.permutation import permute
+
 
 def epoch_order(positions, count, seed, epoch):
     """Samples at the given positions of an epoch's shuffled order.
@@ -15,8 +17,7 @@ def epoch_order(positions, count, seed, epoch):
     Returns:
         int64 `(batch,)`. Over all positions, each sample comes exactly once.
     """
-    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    return tf.random.experimental.index_shuffle(positions, key, tf.constant(count - 1, tf.int64))
+    return permute(positions, (seed, epoch, 2), count)
 
 
 class NegativeSampler:
@@ -41,7 +42,9 @@ class NegativeSampler:
     def draw(self, anchors, seed):
         """Negatives for `anchors`, int64 `(batch,)`; `seed` is a tensor of two integers and alone decides."""
         start, count = tf.gather(self._start, anchors), tf.gather(self._count, anchors)
-        uniform = tf.random.stateless_uniform(tf.shape(anchors), seed, dtype=tf.float64)
+        bits = tf.random.stateless_uniform(
+            tf.shape(anchors), seed, minval=None, maxval=None, dtype=tf.uint64, alg="philox"
+        )
         others = tf.cast(tf.size(self._order), tf.int64) - count
-        place = tf.cast(uniform * tf.cast(others, tf.float64), tf.int64)
+        place = tf.cast(bits % tf.cast(others, tf.uint64), tf.int64)
         return tf.gather(self._order, tf.where(place < start, place, place + count))

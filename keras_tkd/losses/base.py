@@ -9,6 +9,7 @@ Who owns what:
 
 import keras
 
+
 class DistillationLoss(keras.losses.Loss):
     """Base class of all distillation losses.
 

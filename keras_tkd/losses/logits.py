@@ -77,8 +77,16 @@ class SoftTargets(LogitsLoss):
 
     temperature = LiveAttribute(minimum=0.0, exclusive=True)
 
-    def __init__(self, temperature=4.0, standardize=False, teacher_layers=None, student_layers=None,
-                 name="kd", reduction="sum_over_batch_size", dtype=None):
+    def __init__(
+        self,
+        temperature=4.0,
+        standardize=False,
+        teacher_layers=None,
+        student_layers=None,
+        name="kd",
+        reduction="sum_over_batch_size",
+        dtype=None,
+    ):
         super().__init__(teacher_layers, student_layers, name, reduction, dtype)
         self.temperature = temperature
         self.standardize = bool(standardize)
@@ -114,8 +122,9 @@ class LogitRegression(LogitsLoss):
     what later comparisons use, and differs by the constant number of classes.
     """
 
-    def __init__(self, teacher_layers=None, student_layers=None, name="logits",
-                 reduction="sum_over_batch_size", dtype=None):
+    def __init__(
+        self, teacher_layers=None, student_layers=None, name="logits", reduction="sum_over_batch_size", dtype=None
+    ):
         super().__init__(teacher_layers, student_layers, name, reduction, dtype)
 
     def call(self, y_true, y_pred):

@@ -66,8 +66,17 @@ class TripletDistillation(LogitsLoss):
     statistic_names = ("positive_distance", "negative_distance", "violated")
     margin = LiveAttribute(minimum=0.0)
 
-    def __init__(self, margin=5.0, miner="random", seed=0, teacher_layers=None, student_layers=None,
-                 name="tkd", reduction="sum_over_batch_size", dtype=None):
+    def __init__(
+        self,
+        margin=5.0,
+        miner="random",
+        seed=0,
+        teacher_layers=None,
+        student_layers=None,
+        name="tkd",
+        reduction="sum_over_batch_size",
+        dtype=None,
+    ):
         super().__init__(teacher_layers, student_layers, name, reduction, dtype)
         if miner not in MINERS:
             raise ValueError(f"`miner` must be one of {sorted(MINERS)}. Received: miner={miner!r}")

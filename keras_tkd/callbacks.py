@@ -40,7 +40,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             if found is not None:
                 step, term = found
                 raise FloatingPointError(
-                    f"Loss '{term}' was not finite at step {step} (counted from 0), a step that updated nothing; {ADVICE}"
+                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; {ADVICE}"
                 )
         elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
             raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {ADVICE}")
@@ -210,16 +210,16 @@ class KeepState(keras.callbacks.Callback):
     """Writes what is needed to go on after an interruption, at the end of an epoch, every so many seconds.
 
     Args:
-        checkpoint: `tf.train.Checkpoint` of everything that training changes.
+        variables: all Keras variables that training changes, seeds of dropout included.
         stage: the `Stage` whose record keeps the curve.
         every_seconds: least time between two writings; a training shorter than that writes nothing.
     """
 
-    def __init__(self, checkpoint, stage, every_seconds=30.0):
+    def __init__(self, variables, stage, every_seconds=30.0):
         super().__init__()
+        self.checkpoint = tf.train.Checkpoint(variables=[variable.value for variable in variables])
         # Two are kept: the record may be one epoch behind the newest checkpoint when a run is cut off between them.
-        self.manager = tf.train.CheckpointManager(checkpoint, str(stage.checkpoints), max_to_keep=2)
-        self.checkpoint = checkpoint
+        self.manager = tf.train.CheckpointManager(self.checkpoint, str(stage.checkpoints), max_to_keep=2)
         self.stage = stage
         self.every_seconds = every_seconds
 
@@ -227,7 +227,7 @@ class KeepState(keras.callbacks.Callback):
         """Takes up the recorded state; returns the number of epochs it has behind it."""
         epochs = len(self.stage.history)
         if epochs:
-            self.checkpoint.restore(f"{self.manager._checkpoint_prefix}-{epochs}").assert_consumed()
+            self.checkpoint.restore(str(self.stage.checkpoints / f"ckpt-{epochs}")).assert_consumed()
         return epochs
 
     def on_train_begin(self, logs=None):

@@ -89,7 +89,7 @@ class Distiller(keras.Model):
 
         self._read_teacher = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
-        self._loss_layers = []
+        self.loss_layers = []
         self._trackers = {}
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
@@ -144,7 +144,7 @@ class Distiller(keras.Model):
             check_built_models(self.teacher, self.student)
             for loss in self.distillation_losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
-        self._loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
+        self.loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
         names = [STUDENT_LOSS, *self.term_names]
         for term, loss in zip(self.term_names, self.distillation_losses, strict=True):
             names += [f"{term}_{statistic}" for statistic in loss.statistic_names]

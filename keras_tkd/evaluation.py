@@ -37,7 +37,7 @@ def at_chance(accuracy, labels):
         labels: `(samples,)` class ids.
 
     Returns:
-        True if `accuracy` is at most three standard errors above the commonest class's share.
+        True if `accuracy` is at most two standard errors above the commonest class's share.
     """
     share = np.unique(np.asarray(labels), return_counts=True)[1].max() / len(labels)
-    return bool(accuracy <= share + 3 * standard_error(share, len(labels)))
+    return bool(accuracy <= share + 2 * standard_error(share, len(labels)))

@@ -45,7 +45,7 @@ class LayerOutputs:
             return outputs[name]
         known = sorted(set(outputs) | {layer.name for layer in child_layers(self.model)})
         raise ValueError(
-            f"Model '{self.model.name}' has no output of that name. Received: {name!r}. Its layers and outputs: {known} "
+            f"Model '{self.model.name}' has no output of that name. Received: {name!r}. It has {known} "
             "(layers of nested models are written as 'nested/layer')"
         )
 

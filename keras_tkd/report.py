@@ -55,8 +55,8 @@ def table(runs):
 def verdict(runs):
     """One sentence: whether distillation helped, by the difference of student and baseline and its 95 % interval.
 
-    Over several seeds the interval is Student's t of the differences; for one seed it is that of two accuracies measured
-    on so many images.
+    Over several seeds the interval is Student's t of the differences; for one seed it is that of two accuracies
+    measured on so many images.
 
     Args:
         runs: list of results.
@@ -76,7 +76,8 @@ def verdict(runs):
         judged = f"no difference that {measured} could show"
     else:
         judged = "distillation helped" if gain > 0 else "distillation harmed"
-    return f"Distilled minus alone, same budget: {100 * gain:+.2f} points (95 % interval +-{100 * noise:.2f}, {measured}): {judged}."
+    interval = f"95 % interval +-{100 * noise:.2f}, {measured}"
+    return f"Distilled minus alone, same budget: {100 * gain:+.2f} points ({interval}): {judged}."
 
 
 def percent(shares):

@@ -52,8 +52,8 @@ def logits_model(model):
         if ends_in_softmax(model):
             raise ValueError(
                 "`logits_model` takes the softmax off functional and sequential models. "
-                f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities and shows no "
-                "graph. Let its `call` return the logits."
+                f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities and shows "
+                "no graph. Let its `call` return the logits."
             )
         return model
     if not ends_in_softmax(model):
@@ -64,7 +64,7 @@ def logits_model(model):
         logits = without_activation(operation)(inputs)
     else:
         logits = inputs
-    return keras.Model(model.inputs, logits, name=model.name)
+    return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, logits, name=model.name)
 
 
 def without_activation(layer):

@@ -73,8 +73,7 @@ def train_teacher(config, workdir, existing="refuse"):
     results = describe_run("teacher", config, stage, splits)
     results["teacher"] = describe_model(model, evaluation.logits(model, splits.test_images), splits)
     results["teacher"]["seconds"] = round(stage.seconds, 2)
-    workdir.write_results(results)
-    return results
+    return workdir.write_results(results)
 
 
 def distill(config, workdir, existing="refuse"):
@@ -122,8 +121,7 @@ def distill(config, workdir, existing="refuse"):
     results["student"]["seconds"] = round(stage.seconds, 2)
     results["student"]["epochs_to_baseline"] = epochs_to(results.get("baseline"), stage.history)
     results = describe_run(config.method, config, stage, splits) | results
-    workdir.write_results(results)
-    return results
+    return workdir.write_results(results)
 
 
 def evaluate(config):
@@ -203,7 +201,7 @@ def check_teacher(described, config, splits):
         raise ValueError(
             f"The teacher must know more than chance. Received: test accuracy {described['test_accuracy']:.2%} of "
             f"{config.teacher_path or config.teacher_model} on {config.dataset}. If it was trained on pixels scaled "
-            "otherwise, pass --teacher_preprocessing; if on other classes or another order of them, it cannot teach these"
+            "otherwise, pass --teacher_preprocessing; if on other classes or in another order, it cannot teach these"
         )
 
 
@@ -259,7 +257,8 @@ def student_stage(config, workdir, splits, student, teacher):
         told_apart_by = negative_labels if arguments["training"] else None
         return data.triplet_dataset(images, labels, negatives=drawn, negative_labels=told_apart_by, **arguments)
 
-    state = {"loss_layers": list(distiller._loss_layers), "step": distiller.step}
+    own = [variable for layer in distiller.loss_layers for variable in layer.variables]
+    state = [*student.variables, *own, distiller.step]
     fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state)
     return stage
 
@@ -283,7 +282,7 @@ def train_alone(model, config, stage, splits, title):
     export.set_precision(model, config.precision)
     decay_weights(model, config.weight_decay)
     keras.utils.set_random_seed(config.seed)
-    fit_stage(model, model, config, stage, splits, data.image_dataset, title, {})
+    fit_stage(model, model, config, stage, splits, data.image_dataset, title, model.variables)
 
 
 def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
@@ -292,14 +291,13 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
     Args:
         trained: what is fitted: the model itself, or the Distiller around it.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
-        state: dict of what training changes besides the model and its optimizer.
+        state: the variables that training changes, those of the optimizer aside.
     """
     optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trained.compile(optimizer, loss, metrics=["accuracy"])
     trained.optimizer.build(trained.trainable_variables)
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=trained.optimizer, **state)
-    keep = KeepState(checkpoint, stage)
+    keep = KeepState([*state, *trained.optimizer.variables], stage)
     done = keep.restore()
     if done:
         title = f"{title}, taken up after epoch {done}"
@@ -352,8 +350,8 @@ def learning_rate(config, epoch):
 def decay_weights(model, weight_decay):
     """Adds `weight_decay / 2 * w^2` for every trainable weight to the model's losses.
 
-    The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the papers
-    were trained with. It is set on the variables, not on the layers, and so is in no file.
+    The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the
+    papers were trained with. It is set on the variables, not on the layers, and so is in no file.
     """
     if weight_decay:
         for variable in model.trainable_variables:
@@ -381,7 +379,8 @@ def describe_run(method, config, stage, splits):
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow")},
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {len(tf.config.list_physical_devices('GPU'))} GPUs",
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "gpus": len(tf.config.list_physical_devices("GPU")),
         },
     }
 

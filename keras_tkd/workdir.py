@@ -18,8 +18,8 @@ class Workdir:
         path: the folder; `begin` makes it if it does not exist.
         flags: lines of the experiment's flagfile, which say what the experiment is.
         existing: what to do where the folder holds another experiment: `"refuse"`, `"overwrite"` (`begin` removes
-            its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An experiment
-            with the same flags is always taken up where it stopped.
+            its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An
+            experiment with the same flags is always taken up where it stopped.
 
     Raises:
         ValueError: another experiment, `existing="refuse"`; the message names the flags that differ.
@@ -42,7 +42,7 @@ class Workdir:
         self._overwrite = existing == "overwrite"
 
     def begin(self, header=""):
-        """Makes the folder ready and writes `flags.flags`, which re-runs this experiment. Until then nothing changes."""
+        """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes."""
         if self._overwrite:
             self._remove_own_files()
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
@@ -54,7 +54,10 @@ class Workdir:
         return results if results and results.get("flags") == self.flags else None
 
     def write_results(self, results):
-        write_json(self.path / RESULTS, results | {"flags": self.flags})
+        """Writes `results.json`; returns what it holds, the flags included."""
+        results = results | {"flags": self.flags}
+        write_json(self.path / RESULTS, results)
+        return results
 
     def logs(self, stage):
         return self.path / "logs" / stage

@@ -9,6 +9,9 @@ from absl import app, flags, logging
 
 from keras_tkd.config import value_type
 
+# The flags defined through this module are the scripts' own: --help lists them.
+flags.disclaim_key_flags()
+
 
 def define(config_class):
     """Defines a flag for every field of `config_class`."""
@@ -23,7 +26,6 @@ def define(config_class):
         else:
             define_flag = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[kind]
             define_flag(field.name, field.default, help_text)
-    flags.adopt_module_key_flags(sys.modules[__name__])
 
 
 def define_workdir():
@@ -36,7 +38,6 @@ def define_workdir():
         "What to do if --workdir holds another experiment: refuse, keep what the changed flags do not concern, or "
         "remove it. The same experiment is always taken up where it stopped.",
     )
-    flags.adopt_module_key_flags(sys.modules[__name__])
 
 
 def read(config_class):

@@ -64,7 +64,8 @@ def triplet_dataset(
     check_lengths(images, labels, "labels")
     if batch_size < 1 or not 0 <= seed < NEGATIVE_STREAM:
         raise ValueError(
-            f"`batch_size` must be >= 1 and `seed` in [0, {NEGATIVE_STREAM}). Received: batch_size={batch_size}, seed={seed}"
+            f"`batch_size` must be >= 1 and `seed` in [0, {NEGATIVE_STREAM}). "
+            f"Received: batch_size={batch_size}, seed={seed}"
         )
     count = len(labels)
     steps = -(-count // batch_size)

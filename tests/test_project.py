@@ -1,0 +1,81 @@
+"""What holds the project together: one direction of imports, documentation that knows every method, a clean linter."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from keras_tkd.methods import METHODS
+
+ROOT = pathlib.Path(__file__).parent.parent
+MODULES = sorted((ROOT / "keras_tkd").rglob("*.py"))
+
+# What each room may import of the package; a room may always import itself.
+ALLOWED = {
+    "distances": set(),
+    "live": set(),
+    "miners": {"distances"},
+    "methods": {"losses"},
+    "layer_outputs": set(),
+    "teachers": set(),
+    "evaluation": set(),
+    "workdir": set(),
+    "models": set(),
+    "data": set(),
+    "losses": {"distances", "live", "miners"},
+    "config": {"methods"},
+    "export": {"teachers"},
+    "report": {"evaluation"},
+    "callbacks": set(),
+    "distiller": {"callbacks", "layer_outputs", "live", "losses", "teachers"},
+}
+
+
+def room(path):
+    return path.relative_to(ROOT / "keras_tkd").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "keras_tkd":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("keras_tkd."):
+            yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
+def test_imports_point_one_way(path):
+    own = room(path)
+    if own in ("__init__", "training"):
+        return
+    assert set(imported_rooms(path)) - {own} <= ALLOWED[own]
+
+
+def test_flags_are_known_to_scripts_only():
+    assert not [path for path in MODULES if "absl" in path.read_text()]
+
+
+def test_readme_and_methods_agree():
+    readme = (ROOT / "README.md").read_text()
+    for method in METHODS:
+        assert f"| `{method}` |" in readme
+
+
+def test_the_package_is_imported_without_tensorflow():
+    code = "import keras_tkd, sys; assert 'tensorflow' not in sys.modules; keras_tkd.METHODS; keras_tkd.Distiller"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_another_backend_is_one_clear_error():
+    code = "import os; os.environ['KERAS_BACKEND'] = 'jax'; import keras_tkd"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and "KERAS_BACKEND=tensorflow" in done.stderr
+
+
+def test_linter():
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -34,8 +34,9 @@ class DataConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
-            if choices:
-                check_choice(field.name, getattr(self, field.name), choices)
+            value = getattr(self, field.name)
+            if choices and not (value is None and field.default is None):
+                check_choice(field.name, value, choices)
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )
@@ -234,7 +235,7 @@ def check(condition, rule, config, *names):
 
 
 def check_choice(name, value, choices):
-    if value is not None and value not in choices:
+    if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {name}={value!r}.{hint}")

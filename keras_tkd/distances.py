@@ -9,8 +9,8 @@ def safe_sqrt(x):
     Two `where`s are needed: the outer one picks the value, the inner one keeps the branch not taken from producing
     0 * inf = NaN in the gradient.
     """
-    positive = x > 0
-    return ops.where(positive, ops.sqrt(ops.where(positive, x, ops.ones_like(x))), ops.zeros_like(x))
+    zero = ops.equal(x, 0)
+    return ops.where(zero, ops.zeros_like(x), ops.sqrt(ops.where(zero, ops.ones_like(x), x)))
 
 
 def euclidean(u, v):

@@ -70,7 +70,7 @@ def verdict(runs):
         noise = student_t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
         measured = f"{len(gains)} seeds"
     else:
-        noise = 2 * 2**0.5 * standard_error(pairs[0][1], runs[0]["test_samples"])
+        noise = 2 * sum(standard_error(accuracy, runs[0]["test_samples"]) ** 2 for accuracy in pairs[0]) ** 0.5
         measured = f"{runs[0]['test_samples']:,} test images and one seed"
     if abs(gain) <= noise:
         judged = f"no difference that {measured} could show"

@@ -14,16 +14,16 @@ def freeze(model):
 def ends_in_softmax(model):
     """Whether the model's output is a probability distribution.
 
-    Read from the graph where there is one. A model without a graph is run on two random images (if it is built):
+    Seen in the graph where its last operation is a softmax. Any other model that is built is run on two random images:
     rows that are all >= 0 and sum to 1 are probabilities.
     """
     operation, _ = last_operation(model)
-    if operation is not None:
-        if isinstance(operation, keras.Model):
-            return ends_in_softmax(operation)
-        return is_softmax(operation)
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if not model.built or not isinstance(shape, (tuple, list)) or None in shape[1:]:
+    if isinstance(operation, keras.Model):
+        return ends_in_softmax(operation)
+    if operation is not None and is_softmax(operation):
+        return True
+    shape = model.input_shape if getattr(model, "inputs", None) else model.get_build_config().get("input_shape")
+    if not model.built or not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False
     return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
 
@@ -31,6 +31,8 @@ def ends_in_softmax(model):
 def looks_like_probabilities(outputs):
     """Whether the rows of `outputs` are >= 0 and sum to 1."""
     rows = outputs.get("logits") if isinstance(outputs, dict) else outputs
+    if not hasattr(rows, "shape") or len(rows.shape) != 2:
+        return False
     rows = keras.ops.convert_to_numpy(keras.ops.cast(rows, "float32"))
     return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < SOFTMAX_TOLERANCE)
 
@@ -47,19 +49,17 @@ def logits_model(model):
     Raises:
         ValueError: the model ends in a softmax that no graph shows (a subclassed model).
     """
-    operation, inputs = last_operation(model)
-    if operation is None:
-        if ends_in_softmax(model):
-            raise ValueError(
-                "`logits_model` takes the softmax off functional and sequential models. "
-                f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities and shows "
-                "no graph. Let its `call` return the logits."
-            )
-        return model
     if not ends_in_softmax(model):
         return model
+    operation, inputs = last_operation(model)
     if isinstance(operation, keras.Model):
         logits = logits_model(operation)(inputs)
+    elif operation is None or not is_softmax(operation):
+        raise ValueError(
+            "`logits_model` takes off a softmax that is the last operation of a functional or sequential model. "
+            f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities that no softmax "
+            "at its end makes. Let it return the logits."
+        )
     elif isinstance(operation, keras.layers.Layer) and operation.weights:
         logits = without_activation(operation)(inputs)
     else:
@@ -93,12 +93,21 @@ def last_operation(model):
     return operation, inputs[0] if len(inputs) == 1 else inputs
 
 
-PREPROCESSING = {
-    "none": lambda x: x,
-    "unit": lambda x: x / 255.0,
-    "imagenet": lambda x: (x / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
-    "caffe": lambda x: x[..., ::-1] - [103.939, 116.779, 123.68],
-}
+def unit(x):
+    return keras.layers.Rescaling(1 / 255)(x)
+
+
+def imagenet(x):
+    deviation = (0.229, 0.224, 0.225)
+    scale = [1 / (255 * d) for d in deviation]
+    return keras.layers.Rescaling(scale, [-m / d for m, d in zip((0.485, 0.456, 0.406), deviation, strict=True)])(x)
+
+
+def caffe(x):
+    return keras.layers.Rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(x, axis=-1))
+
+
+PREPROCESSING = {"none": None, "unit": unit, "imagenet": imagenet, "caffe": caffe}
 
 
 def with_preprocessing(model, mode):

@@ -45,6 +45,7 @@ class Workdir:
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes."""
         if self._overwrite:
             self._remove_own_files()
+            self._overwrite = False
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
 

@@ -8,6 +8,7 @@ Who owns what:
 """
 
 import keras
+import numpy as np
 
 
 class DistillationLoss(keras.losses.Loss):
@@ -43,6 +44,9 @@ class DistillationLoss(keras.losses.Loss):
                 "`teacher_layers` and `student_layers` must be of equal length (None is the final output, one). "
                 f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
             )
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        return super().__call__(arrays(y_true), arrays(y_pred), sample_weight)
 
     @property
     def layers(self):
@@ -98,6 +102,16 @@ def select(outputs, layers):
     if isinstance(layers, list):
         return [outputs[name] for name in layers]
     return outputs["logits" if layers is None else layers]
+
+
+def arrays(outputs):
+    """Nested lists of numbers as arrays; dicts and lists of outputs keep their structure."""
+    if isinstance(outputs, dict):
+        return {name: arrays(output) for name, output in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        numbers = all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(outputs))
+        return np.asarray(outputs) if numbers else [arrays(output) for output in outputs]
+    return outputs
 
 
 def check_same_shape(name, first, second):

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_tkd.distances import euclidean
 from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import LogitsLoss, check_same_shape, select
+from keras_tkd.losses.base import LogitsLoss, arrays, check_same_shape, select
 from keras_tkd.miners import MINERS
 
 
@@ -78,7 +78,7 @@ class TripletDistillation(LogitsLoss):
         dtype=None,
     ):
         super().__init__(teacher_layers, student_layers, name, reduction, dtype)
-        if miner not in MINERS:
+        if not isinstance(miner, str) or miner not in MINERS:
             raise ValueError(f"`miner` must be one of {sorted(MINERS)}. Received: miner={miner!r}")
         self.margin = margin
         self.miner = miner
@@ -95,15 +95,20 @@ class TripletDistillation(LogitsLoss):
             )
         return {"logits": anchor, "labels": labels, "step": student["step"]}, positive
 
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
+        return super().__call__(*self._with_negatives(arrays(y_true), arrays(y_pred)), sample_weight)
+
     def call(self, y_true, y_pred):
-        positive_distance, negative_distance, valid = self._distances(y_true, y_pred)
-        values = ops.relu(positive_distance - negative_distance + self._margin())
+        positive, negative, valid = self._distances(y_true, y_pred)
+        values = ops.relu(positive - negative + self._margin())
         return values if valid is None else ops.where(valid, values, ops.zeros_like(values))
 
     def statistics(self, y_true, y_pred):
         """Means over the anchors that have a negative: both distances, and the share of violated margins."""
-        cast = keras.tree.map_structure(lambda x: ops.convert_to_tensor(x, dtype=self.dtype), (y_true, y_pred))
-        positive, negative, valid = self._distances(*cast)
+        pair = self._with_negatives(arrays(y_true), arrays(y_pred))
+        pair = keras.tree.map_structure(lambda x: ops.convert_to_tensor(x, dtype=self.dtype), pair)
+        positive, negative, valid = self._distances(*pair)
         weights = ops.ones_like(positive) if valid is None else ops.cast(valid, self.dtype)
         violated = ops.cast(positive - negative + self._margin() > 0, self.dtype)
         count = ops.maximum(ops.sum(weights), 1.0)
@@ -116,21 +121,27 @@ class TripletDistillation(LogitsLoss):
     def _margin(self):
         return TripletDistillation.margin.live(self).tensor(self.dtype)
 
+    def _with_negatives(self, y_true, y_pred):
+        """`y_true` and `y_pred` with negatives picked in the batch where none are given."""
+        if isinstance(y_pred, dict):
+            return y_true, y_pred
+        if not isinstance(y_true, dict):
+            raise ValueError(
+                'Negatives are needed: `loss(teacher, {"positive": ..., "negative": ...})`, or labels to pick them by: '
+                f'`loss({{"logits": teacher, "labels": labels}}, student)`. Received: y_true={y_true}'
+            )
+        labels = tf.reshape(tf.convert_to_tensor(y_true["labels"]), [-1])
+        step = tf.cast(y_true.get("step", 0), tf.int32)
+        index, valid = MINERS[self.miner](labels, tf.stack([self.seed, step]))
+        positive = ops.convert_to_tensor(y_pred, dtype=self.dtype)
+        negative = ops.take(positive, index, axis=0)
+        return {"logits": y_true["logits"], "valid": valid}, {"positive": positive, "negative": negative}
+
     def _distances(self, y_true, y_pred):
         """Anchor-positive and anchor-negative distances, and which anchors have a negative (None: all)."""
-        if isinstance(y_pred, dict):
-            anchor, positive, negative, valid = y_true, y_pred["positive"], y_pred["negative"], None
-        else:
-            if not isinstance(y_true, dict):
-                raise ValueError(
-                    'Negatives are needed: `loss(teacher, {"positive": ..., "negative": ...})`, or labels to pick them '
-                    f'by: `loss({{"logits": teacher, "labels": labels}}, student)`. Received: y_true={y_true}'
-                )
-            anchor, positive = y_true["logits"], y_pred
-            step = tf.cast(y_true.get("step", 0), tf.int32)
-            labels = tf.reshape(y_true["labels"], [-1])
-            index, valid = MINERS[self.miner](labels, tf.stack([self.seed, step]))
-            negative = ops.take(positive, index, axis=0)
+        anchor, valid = (y_true["logits"], y_true.get("valid")) if isinstance(y_true, dict) else (y_true, None)
+        positive, negative = y_pred["positive"], y_pred["negative"]
         check_same_shape(self.name, anchor, positive)
         check_same_shape(self.name, positive, negative)
+        valid = None if valid is None else ops.not_equal(valid, 0)
         return euclidean(anchor, positive), euclidean(anchor, negative), valid

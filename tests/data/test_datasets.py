@@ -20,6 +20,8 @@ def no_network(monkeypatch):
         raise AssertionError("load used the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    # TensorFlow's own file system would read the community's list, past Python's sockets.
+    monkeypatch.setattr("tensorflow_datasets.core.community.community_register", refuse)
 
 
 def write_image(path, image, encode=tf.io.encode_png):
@@ -693,7 +695,7 @@ def test_an_unknown_name_lists_the_nearest(tmp_path, name, nearest):
         load(name, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["qqqqqq", "not a name", ""])
+@pytest.mark.parametrize("name", ["qqqqqq", "not a name", "", "huggingface:qqqqqq", "kubric:qqqqqq"])
 def test_an_unknown_name_without_a_near_one(tmp_path, name):
     with pytest.raises(ValueError, match=f"`digits`, a folder.*Received: {name}. Nearest names: none"):
         load(name, tmp_path)

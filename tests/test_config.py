@@ -1,0 +1,309 @@
+"""What a run is: every rule, the published values filled in, and flags that read back as the same run."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+
+import pytest
+
+from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherConfig, flag_lines, value_type
+from keras_tkd.methods import METHODS
+
+NAN = math.nan
+
+# Class, the settings around it, and values that break the rule of the field.
+DATA_RULES = [
+    ("test_fraction", {}, [0.0, 1.0, -0.5, 1.5, NAN]),
+    ("split_seed", {}, [-1, 2**30]),
+    ("image_size", {}, [0, -8]),
+]
+RUN_RULES = [
+    *DATA_RULES,
+    ("epochs", {}, [0, -1]),
+    ("batch_size", {}, [0]),
+    ("learning_rate", {}, [0.0, -0.1, NAN]),
+    ("schedule_factor", {"schedule": "step", "schedule_epochs": (2,)}, [0.0, -1.0]),
+    ("weight_decay", {}, [-1e-9, NAN]),
+    ("momentum", {}, [-0.1, 1.0, NAN]),
+    ("seed", {}, [-1, 2**30]),
+    ("validation_fraction", {}, [-0.1, 1.0, NAN]),
+    ("augmentation", {}, ["flip", None]),
+    ("schedule", {}, ["linear", None]),
+    ("precision", {}, ["float16", None]),
+    ("schedule_epochs", {"schedule": "step"}, [(), (30, 20), (20, 20)]),
+    ("schedule_epochs", {"schedule": "cosine"}, [(20,)]),
+    ("schedule_epochs", {"schedule": "constant"}, [(20, 30)]),
+]
+DISTILL_RULES = [
+    ("method", {}, ["tdk", None]),
+    ("teacher_preprocessing", {"teacher_path": "teacher.keras"}, ["torch", None]),
+    ("teacher_preprocessing", {}, ["unit"]),
+    ("teacher_epochs", {}, [0]),
+    ("teacher_learning_rate", {}, [0.0, NAN]),
+    ("teacher_weight_decay", {}, [-0.1]),
+    ("temperature", {"method": "kd"}, [0.0, -1.0, NAN]),
+    ("margin", {"method": "tkd"}, [-1.0, NAN]),
+    ("student_loss_weight", {}, [-1.0, NAN]),
+    ("distillation_weights", {"method": "tkd"}, [(), (1.0, 2.0), (-1.0,), (NAN,)]),
+    ("distillation_weights", {"method": "tkd_soft"}, [(1.0,), (1.0, -2.0)]),
+    ("teacher_layers", {}, [("stage1",)]),
+    ("teacher_layers", {"student_layers": ("stage1",)}, [("stage1", "stage2")]),
+    ("student_layers", {}, [("stage1",)]),
+    ("negatives", {}, ["all"]),
+    ("negative_classes", {}, ["student"]),
+]
+EVALUATE_RULES = [
+    ("model_path", {}, [None, ""]),
+    ("teacher_preprocessing", {"model_path": "student.keras"}, ["unit"]),
+    ("teacher_preprocessing", {"model_path": "student.keras", "teacher_path": "teacher.keras"}, ["torch"]),
+]
+BROKEN = [
+    (cls, name, around, value)
+    for cls, rules in [
+        (DataConfig, DATA_RULES),
+        (TeacherConfig, RUN_RULES),
+        (DistillConfig, RUN_RULES + DISTILL_RULES),
+        (EvaluateConfig, EVALUATE_RULES),
+    ]
+    for name, around, values in rules
+    for value in values
+]
+
+
+@pytest.mark.parametrize(
+    "cls, name, around, value", BROKEN, ids=lambda part: getattr(part, "__name__", str(part))
+)
+def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
+    with pytest.raises(ValueError) as error:
+        cls(**around, **{name: value})
+    assert f"`{name}`" in str(error.value) and f"{name}={value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("test_fraction", 0.999),
+        ("split_seed", 2**30 - 1),
+        ("image_size", 1),
+        ("epochs", 1),
+        ("batch_size", 1),
+        ("weight_decay", 0.0),
+        ("momentum", 0.0),
+        ("seed", 2**30 - 1),
+        ("validation_fraction", 0.0),
+        ("teacher_epochs", 1),
+        ("teacher_weight_decay", 0.0),
+        ("margin", 0.0),
+        ("student_loss_weight", 0.0),
+        ("distillation_weights", (0.0,)),
+    ],
+)
+def test_the_edge_of_a_rule_is_allowed(name, value):
+    assert getattr(DistillConfig(**{name: value}), name) == value
+
+
+def test_a_near_miss_is_suggested():
+    with pytest.raises(ValueError, match="Did you mean 'crop_flip'"):
+        TeacherConfig(augmentation="crop_flp")
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TeacherConfig().epochs = 3
+
+
+# What each method reads beyond the data and the training: kd a temperature, the triplet methods a margin and
+# negatives, all of them weights, layers and a teacher; the baseline nothing.
+OWN = {
+    "temperature": {"temperature": 2.0},
+    "margin": {"margin": 1.0},
+    "negatives": {"negatives": "in_batch"},
+    "negative_classes": {"negative_classes": "teacher"},
+    "student_loss_weight": {"student_loss_weight": 0.5},
+    "teacher_layers": {"teacher_layers": ("stage1",), "student_layers": ("stage1",)},
+    "baseline": {"baseline": "none"},
+    "teacher_path": {"teacher_path": "teacher.keras"},
+    "teacher_model": {"teacher_model": "tkd_teacher"},
+    "teacher_epochs": {"teacher_epochs": 3},
+    "teacher_learning_rate": {"teacher_learning_rate": 0.5},
+    "teacher_weight_decay": {"teacher_weight_decay": 0.5},
+}
+TRIPLET = {"margin", "negatives", "negative_classes"}
+UNREAD = {
+    "baseline": set(OWN),
+    "kd": TRIPLET,
+    "logits": TRIPLET | {"temperature"},
+    "tkd": {"temperature"},
+    "tkd_soft": set(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", OWN)
+def test_a_flag_the_method_does_not_read_is_an_error(method, name):
+    if name in UNREAD[method]:
+        with pytest.raises(ValueError) as error:
+            DistillConfig(method=method, **OWN[name])
+        for words in (f"'{method}'", f"`{name}`", f"{name}={OWN[name][name]!r}"):
+            assert words in str(error.value)
+    else:
+        assert getattr(DistillConfig(method=method, **OWN[name]), name) == OWN[name][name]
+
+
+def test_other_flags_that_nothing_reads_are_errors():
+    with pytest.raises(ValueError, match="`negative_classes`.*negative_classes='teacher'"):
+        DistillConfig(method="tkd", negatives="in_batch", negative_classes="teacher")
+    with pytest.raises(ValueError, match="'baseline'.*`distillation_weights`"):
+        DistillConfig(method="baseline", distillation_weights=())
+
+
+NONE = dict.fromkeys(
+    ("temperature", "margin", "student_loss_weight", "distillation_weights", "negatives", "negative_classes")
+)
+DRAWN = {"negatives": "drawn", "negative_classes": "label"}
+
+
+@pytest.mark.parametrize(
+    "method, published",
+    [
+        ("baseline", {}),
+        ("kd", {"temperature": 4.0, "student_loss_weight": 0.1, "distillation_weights": (0.9,)}),
+        ("logits", {"student_loss_weight": 1.0, "distillation_weights": (0.1,)}),
+        ("tkd", {"margin": 5.0, "student_loss_weight": 1.0, "distillation_weights": (2.0,), **DRAWN}),
+        (
+            "tkd_soft",
+            {
+                "temperature": 1.0,
+                "margin": 5.0,
+                "student_loss_weight": 1.0,
+                "distillation_weights": (1.0, 2.0),
+                **DRAWN,
+            },
+        ),
+    ],
+)
+def test_resolved_fills_in_the_published_values(method, published):
+    config = DistillConfig(method=method, epochs=7)
+    resolved = config.resolved()
+    assert {name: getattr(resolved, name) for name in NONE} == NONE | published
+    assert dataclasses.replace(resolved, **dict.fromkeys(published)) == config
+    assert resolved.resolved() == resolved
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        # Zeros are values, and are kept.
+        {"method": "tkd", "margin": 0.0, "student_loss_weight": 0.0, "distillation_weights": (0.0,)},
+        {"method": "tkd", "negatives": "drawn", "negative_classes": "teacher"},
+        {"method": "kd", "temperature": 9.0},
+        {"method": "tkd_soft", "temperature": 2.0, "distillation_weights": (3.0, 4.0)},
+    ],
+)
+def test_resolved_keeps_what_was_given(given):
+    resolved = DistillConfig(**given).resolved()
+    assert {name: getattr(resolved, name) for name in given} == given
+
+
+def test_resolved_with_negatives_of_the_batch_names_no_classes_of_drawn_ones():
+    resolved = DistillConfig(method="tkd", negatives="in_batch").resolved()
+    assert (resolved.negatives, resolved.negative_classes, resolved.margin) == ("in_batch", None, 5.0)
+
+
+def test_the_teacher_has_its_own_budget_on_the_same_data():
+    data = {"dataset": "cifar10", "data_dir": "d", "split_seed": 4, "validation_fraction": 0.1}
+    budget = {"epochs": 20, "learning_rate": 0.02, "weight_decay": 0.1, "batch_size": 64, "seed": 3}
+    shared = {**data, **budget, "momentum": 0.5, "teacher_model": "tkd_teacher"}
+    assert DistillConfig(**shared).teacher == TeacherConfig(**shared)
+    own = {"teacher_epochs": 5, "teacher_learning_rate": 0.3, "teacher_weight_decay": 0.0}
+    expected = TeacherConfig(**shared | {"epochs": 5, "learning_rate": 0.3, "weight_decay": 0.0})
+    assert DistillConfig(**shared, **own).teacher == expected
+
+
+def parse(cls, lines):
+    """A flagfile read back: `--name=value`, tuples separated by commas."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    values = {}
+    for line in lines:
+        name, equals, text = line.removeprefix("--").partition("=")
+        assert equals and line.startswith("--") and name not in values
+        kind, several = value_type(fields[name])
+        values[name] = tuple(kind(part) for part in text.split(",")) if several else kind(text)
+    return cls(**values)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DataConfig(),
+        TeacherConfig(),
+        DistillConfig(),
+        EvaluateConfig(model_path="runs/a=b, c/student.keras"),
+        EvaluateConfig(model_path="m", teacher_path="t", teacher_preprocessing="caffe", image_size=7),
+        TeacherConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
+        TeacherConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
+        *[DistillConfig(method=method).resolved() for method in METHODS],
+        DistillConfig(
+            method="tkd_soft",
+            temperature=2.5,
+            margin=0.0,
+            student_loss_weight=0.0,
+            distillation_weights=(0.1, 1e-7),
+            teacher_layers=("stage1", "backbone/stage2"),
+            student_layers=("stage1", "stage2"),
+            negatives="drawn",
+            negative_classes="teacher",
+            teacher_path="runs/teacher.keras",
+            teacher_preprocessing="imagenet",
+            baseline="runs/alone",
+        ),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_flag_lines_read_back_as_the_same_config(config):
+    lines = flag_lines(config)
+    assert parse(type(config), lines) == config
+    # What is None has no line, so that nothing reads "None" back.
+    none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
+    assert not [line for line in lines for name in none if line.startswith(f"--{name}=")]
+
+
+def test_value_types():
+    types = {field.name: value_type(field) for field in dataclasses.fields(DistillConfig)}
+    assert types["epochs"] == types["image_size"] == (int, False)
+    assert types["learning_rate"] == types["temperature"] == (float, False)
+    assert types["dataset"] == types["data_dir"] == (str, False)
+    assert types["schedule_epochs"] == (int, True)
+    assert types["distillation_weights"] == (float, True)
+    assert types["teacher_layers"] == (str, True)
+
+
+def test_every_field_has_a_help_text():
+    for cls in (EvaluateConfig, TeacherConfig, DistillConfig):
+        assert all(field.metadata["help"].endswith(".") for field in dataclasses.fields(cls))
+
+
+def test_config_needs_neither_keras_nor_tensorflow():
+    code = """
+import sys
+import keras_tkd.config, keras_tkd.methods
+loaded = {"tensorflow", "keras"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_choices_are_what_the_library_offers():
+    import keras
+
+    from keras_tkd import data, export, teachers
+
+    choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
+    assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)
+    assert set(choices["teacher_preprocessing"]) == set(teachers.PREPROCESSING)
+    assert set(choices["method"]) == set(METHODS)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inner"), keras.layers.Dense(2)])
+    for precision in choices["precision"]:
+        export.set_precision(model, precision)
+        assert model.get_layer("inner").dtype_policy.name == precision

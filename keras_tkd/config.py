@@ -90,7 +90,7 @@ class RunConfig(DataConfig):
         for name in ("epochs", "batch_size"):
             check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
         for name in ("learning_rate", "schedule_factor"):
-            check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
+            check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
@@ -98,8 +98,10 @@ class RunConfig(DataConfig):
         check(0 <= self.validation_fraction < 1, "`validation_fraction` must be in [0, 1)", self, "validation_fraction")
         if self.schedule == "step":
             check(
-                self.schedule_epochs and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
-                "`schedule_epochs` must be rising epochs for schedule='step'",
+                self.schedule_epochs
+                and self.schedule_epochs[0] >= 1
+                and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
+                "`schedule_epochs` must be rising epochs, from 1 on, for schedule='step'",
                 self,
                 "schedule_epochs",
             )

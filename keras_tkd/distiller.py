@@ -10,11 +10,12 @@ Who owns what:
 import keras
 import tensorflow as tf
 
-from keras_tkd import teachers
+from keras_tkd import compatibility, teachers
+from keras_tkd.batches import as_batch, batch_size, class_ids, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
-from keras_tkd.losses.base import DistillationLoss, select
+from keras_tkd.losses.base import select
 
 STUDENT_LOSS = "student_loss"
 REGULARIZATION = "regularization"
@@ -72,11 +73,11 @@ class Distiller(keras.Model):
         student_loss_weight=1.0,
         name="distiller",
     ):
-        check_models(teacher, student)
+        compatibility.check_models(teacher, student)
         # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
         float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
         super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
-        losses = check_losses(distillation_losses)
+        losses = compatibility.check_losses(distillation_losses)
         weights = [1.0] * len(losses) if distillation_loss_weights is None else distillation_loss_weights
         check_number("student_loss_weight", student_loss_weight)
         self.teacher = teacher
@@ -84,7 +85,7 @@ class Distiller(keras.Model):
         self.distillation_losses = list(losses)
         self.term_names = number_duplicates([loss.name for loss in losses])
         self._live_student_loss_weight = LiveNumber(student_loss_weight)
-        self._live_weights = tuple(LiveNumber(weight) for weight in check_weights(weights, len(losses)))
+        self._live_weights = tuple(LiveNumber(weight) for weight in compatibility.check_weights(weights, len(losses)))
         self.freeze_teacher()
 
         self._read_teacher = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
@@ -115,7 +116,9 @@ class Distiller(keras.Model):
 
     @distillation_loss_weights.setter
     def distillation_loss_weights(self, weights):
-        for live, weight in zip(self._live_weights, check_weights(weights, len(self._live_weights)), strict=True):
+        for live, weight in zip(
+            self._live_weights, compatibility.check_weights(weights, len(self._live_weights)), strict=True
+        ):
             live.set(weight)
 
     # Building.
@@ -139,9 +142,9 @@ class Distiller(keras.Model):
                 teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
             else:
                 teacher_input = shapes.get("teacher_image", shapes["image"])
-                check_input_shape(self.teacher, teacher_input)
+                compatibility.check_input_shape(self.teacher, teacher_input)
                 teacher = output_shapes(self.teacher, self._read_teacher.names, teacher_input)
-            check_built_models(self.teacher, self.student)
+            compatibility.check_built_models(self.teacher, self.student)
             for loss in self.distillation_losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
         self.loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
@@ -306,28 +309,6 @@ class Distiller(keras.Model):
         return cls(**config)
 
 
-def is_batch(x):
-    """Whether `x` is a batch in this package's form; any other input goes to the models untouched."""
-    return isinstance(x, dict) and "image" in x
-
-
-def as_batch(x):
-    return x if is_batch(x) else {"image": x}
-
-
-def batch_size(batch):
-    return tf.shape(keras.tree.flatten(batch["image"])[0])[0]
-
-
-def class_ids(y):
-    """`(batch,)` class ids out of class ids or one-hot rows; None where `y` is neither."""
-    if y is None or keras.tree.is_nested(y):
-        return None
-    if len(y.shape) >= 2 and y.shape[-1] != 1:
-        return tf.argmax(y, axis=-1)
-    return tf.reshape(y, [-1])
-
-
 def agreement(teacher_logits, student_logits):
     same = tf.equal(tf.argmax(teacher_logits, -1), tf.argmax(student_logits, -1))
     return tf.reduce_mean(tf.cast(same, tf.float32))
@@ -354,64 +335,3 @@ def is_regularized(model):
     by_weights = any(variable.regularizer is not None for variable in model.trainable_variables)
     layers = model._flatten_layers()
     return by_weights or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)
-
-
-def check_losses(losses):
-    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
-    if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
-        raise ValueError(
-            "`distillation_losses` must be a keras_tkd.losses.DistillationLoss or a list of at least one. "
-            f"Received: distillation_losses={losses}"
-        )
-    return losses
-
-
-def check_weights(weights, count):
-    weights = [weights] if isinstance(weights, (int, float)) else list(weights)
-    if len(weights) != count:
-        raise ValueError(
-            f"`distillation_loss_weights` must have one weight for each of the {count} distillation losses. "
-            f"Received: distillation_loss_weights={weights}"
-        )
-    for weight in weights:
-        check_number("distillation_loss_weights", weight)
-    return weights
-
-
-def check_models(teacher, student):
-    """Raises `ValueError` for what can be seen of two models before they are built."""
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
-            raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
-    if teacher is student:
-        raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
-
-
-def check_input_shape(teacher, shape):
-    """Raises `ValueError` if the teacher does not take the images that the student takes."""
-    expected = getattr(teacher, "input_shape", None) if teacher.built else None
-    single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
-    if single and (
-        len(expected) != len(shape)
-        or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
-    ):
-        raise ValueError(
-            f"The teacher must take the inputs that the student takes. Received: teacher input shape {expected}, "
-            f"student input shape {tuple(shape)}. Put the teacher behind layers that resize or convert the image, or "
-            'train on batches that hold a "teacher_image"'
-        )
-
-
-def check_built_models(teacher, student):
-    """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn."""
-    for role, model in (("teacher", teacher), ("student", student)):
-        if teachers.ends_in_softmax(model):
-            raise ValueError(
-                f"The {role} must return logits, and '{model.name}' ends in a softmax. "
-                f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
-            )
-    if not student.trainable_variables:
-        raise ValueError(
-            f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
-            f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
-        )

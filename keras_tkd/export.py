@@ -6,7 +6,8 @@ from keras_tkd.teachers import last_operation
 
 
 def set_precision(model, precision):
-    """Makes every layer of `model` compute in `precision`; scaling of pixels and the output stay float32.
+    """Makes every layer of `model` compute in `precision`; scaling of pixels and the layer that makes the output
+    stay float32.
 
     Weights are float32 under every one of these policies, so nothing is lost by setting one and setting it back.
 

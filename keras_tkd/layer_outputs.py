@@ -43,6 +43,8 @@ class LayerOutputs:
     def _pick(self, name, outputs):
         if name in outputs:
             return outputs[name]
+        if find_layer(self.model, name) is not None:
+            raise ValueError(f"Layer '{name}' of model '{self.model.name}' is not called in a forward pass")
         known = sorted(set(outputs) | {layer.name for layer in child_layers(self.model)})
         raise ValueError(
             f"Model '{self.model.name}' has no output of that name. Received: {name!r}. It has {known} "

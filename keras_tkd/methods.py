@@ -83,6 +83,8 @@ def make_losses(
     Raises:
         ValueError: an argument that no loss of the method reads; weights of the wrong number.
     """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}")
     losses_module = importlib.import_module("keras_tkd.losses")
     terms = METHODS[method].terms
     given = {"temperature": temperature, "margin": margin}

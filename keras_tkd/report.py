@@ -64,10 +64,15 @@ def verdict(runs):
     pairs = [(run["student"]["test_accuracy"], run["baseline"]["test_accuracy"]) for run in runs if run.get("baseline")]
     if not pairs:
         return "No baseline was trained: nothing is said about what distillation brought."
+    for key, name in (("baseline", "student alone"), ("student", "distilled student")):
+        seeds = [str(run["seed"]) for run in runs if run.get("baseline") and run[key]["at_chance"]]
+        if seeds:
+            return f"The {name} is at chance (seed {', '.join(seeds)}): that training collapsed, and is no comparison."
     gains = [student - baseline for student, baseline in pairs]
     gain = statistics.mean(gains)
     if len(gains) > 1:
         noise = student_t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
+        noise = max(noise, 1 / runs[0]["test_samples"])  # equal gains by luck do not resolve less than an image
         measured = f"{len(gains)} seeds"
     else:
         noise = 2 * sum(standard_error(accuracy, runs[0]["test_samples"]) ** 2 for accuracy in pairs[0]) ** 0.5

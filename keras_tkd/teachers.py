@@ -124,6 +124,8 @@ def with_preprocessing(model, mode):
         raise ValueError(f"`mode` must be one of {sorted(PREPROCESSING)}. Received: mode={mode!r}")
     if mode == "none":
         return model
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"Preprocessing goes before functional or sequential models. Received: {type(model).__name__}")
     shape = tuple(model.input_shape[1:])
     if mode in ("imagenet", "caffe") and shape[-1] != 3:
         raise ValueError(f"Preprocessing {mode!r} is for colour images of 3 channels. Received: input shape {shape}")

@@ -19,7 +19,7 @@ class Workdir:
         flags: lines of the experiment's flagfile, which say what the experiment is.
         existing: what to do where the folder holds another experiment: `"refuse"`, `"overwrite"` (`begin` removes
             its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An
-            experiment with the same flags is always taken up where it stopped.
+            experiment with the same flags is taken up where it stopped, unless it is to be overwritten.
 
     Raises:
         ValueError: another experiment, `existing="refuse"`; the message names the flags that differ.
@@ -52,7 +52,7 @@ class Workdir:
     def finished_results(self):
         """The results of this very experiment if it is finished, else None."""
         results = None if self._overwrite else read_json(self.path / RESULTS)
-        return results if results and results.get("flags") == self.flags else None
+        return results if results and sorted(results.get("flags", ())) == sorted(self.flags) else None
 
     def write_results(self, results):
         """Writes `results.json`; returns what it holds, the flags included."""
@@ -73,7 +73,7 @@ class Workdir:
             removed = [line for line in held if line not in self.flags]
             added = [line for line in self.flags if line not in held]
             return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}" * (
-                held != self.flags
+                sorted(held) != sorted(self.flags)
             )
         found = [name for name in OWN_FILES if (self.path / name).exists()]
         return f"files {', '.join(found)} without {FLAGS}" if found else ""

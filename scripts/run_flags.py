@@ -36,7 +36,7 @@ def define_workdir():
         "refuse",
         ["refuse", "continue", "overwrite"],
         "What to do if --workdir holds another experiment: refuse, keep what the changed flags do not concern, or "
-        "remove it. The same experiment is always taken up where it stopped.",
+        "remove it. The same experiment is taken up where it stopped, unless it is to be overwritten.",
     )
 
 
@@ -69,7 +69,7 @@ def run(main):
         logging.set_verbosity(logging.ERROR)
         try:
             main()
-        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             if os.environ.get("KERAS_TKD_TRACEBACK"):
                 raise
             sys.exit(f"Error: {error}")

@@ -71,9 +71,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(
-    "cls, name, around, value", BROKEN, ids=lambda part: getattr(part, "__name__", str(part))
-)
+@pytest.mark.parametrize("cls, name, around, value", BROKEN, ids=lambda part: getattr(part, "__name__", str(part)))
 def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
     with pytest.raises(ValueError) as error:
         cls(**around, **{name: value})

@@ -63,8 +63,8 @@ def draws(labels, seeds, jit_compile=False):
     return run(tf.constant(seeds)).numpy()
 
 
-# How often a chi-square statistic may exceed its threshold where all is as it should be. The seeds are fixed: a
-# test that passes keeps passing, and one that fails has found a miner that prefers some rows.
+# How often a chi-square statistic may exceed its threshold where all is as it should be. The seeds are fixed:
+# a test that passes keeps passing, and one that fails has found a miner that prefers some rows.
 RARE = 1e-5
 
 

@@ -29,7 +29,11 @@ ALLOWED = {
     "export": {"teachers"},
     "report": {"evaluation"},
     "callbacks": set(),
-    "distiller": {"callbacks", "layer_outputs", "live", "losses", "teachers"},
+    "batches": set(),
+    "compatibility": {"live", "losses", "teachers"},
+    "distiller": {"batches", "callbacks", "compatibility", "layer_outputs", "live", "losses", "teachers"},
+    "results": {"config", "evaluation", "export", "workdir"},
+    "stages": {"callbacks", "data", "distiller", "evaluation", "export", "methods", "workdir"},
 }
 
 

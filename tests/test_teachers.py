@@ -197,9 +197,7 @@ def test_preprocessing_none_changes_nothing_and_unit_takes_grey_images():
     model = identity(1)
     assert teachers.with_preprocessing(model, "none") is model
     images = np.array([[[[255], [51]]]], "uint8")
-    np.testing.assert_allclose(
-        output(teachers.with_preprocessing(model, "unit"), images).ravel(), [1, 0.2], rtol=1e-6
-    )
+    np.testing.assert_allclose(output(teachers.with_preprocessing(model, "unit"), images).ravel(), [1, 0.2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["imagenet", "caffe"])

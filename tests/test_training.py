@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, training
+from keras_tkd import data, evaluation, models, stages, training
 from keras_tkd.callbacks import KeepState
 from keras_tkd.config import DistillConfig, TeacherConfig
 
@@ -136,7 +136,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkey
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "KeepState", Cut)
+        patch.setattr(stages, "KeepState", Cut)
         run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "results.json").exists()
     resumed, whole = run(tmp_path / "cut"), run(tmp_path / "whole")
@@ -322,7 +322,7 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
 )
 def test_learning_rate_of_each_epoch(settings, expected):
     config = TeacherConfig(epochs=4, learning_rate=0.5, **settings)
-    np.testing.assert_allclose([training.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
+    np.testing.assert_allclose([stages.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
 
 
 def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
@@ -334,7 +334,7 @@ def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
         [np.arange(6.0).reshape(3, 2), np.array([1.0, -2.0]), np.ones(2), np.full(2, 0.5), np.zeros(2), np.ones(2)]
     )
     before = [w.copy() for w in model.get_weights()]
-    training.decay_weights(model, 0.1)
+    stages.decay_weights(model, 0.1)
     model.compile(keras.optimizers.SGD(0.2, momentum=0.9), lambda y, z: keras.ops.sum(z, -1) * 0.0)
     model.fit(np.zeros((1, 3)), np.zeros((1, 2)), epochs=2, verbose=0)
     # w1 = w (1 - 0.02); v2 = 0.9 (-0.02 w) - 0.02 w1 = -0.0376 w; w2 = (0.98 - 0.0376) w.

@@ -1,11 +1,11 @@
-"""Pseudorandom permutations that are never written out."""
+"""A pseudorandom permutation that is never written out: how one number becomes another."""
 
 import tensorflow as tf
 
 # TensorFlow's public function, tf.random.experimental.index_shuffle, has two faults that this module works around:
 # it runs the block cipher behind the permutation for 4 rounds only, so that permutations of neighbouring seeds are
-# nearly the same (the orders of two successive epochs of 50,000 samples correlate at 0.7; from 12 rounds on nothing is
-# left of that), and of each number of the seed it uses 16 bits only, so that seeds 0 and 65536 are one.
+# nearly the same (two of 50,000 numbers correlate at 0.7; from 12 rounds on nothing is left of that), and of each
+# number of the seed it uses the lowest 16 bits at most, so that seeds 0 and 65536 are one.
 ROUNDS = 32
 KEY_BITS = 16
 

@@ -3,6 +3,8 @@
 One order throughout: indices, gather, augment, prefetch. Whole batches at every stage, no Python per image.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -76,9 +78,7 @@ def triplet_dataset(
         picked = tf.gather(images, index)
         return augment(picked, view_seeds(index, stream, epoch)) if augment and training else picked
 
-    def make_batch(epoch, step):
-        positions = tf.range(step * batch_size, tf.minimum((step + 1) * batch_size, count))
-        index = epoch_order(positions, count, seed, epoch) if training else positions
+    def make_batch(epoch, step, index):
         batch = {"image": look_up(index, seed, epoch), "index": index}
         if sampler:
             key = tf.stack([tf.constant(seed + NEGATIVE_STREAM, tf.int64), epoch * steps + step])
@@ -90,7 +90,8 @@ def triplet_dataset(
     # Autotuning off: its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
     options.autotune.enabled = False
     options.deterministic = True
-    dataset = epochs_and_steps(steps, initial_epoch, count_passes=training)
+    order = functools.partial(epoch_order, count, seed) if training else None
+    dataset = index_batches(count, batch_size, initial_epoch, order)
     dataset = dataset.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(options)
 
@@ -110,17 +111,25 @@ def image_dataset(images, labels, batch_size, *, seed, augment=None, training=Tr
     return dataset.map(lambda batch, label: (batch["image"], label))
 
 
-def epochs_and_steps(steps, initial_epoch, count_passes):
-    """Dataset of `(epoch, step)` pairs of one epoch; if `count_passes`, each pass is the next epoch."""
+def index_batches(count, batch_size, initial_epoch, order):
+    """Dataset of `(epoch, step, indices)`, one pass of which is one epoch.
+
+    Args:
+        order: function from the number of an epoch to the order of its samples; each pass is then the next epoch. None
+            for passes that are all alike, in the samples' own order.
+    """
+    steps = -(-count // batch_size)
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
 
     def begin_pass(_):
-        return counter.assign_add(1).read_value() if count_passes else tf.constant(initial_epoch, tf.int64)
+        epoch = counter.assign_add(1).read_value() if order else tf.constant(initial_epoch, tf.int64)
+        return epoch, order(epoch) if order else tf.range(count, dtype=tf.int64)
 
-    def pair(epoch):
-        return tf.data.Dataset.range(steps).map(lambda step: (epoch, step))
+    def batches(epoch, indices):
+        steps_of_epoch = tf.data.Dataset.range(steps)
+        return steps_of_epoch.map(lambda step: (epoch, step, indices[step * batch_size : (step + 1) * batch_size]))
 
-    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(pair)
+    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(batches)
     return dataset.apply(tf.data.experimental.assert_cardinality(steps))
 
 

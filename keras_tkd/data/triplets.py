@@ -3,21 +3,19 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.permutation import permute
 
-
-def epoch_order(positions, count, seed, epoch):
-    """Samples at the given positions of an epoch's shuffled order.
+def epoch_order(count, seed, epoch):
+    """The order in which an epoch shows the samples.
 
     Args:
-        positions: int64 `(batch,)`, in [0, count).
         count: number of samples.
-        seed, epoch: integers.
+        seed, epoch: integers or scalar tensors; they alone decide.
 
     Returns:
-        int64 `(batch,)`. Over all positions, each sample comes exactly once.
+        int64 `(count,)`: every sample exactly once, each order equally likely.
     """
-    return permute(positions, (seed, epoch, 2), count)
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), key, alg="philox")
 
 
 class NegativeSampler:

@@ -11,7 +11,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from keras_tkd.data.datasets import Splits, aligned_empty, load, stratified_split
+from keras_tkd.data.datasets import load
+from keras_tkd.data.splits import Splits, aligned_empty, stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -124,9 +125,7 @@ def test_a_class_with_one_sample_cannot_be_split():
 def numbered_splits(counts=(10, 5), **fields):
     """Training images whose pixels are their own index."""
     labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    images = np.broadcast_to(
-        np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (len(labels), 2, 3, 1)
-    )
+    images = np.broadcast_to(np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (len(labels), 2, 3, 1))
     return Splits(
         name="numbered",
         train_images=images.copy(),
@@ -185,9 +184,7 @@ def test_no_validation_is_the_same_splits():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.5, float("nan")])
 def test_validation_fraction_is_checked(fraction):
-    with pytest.raises(
-        ValueError, match=f"`fraction` must be at least 0 and less than 1.*fraction={fraction}"
-    ):
+    with pytest.raises(ValueError, match=f"`fraction` must be at least 0 and less than 1.*fraction={fraction}"):
         numbered_splits().with_validation(fraction, seed=0)
 
 
@@ -217,9 +214,7 @@ def test_validation_copies_each_row_once():
 # Digits
 
 # round(value * 255 / 16) for value = 0..16: steps of 15.9375.
-DIGIT_PIXELS = np.array(
-    [0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255], dtype=np.uint8
-)
+DIGIT_PIXELS = np.array([0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255], dtype=np.uint8)
 
 
 def test_digits():
@@ -417,9 +412,7 @@ def test_images_are_resized(tmp_path):
 
 def test_resized_pixels_are_rounded(tmp_path):
     # 3 * 2 / 7 = 0.86
-    images = load(
-        write_two_kinds(tmp_path, encoded([2], [0], [0], [0]), encoded([0], [0])), image_size=(1, 2)
-    )
+    images = load(write_two_kinds(tmp_path, encoded([2], [0], [0], [0]), encoded([0], [0])), image_size=(1, 2))
     assert images.train_images[0, 0, :, 0].tolist() == [1, 0]
 
 
@@ -573,7 +566,7 @@ def test_tfds(tmp_path):
 
 
 def test_tfds_is_read_in_small_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_tkd.data.datasets._READ_BYTES", 40)  # three images of 12 bytes
+    monkeypatch.setattr("keras_tkd.data.prepared._READ_BYTES", 40)  # three images of 12 bytes
     write_tfds(tmp_path, train=[sample(value, 0) for value in range(10)], test=[sample(0, 0)])
     sizes = []
     batched = tf.data.Dataset.batch
@@ -601,9 +594,7 @@ def test_tfds_validation_stands_in_for_a_missing_test_split(tmp_path):
 @pytest.mark.parametrize("present", ["train", "test"])
 def test_tfds_needs_both_splits(tmp_path, present):
     write_tfds(tmp_path, **{present: [sample(0, 0)]})
-    with pytest.raises(
-        ValueError, match=rf"`train` and `test`.*tiny_shapes, with the splits \['{present}'\]"
-    ):
+    with pytest.raises(ValueError, match=rf"`train` and `test`.*tiny_shapes, with the splits \['{present}'\]"):
         load("tiny_shapes", tmp_path)
 
 
@@ -651,9 +642,7 @@ def test_tfds_with_nested_supervised_keys(tmp_path):
 def test_tfds_labels_are_checked(tmp_path):
     # What test splits without published labels hold.
     write_tfds(tmp_path, train=[sample(0, 0)], test=[sample(0, 1), sample(0, -1)])
-    with pytest.raises(
-        ValueError, match="number of classes, 3. Received: labels from -1 to 1 in the split `test`"
-    ):
+    with pytest.raises(ValueError, match="number of classes, 3. Received: labels from -1 to 1 in the split `test`"):
         load("tiny_shapes", tmp_path)
 
 
@@ -663,9 +652,7 @@ def test_tfds_labels_above_the_classes(tmp_path):
     names.write_text("circle\nsquare\n")
     features = names.with_name("features.json")
     features.write_text(features.read_text().replace('"numClasses": "3"', '"numClasses": "2"'))
-    with pytest.raises(
-        ValueError, match="number of classes, 2. Received: labels from 0 to 2 in the split `train`"
-    ):
+    with pytest.raises(ValueError, match="number of classes, 2. Received: labels from 0 to 2 in the split `train`"):
         load("tiny_shapes", tmp_path)
 
 
@@ -729,9 +716,7 @@ def test_data_dir_must_exist(tmp_path, name):
 
 @pytest.mark.parametrize("fraction", [0, 1, 1.5, -0.2, float("nan")])
 def test_test_fraction_is_checked(fraction):
-    with pytest.raises(
-        ValueError, match=f"between 0 and 1, both exclusive. Received: test_fraction={fraction}$"
-    ):
+    with pytest.raises(ValueError, match=f"between 0 and 1, both exclusive. Received: test_fraction={fraction}$"):
         load("digits", test_fraction=fraction)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from scipy.stats import chi2
 
 from keras_tkd.data import crop_and_flip, image_dataset, pipelines, triplet_dataset, view_seeds
-from keras_tkd.data.datasets import aligned_empty
+from keras_tkd.data.splits import aligned_empty
 
 # 23 samples in four classes of 3, 5, 7 and 8, in no order and with ids of any values.
 LABELS = np.random.default_rng(0).permutation(np.repeat([-5, 0, 7, 1000], [3, 5, 7, 8]))
@@ -119,9 +119,10 @@ def test_two_data_sets_count_their_passes_alone():
     first, second = one_pass(one), one_pass(one)
     assert_equal(one_pass(other), first)
     interleaved = zip(one, other, strict=True)  # pass 2 of one, pass 1 of the other
-    assert_equal([[x.numpy() for x in tf.nest.flatten(batch)] for _, batch in interleaved], [
-        [*tf.nest.flatten(batch)] for batch in second
-    ])
+    assert_equal(
+        [[x.numpy() for x in tf.nest.flatten(batch)] for _, batch in interleaved],
+        [[*tf.nest.flatten(batch)] for batch in second],
+    )
     assert_equal(one_pass(triplets(initial_epoch=3)), one_pass(one))
 
 

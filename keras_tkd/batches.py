@@ -1,0 +1,26 @@
+"""What a batch is: the form of its inputs, its size, its labels."""
+
+import keras
+import tensorflow as tf
+
+
+def is_batch(x):
+    """Whether `x` is a batch in this package's form; any other input goes to the models untouched."""
+    return isinstance(x, dict) and "image" in x
+
+
+def as_batch(x):
+    return x if is_batch(x) else {"image": x}
+
+
+def batch_size(batch):
+    return tf.shape(keras.tree.flatten(batch["image"])[0])[0]
+
+
+def class_ids(y):
+    """`(batch,)` class ids out of class ids or one-hot rows; None where `y` is neither."""
+    if y is None or keras.tree.is_nested(y):
+        return None
+    if len(y.shape) >= 2 and y.shape[-1] != 1:
+        return tf.argmax(y, axis=-1)
+    return tf.reshape(y, [-1])

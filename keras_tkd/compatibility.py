@@ -1,0 +1,68 @@
+"""What may go together in a Distiller; everything else is a `ValueError` before any training."""
+
+import keras
+
+from keras_tkd import teachers
+from keras_tkd.live import check_number
+from keras_tkd.losses.base import DistillationLoss
+
+
+def check_losses(losses):
+    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
+        raise ValueError(
+            "`distillation_losses` must be a keras_tkd.losses.DistillationLoss or a list of at least one. "
+            f"Received: distillation_losses={losses}"
+        )
+    return losses
+
+
+def check_weights(weights, count):
+    weights = [weights] if isinstance(weights, (int, float)) else list(weights)
+    if len(weights) != count:
+        raise ValueError(
+            f"`distillation_loss_weights` must have one weight for each of the {count} distillation losses. "
+            f"Received: distillation_loss_weights={weights}"
+        )
+    for weight in weights:
+        check_number("distillation_loss_weights", weight)
+    return weights
+
+
+def check_models(teacher, student):
+    """Raises `ValueError` for what can be seen of two models before they are built."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
+    if teacher is student:
+        raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
+
+
+def check_input_shape(teacher, shape):
+    """Raises `ValueError` if the teacher does not take the images that the student takes."""
+    expected = getattr(teacher, "input_shape", None) if teacher.built else None
+    single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
+    if single and (
+        len(expected) != len(shape)
+        or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
+    ):
+        raise ValueError(
+            f"The teacher must take the inputs that the student takes. Received: teacher input shape {expected}, "
+            f"student input shape {tuple(shape)}. Put the teacher behind layers that resize or convert the image, or "
+            'train on batches that hold a "teacher_image"'
+        )
+
+
+def check_built_models(teacher, student):
+    """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn."""
+    for role, model in (("teacher", teacher), ("student", student)):
+        if teachers.ends_in_softmax(model):
+            raise ValueError(
+                f"The {role} must return logits, and '{model.name}' ends in a softmax. "
+                f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
+            )
+    if not student.trainable_variables:
+        raise ValueError(
+            f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
+            f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
+        )

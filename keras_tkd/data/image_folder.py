@@ -1,0 +1,153 @@
+"""A folder of class folders as a data set.
+
+Files are decoded straight into their place, so nothing here holds a second copy of the data.
+"""
+
+import concurrent.futures
+import os
+import struct
+
+import numpy as np
+
+from keras_tkd.data.splits import Splits, aligned_empty, resize, stratified_split
+
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
+
+
+def load_folder(name, size, test_fraction, split_seed, progress):
+    root = os.path.expanduser(name)
+    split = None
+    if {"train", "test"} <= set(_visible(root, os.DirEntry.is_dir)):
+        class_names, train_paths, train_labels = _list_images(os.path.join(root, "train"))
+        test_names, test_paths, test_labels = _list_images(os.path.join(root, "test"))
+        if odd := sorted(set(class_names) ^ set(test_names)):
+            lacking = "test" if odd[0] in class_names else "train"
+            raise ValueError(
+                "`train` and `test` must have the same class folders. "
+                f"Received: {name}, where `{lacking}` lacks the class `{odd[0]}`."
+            )
+    else:
+        class_names, paths, labels = _list_images(root)
+        train, test = stratified_split(labels, test_fraction, split_seed, class_names)
+        train_paths, test_paths = [paths[index] for index in train], [paths[index] for index in test]
+        train_labels, test_labels = labels[train], labels[test]
+        split = {
+            key: [os.path.relpath(path, root) for path in part]
+            for key, part in (("train", train_paths), ("test", test_paths))
+        }
+    if len(class_names) < 2:
+        raise ValueError(
+            "A data set must have at least 2 classes. "
+            f"Received: {name}, with the single class folder `{class_names[0]}`."
+        )
+    image_shape = _common_shape(train_paths + test_paths, size)
+    return Splits(
+        name=name,
+        train_images=_read_images(train_paths, image_shape, progress),
+        train_labels=train_labels,
+        test_images=_read_images(test_paths, image_shape, progress),
+        test_labels=test_labels,
+        class_names=class_names,
+        split=split,
+    )
+
+
+def _visible(folder, is_wanted):
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_wanted(entry) and not entry.name.startswith("."))
+
+
+def _list_images(folder):
+    """Returns the class names, the paths of all images, and their labels, from a folder of class folders."""
+    class_names = tuple(_visible(folder, os.DirEntry.is_dir))
+    if not class_names:
+        raise ValueError(
+            f"A folder of images must have one folder per class. Received: {folder}, which has no folders."
+        )
+    paths, labels = [], []
+    for label, class_name in enumerate(class_names):
+        class_folder = os.path.join(folder, class_name)
+        files = [file for file in _visible(class_folder, os.DirEntry.is_file) if file.lower().endswith(_IMAGE_ENDINGS)]
+        if not files:
+            raise ValueError(
+                "A class folder must have PNG or JPEG images directly in it. "
+                f"Received: {class_folder}, which has none. Remove it; "
+                "or if it was meant as a split, have both folders, `train` and `test`."
+            )
+        paths += [os.path.join(class_folder, file) for file in files]
+        labels += [label] * len(files)
+    return class_names, paths, np.array(labels, np.int32)
+
+
+def _common_shape(paths, size):
+    """The `(height, width, channels)` that all images will have; only the files' headers are decoded."""
+    heights_and_widths, channels = [], 1
+    for path in paths:
+        *height_and_width, image_channels = _image_shape(path)
+        heights_and_widths.append(height_and_width)
+        channels = max(channels, image_channels)
+    if size is not None:
+        return *size, channels
+    first = heights_and_widths[0]
+    for path, other in zip(paths, heights_and_widths, strict=True):
+        if other != first:
+            raise ValueError(
+                "Images of different sizes need a common one: pass `image_size` (--image_size). Received: "
+                f"{paths[0]} with {first[0]}x{first[1]} pixels (height x width), "
+                f"{path} with {other[0]}x{other[1]}."
+            )
+    return *first, channels
+
+
+def _image_shape(path):
+    import tensorflow as tf
+
+    content = _file_content(path)
+    try:
+        if content.startswith(_PNG_SIGNATURE):
+            width, height, _, colour_type = struct.unpack_from(">IIBB", content, 16)
+            return height, width, 1 if colour_type in _PNG_GREY else 3
+        height, width, channels = tf.io.extract_jpeg_shape(content).numpy()
+        return int(height), int(width), 1 if channels == 1 else 3
+    except (struct.error, tf.errors.InvalidArgumentError) as error:
+        raise _undecodable(path) from error
+
+
+def _read_images(paths, image_shape, progress):
+    import keras
+    import tensorflow as tf
+
+    images = aligned_empty((len(paths), *image_shape))
+    height, width, channels = image_shape
+
+    def read(index):
+        try:
+            image = tf.io.decode_image(_file_content(paths[index]), channels, expand_animations=False)
+        except tf.errors.InvalidArgumentError as error:
+            raise _undecodable(paths[index]) from error
+        if image.shape[:2] != (height, width):
+            image = resize(image, (height, width))
+        images[index] = image.numpy()
+
+    bar = keras.utils.Progbar(len(paths), verbose=int(progress), unit_name="image")
+    # Threads rather than tf.data: a failure knows its file, and pixels go from the decoder to their place.
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        for done, _ in enumerate(pool.map(read, range(len(paths))), start=1):
+            bar.update(done)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return images
+
+
+def _file_content(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _undecodable(path):
+    return ValueError(
+        f"An image must be a whole PNG or JPEG file. Received: {path}, which cannot be decoded. Repair it or remove it."
+    )

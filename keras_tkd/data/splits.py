@@ -1,0 +1,140 @@
+"""What a data set is in memory: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """The training and the test samples of one data set, and perhaps validation samples.
+
+    Attributes:
+        name: the name it was loaded by.
+        train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`.
+        train_labels: `(n,)`, int32, `0 <= label < classes`; likewise `test_labels`.
+        class_names: one name per class; a label is an index into it.
+        validation_images, validation_labels: as above, or None where `with_validation` was not called.
+        split: for a folder that `load` divided itself, `{"train": paths, "test": paths}`, later also
+            `"validation"`:
+            relative to the folder, in the order of the samples. None for every other data set.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    validation_images: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
+    split: dict[str, list[str]] | None = None
+
+    @property
+    def classes(self):
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self):
+        """`(height, width, channels)`, in pixels."""
+        return self.train_images.shape[1:]
+
+    def with_validation(self, fraction, seed):
+        """Moves a stratified share of the training samples into a validation split.
+
+        Rows are copied once, so drop the old `Splits` to have the images in memory once again.
+
+        Args:
+            fraction: the share of each class's training samples to take, `0 <= fraction < 1`. Each class
+                keeps and gives at least one sample. 0 returns `self`.
+            seed: of the choice; the same seed takes the same samples.
+
+        Returns:
+            A `Splits` with `validation_images` and `validation_labels`; the test samples are the same arrays.
+
+        Raises:
+            ValueError: for another fraction, if a class has a single training sample, or if there already is
+                a validation split.
+        """
+        if fraction == 0:
+            return self
+        if not 0 < fraction < 1:
+            raise ValueError(f"`fraction` must be at least 0 and less than 1. Received: fraction={fraction}")
+        if self.validation_images is not None:
+            raise ValueError(
+                f"`{self.name}` already has {len(self.validation_images)} validation images. "
+                "Call `with_validation` once, on the splits that `load` returned."
+            )
+        kept, taken = stratified_split(self.train_labels, fraction, seed, self.class_names)
+        split = self.split
+        if split is not None:
+            paths = split["train"]
+            split = {
+                **split,
+                "train": [paths[index] for index in kept],
+                "validation": [paths[index] for index in taken],
+            }
+        return dataclasses.replace(
+            self,
+            train_images=take_rows(self.train_images, kept),
+            train_labels=self.train_labels[kept],
+            validation_images=take_rows(self.train_images, taken),
+            validation_labels=self.train_labels[taken],
+            split=split,
+        )
+
+
+def stratified_split(labels, fraction, seed, class_names):
+    """Divides samples so that each class gives the same share, and keeps and gives at least one sample.
+
+    Args:
+        labels: `(n,)`, integers.
+        fraction: the share to take, between 0 and 1; rounded to whole samples class by class.
+        seed: of the choice.
+        class_names: a name per label, for the error.
+
+    Returns:
+        The indices that are kept and those that are taken, two ascending arrays.
+
+    Raises:
+        ValueError: if a class has a single sample.
+    """
+    generator = np.random.default_rng(seed)
+    is_taken = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        if len(members) < 2:
+            raise ValueError(
+                "A class must have at least 2 images to be split. "
+                f"Received: 1 image of class `{class_names[label]}`. Add images, or leave the class out."
+            )
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        is_taken[members[:count]] = True
+    return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
+
+
+def aligned_empty(shape, dtype=np.uint8):
+    """An uninitialized C-ordered array whose data start at a multiple of 64 bytes.
+
+    TensorFlow can share such memory without a copy (`tf.experimental.dlpack`); numpy's own is aligned to 16.
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def take_rows(array, indices):
+    rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)
+    # The default mode buffers the output, which is a second copy; the indices are valid in any mode.
+    return np.take(array, indices, axis=0, out=rows, mode="clip")
+
+
+def resize(images, size):
+    import tensorflow as tf
+
+    resized = tf.image.resize(images, size, method="bilinear", antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)

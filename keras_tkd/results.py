@@ -1,0 +1,96 @@
+"""What results.json says of a run."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import statistics
+
+import tensorflow as tf
+
+from keras_tkd import evaluation, export
+from keras_tkd.config import flag_lines
+from keras_tkd.workdir import read_json
+
+# Settings that make two trainings of a student comparable: equal budgets on equal data.
+BUDGET = (
+    "dataset",
+    "image_size",
+    "test_fraction",
+    "split_seed",
+    "validation_fraction",
+    "augmentation",
+    "epochs",
+    "batch_size",
+    "seed",
+    "student_model",
+)
+
+
+def describe_run(method, config, stage, splits):
+    """What results.json says of the run as a whole; the models' descriptions are still None."""
+    speeds = [epoch["images_per_second"] for epoch in stage.history if "images_per_second" in epoch]
+    return {
+        "method": method,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "test_samples": len(splits.test_labels),
+        "teacher": None,
+        "baseline": None,
+        "student": None,
+        "train": {
+            "seconds": round(stage.seconds, 2),
+            "images_per_second": round(statistics.median(speeds)) if speeds else None,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow")},
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "gpus": len(tf.config.list_physical_devices("GPU")),
+        },
+    }
+
+
+def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None):
+    """What results.json says of one model, by its outputs for the test images."""
+    described = {
+        "test_accuracy": evaluation.accuracy(outputs, splits.test_labels),
+        "parameters": export.trainable_parameters(model),
+    }
+    described["at_chance"] = evaluation.at_chance(described["test_accuracy"], splits.test_labels)
+    if teacher_outputs is not None:
+        described["agreement"] = evaluation.agreement(outputs, teacher_outputs)
+    if seconds is not None:
+        described["seconds"] = round(seconds, 2)
+    return described
+
+
+def epochs_to(baseline, history):
+    """The first epoch (from 1) whose held-out accuracy reaches the baseline's test accuracy; None if none does."""
+    if not baseline:
+        return None
+    reached = (i for i, epoch in enumerate(history, 1) if epoch["val_accuracy"] >= baseline["test_accuracy"])
+    return next(reached, None)
+
+
+def read_baseline(config):
+    """The baseline out of another run's results, after checking that its budget is this run's; None to train one."""
+    if config.baseline in ("train", "none"):
+        return None
+    results = read_json(pathlib.Path(config.baseline) / "results.json")
+    described = results and (results["student"] if results["method"] == "baseline" else results["baseline"])
+    if not described:
+        raise ValueError(
+            "`baseline` must be 'train', 'none', or the workdir of a finished run with a baseline. "
+            f"Received: baseline={config.baseline!r}"
+        )
+    there, here = (dict(line[2:].split("=", 1) for line in lines) for lines in (results["flags"], flag_lines(config)))
+    differing = [name for name in BUDGET if there.get(name) != here.get(name)]
+    if differing:
+        raise ValueError(
+            f"The baseline in {config.baseline} had another budget: "
+            + ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
+            + ". Train one for this run: --baseline=train"
+        )
+    return described

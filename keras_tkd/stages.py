@@ -1,0 +1,188 @@
+"""The trainings inside a run: the teacher, the student alone, the student distilled."""
+
+import dataclasses
+
+import keras
+
+from keras_tkd import data, evaluation, export
+from keras_tkd.callbacks import KeepState, Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.distiller import Distiller
+from keras_tkd.methods import make_losses
+from keras_tkd.workdir import Stage, save_model
+
+# What decides the outcome of a training on the labels alone, the model aside.
+TRAINING = (
+    "dataset",
+    "image_size",
+    "test_fraction",
+    "split_seed",
+    "validation_fraction",
+    "augmentation",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "schedule",
+    "schedule_epochs",
+    "schedule_factor",
+    "weight_decay",
+    "precision",
+    "seed",
+)
+
+
+def train_teacher(config, workdir, splits, teacher):
+    """Trains `teacher` on the labels, unless the workdir has it; returns the stage and the model of its file."""
+    return train_alone(teacher, config, workdir, splits, "teacher", "Teacher", config.teacher_model)
+
+
+def train_baseline(config, workdir, splits, student):
+    """Trains a copy of `student` on the labels, unless the workdir has it; returns the stage and its file's model."""
+    copy = keras.models.clone_model(student)
+    copy.set_weights(student.get_weights())
+    return train_alone(copy, config, workdir, splits, "baseline", "Baseline: the student alone", config.student_model)
+
+
+def train_student(config, workdir, splits, student, teacher):
+    """Trains `student` by the method, in place; returns the stage and the model of its file.
+
+    Args:
+        config: resolved `DistillConfig`.
+        teacher: the teacher's model; None for a method that has none.
+    """
+    if teacher is None:
+        return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
+    stage = Stage(workdir, "student", dataclasses.asdict(config))
+    if not stage.finished:
+        for model in (student, teacher):
+            export.set_precision(model, config.precision)
+        decay_weights(student, config.weight_decay)
+        keras.utils.set_random_seed(config.seed)
+        distiller = Distiller(teacher, student, *losses_of(config))
+        own = [variable for layer in distiller.loss_layers for variable in layer.variables]
+        state = [*student.variables, *own, distiller.step]
+        pipeline = triplet_pipeline(config, splits, teacher)
+        fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state)
+    return stage, keras.saving.load_model(stage.model_path, compile=False)
+
+
+def triplet_pipeline(config, splits, teacher):
+    """`data.triplet_dataset` with the negatives that the configuration asks for."""
+    negatives = "other_class" if config.negatives == "drawn" else None
+    named = None
+    if config.negative_classes == "teacher":
+        named = evaluation.logits(teacher, splits.train_images).argmax(-1)
+
+    def pipeline(images, labels, *, training, **arguments):
+        told_apart_by = named if training else None
+        return data.triplet_dataset(
+            images, labels, negatives=negatives, negative_labels=told_apart_by, training=training, **arguments
+        )
+
+    return pipeline
+
+
+def losses_of(config):
+    """What a resolved configuration gives the Distiller: losses, their weights, the weight of the labels' loss."""
+    losses, weights = make_losses(
+        config.method,
+        temperature=config.temperature,
+        margin=config.margin,
+        weights=config.distillation_weights,
+        seed=config.seed,
+        teacher_layers=list_or_none(config.teacher_layers),
+        student_layers=list_or_none(config.student_layers),
+    )
+    return losses, weights, config.student_loss_weight
+
+
+def train_alone(model, config, workdir, splits, name, title, architecture):
+    """Trains a model on the labels, as any Keras model, unless the workdir has it; returns stage and file's model."""
+    settings = {setting: getattr(config, setting) for setting in TRAINING} | {"model": architecture}
+    stage = Stage(workdir, name, settings)
+    if not stage.finished:
+        export.set_precision(model, config.precision)
+        decay_weights(model, config.weight_decay)
+        keras.utils.set_random_seed(config.seed)
+        fit_stage(model, model, config, stage, splits, data.image_dataset, title, model.variables)
+    return stage, keras.saving.load_model(stage.model_path, compile=False)
+
+
+def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
+    """Runs `trained.fit` for one stage and saves `model`, in float32, as the stage's file.
+
+    Args:
+        trained: what is fitted: the model itself, or the Distiller around it.
+        pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
+        state: the variables that training changes, those of the optimizer aside.
+    """
+    optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trained.compile(optimizer, loss, metrics=["accuracy"])
+    trained.optimizer.build(trained.trainable_variables)
+    keep = KeepState([*state, *trained.optimizer.variables], stage)
+    done = keep.restore()
+    if done:
+        title = f"{title}, taken up after epoch {done}"
+    shared = {"batch_size": config.batch_size, "seed": config.seed}
+    train = pipeline(
+        splits.train_images,
+        splits.train_labels,
+        **shared,
+        augment=data.AUGMENTATIONS[config.augmentation],
+        training=True,
+        initial_epoch=done,
+    )
+    held_out_images, held_out_labels = splits.test_images, splits.test_labels
+    if splits.validation_images is not None:
+        held_out_images, held_out_labels = splits.validation_images, splits.validation_labels
+    held_out = pipeline(held_out_images, held_out_labels, **shared, training=False)
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
+        Throughput(len(splits.train_labels), config.batch_size),
+        StopOnNonFinite(),
+        Progress(title),
+        TensorBoardScalars(stage.logs),
+        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
+        keep,
+    ]
+    trained.fit(
+        train,
+        epochs=config.epochs,
+        initial_epoch=done,
+        validation_data=held_out,
+        callbacks=callbacks,
+        verbose=0,
+        shuffle=False,
+    )
+    seconds = keep.seconds
+    export.set_precision(model, "float32")
+    save_model(model, stage.model_path)
+    stage.record(keep.history, seconds, finished=True)
+
+
+def learning_rate(config, epoch):
+    """The learning rate of an epoch, counted from 0."""
+    if config.schedule == "step":
+        return config.learning_rate * config.schedule_factor ** sum(epoch >= e for e in config.schedule_epochs)
+    if config.schedule == "cosine":
+        return float(keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs)(epoch))
+    return config.learning_rate
+
+
+def decay_weights(model, weight_decay):
+    """Adds `weight_decay / 2 * w^2` for every trainable weight to the model's losses.
+
+    The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the
+    papers were trained with. It is set on the variables, not on the layers, and so is in no file.
+    """
+    if weight_decay:
+        for variable in model.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(weight_decay / 2)
+
+
+def list_or_none(names):
+    """Layers as losses take them: one name by itself, several as a list."""
+    if not names:
+        return None
+    return names[0] if len(names) == 1 else list(names)

@@ -1,0 +1,103 @@
+"""Callbacks on small models of Keras's own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_tkd.callbacks import Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+
+X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
+
+
+def model(loss="mse"):
+    made = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="small")
+    made.compile("sgd", loss)
+    return made
+
+
+def fit(*callbacks, loss="mse", **arguments):
+    settings = {"batch_size": 2, "epochs": 2, "verbose": 0, "validation_data": (X, Y)} | arguments
+    return model(loss).fit(X, Y, callbacks=list(callbacks), **settings)
+
+
+def not_finite(y_true, y_pred):
+    return keras.ops.mean(y_pred, axis=-1) * np.float32("nan")
+
+
+def test_a_plain_model_whose_loss_is_not_finite_is_stopped():
+    with pytest.raises(FloatingPointError, match="'small' is not finite"):
+        fit(StopOnNonFinite(), loss=not_finite)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, 1), (3, 3), (50, 5)])
+def test_it_looks_every_so_many_steps_and_at_the_end_of_the_epoch(every, steps):
+    seen = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+    with pytest.raises(FloatingPointError):
+        fit(count, StopOnNonFinite(every), loss=not_finite)
+    assert len(seen) == steps
+
+
+def test_throughput_leaves_out_the_first_step_and_validation(monkeypatch):
+    """A clock that stands still but for 2 s in each training step and 100 s in validation: 8 images in 4 steps of 2 s."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            now[0] += 2
+
+        def on_test_end(self, logs=None):
+            now[0] += 100
+
+    history = fit(Clock(), Throughput(samples=10, batch_size=2)).history
+    assert history["images_per_second"] == [1.0, 1.0]
+    assert history["learning_rate"] == [pytest.approx(0.01)] * 2
+
+
+def test_chance_is_warned_of_once_and_by_name(capsys):
+    class Accuracy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_accuracy"] = 0.1
+
+    fit(Accuracy(), WarnAtChance(lambda accuracy: accuracy == 0.1, epochs=2), epochs=4)
+    assert capsys.readouterr().out.count("Warning: after 2 epochs small is at chance: accuracy 10.00%") == 1
+    fit(Accuracy(), WarnAtChance(lambda accuracy: accuracy > 0.1, epochs=2), epochs=4)
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_progress_elsewhere_than_on_a_terminal_is_about_ten_lines(capsys):
+    fit(Progress("Teacher", metrics=("loss", "val_loss")), epochs=40)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Teacher" and len(lines) == 11
+    assert lines[1].startswith("  epoch 4/40  loss ") and "held-out loss" in lines[1]
+
+
+def test_progress_on_a_terminal_is_one_bar(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    fit(Progress("Teacher", metrics=("loss",)), epochs=4)
+    shown = capsys.readouterr().out
+    assert "20/20" in shown and "40/" not in shown
+
+
+def test_scalars_are_grouped_explained_and_in_two_runs(tmp_path):
+    class Logs(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs |= {"accuracy": 0.5, "val_accuracy": 0.25, "tkd_violated": 0.75, "agreement": 0.6, "tkd": 3.0}
+            logs |= {"learning_rate": 0.1, "student_loss": 2.0}
+
+    fit(Logs(), TensorBoardScalars(tmp_path))
+    written = {}
+    for run in ("train", "held_out"):
+        for file in (tmp_path / run).glob("events*"):
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                for value in event.summary.value:
+                    written[run, value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    assert written["train", "quality/accuracy", 1] == 0.5 and written["held_out", "quality/accuracy", 2] == 0.25
+    assert written["train", "triplets/tkd_violated", 2] == 0.75
+    tags = {tag for run, tag, _ in written if run == "train"}
+    assert tags == {
+        "quality/accuracy", "quality/agreement", "triplets/tkd_violated", "loss/tkd", "loss/student_loss", "loss/total",
+        "training/learning_rate",
+    }  # fmt: skip

@@ -158,7 +158,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
     """
 
     GROUPS = {
-        "quality": ("accuracy", "agreement"),
+        "accuracy": ("accuracy", "agreement"),
         "training": ("learning_rate", "images_per_second"),
         "triplets": ("positive_distance", "negative_distance", "violated"),
     }
@@ -171,7 +171,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "negative_distance": "Mean distance between the teacher's logits for an image and the student's logits for an "
         "image of another class.",
         "violated": "Share of triplets whose negative is not yet farther away than the positive by the margin.",
-        "loss": "What is minimised: the weighted sum of all losses and the regularization.",
+        "loss": "What is minimised: the weighted sum of all losses and the regularization. Its parts differ between "
+        "runs of different methods: compare accuracies, not totals.",
         "student_loss": "Loss on the labels, before its weight.",
         "regularization": "Sum of the student's regularization losses (weight decay).",
     }

@@ -116,9 +116,8 @@ class Distiller(keras.Model):
 
     @distillation_loss_weights.setter
     def distillation_loss_weights(self, weights):
-        for live, weight in zip(
-            self._live_weights, compatibility.check_weights(weights, len(self._live_weights)), strict=True
-        ):
+        weights = compatibility.check_weights(weights, len(self._live_weights))
+        for live, weight in zip(self._live_weights, weights, strict=True):
             live.set(weight)
 
     # Building.
@@ -272,12 +271,13 @@ class Distiller(keras.Model):
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """`keras.Model.fit`, which also raises `FloatingPointError` if a loss is not finite."""
-        guard = StopOnNonFinite()
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            guard.set_model(self)
-            callbacks.append(guard)
+            callbacks.append(StopOnNonFinite())
+            callbacks.set_model(self)
         else:
-            callbacks = [*keras.tree.flatten(callbacks or []), guard]
+            callbacks = keras.tree.flatten(callbacks or [])
+            if not any(isinstance(callback, StopOnNonFinite) for callback in callbacks):
+                callbacks = [*callbacks, StopOnNonFinite()]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def first_non_finite(self):

@@ -52,7 +52,9 @@ def train_student(config, workdir, splits, student, teacher):
     """
     if teacher is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
-    stage = Stage(workdir, "student", dataclasses.asdict(config))
+    elsewhere = ("data_dir", "baseline")  # neither changes the student
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    stage = Stage(workdir, "student", settings)
     if not stage.finished:
         for model in (student, teacher):
             export.set_precision(model, config.precision)

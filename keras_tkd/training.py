@@ -154,9 +154,8 @@ def load_teacher(config, splits):
 def check_together(config, teacher, student):
     """Raises `ValueError` for models and losses that do not go together, before anything is trained."""
     if teacher is not None:
-        was_trainable = teacher.trainable
-        Distiller(teacher, keras.models.clone_model(student), *stages.losses_of(config))
-        teacher.trainable = was_trainable
+        # On copies: a Distiller freezes its teacher.
+        Distiller(*map(keras.models.clone_model, (teacher, student)), *stages.losses_of(config))
     if not student.trainable_variables:
         raise ValueError(
             f"`student_model` must have trainable weights. Received: {config.student_model}, "

@@ -8,8 +8,10 @@ import tensorflow as tf
 from keras_tkd import Distiller
 from keras_tkd.distiller import number_duplicates
 from keras_tkd.losses import DistillationLoss, LogitRegression, SoftTargets, TripletDistillation
+from keras_tkd.methods import METHODS, make_losses
 
 CLASSES = 3
+DISTILLING = [name for name, method in METHODS.items() if method.terms]
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5)).astype("float32")
 Y = np.arange(12) % CLASSES
@@ -305,10 +307,11 @@ class TestKerasAround:
     @pytest.mark.parametrize(
         "options", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str
     )
-    @pytest.mark.parametrize("loss", [SoftTargets, LogitRegression, TripletDistillation])
-    def test_compile_options_give_the_same_training(self, options, loss):
+    @pytest.mark.parametrize("method", DISTILLING)
+    def test_compile_options_give_the_same_training(self, options, method):
+        """XLA among them, which Keras uses by default on a GPU."""
         histories = [
-            compiled(loss(), **o).fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
+            compiled(*make_losses(method), **o).fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
             for o in ({}, options)
         ]
         for name, values in histories[0].items():
@@ -376,18 +379,18 @@ class TestSaving:
 
 class TestPrecision:
     @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-    @pytest.mark.parametrize("loss", [SoftTargets, LogitRegression, lambda: TripletDistillation(margin=0.5)])
-    def test_losses_in_float32_and_terms_fall(self, policy, loss):
-        distiller = compiled(
-            loss(), None, 0.0, student=deep("student", 32, dtype=policy), teacher=deep("teacher", dtype=policy)
-        )
+    @pytest.mark.parametrize("method", DISTILLING)
+    def test_every_methods_terms_fall(self, policy, method):
+        margin = 0.5 if METHODS[method].reads("margin") else None  # in the unit of these models' small logits
+        losses, weights = make_losses(method, margin=margin)
+        student, teacher = (deep(name, 32, dtype=policy) for name in ("student", "teacher"))
+        distiller = compiled(losses, weights, 0.0, student=student, teacher=teacher)
         scaled = isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer)
         assert scaled == (policy == "mixed_float16")
-        name = loss().name
         history = distiller.fit(X, Y, epochs=40, verbose=0).history
-        # Loss scaling starts by skipping steps; what counts is that the term falls in the end.
-        assert history[name][-1] < history[name][0]
-        assert history["loss"][-1] < history["loss"][0]
+        # Loss scaling starts by skipping steps; what counts is that the terms fall in the end.
+        for name in [*distiller.term_names, "loss"]:
+            assert history[name][-1] < history[name][0], name
 
     def test_step_counts_steps_that_loss_scaling_skips(self):
         distiller = compiled(LogitRegression(), student=deep("student", 32, dtype="mixed_float16"))

@@ -1,6 +1,9 @@
 """Numbers that may change while a compiled training step goes on using them."""
 
+import numbers
+
 import keras
+import numpy as np
 
 
 class LiveNumber:
@@ -56,7 +59,7 @@ class LiveAttribute:
 
 def check_number(name, number, minimum=0.0, exclusive=False):
     """Raises `ValueError` unless `number` is a finite number >= `minimum` (> if `exclusive`)."""
-    valid = isinstance(number, (int, float)) and not isinstance(number, bool)
+    valid = isinstance(number, numbers.Real) and not isinstance(number, (bool, np.bool_))
     valid = valid and minimum <= number < float("inf") and not (exclusive and number == minimum)
     if not valid:
         raise ValueError(

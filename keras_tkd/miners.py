@@ -11,7 +11,7 @@ def random_other_class(labels, seed):
     """A negative for every row, uniform over the rows of the batch that bear another label.
 
     Args:
-        labels: `(batch,)`, any numeric dtype; compared for equality only.
+        labels: `(batch,)`, any numeric dtype; rows of equal labels are of one class.
         seed: integer tensor of shape `(2,)`. Equal seeds give equal negatives: nothing else is random here.
 
     Returns:

@@ -130,7 +130,10 @@ class TripletDistillation(LogitsLoss):
                 'Negatives are needed: `loss(teacher, {"positive": ..., "negative": ...})`, or labels to pick them by: '
                 f'`loss({{"logits": teacher, "labels": labels}}, student)`. Received: y_true={y_true}'
             )
-        labels = tf.reshape(tf.convert_to_tensor(y_true["labels"]), [-1])
+        labels = tf.convert_to_tensor(y_true["labels"])
+        if len(labels.shape) != 1 and labels.shape[1:] != (1,):
+            raise ValueError(f"`labels` must be class ids of shape (batch,). Received: labels of shape {labels.shape}")
+        labels = tf.reshape(labels, [-1])
         step = tf.cast(y_true.get("step", 0), tf.int32)
         index, valid = MINERS[self.miner](labels, tf.stack([self.seed, step]))
         positive = ops.convert_to_tensor(y_pred, dtype=self.dtype)

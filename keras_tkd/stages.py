@@ -29,6 +29,7 @@ TRAINING = (
     "precision",
     "seed",
 )
+HELD_OUT_BATCH = 256
 
 
 def train_teacher(config, workdir, splits, teacher):
@@ -126,11 +127,11 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
     done = keep.restore()
     if done:
         title = f"{title}, taken up after epoch {done}"
-    shared = {"batch_size": config.batch_size, "seed": config.seed}
     train = pipeline(
         splits.train_images,
         splits.train_labels,
-        **shared,
+        batch_size=config.batch_size,
+        seed=config.seed,
         augment=data.AUGMENTATIONS[config.augmentation],
         training=True,
         initial_epoch=done,
@@ -138,7 +139,7 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
     held_out_images, held_out_labels = splits.test_images, splits.test_labels
     if splits.validation_images is not None:
         held_out_images, held_out_labels = splits.validation_images, splits.validation_labels
-    held_out = pipeline(held_out_images, held_out_labels, **shared, training=False)
+    held_out = pipeline(held_out_images, held_out_labels, batch_size=HELD_OUT_BATCH, seed=config.seed, training=False)
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
         Throughput(len(splits.train_labels), config.batch_size),

@@ -14,6 +14,9 @@ SCHEDULES = ("constant", "cosine", "step")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
 
+# The settings that decide what a model is trained on.
+DATA = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "augmentation")
+
 
 def option(default, help, choices=None):
     return dataclasses.field(default=default, metadata={"help": help, "choices": choices})

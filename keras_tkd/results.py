@@ -9,22 +9,11 @@ import statistics
 import tensorflow as tf
 
 from keras_tkd import evaluation, export
-from keras_tkd.config import flag_lines
+from keras_tkd.config import DATA, flag_lines
 from keras_tkd.workdir import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.
-BUDGET = (
-    "dataset",
-    "image_size",
-    "test_fraction",
-    "split_seed",
-    "validation_fraction",
-    "augmentation",
-    "epochs",
-    "batch_size",
-    "seed",
-    "student_model",
-)
+BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model")
 
 
 def describe_run(method, config, stage, splits):

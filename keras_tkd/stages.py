@@ -6,18 +6,14 @@ import keras
 
 from keras_tkd import data, evaluation, export
 from keras_tkd.callbacks import KeepState, Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.config import DATA
 from keras_tkd.distiller import Distiller
 from keras_tkd.methods import make_losses
 from keras_tkd.workdir import Stage, save_model
 
 # What decides the outcome of a training on the labels alone, the model aside.
 TRAINING = (
-    "dataset",
-    "image_size",
-    "test_fraction",
-    "split_seed",
-    "validation_fraction",
-    "augmentation",
+    *DATA,
     "epochs",
     "batch_size",
     "learning_rate",

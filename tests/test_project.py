@@ -33,7 +33,7 @@ ALLOWED = {
     "compatibility": {"live", "losses", "teachers"},
     "distiller": {"batches", "callbacks", "compatibility", "layer_outputs", "live", "losses", "teachers"},
     "results": {"config", "evaluation", "export", "workdir"},
-    "stages": {"callbacks", "data", "distiller", "evaluation", "export", "methods", "workdir"},
+    "stages": {"callbacks", "config", "data", "distiller", "evaluation", "export", "methods", "workdir"},
 }
 
 

@@ -402,7 +402,7 @@ class TestPrecision:
         assert int(distiller.optimizer.iterations.numpy()) < 6
 
     def test_float16_logits_are_compared_in_float32(self):
-        """256.25 has no float16 neighbour at that distance from 256: the gap of 0.25 survives only as given."""
+        """The loss is handed float32, whatever its models compute in."""
 
         class Constant(DistillationLoss):
             def call(self, y_true, y_pred):

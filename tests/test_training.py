@@ -67,14 +67,12 @@ def test_accuracy_is_that_of_the_file_handed_over(tkd_run, teacher_run):
 
 
 def test_no_file_carries_our_freezing(tkd_run, teacher_run):
-    files = {tkd_run[0] / "student.keras": 6, tkd_run[0] / "baseline.keras": 6, teacher_run[0] / "teacher.keras": 16}
-    for path, expected in files.items():
+    for path in (tkd_run[0] / "student.keras", tkd_run[0] / "baseline.keras", teacher_run[0] / "teacher.keras"):
         model = keras.saving.load_model(path)
         fresh = models.build(f"digits_{'teacher' if 'teacher' in path.name else 'student'}", (8, 8, 1), 10)
         assert len(model.trainable_variables) == len(fresh.trainable_variables)
         assert all(layer.trainable for layer in model._flatten_layers())
         assert all(layer.dtype_policy.name == "float32" for layer in model._flatten_layers())
-        del expected
 
 
 def test_flags_file_holds_the_resolved_experiment(tkd_run):

@@ -34,6 +34,11 @@ class DataConfig:
     test_fraction: float = option(0.2, "Share held out for testing where a folder has no train/ and test/.")
     split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
 
+    @property
+    def unread(self):
+        """Names of the fields that nothing in this run reads."""
+        return []
+
     def __post_init__(self):
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
@@ -149,7 +154,7 @@ class DistillConfig(RunConfig):
     def __post_init__(self):
         super().__post_init__()
         method = METHODS[self.method]
-        for name in unread_fields(method, self.negatives):
+        for name in self.unread:
             check(
                 getattr(self, name) == default(type(self), name),
                 f"Method '{self.method}' does not read `{name}`",
@@ -186,6 +191,26 @@ class DistillConfig(RunConfig):
             "student_layers",
         )
 
+    @property
+    def unread(self):
+        method = METHODS[self.method]
+        unread = [name for name in ("temperature", "margin") if not method.reads(name)]
+        if not method.uses_negatives:
+            unread += ["negatives", "negative_classes"]
+        elif self.negatives == "in_batch":
+            unread += ["negative_classes"]
+        if not method.terms:
+            unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
+            unread += [
+                "teacher_path",
+                "teacher_model",
+                "teacher_epochs",
+                "teacher_learning_rate",
+                "teacher_weight_decay",
+                "teacher_preprocessing",
+            ]
+        return unread
+
     def resolved(self):
         """The same run with the method's published values in place of None, so that the file of flags is complete."""
         method = METHODS[self.method]
@@ -197,8 +222,7 @@ class DistillConfig(RunConfig):
         }
         for term in method.terms:
             published |= {name: value for name, value in term.arguments.items() if name in ("temperature", "margin")}
-        unread = unread_fields(method, self.negatives)
-        missing = {k: v for k, v in published.items() if getattr(self, k) is None and k not in unread}
+        missing = {k: v for k, v in published.items() if getattr(self, k) is None and k not in self.unread}
         return dataclasses.replace(self, **missing)
 
     @property
@@ -211,26 +235,6 @@ class DistillConfig(RunConfig):
 
 def default(cls, name):
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
-
-
-def unread_fields(method, negatives):
-    """Fields of `DistillConfig` that a method does not read."""
-    unread = [name for name in ("temperature", "margin") if not method.reads(name)]
-    if not method.uses_negatives:
-        unread += ["negatives", "negative_classes"]
-    elif negatives == "in_batch":
-        unread += ["negative_classes"]
-    if not method.terms:
-        unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
-        unread += [
-            "teacher_path",
-            "teacher_model",
-            "teacher_epochs",
-            "teacher_learning_rate",
-            "teacher_weight_decay",
-            "teacher_preprocessing",
-        ]
-    return unread
 
 
 def check(condition, rule, config, *names):
@@ -258,12 +262,12 @@ def value_type(field):
 
 
 def flag_lines(config):
-    """The configuration as a flagfile's lines; what is None is left out."""
+    """The configuration as a flagfile's lines; what is None, or read by nothing, is left out."""
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, tuple):
             value = ",".join(map(str, value)) or None
-        if value is not None:
+        if value is not None and field.name not in config.unread:
             lines.append(f"--{field.name}={value}")
     return lines

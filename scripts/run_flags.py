@@ -51,9 +51,14 @@ def read(config_class):
         except ValueError as error:
             sys.exit(f"Error: --{field.name}: {error}")
     try:
-        return config_class(**{k: v if v is not None else default_of(config_class, k) for k, v in values.items()})
+        config = config_class(**{k: v if v is not None else default_of(config_class, k) for k, v in values.items()})
     except ValueError as error:
         sys.exit(f"Error: {error}")
+    # The configuration cannot tell a default that was typed from one that was not.
+    for name in config.unread:
+        if flags.FLAGS[name].present:
+            sys.exit(f"Error: Method '{config.method}' does not read `{name}`. Received: {name}={values[name]!r}")
+    return config
 
 
 def default_of(config_class, name):

@@ -96,6 +96,9 @@ def test_help_imports_no_tensorflow(script):
     [
         (["--workdir=w", "--method=tkdd"], "tkd"),
         (["--workdir=w", "--method=kd", "--margin=3"], "does not read `margin`"),
+        # At their defaults, too.
+        (["--workdir=w", "--method=baseline", "--teacher_model=digits_teacher"], "does not read `teacher_model`"),
+        (["--workdir=w", "--method=baseline", "--baseline=train"], "does not read `baseline`"),
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
         (["--workdir=w", "--method=tkd", "--distillation_weights=-1"], "`distillation_weights` must be 1 numbers >= 0"),

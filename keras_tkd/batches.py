@@ -3,6 +3,9 @@
 import keras
 import tensorflow as tf
 
+# Further images of a batch that the student sees beside `"image"`.
+COMPANIONS = ("positive", "negative", "partner")
+
 
 def is_batch(x):
     """Whether `x` is a batch in this package's form; any other input goes to the models untouched."""

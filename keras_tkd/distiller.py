@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import compatibility, teachers
-from keras_tkd.batches import as_batch, batch_size, class_ids, is_batch
+from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
@@ -32,9 +32,11 @@ class Distiller(keras.Model):
     student's own regularization losses. The weights are independent, as papers write them.
 
     Data, for `fit` and `evaluate`: whatever the models take, with labels; or a dict with the key `"image"`, and as
-    needed `"negative"` (an image of another class for each image), `"index"` (ids of the samples), `"teacher"` (a dict
-    of the teacher's outputs, so that the teacher is not run) and `"teacher_image"` (what the teacher sees in place of
-    `"image"`). `sample_weight` and `class_weight` weight every loss.
+    needed `"negative"` (an image of another class for each image), `"positive"` (another image of its class),
+    `"partner"` and `"same"` (an image of any class, and whether it is of the image's), `"index"` (ids of the samples),
+    `"teacher"` (a dict of the teacher's outputs, so that the teacher is not run) and `"teacher_image"` (what it sees in
+    place of `"image"`). Images whose height or width is not what the teacher takes are resized for it.
+    `sample_weight` and `class_weight` weight every loss.
 
     Args:
         teacher: trained `keras.Model` that returns logits. It is frozen: `trainable` is set False.
@@ -91,6 +93,7 @@ class Distiller(keras.Model):
         self._read_teacher = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
         self.loss_layers = []
+        self._teacher_size = None
         self._trackers = {}
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
@@ -140,9 +143,12 @@ class Distiller(keras.Model):
             if "teacher" in shapes:
                 teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
             else:
-                teacher_input = shapes.get("teacher_image", shapes["image"])
-                compatibility.check_input_shape(self.teacher, teacher_input)
-                teacher = output_shapes(self.teacher, self._read_teacher.names, teacher_input)
+                shape = shapes.get("teacher_image", shapes["image"])
+                self._teacher_size = teachers.other_size(self.teacher, shape)
+                if self._teacher_size:
+                    shape = (shape[0], *self._teacher_size, shape[-1])
+                compatibility.check_input_shape(self.teacher, shape)
+                teacher = output_shapes(self.teacher, self._read_teacher.names, shape)
             compatibility.check_built_models(self.teacher, self.student)
             for loss in self.distillation_losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
@@ -152,14 +158,14 @@ class Distiller(keras.Model):
             names += [f"{term}_{statistic}" for statistic in loss.statistic_names]
         if teacher.get("logits") == student["logits"]:
             names.append(AGREEMENT)
-        if is_regularized(self.student):
+        if any(map(is_regularized, [self.student, *self.loss_layers])):
             names.append(REGULARIZATION)
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
     @property
     def losses(self):
-        """Regularization losses of the student; the teacher's are none of the training's business."""
-        return self.student.losses
+        """Regularization losses of the student and of the losses' layers; the teacher's are not the training's."""
+        return [*self.student.losses, *(value for layer in self.loss_layers for value in layer.losses)]
 
     def call(self, inputs, training=None):
         return self.student(as_batch(inputs)["image"], training=training)
@@ -172,7 +178,7 @@ class Distiller(keras.Model):
         teacher = self._run_teacher(batch)
         with tf.GradientTape() as tape:
             y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
-            total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student)
+            total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, True)
             scaled = self.optimizer.scale_loss(total)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
@@ -186,7 +192,7 @@ class Distiller(keras.Model):
         batch = self._prepare(x)
         teacher = self._run_teacher(batch)
         y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
-        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student)
+        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, False)
         self._track(batch, total, values, pairs, teacher, student)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -200,25 +206,32 @@ class Distiller(keras.Model):
     def _run_teacher(self, batch):
         if "teacher" in batch:
             return batch["teacher"]
-        _, outputs = self._read_teacher(batch.get("teacher_image", batch["image"]), training=False)
+        images = batch.get("teacher_image", batch["image"])
+        if self._teacher_size:
+            images = teachers.resize(images, self._teacher_size)
+        _, outputs = self._read_teacher(images, training=False)
         return keras.tree.map_structure(tf.stop_gradient, outputs)
 
     def _run_student(self, batch, step, training):
-        """One forward pass over the images and, where there are, the negatives.
+        """One forward pass over the images and, where there are, their companions.
 
-        BatchNorm's statistics are then those of both, and its moving averages see both.
+        BatchNorm's statistics are then those of all, and its moving averages see all.
         """
-        if "negative" not in batch:
-            y_pred, outputs = self._read_student(batch["image"], training=training)
-            return y_pred, outputs | {"step": step}
-        both = keras.tree.map_structure(lambda a, b: tf.concat([a, b], 0), batch["image"], batch["negative"])
-        y_pred, outputs = self._read_student(both, training=training)
+        roles = [role for role in COMPANIONS if role in batch]
+        sets = [batch["image"], *(batch[role] for role in roles)]
+        images = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *sets) if roles else sets[0]
+        y_pred, outputs = self._read_student(images, training=training)
         count = batch_size(batch)
-        first = keras.tree.map_structure(lambda tensor: tensor[:count], (y_pred, outputs))
-        negative = keras.tree.map_structure(lambda tensor: tensor[count:], outputs)
-        return first[0], first[1] | {"step": step, "negative": negative}
 
-    def _compute_losses(self, batch, y, y_pred, sample_weight, teacher, student):
+        def part(nest, i):
+            return keras.tree.map_structure(lambda x: x[i * count : (i + 1) * count], nest) if roles else nest
+
+        student = part(outputs, 0) | {role: part(outputs, i) for i, role in enumerate(roles, 1)} | {"step": step}
+        if "same" in batch:
+            student["same"] = batch["same"]
+        return part(y_pred, 0), student
+
+    def _compute_losses(self, batch, y, y_pred, sample_weight, teacher, student, training):
         """The total, the values of the single losses by name, and what each distillation loss was given."""
         weights, values, pairs = [], {}, []
         if self._compile_loss is not None and y is not None:
@@ -227,7 +240,7 @@ class Distiller(keras.Model):
         labels, index = class_ids(y), batch.get("index")
         for name, loss, live in zip(self.term_names, self.distillation_losses, self._live_weights, strict=True):
             pair = loss.inputs(teacher, student, labels, index)
-            values[name] = tf.cast(loss(*pair, sample_weight=sample_weight), tf.float32)
+            values[name] = tf.cast(loss(*pair, sample_weight=sample_weight, training=training), tf.float32)
             weights.append(live.tensor())
             pairs.append(pair)
         if self.losses:
@@ -331,7 +344,7 @@ def number_duplicates(names):
     return unique
 
 
-def is_regularized(model):
-    by_weights = any(variable.regularizer is not None for variable in model.trainable_variables)
-    layers = model._flatten_layers()
+def is_regularized(layer):
+    by_weights = any(variable.regularizer is not None for variable in layer.trainable_variables)
+    layers = layer._flatten_layers()
     return by_weights or any(getattr(layer, "activity_regularizer", None) is not None for layer in layers)

@@ -5,6 +5,8 @@ import contextlib
 import keras
 import tensorflow as tf
 
+PRE_ACTIVATION = "pre_activation"
+
 
 class LayerOutputs:
     """Runs a model once and returns its final output together with the outputs of named layers.
@@ -12,6 +14,7 @@ class LayerOutputs:
     Layers inside nested models are named by a path (`"backbone/stage2"`). Subclassed models work as well as functional
     ones: for the time of the pass each named layer's `call` is wrapped in the instance, so that nothing is rewired and
     nothing runs twice. A model that returns a dict serves its entries under their own keys; it must have `"logits"`.
+    `"conv1:pre_activation"` is what layer `conv1` computes before its own activation (`activation="relu"`).
 
     Args:
         model: a `keras.Model`.
@@ -32,9 +35,10 @@ class LayerOutputs:
         captured = {}
         with contextlib.ExitStack() as stack:
             for name in self.names:
-                layer = find_layer(self.model, name)
+                path, _, part = name.partition(":")
+                layer = find_layer(self.model, path)
                 if layer is not None:
-                    stack.enter_context(capture(layer, name, captured))
+                    stack.enter_context(capture(layer, part, name, captured))
             output = self.model(x, training=training)
         final = output if isinstance(output, dict) else {"logits": output}
         outputs = {"logits": self._pick("logits", final)}
@@ -43,7 +47,7 @@ class LayerOutputs:
     def _pick(self, name, outputs):
         if name in outputs:
             return outputs[name]
-        if find_layer(self.model, name) is not None:
+        if find_layer(self.model, name.partition(":")[0]) is not None:
             raise ValueError(f"Layer '{name}' of model '{self.model.name}' is not called in a forward pass")
         known = sorted(set(outputs) | {layer.name for layer in child_layers(self.model)})
         raise ValueError(
@@ -53,23 +57,30 @@ class LayerOutputs:
 
 
 @contextlib.contextmanager
-def capture(layer, name, captured):
-    """Records what `layer` returns, under `name`, while the context is open."""
-    original = layer.call
-    own = vars(layer).get("call")
+def capture(layer, part, name, captured):
+    """Records, under `name`, what `layer` returns (or what its activation is given) while the context is open."""
+    method = "activation" if part else "call"
+    if part and (part != PRE_ACTIVATION or not callable(getattr(layer, method, None))):
+        raise ValueError(
+            f"After a colon comes `{PRE_ACTIVATION}`, for layers with an activation of their own. Received: {name!r}, "
+            f"{type(layer).__name__}. Name the layer before the activation instead"
+        )
+    original = getattr(layer, method)
+    own = vars(layer).get(method)
 
-    def call(*args, **kwargs):
-        captured[name] = original(*args, **kwargs)
-        return captured[name]
+    def recorded(*args, **kwargs):
+        outputs = original(*args, **kwargs)
+        captured[name] = args[0] if part else outputs
+        return outputs
 
     # Past Keras's attribute tracking: this is no part of the layer.
-    object.__setattr__(layer, "call", call)
+    object.__setattr__(layer, method, recorded)
     try:
         yield
     finally:
-        object.__delattr__(layer, "call")
+        object.__delattr__(layer, method)
         if own is not None:
-            object.__setattr__(layer, "call", own)
+            object.__setattr__(layer, method, own)
 
 
 def find_layer(model, path):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
@@ -131,3 +132,22 @@ def with_preprocessing(model, mode):
         raise ValueError(f"Preprocessing {mode!r} is for colour images of 3 channels. Received: input shape {shape}")
     inputs = keras.Input(shape, name="pixels")
     return keras.Model(inputs, model(PREPROCESSING[mode](inputs)), name=model.name)
+
+
+def other_size(model, shape):
+    """`(height, width)` that `model` takes where images of `shape` have another size; None where nothing is to be done.
+
+    Args:
+        model: a built `keras.Model`.
+        shape: shape of a batch of images, `(batch, height, width, channels)`.
+    """
+    expected = getattr(model, "input_shape", None) if model.built else None
+    if not isinstance(expected, tuple) or not isinstance(shape, (tuple, list)) or len(expected) != 4 or len(shape) != 4:
+        return None
+    sizes = [(a, b) for a, b in zip(expected[1:3], shape[1:3], strict=True) if a is not None]
+    return tuple(expected[1:3]) if len(sizes) == 2 and any(a != b for a, b in sizes) else None
+
+
+def resize(images, size):
+    """Images resized to `size`, `(height, width)`: bilinear, smoothed where they shrink. float32, in the same range."""
+    return tf.image.resize(images, size, antialias=True)

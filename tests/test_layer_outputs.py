@@ -195,3 +195,40 @@ def test_shapes_of_a_model_of_several_inputs():
     model = keras.Model({"left": left, "right": right}, layers.Concatenate(name="both")([left, right]))
     shapes = output_shapes(model, ["both"], {"left": (2, 3), "right": (2, 4)})
     assert shapes == {"logits": (None, 7), "both": (None, 7)}
+
+
+def negative_layers():
+    """Layers whose output before the ReLU is -x, -2x and (in the nested model) -x again."""
+    minus = keras.initializers.Constant(-1.0)
+
+    def dense(name, activation):
+        return layers.Dense(1, activation, use_bias=False, kernel_initializer=minus, name=name)
+
+    inner = keras.Sequential([keras.Input((1,)), dense("hidden", "relu")], name="inner")
+    return keras.Sequential(
+        [keras.Input((1,)), inner, layers.Activation("tanh", name="squash"), dense("last", None)], name="outer"
+    )
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "tf.function"])
+def test_before_and_after_an_activation(compiled):
+    model = negative_layers()
+    names = ["inner/hidden", "inner/hidden:pre_activation", "squash:pre_activation", "squash", "last:pre_activation"]
+    outputs = LayerOutputs(model, names)
+    x = np.array([[2.0], [-3.0]], "float32")
+    _, named = (tf.function(outputs) if compiled else outputs)(tf.constant(x))
+    relu = np.maximum(-x, 0.0)
+    expected = [relu, -x, relu, np.tanh(relu), -np.tanh(relu)]
+    for name, values in zip(names, expected, strict=True):
+        np.testing.assert_allclose(named[name], values, rtol=1e-6, err_msg=name)
+    # Nothing is left behind.
+    hidden = model.get_layer("inner").get_layer("hidden")
+    assert hidden.activation is keras.activations.relu and "call" not in vars(hidden)
+    assert output_shapes(model, ["inner/hidden:pre_activation"], (None, 1))["inner/hidden:pre_activation"] == (None, 1)
+
+
+@pytest.mark.parametrize("name", ["flat:pre_activation", "flat:post_activation", "dense:before"])
+def test_what_has_no_activation_is_an_error(name):
+    model = keras.Sequential([keras.Input((2,)), layers.Flatten(name="flat"), layers.Dense(2, "relu", name="dense")])
+    with pytest.raises(ValueError, match=f"`pre_activation`.*Received: '{name}'"):
+        LayerOutputs(model, [name])(X[:, :2])

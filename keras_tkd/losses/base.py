@@ -27,6 +27,8 @@ class DistillationLoss(keras.losses.Loss):
     """
 
     statistic_names = ()
+    # Whether the call in progress belongs to a training step: what layers with a mode of their own go by.
+    training = False
 
     def __init__(
         self,
@@ -45,8 +47,12 @@ class DistillationLoss(keras.losses.Loss):
                 f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
             )
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        return super().__call__(arrays(y_true), arrays(y_pred), sample_weight)
+    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+        self.training = training
+        try:
+            return super().__call__(arrays(y_true), arrays(y_pred), sample_weight)
+        finally:
+            self.training = False
 
     @property
     def layers(self):
@@ -67,8 +73,9 @@ class DistillationLoss(keras.losses.Loss):
 
         Args:
             teacher: dict of the teacher's outputs: `"logits"` is the final one, the others are named as asked for.
-            student: the same for the student; also `"negative"`, a dict like itself, where the batch has negatives,
-                and `"step"`, the number of the training step, a source of stateless randomness.
+            student: the same for the student; also `"step"`, the number of the training step, a source of stateless
+                randomness; `"positive"`, `"negative"` and `"partner"`, dicts like itself, where the batch has such
+                images; and `"same"`, where the batch says which partners are of the image's class.
             labels: `(batch,)` class ids, or None where the data have no labels.
             index: `(batch,)` ids of the samples, or None where the data have none.
 

@@ -95,9 +95,9 @@ class TripletDistillation(LogitsLoss):
             )
         return {"logits": anchor, "labels": labels, "step": student["step"]}, positive
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
         # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
-        return super().__call__(*self._with_negatives(arrays(y_true), arrays(y_pred)), sample_weight)
+        return super().__call__(*self._with_negatives(arrays(y_true), arrays(y_pred)), sample_weight, training)
 
     def call(self, y_true, y_pred):
         positive, negative, valid = self._distances(y_true, y_pred)

@@ -1,6 +1,10 @@
 """Distances between rows, with finite gradients everywhere."""
 
+import tensorflow as tf
 from keras import ops
+
+# Where a squared distance is smaller than this share of the squares it is the difference of, it is rounding error.
+ROUNDING = 1e-13
 
 
 def safe_sqrt(x):
@@ -24,3 +28,50 @@ def euclidean(u, v):
     """
     difference = u - v
     return safe_sqrt(ops.sum(ops.square(difference), axis=tuple(range(1, len(difference.shape)))))
+
+
+def pairwise_euclidean(a, b=None):
+    """`||a_i - b_j||_2` of every row of `a` with every row of `b`, or of `a` with itself.
+
+    By matrix products, forward and backward: the differences of all pairs, `(n, m, ...)`, are never held in memory.
+
+        d_ij^2 = |a_i|^2 + |b_j|^2 - 2 <a_i, b_j>,      da_i = sum_j W_ij (a_i - b_j),   W = upstream / d
+
+    in float64, whatever the inputs' dtype, with the mean of `b` as the origin.
+
+    Args:
+        a: floating-point tensor of shape `(n, ...)`; everything after the first axis is one vector.
+        b: `(m, ...)` of the same dtype; None is `a`, and the gradient is then that of both roles.
+
+    Returns:
+        `(n, m)`, of the inputs' dtype. Where rows are equal the distance is exactly 0, and so is its gradient. The same
+        holds for rows nearer than about 3e-7 times their distance from the mean of `b`, which is beyond what the sum
+        above can tell apart. A row that is not finite has distances that are NaN. There are no second derivatives.
+    """
+    a = tf.convert_to_tensor(a)
+    b = a if b is None else tf.convert_to_tensor(b)
+    return _pairwise_euclidean(_vectors(a), _vectors(b))
+
+
+def _vectors(x):
+    return x if len(x.shape) == 2 else tf.reshape(x, [tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:])])
+
+
+@tf.custom_gradient
+def _pairwise_euclidean(a, b):
+    dtype = a.dtype
+    a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
+    origin = tf.reduce_mean(b, axis=0)
+    a, b = a - origin, b - origin
+    norms = tf.reduce_sum(a**2, axis=1)[:, None] + tf.reduce_sum(b**2, axis=1)
+    squares = norms - 2.0 * tf.matmul(a, b, transpose_b=True)
+    distances = tf.sqrt(tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares))
+
+    def gradient(upstream):
+        # Nothing where the distance is 0; a NaN stays one.
+        w = tf.math.divide_no_nan(tf.cast(upstream, tf.float64), distances)
+        of_a = tf.reduce_sum(w, axis=1)[:, None] * a - tf.matmul(w, b)
+        of_b = tf.reduce_sum(w, axis=0)[:, None] * b - tf.matmul(w, a, transpose_a=True)
+        return tf.cast(of_a, dtype), tf.cast(of_b, dtype)
+
+    return tf.cast(distances, dtype), gradient

@@ -75,3 +75,20 @@ def _pairwise_euclidean(a, b):
         return tf.cast(of_a, dtype), tf.cast(of_b, dtype)
 
     return tf.cast(distances, dtype), gradient
+
+
+def unit(x, minimum=0.0):
+    """`x` divided by its Euclidean norm along the last axis.
+
+    Args:
+        x: `(..., size)`.
+        minimum: vectors whose norm is not above it become zeros, with a gradient of zero.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    # Not `square > minimum`, which would turn a NaN into zeros.
+    small = square <= minimum**2
+    norm = ops.sqrt(ops.where(small, ops.ones_like(square), square))
+    return ops.where(small, ops.zeros_like(x), x / norm)

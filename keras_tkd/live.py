@@ -57,6 +57,11 @@ class LiveAttribute:
         return instance.__dict__[f"_live_{self.name}"]
 
 
+def live_numbers(instance, *names):
+    """Tensors of the named `LiveAttribute`s of `instance`, in its dtype, as a dict."""
+    return {name: getattr(type(instance), name).live(instance).tensor(instance.dtype) for name in names}
+
+
 def check_number(name, number, minimum=0.0, exclusive=False):
     """Raises `ValueError` unless `number` is a finite number >= `minimum` (> if `exclusive`)."""
     valid = isinstance(number, numbers.Real) and not isinstance(number, (bool, np.bool_))

@@ -1,15 +1,79 @@
 """Distillation losses: pure functions, and a thin `keras.losses.Loss` around each."""
 
-from keras_tkd.losses.base import DistillationLoss
-from keras_tkd.losses.logits import LogitRegression, SoftTargets, logit_regression, soft_targets
-from keras_tkd.losses.triplet import TripletDistillation, triplet_distillation
+from keras_tkd.losses.base import (
+    DistillationLoss,
+)
+from keras_tkd.losses.contrastive import (
+    ContrastiveRepresentation,
+)
+from keras_tkd.losses.decoupled import (
+    DecoupledTargets,
+    NormalizedTargets,
+    decoupled_targets,
+    normalized_targets,
+)
+from keras_tkd.losses.features import (
+    AttentionTransfer,
+    FlowOfSolution,
+    Hint,
+    VariationalInformation,
+    attention_transfer,
+    flow_of_solution,
+)
+from keras_tkd.losses.logits import (
+    DIST,
+    LogitRegression,
+    SoftTargets,
+    dist,
+    logit_regression,
+    soft_targets,
+)
+from keras_tkd.losses.relations import (
+    CorrelationCongruence,
+    ProbabilisticTransfer,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
+    correlation_congruence,
+    probabilistic_transfer,
+    relational_angle,
+    relational_distance,
+    similarity_preserving,
+)
+from keras_tkd.losses.triplet import (
+    TripletDistillation,
+    triplet_distillation,
+)
 
 __all__ = [
+    "AttentionTransfer",
+    "ContrastiveRepresentation",
+    "CorrelationCongruence",
+    "DIST",
+    "DecoupledTargets",
     "DistillationLoss",
+    "FlowOfSolution",
+    "Hint",
     "LogitRegression",
+    "NormalizedTargets",
+    "ProbabilisticTransfer",
+    "RelationalAngle",
+    "RelationalDistance",
+    "SimilarityPreserving",
     "SoftTargets",
     "TripletDistillation",
+    "VariationalInformation",
+    "attention_transfer",
+    "correlation_congruence",
+    "decoupled_targets",
+    "dist",
+    "flow_of_solution",
     "logit_regression",
+    "normalized_targets",
+    "probabilistic_transfer",
+    "relational_angle",
+    "relational_distance",
+    "similarity_preserving",
     "soft_targets",
     "triplet_distillation",
 ]

@@ -9,6 +9,7 @@ Who owns what:
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 
 class DistillationLoss(keras.losses.Loss):
@@ -20,12 +21,13 @@ class DistillationLoss(keras.losses.Loss):
         teacher_layers: what is read from the teacher: None (its final output), the name of one layer, or a list of
             names.
         student_layers: the same for the student; as many as `teacher_layers`.
-        name: name of the loss; the tag of its curve in TensorBoard.
+        name: name of the loss, the tag of its curve in TensorBoard; None is the class's `default_name`.
         reduction: as in `keras.losses.Loss`.
         dtype: dtype of the loss's computation; None is `keras.backend.floatx()`, normally float32. Inputs are cast to
             it, so models of mixed precision still have their losses computed in float32.
     """
 
+    default_name = None
     statistic_names = ()
     # Whether the call in progress belongs to a training step: what layers with a mode of their own go by.
     training = False
@@ -38,7 +40,7 @@ class DistillationLoss(keras.losses.Loss):
         reduction="sum_over_batch_size",
         dtype=None,
     ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        super().__init__(name=name or self.default_name, reduction=reduction, dtype=dtype)
         self.teacher_layers = check_layers("teacher_layers", teacher_layers)
         self.student_layers = check_layers("student_layers", student_layers)
         if layer_count(self.teacher_layers) != layer_count(self.student_layers):
@@ -105,10 +107,65 @@ class LogitsLoss(DistillationLoss):
             )
 
 
+class LabelledLogitsLoss(LogitsLoss):
+    """Base class of logits losses that treat the class of the label apart.
+
+    Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)`, labels
+    `(batch,)` class ids. `call` receives the labels as `"target"`, one-hot.
+    """
+
+    def inputs(self, teacher, student, labels, index):
+        teacher, student = super().inputs(teacher, student, labels, index)
+        if labels is None:
+            raise ValueError(f"Loss '{self.name}' reads labels, and the data have none. Train on (x, labels).")
+        return {"logits": teacher, "labels": labels}, student
+
+    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+        if not isinstance(y_true, dict) or set(y_true) != {"logits", "labels"}:
+            raise ValueError(
+                f"Loss '{self.name}' reads labels: "
+                '`loss({"logits": teacher_logits, "labels": labels}, student_logits)`. '
+                f"Received: y_true={y_true}"
+            )
+        y_true, y_pred = arrays(y_true), arrays(y_pred)
+        check_same_shape(self.name, y_true["logits"], y_pred)
+        # Before everything is cast to the loss's dtype, which could not tell large class ids apart.
+        target = one_hot(self.name, y_true["labels"], y_pred.shape[-1])
+        return super().__call__({"logits": y_true["logits"], "target": target}, y_pred, sample_weight, training)
+
+
+class LayerPairsLoss(DistillationLoss):
+    """Base class of losses that compare one layer of the teacher with one of the student, summed over all pairs given.
+
+    A subclass implements `compare(teacher, student)` of two tensors, one value per sample.
+    """
+
+    def call(self, y_true, y_pred):
+        pairs = zip(as_list(y_true), as_list(y_pred), strict=True)
+        return sum(self.compare(teacher, student) for teacher, student in pairs)
+
+
 def select(outputs, layers):
     if isinstance(layers, list):
         return [outputs[name] for name in layers]
     return outputs["logits" if layers is None else layers]
+
+
+def as_list(outputs):
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def shape_list(shapes):
+    """Shapes of one output or of a list of outputs, as a list."""
+    return list(shapes) if isinstance(shapes, list) else [tuple(shapes)]
+
+
+def one_hot(name, labels, classes):
+    """`(batch, classes)` bool, True at the label; labels are class ids, `(batch,)` or `(batch, 1)`."""
+    labels = tf.convert_to_tensor(labels)
+    if len(labels.shape) != 1 and labels.shape[1:] != (1,):
+        raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
+    return tf.cast(tf.reshape(labels, [-1, 1]), tf.int64) == tf.range(classes, dtype=tf.int64)
 
 
 def arrays(outputs):

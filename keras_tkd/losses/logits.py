@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_tkd.distances import safe_sqrt
-from keras_tkd.live import LiveAttribute
+from keras_tkd.distances import safe_sqrt, unit
+from keras_tkd.live import LiveAttribute, live_numbers
 from keras_tkd.losses.base import LogitsLoss, check_same_shape
 
 
@@ -34,6 +34,32 @@ def logit_regression(teacher_logits, student_logits):
     Outputs of more axes, `(batch, ...)`, are averaged over all of them but the first.
     """
     return ops.mean(ops.square(student_logits - teacher_logits), axis=tuple(range(1, len(teacher_logits.shape))))
+
+
+def dist(teacher_logits, student_logits, temperature=4.0, inter_weight=1.0, intra_weight=1.0):
+    """`T^2 (inter_weight (1 - r(rows)) + intra_weight (1 - r(columns)))`, r the Pearson correlation, per sample.
+
+    Args:
+        teacher_logits, student_logits: `(batch, classes)`.
+        temperature: T > 0 of the softmax of both.
+        inter_weight: weight of the correlation over the classes of a sample.
+        intra_weight: weight of the correlation over the samples of the batch, mean over the classes.
+
+    Returns:
+        `(batch,)`; the second part is each sample's share: the mean over the batch is the paper's number.
+    """
+    teacher = ops.softmax(teacher_logits / temperature, axis=-1)
+    student = ops.softmax(student_logits / temperature, axis=-1)
+    inter = ops.sum(standard(teacher) * standard(student), axis=-1)
+    teacher, student = ops.transpose(teacher), ops.transpose(student)
+    samples = ops.cast(ops.shape(student)[1], student.dtype)
+    intra = samples * ops.mean(standard(teacher) * standard(student), axis=0)
+    return temperature**2 * (inter_weight * (1.0 - inter) + intra_weight * (1.0 - intra))
+
+
+def standard(rows, minimum=1e-6):
+    """Rows less their mean, of norm 1: products of two are correlations. A (nearly) constant row becomes zeros."""
+    return unit(rows - ops.mean(rows, axis=-1, keepdims=True), minimum)
 
 
 def z_score(logits, epsilon=1e-7):
@@ -130,3 +156,53 @@ class LogitRegression(LogitsLoss):
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
         return logit_regression(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class DIST(LogitsLoss):
+    """Correlation of predictions, within samples and within classes (`dist`).
+
+    Asks that the student's probabilities correlate with the teacher's, instead of being equal to them: over the classes
+    of each sample (inter-class relations), and for each class over the samples of the batch (intra-class relations).
+
+        loss = T^2 [   inter_weight (1 - mean_i r(p_t[i, :], p_s[i, :]))
+                     + intra_weight (1 - mean_c r(p_t[:, c], p_s[:, c])) ]
+
+    with r Pearson's correlation and `p = softmax(logits / T)`. A row or column that is constant (norm of its deviations
+    up to 1e-6) correlates with nothing: r = 0, without gradient.
+
+    Args:
+        temperature: T > 0. May be set while training.
+        inter_weight, intra_weight: >= 0, weights of the two parts. May be set while training.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)`.
+
+    Example:
+
+    >>> loss = DIST(temperature=1.0, intra_weight=0.0)
+    >>> loss([[1.0, 0.0]], [[0.0, 1.0]])     # the two rows are opposed: 1 - (-1)
+    2.0
+
+    Reference: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022. No deviation, the handling
+    of constant rows aside (their code adds 1e-8 to the product of the norms).
+    """
+
+    default_name = "dist"
+    temperature = LiveAttribute(minimum=0.0, exclusive=True)
+    inter_weight = LiveAttribute(minimum=0.0)
+    intra_weight = LiveAttribute(minimum=0.0)
+
+    def __init__(self, temperature=4.0, inter_weight=1.0, intra_weight=1.0, **arguments):
+        super().__init__(**arguments)
+        self.temperature = temperature
+        self.inter_weight = inter_weight
+        self.intra_weight = intra_weight
+
+    def call(self, y_true, y_pred):
+        check_same_shape(self.name, y_true, y_pred)
+        return dist(y_true, y_pred, **live_numbers(self, "temperature", "inter_weight", "intra_weight"))
+
+    def get_config(self):
+        own = {name: getattr(self, name) for name in ("temperature", "inter_weight", "intra_weight")}
+        return {**super().get_config(), **own}

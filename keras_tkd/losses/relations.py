@@ -1,0 +1,388 @@
+"""Losses that compare how the samples of a batch relate to one another, in the teacher and in the student.
+
+The networks may differ in width and in spatial size: what is compared has the size of the batch. A loss of a whole
+batch gives each sample its share; the mean of the shares is the papers' number.
+"""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_tkd.distances import pairwise_euclidean, unit
+from keras_tkd.live import LiveAttribute, live_numbers
+from keras_tkd.losses.base import LayerPairsLoss, check_same_shape
+
+# Anchors whose angles are in memory at a time: (ANCHORS, batch, batch) numbers.
+ANCHORS = 16
+
+
+def similarity_preserving(teacher, student):
+    """`(1 / b) sum_j (G_t - G_s)[i, j]^2` per sample, G the rows of `Q Q^T` divided by their norms.
+
+    Args:
+        teacher, student: `(batch, ...)`; Q is `(batch, everything else)`.
+
+    Returns:
+        `(batch,)`.
+    """
+    teacher, student = (unit(gram(flat(x))) for x in (teacher, student))
+    check_same_shape("sp", teacher, student)
+    return ops.mean(ops.square(teacher - student), axis=1)
+
+
+def relational_distance(teacher, student):
+    """`mean_j huber(d_t[i, j] - d_s[i, j])` per sample, d distances in units of their mean.
+
+    Args:
+        teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
+
+    Returns:
+        `(batch,)`.
+    """
+    teacher, student = (in_units_of_mean(pairwise_euclidean(embedding(x))) for x in (teacher, student))
+    check_same_shape("rkd_distance", teacher, student)
+    return ops.mean(huber(student - teacher), axis=1)
+
+
+def relational_angle(teacher, student):
+    """`mean_{j, k} huber(cos_t[i, j, k] - cos_s[i, j, k])` per sample, of the angles at i between j and k.
+
+    Args:
+        teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
+
+    Returns:
+        `(batch,)`. Memory is that of `16 * batch^2` numbers, time that of `batch^3`; the backward pass computes the
+        angles again.
+    """
+    teacher, student = (angle_parts(embedding(x)) for x in (teacher, student))
+    check_same_shape("rkd_angle", teacher[0], student[0])
+    return mean_huber_of_angles(*teacher, *student)
+
+
+def probabilistic_transfer(teacher, student):
+    """`mean_j P_t[i, j] log(P_t[i, j] / P_s[i, j])` per sample, P the probabilities of neighbours by cosine.
+
+    Args:
+        teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
+
+    Returns:
+        `(batch,)`.
+    """
+    teacher, student = (neighbour_probabilities(embedding(x)) for x in (teacher, student))
+    check_same_shape("pkt", teacher, student)
+    return ops.mean(teacher * (ops.log(teacher + 1e-7) - ops.log(student + 1e-7)), axis=1)
+
+
+def correlation_congruence(teacher, student, gamma=0.4, order=2):
+    """`mean_j (K_t - K_s)[i, j]^2` per sample, K a Gaussian kernel of the embeddings' directions.
+
+    Args:
+        teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
+        gamma: > 0; the kernel is `exp(-gamma |e_i - e_j|^2)` of embeddings of norm 1, as its Taylor series.
+        order: >= 1, the last power of the series.
+
+    Returns:
+        `(batch,)`.
+    """
+    teacher, student = (gaussian_kernel(embedding(x), gamma, order) for x in (teacher, student))
+    check_same_shape("cc", teacher, student)
+    return ops.mean(ops.square(teacher - student), axis=1)
+
+
+def flat(x):
+    return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))
+
+
+def embedding(x):
+    """One vector per sample: maps are averaged over their positions."""
+    return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
+
+
+def gram(x):
+    return ops.matmul(x, ops.transpose(x))
+
+
+def huber(x):
+    """`x^2 / 2` up to 1, then `|x| - 1/2`."""
+    bounded = ops.clip(x, -1.0, 1.0)
+    return bounded * (x - bounded / 2)
+
+
+def in_units_of_mean(distances):
+    """Distances divided by the mean of those that are positive; all zeros stay zeros."""
+    positive = ops.cast(distances > 0, distances.dtype)
+    mean = ops.sum(distances) / ops.maximum(ops.sum(positive), 1.0)
+    return distances / ops.where(ops.equal(mean, 0), ops.ones_like(mean), mean)
+
+
+def neighbour_probabilities(x):
+    similarity = (gram(unit(x)) + 1.0) / 2.0
+    return similarity / ops.sum(similarity, axis=1, keepdims=True)
+
+
+def gaussian_kernel(x, gamma, order):
+    cosine = gram(unit(x))
+    terms = [(2.0 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
+    return ops.exp(-2.0 * gamma) * sum(terms)
+
+
+def angle_parts(x):
+    """What the cosines of all angles are made of.
+
+    With `e` the rows of `x` less their mean, `G = e e^T`:
+
+        cos[i, j, k] = (G[j, k] - G[i, j] - G[i, k] + G[i, i]) / (d[i, j] d[i, k])
+
+    Returns:
+        `(products, offsets, inverses)`, each `(batch, batch)`: `G`, `G[i, i] / 2 - G[i, j]`, and `1 / d[i, j]`, 0 where
+        the points are one (in float32: nearer than 1e-5 times their norm, where rounding decides the direction).
+    """
+    # In float64, which costs nothing at this size: the differences of near points are small.
+    e = tf.cast(x - tf.reduce_mean(x, axis=0), tf.float64)
+    products = tf.matmul(e, e, transpose_b=True)
+    norms = tf.linalg.diag_part(products)
+    sums = norms[:, None] + norms
+    squares = sums - 2.0 * products
+    one = squares <= (1e-10 if x.dtype == tf.float32 else 1e-13) * sums
+    inverses = tf.where(one, tf.zeros_like(squares), tf.math.rsqrt(tf.where(one, tf.ones_like(squares), squares)))
+    offsets = norms[:, None] / 2.0 - products
+    return tuple(tf.cast(part, x.dtype) for part in (products, offsets, inverses))
+
+
+def cosines(products, offsets, inverses):
+    """`(anchors, batch, batch)`: cosines of the angles at the anchors whose rows of `offsets`, `inverses` are given."""
+    numerators = products + offsets[:, :, None] + offsets[:, None, :]
+    return numerators * inverses[:, :, None] * inverses[:, None, :]
+
+
+def mean_huber_of_angles(teacher_products, teacher_offsets, teacher_inverses, products, offsets, inverses):
+    """`(batch,)`: the mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
+
+    The gradient, by hand. With `h' = clip(cos_s - cos_t, -1, 1)`, which is symmetric in j and k, `r` the inverses, and
+    `u[i]` what arrives for anchor i, over `batch^2`:
+
+        d products[j, k] = sum_i u[i] h'[i, j, k] r[i, j] r[i, k]       computed again, block by block
+        d offsets[i, j]  = 2 u[i] r[i, j] sum_k h'[i, j, k] r[i, k]
+        d inverses[i, j] = 2 u[i] sum_k h'[i, j, k] cos_s[i, j, k] / r[i, j]
+    """
+    teacher = [tf.stop_gradient(part) for part in (teacher_products, teacher_offsets, teacher_inverses)]
+    count = tf.shape(products)[0]
+    padding = -count % ANCHORS
+
+    def blocks(rows):
+        padded = tf.pad(rows, [[0, padding], [0, 0]])
+        return tf.reshape(padded, [-1, ANCHORS, tf.shape(rows)[1]])
+
+    def rows(blocks):
+        return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]
+
+    teacher_blocks = [blocks(part) for part in teacher[1:]]
+
+    @tf.custom_gradient
+    def forward(products, offsets, inverses):
+        own_blocks = [blocks(offsets), blocks(inverses)]
+        size = tf.cast(count, products.dtype) ** 2
+
+        def block(parts):
+            cosine = cosines(products, parts[0], parts[1])
+            difference = cosine - cosines(teacher[0], parts[2], parts[3])
+            slope = tf.clip_by_value(difference, -1.0, 1.0)
+            value = tf.reduce_sum(slope * (difference - slope / 2), [1, 2])
+            return value, tf.linalg.matvec(slope, parts[1]), tf.reduce_sum(slope * cosine, -1)
+
+        outputs = (products.dtype,) * 3
+        parts = (*own_blocks, *teacher_blocks)
+        values, by_offset, by_inverse = tf.map_fn(block, parts, fn_output_signature=outputs, parallel_iterations=1)
+
+        def gradient(upstream):
+            weights = upstream[:, None] / size
+            weighted = blocks(weights * inverses)
+
+            def add(total, parts):
+                cosine = cosines(products, parts[0], parts[1])
+                slope = tf.clip_by_value(cosine - cosines(teacher[0], parts[2], parts[3]), -1.0, 1.0)
+                return total + tf.reduce_sum(slope * parts[4][:, :, None] * parts[1][:, None, :], 0)
+
+            start = tf.zeros_like(products)
+            of_products = tf.foldl(add, (*parts, weighted), start, parallel_iterations=1)
+            of_offsets = 2.0 * weights * inverses * rows(by_offset)
+            of_inverses = 2.0 * tf.math.divide_no_nan(weights * rows(by_inverse), inverses)
+            return of_products, of_offsets, of_inverses
+
+        return tf.reshape(values, [-1])[:count] / size, gradient
+
+    return forward(products, offsets, inverses)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class SimilarityPreserving(LayerPairsLoss):
+    """Similarity-preserving distillation (`sp`).
+
+    Images that are alike for the teacher shall be alike for the student: each batch gives both networks a matrix of
+    the similarities of its images, and the student's is pulled towards the teacher's.
+
+        Q = reshape(features, [b, -1]),   G = Q Q^T with each row divided by its norm
+        loss = (1 / b^2) sum over layer pairs of ||G_t - G_s||_F^2
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. The paper reads the output of
+            the last convolutional block: layer `"features"` of the models of this package.
+
+    Call: `loss(teacher, student)`, `(batch, ...)` each, of any widths; or two lists of such. Sample i has the share
+    `(1 / b) sum_j (G_t - G_s)[i, j]^2`.
+
+    Example:
+
+    >>> loss = SimilarityPreserving()
+    >>> loss([[1.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])     # G_t is 1 / sqrt(2) throughout, G_s the identity
+    0.2929
+
+    Reference: Tung, Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019 (arXiv 1907.09682). No deviation; a
+    sample of all-zero features has a row of zeros.
+    """
+
+    default_name = "sp"
+
+    def compare(self, teacher, student):
+        return similarity_preserving(teacher, student)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class RelationalDistance(LayerPairsLoss):
+    """Relational distillation of distances (`rkd_distance`).
+
+    The distances between the embeddings of a batch, in units of their own mean, shall be the teacher's.
+
+        d[i, j] = ||e_i - e_j|| / mean of the positive ones,      loss = mean over all (i, j) of huber(d_s - d_t)
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
+    averaged over positions; or two lists of such.
+
+    Example:
+
+    >>> RelationalDistance()([[0.0], [3.0]], [[0.0, 0.0], [3.0, 4.0]])     # one distance: its own mean
+    0.0
+
+    Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019. The mean is over all b^2 pairs, i = j
+    included, as in their code.
+    """
+
+    default_name = "rkd_distance"
+
+    def compare(self, teacher, student):
+        return relational_distance(teacher, student)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class RelationalAngle(LayerPairsLoss):
+    """Relational distillation of angles (`rkd_angle`).
+
+    The angle that any three embeddings of a batch form shall be the teacher's.
+
+        cos[i, j, k] = < (e_j - e_i) / |e_j - e_i|, (e_k - e_i) / |e_k - e_i| >
+        loss = mean over all (i, j, k) of huber(cos_s - cos_t)
+
+    Where two points are one, the cosine is 0.
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
+    averaged over positions; or two lists of such. No gradient flows to the teacher.
+
+    Example, a right angle against three points on a line; of 27 cosines the six that differ are those between j and k
+    at i = 0 (0 against 1), at i = 1 (1/sqrt(2) against -1) and at i = 2 (1/sqrt(2) against 1), two of each:
+
+    >>> RelationalAngle()([[0, 0], [1, 0], [0, 1]], [[0.0], [1.0], [2.0]])
+    >>> # 2 (0.5 + (1.7071 - 0.5) + 0.2929^2 / 2) / 27
+    0.1296
+
+    Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019. The mean is over all b^3 triples, degenerate
+    ones included, as in their code.
+    """
+
+    default_name = "rkd_angle"
+
+    def compare(self, teacher, student):
+        return relational_angle(teacher, student)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class ProbabilisticTransfer(LayerPairsLoss):
+    """Probabilistic knowledge transfer (`pkt`).
+
+    Each sample's embedding makes a distribution over the batch, the closer in direction the likelier; the student's
+    distribution shall be the teacher's.
+
+        K = (cosine + 1) / 2,   P = K with rows divided by their sums,   loss = mean over (i, j) of P_t log(P_t / P_s)
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
+    averaged over positions; or two lists of such.
+
+    Example:
+
+    >>> ProbabilisticTransfer()([[1.0], [2.0]], [[1.0, 0.0], [0.0, 1.0]])     # (1/2, 1/2) against (2/3, 1/3)
+    0.0294
+
+    Reference: Passalis, Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer", ECCV 2018. As in
+    their code, 1e-7 is added to both probabilities in the logarithm, and the mean is over all b^2 entries (hence the
+    large weight that goes with it).
+    """
+
+    default_name = "pkt"
+
+    def compare(self, teacher, student):
+        return probabilistic_transfer(teacher, student)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class CorrelationCongruence(LayerPairsLoss):
+    """Correlation congruence (`cc`).
+
+    The correlations of the samples of a batch, by a Gaussian kernel of their embeddings' directions, shall be the
+    teacher's.
+
+        K[i, j] = exp(-2 gamma) sum_{p = 0..order} (2 gamma)^p / p! <e_i, e_j>^p,    e of norm 1
+        loss = mean over (i, j) of (K_t - K_s)^2
+
+    Args:
+        gamma: > 0, inverse width of the kernel. May be set while training.
+        order: >= 1, last power of the kernel's Taylor series.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
+    averaged over positions; or two lists of such.
+
+    Example:
+
+    >>> loss = CorrelationCongruence(gamma=0.5, order=1)     # K = exp(-1) (1 + cosine)
+    >>> loss([[1.0], [1.0]], [[1.0, 0.0], [0.0, 1.0]])     # exp(-2) (0 + 1 + 1 + 0) / 4
+    0.0677
+
+    Reference: Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019. The congruence term alone;
+    the paper adds soft targets.
+    """
+
+    default_name = "cc"
+    gamma = LiveAttribute(minimum=0.0, exclusive=True)
+
+    def __init__(self, gamma=0.4, order=2, **arguments):
+        super().__init__(**arguments)
+        if not isinstance(order, int) or order < 1:
+            raise ValueError(f"`order` must be an integer >= 1. Received: order={order!r}")
+        self.gamma = gamma
+        self.order = order
+
+    def compare(self, teacher, student):
+        return correlation_congruence(teacher, student, order=self.order, **live_numbers(self, "gamma"))
+
+    def get_config(self):
+        return {**super().get_config(), "gamma": self.gamma, "order": self.order}

@@ -1,24 +1,30 @@
 """What may go together in a Distiller; everything else is a `ValueError` before any training."""
 
+import numbers
+
 import keras
 
-from keras_tkd import teachers
+from keras_tkd import keras_compat, teachers
 from keras_tkd.live import check_number
 from keras_tkd.losses.base import DistillationLoss
 
 
-def check_losses(losses):
+def check_losses(losses, teacher, student):
+    """The losses as a list of `DistillationLoss`; those of `keras.distillation` are adapted."""
     losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    for i, loss in enumerate(losses):
+        if isinstance(loss, keras.distillation.DistillationLoss):
+            losses[i] = keras_compat.adapt(loss, teacher, student)
     if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
         raise ValueError(
-            "`distillation_losses` must be a keras_tkd.losses.DistillationLoss or a list of at least one. "
-            f"Received: distillation_losses={losses}"
+            "`distillation_losses` must be a keras_tkd.losses.DistillationLoss, a loss of keras.distillation, or a "
+            f"list of at least one of these. Received: distillation_losses={losses}"
         )
     return losses
 
 
 def check_weights(weights, count):
-    weights = [weights] if isinstance(weights, (int, float)) else list(weights)
+    weights = [weights] if isinstance(weights, numbers.Real) else list(weights)
     if len(weights) != count:
         raise ValueError(
             f"`distillation_loss_weights` must have one weight for each of the {count} distillation losses. "

@@ -41,7 +41,7 @@ class Distiller(keras.Model):
     Args:
         teacher: trained `keras.Model` that returns logits. It is frozen: `trainable` is set False.
         student: `keras.Model` that returns logits, built or not.
-        distillation_losses: a `DistillationLoss` or a list of them.
+        distillation_losses: a `DistillationLoss` or a list of them; losses of `keras.distillation` are taken too.
         distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
         student_loss_weight: >= 0, weight of the loss on the labels. May be set while training.
         name: name of the model.
@@ -79,7 +79,7 @@ class Distiller(keras.Model):
         # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
         float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
         super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
-        losses = compatibility.check_losses(distillation_losses)
+        losses = compatibility.check_losses(distillation_losses, teacher, student)
         weights = [1.0] * len(losses) if distillation_loss_weights is None else distillation_loss_weights
         check_number("student_loss_weight", student_loss_weight)
         self.teacher = teacher

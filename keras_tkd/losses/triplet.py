@@ -1,13 +1,11 @@
 """Triplet loss for knowledge distillation."""
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from keras_tkd.distances import euclidean
-from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import LogitsLoss, arrays, check_same_shape, select
-from keras_tkd.miners import MINERS
+from keras_tkd.losses.base import arrays, select
+from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
 
 
 def triplet_distillation(anchor, positive, negative, margin=5.0):
@@ -26,7 +24,7 @@ def triplet_distillation(anchor, positive, negative, margin=5.0):
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
-class TripletDistillation(LogitsLoss):
+class TripletDistillation(MiningLoss):
     """Triplet loss with the teacher's output as the anchor (`tkd`).
 
     Pulls the student's output for an image (positive) towards the teacher's output for the same image (anchor), and
@@ -39,18 +37,26 @@ class TripletDistillation(LogitsLoss):
 
     Args:
         margin: >= 0, in the unit of the logits. May be set while training.
-        miner: how a negative is picked among the other images of the batch where the batch brings none: `"random"`,
-            uniform over the images of other classes.
+        miner: how a negative is picked among the other images of the batch where the batch brings none, by its distance
+            `||z_t(x_i) - z_s(x_j)||`: `"random"`, uniform over the images of other classes; `"semi_hard"`, the nearest
+            that is farther than the positive, or the farthest if there is none; `"hard"`, the nearest; `"all"`, each of
+            them, and an anchor's value is then the mean over its negatives.
+        negative_classes: what tells the classes of a batch apart: `"labels"`, or `"teacher"`, the class that the
+            teacher's final output names.
         seed: seed of the miner; with the training step it determines every choice.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call, with negatives given: `loss(teacher_logits, {"positive": logits, "negative": logits})`.
     Call, negatives from the batch: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`; the dict may
-    also hold `"step"`, a scalar. All logits `(batch, classes)`, labels `(batch,)` class ids. An anchor whose batch has
-    no other class contributes zero, to the mean and to the gradient.
+    also hold `"step"`, a scalar, and the second argument may be `{"positive": logits, "candidates": student_logits}`.
+    With `negative_classes="teacher"` the labels are not read. All logits `(batch, classes)`, labels `(batch,)` class
+    ids. An anchor whose batch has no other class contributes zero, to the mean and to the gradient.
+
+    In a `Distiller`, the batch's `"negative"` is the negative, and nothing is mined; the batch's `"positive"`, another
+    image of the class, takes the place of the student's output for the same image.
 
     Raises:
-        ValueError: negative margin; unknown miner; negatives to be mined without labels.
+        ValueError: negative margin; unknown miner or `negative_classes`; negatives to be mined without labels.
 
     Example:
 
@@ -60,16 +66,17 @@ class TripletDistillation(LogitsLoss):
 
     Reference: Oki, Abe, Miyao, Kurita, "Triplet Loss for Knowledge Distillation", IJCNN 2020 (arXiv 2004.08116).
     Deviations: none with negatives given (PyTorch's triplet loss adds 1e-6 to each difference; this does not). Mining
-    inside the batch is an addition: the paper draws each negative from the whole training set.
+    inside the batch is an addition: the paper draws each negative from the whole training set. Another image as the
+    positive is one too. The paper's Fig. 5 tells negatives apart by the soft target, its experiments by the label.
     """
 
     statistic_names = ("positive_distance", "negative_distance", "violated")
-    margin = LiveAttribute(minimum=0.0)
 
     def __init__(
         self,
         margin=5.0,
         miner="random",
+        negative_classes="labels",
         seed=0,
         teacher_layers=None,
         student_layers=None,
@@ -77,74 +84,44 @@ class TripletDistillation(LogitsLoss):
         reduction="sum_over_batch_size",
         dtype=None,
     ):
-        super().__init__(teacher_layers, student_layers, name, reduction, dtype)
-        if not isinstance(miner, str) or miner not in MINERS:
-            raise ValueError(f"`miner` must be one of {sorted(MINERS)}. Received: miner={miner!r}")
-        self.margin = margin
-        self.miner = miner
-        self.seed = seed
+        common = teacher_layers, student_layers, name, reduction, dtype
+        super().__init__(margin, miner, negative_classes, seed, *common)
 
     def inputs(self, teacher, student, labels, index):
-        anchor, positive = super().inputs(teacher, student, labels, index)
+        anchor, own = super().inputs(teacher, student, labels, index)
+        positive = select(student["positive"], self.student_layers) if "positive" in student else own
         if "negative" in student:
             return anchor, {"positive": positive, "negative": select(student["negative"], self.student_layers)}
-        if labels is None:
-            raise ValueError(
-                f"Loss '{self.name}' picks negatives inside the batch by their labels, and the data have none. "
-                'Train on (x, labels), or on batches {"image": ..., "negative": ...}.'
-            )
-        return {"logits": anchor, "labels": labels, "step": student["step"]}, positive
+        y_true = self.mining_inputs(anchor, teacher, student, labels)
+        return y_true, {"positive": positive, "candidates": own} if "positive" in student else own
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
         # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
-        return super().__call__(*self._with_negatives(arrays(y_true), arrays(y_pred)), sample_weight, training)
+        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
+        return super().__call__(valid, {"positive": positive, "negative": negative}, sample_weight, training)
 
     def call(self, y_true, y_pred):
-        positive, negative, valid = self._distances(y_true, y_pred)
-        values = ops.relu(positive - negative + self._margin())
-        return values if valid is None else ops.where(valid, values, ops.zeros_like(values))
+        """Values of distances: `y_true` says which negatives are valid."""
+        values = ops.relu(y_pred["positive"][:, None] - y_pred["negative"] + self.live_margin())
+        return mean_of_valid(values, y_true)
 
     def statistics(self, y_true, y_pred):
         """Means over the anchors that have a negative: both distances, and the share of violated margins."""
-        pair = self._with_negatives(arrays(y_true), arrays(y_pred))
-        pair = keras.tree.map_structure(lambda x: ops.convert_to_tensor(x, dtype=self.dtype), pair)
-        positive, negative, valid = self._distances(*pair)
-        weights = ops.ones_like(positive) if valid is None else ops.cast(valid, self.dtype)
-        violated = ops.cast(positive - negative + self._margin() > 0, self.dtype)
-        count = ops.maximum(ops.sum(weights), 1.0)
-        means = [ops.sum(values * weights) / count for values in (positive, negative, violated)]
-        return dict(zip(self.statistic_names, means, strict=True))
-
-    def get_config(self):
-        return {**super().get_config(), "margin": self.margin, "miner": self.miner, "seed": self.seed}
-
-    def _margin(self):
-        return TripletDistillation.margin.live(self).tensor(self.dtype)
-
-    def _with_negatives(self, y_true, y_pred):
-        """`y_true` and `y_pred` with negatives picked in the batch where none are given."""
-        if isinstance(y_pred, dict):
-            return y_true, y_pred
-        if not isinstance(y_true, dict):
-            raise ValueError(
-                'Negatives are needed: `loss(teacher, {"positive": ..., "negative": ...})`, or labels to pick them by: '
-                f'`loss({{"logits": teacher, "labels": labels}}, student)`. Received: y_true={y_true}'
-            )
-        labels = tf.convert_to_tensor(y_true["labels"])
-        if len(labels.shape) != 1 and labels.shape[1:] != (1,):
-            raise ValueError(f"`labels` must be class ids of shape (batch,). Received: labels of shape {labels.shape}")
-        labels = tf.reshape(labels, [-1])
-        step = tf.cast(y_true.get("step", 0), tf.int32)
-        index, valid = MINERS[self.miner](labels, tf.stack([self.seed, step]))
-        positive = ops.convert_to_tensor(y_pred, dtype=self.dtype)
-        negative = ops.take(positive, index, axis=0)
-        return {"logits": y_true["logits"], "valid": valid}, {"positive": positive, "negative": negative}
+        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
+        violated = ops.cast(positive[:, None] - negative + self.live_margin() > 0, self.dtype)
+        weights = ops.cast(ops.any(valid, axis=1), self.dtype)
+        means = positive, mean_of_valid(negative, valid), mean_of_valid(violated, valid)
+        return {name: weighted_mean(values, weights) for name, values in zip(self.statistic_names, means, strict=True)}
 
     def _distances(self, y_true, y_pred):
-        """Anchor-positive and anchor-negative distances, and which anchors have a negative (None: all)."""
-        anchor, valid = (y_true["logits"], y_true.get("valid")) if isinstance(y_true, dict) else (y_true, None)
-        positive, negative = y_pred["positive"], y_pred["negative"]
-        check_same_shape(self.name, anchor, positive)
-        check_same_shape(self.name, positive, negative)
-        valid = None if valid is None else ops.not_equal(valid, 0)
-        return euclidean(anchor, positive), euclidean(anchor, negative), valid
+        """Of each anchor: the positive's distance, `(batch,)`, the negatives', `(batch, k)`, and which are valid."""
+        y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
+        anchor = self.tensor(y_true["logits"])
+        # Each tensor is cast once, so that its gradient is summed before it is rounded.
+        y_pred = keras.tree.map_structure(self.tensor, y_pred)
+        y_pred = y_pred if isinstance(y_pred, dict) else {"positive": y_pred, "candidates": y_pred}
+        positive = self.distances(anchor, y_pred["positive"])
+        if "negative" in y_pred:
+            negative = self.distances(anchor, y_pred["negative"])[:, None]
+            return positive, negative, ops.ones_like(negative, dtype="bool")
+        return positive, *self.negative_distances(anchor, y_pred["candidates"], y_true, positive)

@@ -205,7 +205,147 @@ def test_batch_of_a_single_class_teaches_nothing(mode, rows):
 
 def partners(index, valid):
     """A miner that says what a test needs."""
-    return lambda labels, seed: (tf.constant(index), tf.constant(valid))
+    return lambda labels, seed, distances, positive_distances: (tf.constant(index), tf.constant(valid))
+
+
+# Every miner, against the definition
+
+
+def distance(u, v):
+    return math.sqrt(math.fsum((a - b) ** 2 for a, b in zip(u, v, strict=True)))
+
+
+def negatives_of(miner, distances, positive):
+    """Which of an anchor's distances to rows of other classes count: float64, by the docstring."""
+    if not distances:
+        return []
+    if miner == "all":
+        return distances
+    if miner == "hard":
+        return [min(distances)]
+    farther = [d for d in distances if d > positive]
+    return [min(farther) if farther else max(distances)]
+
+
+def oracle(miner, anchor, student, classes, margin, positive=None):
+    """One value per anchor."""
+    values = []
+    for i, row in enumerate(anchor):
+        to_positive = distance(row, (student if positive is None else positive)[i])
+        others = [distance(row, z) for z, c in zip(student, classes, strict=True) if c != classes[i]]
+        terms = [max(to_positive - d + margin, 0.0) for d in negatives_of(miner, others, to_positive)]
+        values.append(sum(terms) / len(terms) if terms else 0.0)
+    return np.array(values)
+
+
+def central_slope(function, x, h=1e-6):
+    slope = np.zeros_like(x)
+    for entry in np.ndindex(x.shape):
+        ends = [x.copy(), x.copy()]
+        ends[0][entry] += h
+        ends[1][entry] -= h
+        slope[entry] = (function(ends[0]) - function(ends[1])) / (2 * h)
+    return slope
+
+
+# A class of one, a class of three, and positives that are nearer and farther than the negatives.
+LABELS = np.array([5, 7, 5, 2, 7, 5, 7])
+RNG = np.random.default_rng(3)
+TEACHER, STUDENT, OTHER = RNG.normal(size=(3, 7, 4)) * [[[1.0]], [[1.5]], [[1.0]]]
+
+
+@pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+@pytest.mark.parametrize("miner", ["semi_hard", "hard", "all"])
+def test_miners_are_what_the_docstring_says(miner, mode):
+    weights = np.linspace(0.5, 2.0, 7)
+    loss = TripletDistillation(margin=0.7, miner=miner, reduction="sum", dtype="float64")
+
+    def run(student, other):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([student, other])
+            own = loss({"logits": TEACHER, "labels": LABELS}, student, weights)
+            with_positive = loss(
+                {"logits": TEACHER, "labels": LABELS}, {"positive": other, "candidates": student}, weights
+            )
+        # What is gathered has a gradient of slices.
+        slopes = [tf.convert_to_tensor(slope) for slope in tape.gradient(with_positive, [student, other])]
+        return own, tape.gradient(own, student), with_positive, slopes
+
+    if mode == "function":
+        run = tf.function(run, input_signature=[tf.TensorSpec([None, 4], "float64")] * 2)
+    if mode == "jit":
+        run = tf.function(run, jit_compile=True)
+    own, slope, with_positive, (of_student, of_other) = run(tf.constant(STUDENT), tf.constant(OTHER))
+
+    def total(student, positive=None):
+        return float(np.dot(weights, oracle(miner, TEACHER, student, LABELS, 0.7, positive)))
+
+    assert own.numpy() == pytest.approx(total(STUDENT), rel=1e-10)
+    assert slope.numpy() == pytest.approx(central_slope(total, STUDENT), abs=1e-7)
+    assert with_positive.numpy() == pytest.approx(total(STUDENT, OTHER), rel=1e-10)
+    assert of_student.numpy() == pytest.approx(central_slope(lambda x: total(x, OTHER), STUDENT), abs=1e-7)
+    assert of_other.numpy() == pytest.approx(central_slope(lambda x: total(STUDENT, x), OTHER), abs=1e-7)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float16", 1e-3), ("float32", 1e-6)])
+@pytest.mark.parametrize("miner", ["semi_hard", "hard", "all"])
+def test_miners_on_outputs_of_lower_precision(miner, dtype, tolerance):
+    """Rounded inputs, a float32 loss: equal to the oracle of the rounded numbers."""
+    teacher, student = (tf.cast(x, dtype) for x in (TEACHER, STUDENT))
+    values = TripletDistillation(margin=0.7, miner=miner, reduction=None)(
+        {"logits": teacher, "labels": LABELS}, student
+    )
+    assert values.dtype == "float32"
+    exact = oracle(miner, *(tf.cast(x, "float64").numpy() for x in (teacher, student)), LABELS, 0.7)
+    assert values.numpy() == pytest.approx(exact, rel=1e-5, abs=1e-6)
+    assert exact == pytest.approx(oracle(miner, TEACHER, STUDENT, LABELS, 0.7), rel=tolerance, abs=5 * tolerance)
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_classes_may_be_those_that_the_teacher_names(miner):
+    named = TEACHER.argmax(-1)
+    assert len(set(named)) > 1 and not np.array_equal(named[:, None] == named, LABELS[:, None] == LABELS)
+    by_teacher = TripletDistillation(miner=miner, negative_classes="teacher", reduction=None, dtype="float64")
+    by_label = TripletDistillation(miner=miner, reduction=None, dtype="float64")
+    expected = by_label({"logits": TEACHER, "labels": named, "step": 4}, STUDENT)
+    assert np.array_equal(by_teacher({"logits": TEACHER, "labels": LABELS, "step": 4}, STUDENT), expected)
+    # Where the anchor is not the teacher's final output, the classes come beside it.
+    features = {"logits": TEACHER, "classes": LABELS, "step": 4}
+    expected = by_label({"logits": TEACHER, "labels": LABELS, "step": 4}, STUDENT)
+    assert np.array_equal(by_teacher(features, STUDENT), expected)
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_no_negative_is_no_value_and_no_gradient_with_every_miner(miner):
+    loss = TripletDistillation(miner=miner, dtype="float64", reduction="sum")
+    value, slope = mined(loss, TEACHER, STUDENT, np.zeros(7, int))
+    assert value == 0.0 and np.array_equal(slope, np.zeros_like(STUDENT))
+    # Two classes that are one as the teacher sees them.
+    anchor = np.tile([0.0, 1.0, 0.0, 0.0], (7, 1))
+    loss = TripletDistillation(miner=miner, dtype="float64", reduction="sum", negative_classes="teacher")
+    value, slope = mined(loss, anchor, STUDENT, LABELS)
+    assert value == 0.0 and np.array_equal(slope, np.zeros_like(STUDENT))
+    found = loss.statistics({"logits": anchor, "labels": LABELS}, STUDENT)
+    assert [float(x) for x in found.values()] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_a_nan_is_not_swallowed_by_a_miner(miner):
+    for broken in (0, 1):
+        anchor, student = TEACHER.copy(), STUDENT.copy()
+        (anchor, student)[broken][2, 1] = np.nan
+        values, _ = mined(TripletDistillation(miner=miner, reduction=None), anchor, student, LABELS)
+        assert np.isnan(values[2])
+
+
+def test_statistics_of_all_negatives_are_means_over_an_anchors_mean():
+    # Anchors at the origin; own outputs at 5, 1, 0; classes a, a, b. Margin 2.
+    # First: negative at 0: 5 - 0 + 2 > 0. Second: 1 - 0 + 2 > 0. Third: at 5 and 1: -3, and 0 - 1 + 2 = 1 > 0.
+    loss = TripletDistillation(margin=2.0, miner="all")
+    y_true = {"logits": ANCHORS, "labels": [3, 3, 4]}
+    assert statistics(loss, y_true, POSITIVES) == pytest.approx([2.0, 1.0, 2.5 / 3], rel=1e-6)
+    # 7, 3, and the mean of 0 and 1.
+    assert float(loss(y_true, POSITIVES)) == pytest.approx(10.5 / 3, rel=1e-6)
 
 
 def test_anchor_without_a_negative_counts_as_zero(monkeypatch):
@@ -241,6 +381,28 @@ def test_steps_are_not_rounded_to_the_losss_dtype(dtype, step):
 # What the Distiller hands over, and shows
 
 
+def test_inputs_take_the_positives_of_the_batch():
+    teacher, own = {"logits": "t"}, {"logits": "s", "stage": "s stage", "step": 3}
+    both = own | {"positive": {"logits": "p", "stage": "p stage"}}
+    given = both | {"negative": {"logits": "n", "stage": "n stage"}}
+    assert TripletDistillation().inputs(teacher, given, None, None) == ("t", {"positive": "p", "negative": "n"})
+    mined_pair = ({"logits": "t", "labels": "labels", "step": 3}, {"positive": "p", "candidates": "s"})
+    assert TripletDistillation().inputs(teacher, both, "labels", None) == mined_pair
+    named = TripletDistillation(teacher_layers="logits", student_layers="stage")
+    assert named.inputs(teacher, both, "labels", None)[1] == {"positive": "p stage", "candidates": "s stage"}
+
+
+def test_inputs_take_the_teachers_classes_from_its_final_output():
+    teacher = {"logits": tf.constant([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]]), "conv": "t conv"}
+    student = {"logits": "s", "stage": "s stage", "step": 3}
+    loss = TripletDistillation(negative_classes="teacher", teacher_layers="conv", student_layers="stage")
+    y_true, y_pred = loss.inputs(teacher, student, None, None)
+    assert y_true.pop("classes").numpy().tolist() == [1, 0]
+    assert (y_true, y_pred) == ({"logits": "t conv", "step": 3}, "s stage")
+    with pytest.raises(ValueError, match=r"'tkd' tells classes apart by the teacher's logits. Received: \['conv'\]"):
+        loss.inputs({"conv": 0}, student, None, None)
+
+
 def test_inputs_prefer_the_negatives_of_the_batch():
     teacher = {"logits": "t", "conv": "t conv"}
     student = {"logits": "s", "stage": "s stage", "step": 3}
@@ -262,7 +424,7 @@ def test_inputs_prefer_the_negatives_of_the_batch():
 def test_mining_without_labels_is_an_error():
     with pytest.raises(ValueError, match="'tkd' picks negatives inside the batch by their labels"):
         TripletDistillation().inputs({"logits": 0}, {"logits": 0, "step": 0}, None, None)
-    with pytest.raises(ValueError, match="Negatives are needed.*labels to pick them"):
+    with pytest.raises(ValueError, match="'tkd' needs partners, or labels to pick them by"):
         TripletDistillation()(np.zeros((2, 3)), np.zeros((2, 3)))
 
 
@@ -330,7 +492,9 @@ def test_margin_must_not_be_negative(margin):
 
 @pytest.mark.parametrize("miner", ["hardest", "", None, 3, ["random"]], ids=repr)
 def test_unknown_miner_is_an_error(miner):
-    with pytest.raises(ValueError, match=r"`miner` must be one of \['random'\]. Received: miner="):
+    with pytest.raises(
+        ValueError, match=r"`miner` must be one of \['all', 'hard', 'random', 'semi_hard'\]. Received: miner="
+    ):
         TripletDistillation(miner=miner)
 
 
@@ -340,6 +504,12 @@ def test_build_refuses_what_it_cannot_compare():
         TripletDistillation().build((None, 10), (None, 1))
 
 
+@pytest.mark.parametrize("classes", ["student", "", None, 3], ids=repr)
+def test_unknown_negative_classes_are_an_error(classes):
+    with pytest.raises(ValueError, match=r"`negative_classes` must be one of \['labels', 'teacher'\]. Received: neg"):
+        TripletDistillation(negative_classes=classes)
+
+
 def test_defaults_are_the_papers():
     loss = TripletDistillation()
-    assert (loss.margin, loss.miner, loss.seed) == (5.0, "random", 0)
+    assert (loss.margin, loss.miner, loss.negative_classes, loss.seed) == (5.0, "random", "labels", 0)

@@ -131,6 +131,7 @@ class LabelledLogitsLoss(LogitsLoss):
         check_same_shape(self.name, y_true["logits"], y_pred)
         # Before everything is cast to the loss's dtype, which could not tell large class ids apart.
         target = one_hot(self.name, y_true["labels"], y_pred.shape[-1])
+        check_same_shape(self.name, target, y_pred)
         return super().__call__({"logits": y_true["logits"], "target": target}, y_pred, sample_weight, training)
 
 

@@ -22,8 +22,9 @@ def attention_transfer(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = pooled_alike(teacher, student)
-    return mean_square(attention(student) - attention(teacher))
+    teacher, student = (attention(x) for x in pooled_alike(teacher, student))
+    check_same_shape("at", teacher, student)
+    return mean_square(student - teacher)
 
 
 def flow_of_solution(teacher, student):

@@ -70,9 +70,11 @@ def probabilistic_transfer(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = (neighbour_probabilities(embedding(x)) for x in (teacher, student))
+    dtype = student.dtype
+    # In float64: float32 rounds the probability of an opposite direction, which is 0, to as much as the 1e-7 below.
+    teacher, student = (neighbour_probabilities(ops.cast(embedding(x), "float64")) for x in (teacher, student))
     check_same_shape("pkt", teacher, student)
-    return ops.mean(teacher * (ops.log(teacher + 1e-7) - ops.log(student + 1e-7)), axis=1)
+    return ops.cast(ops.mean(teacher * (ops.log(teacher + 1e-7) - ops.log(student + 1e-7)), axis=1), dtype)
 
 
 def correlation_congruence(teacher, student, gamma=0.4, order=2):

@@ -28,6 +28,10 @@ from keras_tkd.losses.logits import (
     logit_regression,
     soft_targets,
 )
+from keras_tkd.losses.pairs import (
+    PairDistillation,
+    pair_distillation,
+)
 from keras_tkd.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -56,6 +60,7 @@ __all__ = [
     "Hint",
     "LogitRegression",
     "NormalizedTargets",
+    "PairDistillation",
     "ProbabilisticTransfer",
     "RelationalAngle",
     "RelationalDistance",
@@ -70,6 +75,7 @@ __all__ = [
     "flow_of_solution",
     "logit_regression",
     "normalized_targets",
+    "pair_distillation",
     "probabilistic_transfer",
     "relational_angle",
     "relational_distance",

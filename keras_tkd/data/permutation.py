@@ -15,7 +15,7 @@ def permute(numbers, key, count):
 
     Args:
         numbers: int64 `(batch,)`, in [0, count).
-        key: `(seed, epoch, stream)`, integers or scalar tensors; seed and stream in [0, 2^31).
+        key: `(seed, epoch, stream)`, integers or scalar tensors; seed in [0, 2^32), stream in [0, 2^31).
         count: int, >= 1.
 
     Returns:

@@ -9,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.preprocessing import view_seeds
-from keras_tkd.data.triplets import NegativeSampler, epoch_order
+from keras_tkd.data.triplets import ClassOrder, ClassSampler, draw, epoch_order, key
 
 PARALLEL_CALLS = 2
 PREFETCHED_BATCHES = 4
-# Keeps the views of negatives, and the draws of negatives, apart from the order of the anchors.
-NEGATIVE_STREAM = 2**30
+SEEDS = 2**30
+# Each has random numbers of its own: the seed of role number n is `seed + n * SEEDS`.
+ROLES = ("image", "negative", "positive", "partner", "same")
 
 
 def triplet_dataset(
@@ -25,16 +26,19 @@ def triplet_dataset(
     seed,
     negatives="other_class",
     negative_labels=None,
+    positives=None,
+    teacher_images=None,
     augment=None,
     training=True,
     initial_epoch=0,
 ):
-    """Batches of anchors with a negative for each.
+    """Batches of anchors with a negative, and as needed a positive, for each.
 
     Guarantees: every sample is an anchor exactly once per pass. A negative is never of its anchor's class, is uniform
-    over all samples of all other classes, and is drawn afresh in every pass. A batch is a pure function of (`seed`,
-    epoch, step), whatever the number of threads; each pass over the dataset is the next epoch. With `training=False`
-    the samples come in their own order, without augmentation, and with the same negatives in every pass.
+    over all samples of all other classes, and is drawn afresh in every pass; a positive is uniform over the other
+    samples of the class. A batch is a pure function of (`seed`, epoch, step), whatever the number of threads; each pass
+    over the dataset is the next epoch. With `training=False` the samples come in their own order, without augmentation,
+    and with the same negatives and positives in every pass.
 
     Args:
         images: `(samples, height, width, channels)`, kept in the dtype given. Memory from `keras_tkd.data.load` is
@@ -45,55 +49,83 @@ def triplet_dataset(
         negatives: `"other_class"`, or None for batches without negatives.
         negative_labels: the classes by which negatives are told apart, in place of `labels`: for example the classes
             that the teacher names, `argmax` of its outputs.
+        positives: `"same_class"`, another sample of the anchor's class (the anchor itself where it is alone in it), or
+            None for batches without positives.
+        teacher_images: `(samples, ...)`, what a privileged teacher sees in place of `images`: the same samples, and
+            views of the same seeds, which are the same views where the images are of one size. Or None.
         augment: a function `(images, seeds) -> images` such as `keras_tkd.data.crop_and_flip`, or None.
         training: see above.
         initial_epoch: the epoch of the first pass.
 
     Returns:
-        `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`; `"index"`
-        are the samples' positions in `images`.
+        `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`, and `"positive"`
+        and `"teacher_image"` where these are asked for; `"index"` are the samples' positions in `images`.
 
     Raises:
         ValueError: images and labels of different length, fewer than two classes, a batch size below 1.
     """
-    if negatives not in ("other_class", None):
-        raise ValueError(f'`negatives` must be "other_class" or None. Received: negatives={negatives!r}')
-    sampler = None
+    check_choice("negatives", negatives, "other_class")
+    check_choice("positives", positives, "same_class")
+    samplers = {}
     if negatives:
         told_apart_by = labels if negative_labels is None else negative_labels
         check_lengths(images, told_apart_by, "labels" if negative_labels is None else "negative_labels")
-        sampler = NegativeSampler(told_apart_by)
+        samplers["negative"] = ClassSampler(told_apart_by).other_class
     check_lengths(images, labels, "labels")
-    if batch_size < 1 or not 0 <= seed < NEGATIVE_STREAM:
-        raise ValueError(
-            f"`batch_size` must be >= 1 and `seed` in [0, {NEGATIVE_STREAM}). "
-            f"Received: batch_size={batch_size}, seed={seed}"
-        )
-    count = len(labels)
-    steps = -(-count // batch_size)
-    with tf.device("CPU:0"):
-        images, labels = as_tensor(images), tf.constant(np.asarray(labels))
+    if positives:
+        samplers["positive"] = ClassSampler(labels, others=False).same_class
 
-    def look_up(index, stream, epoch):
-        picked = tf.gather(images, index)
-        return augment(picked, view_seeds(index, stream, epoch)) if augment and training else picked
+    def companions(index, seed_of):
+        return {role: sampler(index, seed_of(role)) for role, sampler in samplers.items()}, {}
 
-    def make_batch(epoch, step, index):
-        batch = {"image": look_up(index, seed, epoch), "index": index}
-        if sampler:
-            key = tf.stack([tf.constant(seed + NEGATIVE_STREAM, tf.int64), epoch * steps + step])
-            negative = sampler.draw(index, key)
-            batch["negative"] = look_up(negative, seed + NEGATIVE_STREAM, epoch)
-        return batch, tf.gather(labels, index)
+    return anchor_dataset(
+        images,
+        labels,
+        batch_size,
+        companions,
+        seed=seed,
+        teacher_images=teacher_images,
+        augment=augment,
+        training=training,
+        initial_epoch=initial_epoch,
+    )
 
-    options = tf.data.Options()
-    # Autotuning off: its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
-    options.autotune.enabled = False
-    options.deterministic = True
-    order = functools.partial(epoch_order, count, seed) if training else None
-    dataset = index_batches(count, batch_size, initial_epoch, order)
-    dataset = dataset.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
-    return dataset.prefetch(PREFETCHED_BATCHES).with_options(options)
+
+def pair_dataset(images, labels, batch_size, *, seed, augment=None, training=True, initial_epoch=0):
+    """Batches of anchors with a partner for each, half of them of the anchor's class.
+
+    Guarantees: those of `triplet_dataset`, whose order of anchors it has. A fair coin for each sample and pass says
+    whether the partner is of the class: then it is uniform over the other samples of the class (the anchor itself where
+    it is alone in it), else uniform over all samples of all other classes.
+
+    Args:
+        images, labels, batch_size, seed, augment, training, initial_epoch: as in `triplet_dataset`.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`; `"same"`
+        are bools, whether the partner is of the class.
+
+    Raises:
+        ValueError: images and labels of different length, fewer than two classes, a batch size below 1.
+    """
+    check_lengths(images, labels, "labels")
+    sampler = ClassSampler(labels)
+
+    def companions(index, seed_of):
+        same = draw(seed_of("same"), tf.fill(tf.shape(index), tf.constant(2, tf.int64))) == 1
+        mates, others = sampler.same_class(index, seed_of("positive")), sampler.other_class(index, seed_of("negative"))
+        return {"partner": tf.where(same, mates, others)}, {"same": same}
+
+    return anchor_dataset(
+        images,
+        labels,
+        batch_size,
+        companions,
+        seed=seed,
+        augment=augment,
+        training=training,
+        initial_epoch=initial_epoch,
+    )
 
 
 def image_dataset(images, labels, batch_size, *, seed, augment=None, training=True, initial_epoch=0):
@@ -111,26 +143,130 @@ def image_dataset(images, labels, batch_size, *, seed, augment=None, training=Tr
     return dataset.map(lambda batch, label: (batch["image"], label))
 
 
-def index_batches(count, batch_size, initial_epoch, order):
-    """Dataset of `(epoch, step, indices)`, one pass of which is one epoch.
+def class_batches(
+    images,
+    labels,
+    *,
+    classes_per_batch,
+    samples_per_class,
+    seed,
+    augment=None,
+    training=True,
+    initial_epoch=0,
+):
+    """Batches `(images, labels)` of P classes with K samples each, for losses that compare the rows of a batch.
+
+    Guarantees, with C classes, n samples and ceil(C / P) batches to a round:
+    - A batch holds P different classes and K samples of each, class by class. No sample is in it twice, unless its
+      class has fewer than K samples: those are then repeated.
+    - Every round holds every class, once, or twice where P does not divide C, to fill the round's last batch. The order
+      of the classes is fresh in every round.
+    - An epoch is ceil(n / (P K ceil(C / P))) rounds: the fewest that show n samples. Every class is in each epoch.
+    - In an epoch, a class's samples are walked through in a fresh order, and none comes again before all of its class
+      have come. So a class of up to K * rounds samples is shown whole; of a larger one each epoch shows another random
+      part; of a smaller one samples come again.
+    - A batch is a pure function of (`seed`, epoch, step), and each pass is the next epoch. With `training=False` all
+      passes are alike, and nothing is augmented.
 
     Args:
-        order: function from the number of an epoch to the order of its samples; each pass is then the next epoch. None
-            for passes that are all alike, in the samples' own order.
+        images, labels, seed, augment, initial_epoch: as in `triplet_dataset`. A sample that comes again is a new view.
+        classes_per_batch: P, from 1 to the number of classes.
+        samples_per_class: K, >= 1.
+        training: see above.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality with elements `(images, labels)`, each of P * K rows.
+
+    Raises:
+        ValueError: images and labels of different length; P or K out of range.
+    """
+    check_lengths(images, labels, "labels")
+    check_seed(seed)
+    order = ClassOrder(labels, classes_per_batch, samples_per_class, seed, round_seed=seed + SEEDS)
+    with tf.device("CPU:0"):
+        images, labels = as_tensor(images), tf.constant(np.asarray(labels))
+
+    def make_batch(epoch, step, index):
+        picked = tf.gather(images, index)
+        if augment and training:
+            numbers = step * order.batch_size + tf.range(order.batch_size, dtype=tf.int64)
+            picked = augment(picked, view_seeds(numbers, seed, epoch))
+        return picked, tf.gather(labels, index)
+
+    return batches(order.count, order.batch_size, order, make_batch, training, initial_epoch)
+
+
+def anchor_dataset(
+    images, labels, batch_size, companions, *, seed, teacher_images=None, augment=None, training=True, initial_epoch=0
+):
+    """Batches in which every sample is an anchor once per pass, with companions: what the data sets above share.
+
+    Args:
+        companions: a function of the anchors' indices and of `seed_of(role)`, which gives the seed of a role in this
+            batch. It returns two dicts: the indices of companions, whose images come under their names, and what comes
+            in the batch as it is.
+    """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
+    check_seed(seed)
+    if teacher_images is not None and len(teacher_images) != len(images):
+        raise ValueError(
+            "`teacher_images` must hold one image for each of `images`. "
+            f"Received: {len(images)} images, {len(teacher_images)} teacher_images"
+        )
+    count = len(labels)
+    steps = -(-count // batch_size)
+    with tf.device("CPU:0"):
+        images, labels = as_tensor(images), tf.constant(np.asarray(labels))
+        teacher_images = None if teacher_images is None else as_tensor(teacher_images)
+
+    def look_up(source, index, role, epoch):
+        picked = tf.gather(source, index)
+        return augment(picked, view_seeds(index, role_seed(seed, role), epoch)) if augment and training else picked
+
+    def make_batch(epoch, step, index):
+        found, batch = companions(index, lambda role: key(role_seed(seed, role), epoch * steps + step))
+        batch |= {role: look_up(images, drawn, role, epoch) for role, drawn in found.items()}
+        batch |= {"image": look_up(images, index, "image", epoch), "index": index}
+        if teacher_images is not None:
+            batch["teacher_image"] = look_up(teacher_images, index, "image", epoch)
+        return batch, tf.gather(labels, index)
+
+    order = functools.partial(epoch_order, count, seed) if training else lambda _: tf.range(count, dtype=tf.int64)
+    return batches(count, batch_size, order, make_batch, training, initial_epoch)
+
+
+def batches(count, batch_size, order, make_batch, training, initial_epoch):
+    """Dataset of `make_batch(epoch, step, indices)`, one pass of which is one epoch.
+
+    Args:
+        count: number of indices in an epoch.
+        order: function from the number of an epoch to its indices, int64 `(count,)`.
+        training: whether each pass is the next epoch; else all are the first.
     """
     steps = -(-count // batch_size)
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
 
     def begin_pass(_):
-        epoch = counter.assign_add(1).read_value() if order else tf.constant(initial_epoch, tf.int64)
-        return epoch, order(epoch) if order else tf.range(count, dtype=tf.int64)
+        epoch = counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
+        return epoch, order(epoch)
 
-    def batches(epoch, indices):
+    def steps_of(epoch, indices):
         steps_of_epoch = tf.data.Dataset.range(steps)
         return steps_of_epoch.map(lambda step: (epoch, step, indices[step * batch_size : (step + 1) * batch_size]))
 
-    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(batches)
-    return dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    options = tf.data.Options()
+    # Autotuning off: its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
+    options.autotune.enabled = False
+    options.deterministic = True
+    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(steps_of)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    dataset = dataset.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(options)
+
+
+def role_seed(seed, role):
+    return seed + ROLES.index(role) * SEEDS
 
 
 def as_tensor(images):
@@ -147,3 +283,13 @@ def check_lengths(images, labels, name):
         raise ValueError(
             f"`{name}` must hold one class id for each image. Received: {len(images)} images, {name} of shape {shape}"
         )
+
+
+def check_seed(seed):
+    if not 0 <= seed < SEEDS:
+        raise ValueError(f"`seed` must be in [0, {SEEDS}). Received: seed={seed}")
+
+
+def check_choice(argument, value, choice):
+    if value not in (choice, None):
+        raise ValueError(f'`{argument}` must be "{choice}" or None. Received: {argument}={value!r}')

@@ -3,6 +3,7 @@
 import functools
 import gc
 import itertools
+from collections import Counter
 
 import keras
 import numpy as np
@@ -10,7 +11,15 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data import crop_and_flip, image_dataset, pipelines, triplet_dataset, view_seeds
+from keras_tkd.data import (
+    class_batches,
+    crop_and_flip,
+    image_dataset,
+    pair_dataset,
+    pipelines,
+    triplet_dataset,
+    view_seeds,
+)
 from keras_tkd.data.splits import aligned_empty
 
 # 23 samples in four classes of 3, 5, 7 and 8, in no order and with ids of any values.
@@ -271,11 +280,208 @@ def test_shared_memory_lives_as_long_as_the_data_set():
         ({"seed": -1}, "`seed`.*seed=-1"),
         ({"seed": 2**30}, f"`seed`.*seed={2**30}"),
         ({"negatives": "in_batch"}, "`negatives`.*other_class.*negatives='in_batch'"),
+        ({"positives": "other_class"}, "`positives`.*same_class.*positives='other_class'"),
+        ({"teacher_images": IMAGES[:-1]}, "`teacher_images`.*23 images, 22 teacher_images"),
     ],
 )
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         triplets(**arguments)
+
+
+# Positives, and images for the teacher
+
+
+def test_positives_are_other_samples_of_the_class():
+    passes = 150
+    dataset = triplets(positives="same_class")
+    assert set(dataset.element_spec[0]) == {"image", "index", "negative", "positive"}
+    batches = one_pass(dataset.repeat(passes))
+    anchors, positives = joined(batches, "index"), sample(joined(batches, "positive"))
+    assert (LABELS[positives] == LABELS[anchors]).all() and (positives != anchors).all()
+    for label in np.unique(LABELS):
+        # Pairs of a class of n: n (n - 1), each as likely.
+        size = (LABELS == label).sum()
+        of_class = LABELS[anchors] == label
+        pairs = Counter(zip(anchors[of_class].tolist(), positives[of_class].tolist(), strict=True))
+        assert len(pairs) <= size * (size - 1)
+        assert_equally_often(np.array([*pairs.values()] + [0] * (size * (size - 1) - len(pairs))))
+    # What came without positives comes with them.
+    for one, other in zip(
+        one_pass(triplets(augment=crop_by_one)), one_pass(triplets(augment=crop_by_one)), strict=True
+    ):
+        for name in ("image", "negative", "index"):
+            np.testing.assert_array_equal(one[0][name], other[0][name])
+
+
+def test_a_sample_that_is_alone_in_its_class_is_its_own_positive():
+    labels = np.arange(COUNT)
+    batches = one_pass(triplets(labels, positives="same_class"))
+    np.testing.assert_array_equal(sample(joined(batches, "positive")), joined(batches, "index"))
+    one_class = one_pass(triplets(np.zeros(COUNT), positives="same_class", negatives=None))
+    assert (sample(joined(one_class, "positive")) != joined(one_class, "index")).all()
+
+
+def test_positives_go_by_the_labels_though_negatives_go_by_others():
+    named = np.arange(COUNT) % 2
+    batches = one_pass(triplets(positives="same_class", negative_labels=named))
+    index = joined(batches, "index")
+    assert (LABELS[sample(joined(batches, "positive"))] == LABELS[index]).all()
+    assert (named[sample(joined(batches, "negative"))] != named[index]).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_teacher_sees_the_same_view_of_its_own_image(training):
+    images = np.random.default_rng(0).integers(0, 200, (COUNT, 6, 4, 2), dtype=np.uint8)
+    dataset = triplets(images=images, teacher_images=images + 50, augment=crop_by_one, training=training)
+    for batch, _ in dataset.as_numpy_iterator():
+        padding = batch["image"] == 0 if training else np.zeros_like(batch["image"], bool)
+        shown = batch["teacher_image"][~padding]
+        np.testing.assert_array_equal(shown, batch["image"][~padding] + 50)
+    # Other images of another form; without augmentation they come as they are.
+    tall = np.arange(COUNT, dtype="float32")[:, None] * np.ones((1, 3), "float32")
+    batches = one_pass(triplets(teacher_images=tall))
+    np.testing.assert_array_equal(joined(batches, "teacher_image"), tall[joined(batches, "index")])
+
+
+# Pairs
+
+
+def pairs(labels=LABELS, batch_size=BATCH, *, images=IMAGES, seed=0, **arguments):
+    return pair_dataset(images, labels, batch_size, seed=seed, **arguments)
+
+
+def test_half_of_the_partners_are_of_the_class():
+    passes = 150
+    batches = one_pass(pairs().repeat(passes))
+    anchors, same, partners = joined(batches, "index"), joined(batches, "same"), sample(joined(batches, "partner"))
+    assert same.dtype == bool
+    np.testing.assert_array_equal(LABELS[anchors] == LABELS[partners], same)
+    np.testing.assert_array_equal(joined(batches), LABELS[anchors])
+    assert (partners != anchors).all()
+    # 3450 fair coins, by sample and by pass: standard deviations of 0.0085, 0.04 and 0.1.
+    assert abs(same.mean() - 0.5) < 0.05
+    table = np.take_along_axis(same.reshape(passes, COUNT), anchors.reshape(passes, COUNT).argsort(axis=1), axis=1)
+    assert np.abs(table.mean(axis=0) - 0.5).max() < 0.2 and np.abs(table.mean(axis=1) - 0.5).max() < 0.5
+    assert abs((table[1:] == table[:-1]).mean() - 0.5) < 0.05
+    for label in np.unique(LABELS):
+        of_class = LABELS[anchors] == label
+        mates = np.bincount(partners[of_class & same], minlength=COUNT)
+        others = np.bincount(partners[of_class & ~same], minlength=COUNT)
+        assert mates[LABELS != label].sum() == others[LABELS == label].sum() == 0
+        assert_equally_often(mates[LABELS == label])
+        assert_equally_often(others[LABELS != label])
+
+
+def test_pairs_have_the_triplets_anchors_and_guarantees():
+    arguments = {"seed": 3, "augment": crop_by_one}
+    dataset = pairs(**arguments)
+    assert int(dataset.cardinality()) == STEPS
+    assert set(dataset.element_spec[0]) == {"image", "partner", "same", "index"}
+    passes = [one_pass(dataset) for _ in range(2)]
+    anchors = triplets(**arguments)
+    for found in passes:
+        expected = one_pass(anchors)
+        for key in ("image", "index"):
+            np.testing.assert_array_equal(joined(found, key), joined(expected, key))
+    assert differ(passes[0], passes[1], "same") and differ(passes[0], passes[1], "partner")
+    assert_equal(one_pass(pairs(**arguments, initial_epoch=1)), passes[1])
+    assert differ(passes[0], one_pass(pairs(seed=4)), "same")
+    # Partners are views, too: all pixels are the sample's own or padding.
+    views = joined(passes[0], "partner")
+    assert all(set(np.unique(view)) <= {0, which + 1} for view, which in zip(views, sample(views), strict=True))
+    assert (views == 0).any()
+
+
+def test_pairs_outside_training():
+    dataset = pairs(training=False, augment=crop_by_one)
+    first = one_pass(dataset)
+    assert_equal(one_pass(dataset), first)
+    np.testing.assert_array_equal(joined(first, "image"), IMAGES)
+    assert (joined(first, "partner") > 0).all() and joined(first, "same").any() and not joined(first, "same").all()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"labels": LABELS[:-1]}, "`labels`.*23 images.*22"),
+        ({"labels": np.full(COUNT, 3)}, "two classes.*3"),
+        ({"batch_size": 0}, "`batch_size`.*batch_size=0"),
+        ({"seed": -1}, "`seed`.*seed=-1"),
+    ],
+)
+def test_errors_of_pairs(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pairs(**arguments)
+
+
+# Batches of classes
+
+
+def by_class(labels=LABELS, per_batch=2, per_class=3, *, images=IMAGES, seed=0, **arguments):
+    return class_batches(
+        images, labels, classes_per_batch=per_batch, samples_per_class=per_class, seed=seed, **arguments
+    )
+
+
+def test_batches_of_classes():
+    dataset = by_class()
+    # Rounds of 2 batches of 6: two rounds show 23 samples.
+    assert int(dataset.cardinality()) == 4
+    for _ in range(3):
+        batches = one_pass(dataset)
+        assert [label.shape for _, label in batches] == [(6,)] * 4
+        for images, label in batches:
+            np.testing.assert_array_equal(images, IMAGES[sample(images)])
+            np.testing.assert_array_equal(label, LABELS[sample(images)])
+            assert sorted(Counter(label.tolist()).values()) == [3, 3] and len(set(sample(images))) == 6
+        for half in (batches[:2], batches[2:]):
+            assert set(np.concatenate([label for _, label in half])) == set(LABELS)
+        shown = sample(np.concatenate([images for images, _ in batches]))
+        # Six of each class: those of 3 twice, those of 5 at least once, those of 7 and 8 at most once.
+        for label, low, high in [(-5, 2, 2), (0, 1, 2), (7, 0, 1), (1000, 0, 1)]:
+            counts = np.bincount(shown, minlength=COUNT)[LABELS == label]
+            assert counts.sum() == 6 and low <= counts.min() and counts.max() <= high
+
+
+def test_batches_of_classes_are_functions_of_seed_epoch_and_step():
+    dataset = by_class(augment=crop_by_one)
+    passes = [one_pass(dataset) for _ in range(3)]
+    later = by_class(augment=crop_by_one, initial_epoch=1)
+    assert_equal([one_pass(later), one_pass(later)], passes[1:])
+
+    def labels(batches):
+        return np.concatenate([label for _, label in batches])
+
+    assert not np.array_equal(labels(passes[0]), labels(passes[1]))
+    assert not np.array_equal(labels(passes[0]), labels(one_pass(by_class(seed=1))))
+    still = by_class(training=False, augment=crop_by_one)
+    first = one_pass(still)
+    assert_equal(one_pass(still), first)
+    assert all((images > 0).all() for images, _ in first)
+
+
+def test_a_sample_that_is_repeated_is_a_new_view():
+    images = np.random.default_rng(0).integers(1, 256, (2, 6, 4, 2), dtype=np.uint8)
+    dataset = by_class([0, 1], 2, 40, images=images, augment=functools.partial(crop_and_flip, padding=2))
+    ((views, label),) = one_pass(dataset)
+    for which in (0, 1):
+        # 40 draws of 25 crops, mirrored or not.
+        assert len({view.tobytes() for view in views[label == which]}) > 15
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"labels": LABELS[:-1]}, "`labels`.*23 images.*22"),
+        ({"per_batch": 5}, "`classes_per_batch`.*classes_per_batch=5.*4 classes"),
+        ({"per_class": 0}, "`samples_per_class`.*samples_per_class=0"),
+        ({"seed": 2**30}, f"`seed`.*seed={2**30}"),
+    ],
+)
+def test_errors_of_batches_of_classes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        by_class(**arguments)
 
 
 class Recorder(keras.Model):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data.triplets import NegativeSampler, epoch_order
+from keras_tkd.data.triplets import ClassOrder, ClassSampler, epoch_order, times_before
 
 ONCE_IN_A_MILLION = 1e-6
 
@@ -67,7 +67,7 @@ LABELS = np.array([7, 1000, 7, -2, 7, 1000, 7, 0, 7] + [1000] * 8 + [7, 1000, -2
 
 def drawn(anchor, count=20_000, seed=(1, 2), labels=LABELS):
     anchors = tf.fill([count], tf.constant(anchor, tf.int64))
-    return NegativeSampler(labels).draw(anchors, tf.constant(seed, tf.int64)).numpy()
+    return ClassSampler(labels).other_class(anchors, tf.constant(seed, tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("label", [-2, 0, 7, 1000])
@@ -85,7 +85,7 @@ def test_a_single_sample_of_another_class_is_always_the_negative(labels, anchor,
 
 def test_each_anchor_of_a_batch_has_its_own_negative():
     anchors = tf.tile(tf.range(len(LABELS), dtype=tf.int64), [500])
-    negatives = NegativeSampler(LABELS).draw(anchors, tf.constant([0, 0], tf.int64)).numpy()
+    negatives = ClassSampler(LABELS).other_class(anchors, tf.constant([0, 0], tf.int64)).numpy()
     assert negatives.dtype == np.int64
     assert (LABELS[anchors] != LABELS[negatives]).all()
     # Neighbours' draws tell nothing of each other: anchors 2 and 4 are of class 7, with 15 others each.
@@ -107,4 +107,99 @@ def test_the_seed_alone_decides():
 @pytest.mark.parametrize("labels", [[3, 3, 3], [0]])
 def test_one_class_has_no_negatives(labels):
     with pytest.raises(ValueError, match=f"two classes.*{labels[0]}"):
-        NegativeSampler(labels)
+        ClassSampler(labels)
+
+
+def drawn_mates(anchor, count=20_000, seed=(1, 2)):
+    anchors = tf.fill([count], tf.constant(anchor, tf.int64))
+    return ClassSampler(LABELS, others=False).same_class(anchors, tf.constant(seed, tf.int64)).numpy()
+
+
+@pytest.mark.parametrize("label", [-2, 7, 1000])
+def test_samples_of_the_same_class_are_uniform_over_its_others(label):
+    members = np.flatnonzero(LABELS == label)
+    for anchor in (members[0], members[-1], members[len(members) // 2]):
+        counts = np.bincount(drawn_mates(int(anchor)), minlength=len(LABELS))
+        mates = members[members != anchor]
+        assert counts.sum() == counts[mates].sum()
+        if len(mates) > 1:
+            assert_equally_often(counts[mates])
+
+
+def test_a_sample_that_is_alone_in_its_class_is_its_own_mate():
+    alone = int(np.flatnonzero(LABELS == 0)[0])
+    assert set(drawn_mates(alone, 100)) == {alone}
+    one_class = ClassSampler([3, 3], others=False).same_class(tf.constant([0, 1], tf.int64), tf.constant([0, 0]))
+    assert one_class.numpy().tolist() == [1, 0]
+
+
+def test_times_before_by_hand():
+    assert times_before(tf.constant([4, 2, 4, 4, 2, 9])).numpy().tolist() == [0, 0, 1, 2, 1, 0]
+
+
+def class_order(per_batch, per_class, labels=LABELS, seed=0):
+    return ClassOrder(labels, per_batch, per_class, seed, seed + 2**30)
+
+
+# Of the four classes, of 1, 2, 5 and 12 samples. Rounds of ceil(4 / P) batches of P K samples, until 20 are shown.
+@pytest.mark.parametrize(
+    "per_batch, per_class, rounds, round_steps",
+    [(4, 1, 5, 1), (4, 3, 2, 1), (2, 2, 3, 2), (3, 2, 2, 2), (3, 4, 1, 2), (1, 1, 5, 4), (4, 100, 1, 1)],
+)
+def test_class_order_keeps_its_promises(per_batch, per_class, rounds, round_steps):
+    order = class_order(per_batch, per_class)
+    assert order.batch_size == per_batch * per_class
+    assert order.count == rounds * round_steps * order.batch_size
+    for epoch in (0, 1, 5):
+        samples = order(epoch).numpy()
+        assert samples.dtype == np.int64 and samples.shape == (order.count,)
+        np.testing.assert_array_equal(samples, order(tf.constant(epoch, tf.int64)))
+        classes = LABELS[samples].reshape(rounds, round_steps, per_batch, per_class)
+        assert np.all(classes == classes[..., :1])
+        for row in classes[..., 0]:
+            # Each batch of different classes, each round of all of them, once or, to fill it, twice.
+            assert all(len(set(batch)) == per_batch for batch in row.tolist())
+            counts = Counter(row.ravel().tolist())
+            assert set(counts) == set(LABELS) and set(counts.values()) <= {1, 2}
+            assert sum(counts.values()) == round_steps * per_batch
+        for label in np.unique(LABELS):
+            shown = samples[LABELS[samples] == label]
+            size = (LABELS == label).sum()
+            # Walk after walk through the class, each the same permutation.
+            assert len(set(shown[:size].tolist())) == min(size, len(shown))
+            np.testing.assert_array_equal(shown, np.resize(shown[:size], len(shown)))
+            in_batch = shown.reshape(-1, per_class)
+            assert all(len(set(row)) == min(per_class, size) for row in in_batch.tolist())
+
+
+def test_class_orders_differ_between_epochs_and_seeds():
+    orders = [class_order(2, 2, seed=seed)(epoch).numpy() for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(order) for order in orders}) == 6
+
+
+def test_classes_meet_equally_often_and_samples_come_equally_often():
+    labels = np.repeat(np.arange(4), 3)
+
+    def orders(labels):
+        order = tf.function(class_order(2, 1, labels))
+        return np.stack([order(epoch).numpy() for epoch in tf.range(200, dtype=tf.int64)])
+
+    # Batches of two classes with one sample each, rounds of two batches: three rounds show twelve samples.
+    epochs = orders(labels)
+    batches = np.sort(labels[epochs].reshape(-1, 2), axis=1)
+    met = Counter(map(tuple, batches.tolist()))
+    # A round is one of three ways to make two pairs of four classes.
+    ways = [met[(0, 1)], met[(0, 2)], met[(0, 3)]]
+    assert ways == [met[(2, 3)], met[(1, 3)], met[(1, 2)]] and sum(ways) == 600
+    assert_equally_often(ways)
+    # Three samples of each class in an epoch: all of three, and any three of four.
+    assert np.array_equal(np.bincount(epochs.ravel()), np.full(12, 200))
+    shown = np.bincount(orders(np.repeat(np.arange(2), [4, 2])).ravel(), minlength=6)
+    assert shown[:4].sum() == shown[4:].sum() == 600
+    assert_equally_often(shown[:4])
+
+
+@pytest.mark.parametrize("per_batch, per_class", [(0, 1), (5, 1), (2, 0), (-1, 3)])
+def test_class_order_out_of_range(per_batch, per_class):
+    with pytest.raises(ValueError, match=f"classes_per_batch={per_batch}, samples_per_class={per_class}, .* 4 classes"):
+        class_order(per_batch, per_class)

@@ -102,12 +102,12 @@ def dot(u, v):
     return math.fsum(a * b for a, b in zip(u, v, strict=True))
 
 
-def centred_unit(numbers):
-    """Less their mean, divided by their norm, with 1e-16 beside its square: a constant becomes zeros."""
+def standardized_to_unit(numbers):
+    """Less their mean, and of norm one; what is constant up to a norm of 1e-6 becomes zeros."""
     centre = mean(numbers)
     centred = [x - centre for x in numbers]
-    norm = math.sqrt(dot(centred, centred) + 1e-16)
-    return [x / norm for x in centred]
+    norm = math.sqrt(dot(centred, centred))
+    return [x / norm if norm > 1e-6 else 0.0 for x in centred]
 
 
 def dist(teacher, student, temperature, inter_weight, intra_weight):
@@ -115,11 +115,11 @@ def dist(teacher, student, temperature, inter_weight, intra_weight):
     p_t, p_s = (
         [[math.exp(a) for a in log_softmax([z / temperature for z in row])] for row in x] for x in (teacher, student)
     )
-    columns = [[centred_unit(column) for column in zip(*p, strict=True)] for p in (p_t, p_s)]
+    columns = [[standardized_to_unit(column) for column in zip(*p, strict=True)] for p in (p_t, p_s)]
     batch, classes = len(p_t), len(columns[0])
     values = []
     for i in range(batch):
-        inter = 1.0 - dot(centred_unit(p_t[i]), centred_unit(p_s[i]))
+        inter = 1.0 - dot(standardized_to_unit(p_t[i]), standardized_to_unit(p_s[i]))
         shares = [columns[0][c][i] * columns[1][c][i] for c in range(classes)]
         intra = 1.0 - batch / classes * math.fsum(shares)
         values.append(temperature**2 * (inter_weight * inter + intra_weight * intra))
@@ -268,6 +268,33 @@ def linear(features, kernel):
         for c in range(kernel.shape[1]):
             result[(*at, c)] = dot(features[at], kernel[:, c])
     return result
+
+
+def hint(teacher, student, projectors):
+    """Mean of (f_t - ReLU(BatchNorm(f_s W)))^2, of given statistics; summed over layers."""
+    values = np.zeros(len(pairs_of(teacher, student)[0][0]))
+    for layers, (kernel, gamma, beta, means, variances) in zip(pairs_of(teacher, student), projectors, strict=True):
+        f_t, f_s = of_one_size(*layers)
+        normal = (linear(f_s, kernel) - means) / np.sqrt(variances + 1e-5) * gamma + beta
+        for i, (target, row) in enumerate(zip(f_t, normal, strict=True)):
+            values[i] += mean((max(b, 0.0) - a) ** 2 for a, b in zip(target.ravel(), row.ravel(), strict=True))
+    return values
+
+
+def variational_information(teacher, student, regressors):
+    """Mean of 1/2 ((f_t - mu)^2 / v + log v), v of each channel; summed over layers."""
+    values = np.zeros(len(pairs_of(teacher, student)[0][0]))
+    for layers, (*kernels, variances) in zip(pairs_of(teacher, student), regressors, strict=True):
+        f_t, f_s = of_one_size(*layers)
+        for kernel in kernels[:-1]:
+            f_s = np.maximum(linear(f_s, kernel), 0.0)
+        mu = linear(f_s, kernels[-1])
+        for i, (target, row) in enumerate(zip(f_t, mu, strict=True)):
+            values[i] += mean(
+                0.5 * ((target[at] - row[at]) ** 2 / variances[at[-1]] + math.log(variances[at[-1]]))
+                for at in np.ndindex(target.shape)
+            )
+    return values
 
 
 def flow_matrix(first, second):

@@ -18,8 +18,17 @@ import tensorflow as tf
 import keras_tkd.losses
 from keras_tkd.live import LiveAttribute
 from keras_tkd.losses import (
+    DIST,
+    AttentionTransfer,
+    CorrelationCongruence,
+    DecoupledTargets,
     DistillationLoss,
     LogitRegression,
+    NormalizedTargets,
+    ProbabilisticTransfer,
+    RelationalAngle,
+    RelationalDistance,
+    SimilarityPreserving,
     SoftTargets,
     TripletDistillation,
 )
@@ -43,8 +52,9 @@ class Case:
         changed: every argument of the constructor that is the loss's own, none at its default.
         required: constructor arguments without a default.
         prepare: `(loss)`; gives the layers of a loss that has some known weights.
-        at_teacher: the value where the student equals the teacher: "zero" (the gradient vanishes too), or
-            `(y_true, y_pred, **arguments)` -> one value per sample; None where the two cannot be equal.
+        at_teacher: the value where the student equals the teacher: "zero", or "zero sum" where only the shares of the
+            samples together are zero (the gradient vanishes with both), or `(y_true, y_pred, **arguments)` -> one value
+            per sample; None where the two cannot be equal.
         rounding: how far from zero value and gradient may be there.
         invariant: the `CHANGES` of the outputs that change nothing.
         same_width: whether teacher and student must be of one shape.
@@ -109,6 +119,26 @@ def draw_mined(rng, batch, classes):
     return {"logits": teacher, "labels": np.arange(batch) % 3, "step": np.int64(STEP)}, student
 
 
+def draw_embeddings(rng, batch, classes):
+    return rng.normal(size=(batch, classes)), rng.normal(size=(batch, classes + 2))
+
+
+def draw_maps(rng, batch, classes):
+    """Of other width and size: two means over positions."""
+    return rng.normal(size=(batch, 2, 2, 3)), rng.normal(size=(batch, 3, 2, 2))
+
+
+def draw_map_and_vector(rng, batch, classes):
+    teacher = [rng.normal(size=(batch, 2, 2, 3)), rng.normal(size=(batch, 4))]
+    return teacher, [rng.normal(size=(batch, 3, 2, 2)), rng.normal(size=(batch, 5))]
+
+
+def draw_two_maps(rng, batch, classes):
+    """The teacher's map is the larger, then the student's; 5 to 2 is a pooling of unequal cells that overlap."""
+    teacher = [rng.normal(size=(batch, 4, 5, 2)), rng.normal(size=(batch, 2, 2, 3))]
+    return teacher, [rng.normal(size=(batch, 2, 2, 3)), rng.normal(size=(batch, 2, 5, 2))]
+
+
 # The oracles, called as the losses are
 
 
@@ -125,6 +155,23 @@ def triplet_at_teacher(y_true, y_pred, margin):
     return [max(margin - distance, 0.0) for distance in distances]
 
 
+def labelled(oracle):
+    """An oracle of `(teacher, student, labels, ...)`."""
+    return lambda y_true, y_pred, **arguments: oracle(y_true["logits"], y_pred, y_true["labels"], **arguments)
+
+
+def normalized_targets_at_teacher(y_true, y_pred, temperature, gamma):
+    """p log(1 / p) of the target, and the entropy of the others."""
+    values = []
+    for row, label in zip(y_true["logits"], y_true["labels"], strict=True):
+        p = np.exp(row) / np.sum(np.exp(row))
+        others = np.exp(np.delete(row, label) / temperature)
+        others /= np.sum(others)
+        entropy = np.sum(others * np.log(1 / others))
+        values.append(p[label] * np.log(1 / p[label]) + gamma * temperature**2 * entropy)
+    return values
+
+
 def mined_oracle(y_true, y_pred, margin, seed):
     """The choice of negatives is the miner's, whose own tests are elsewhere."""
     index, valid = random_other_class(tf.constant(y_true["labels"]), [seed, int(y_true["step"])])
@@ -133,6 +180,19 @@ def mined_oracle(y_true, y_pred, margin, seed):
 
 
 # The table
+
+
+def relation_case(name, loss, oracle, draw):
+    return Case(
+        name=name,
+        loss=loss,
+        draw=draw,
+        oracle=oracle,
+        default_name=name.removesuffix("-maps"),
+        invariant=("translation", "scale", "rotation"),
+        same_width=False,
+        jumps=dict.fromkeys(("identical rows", "student's rows identical", "all zero", "student zero"), ONE_POINT),
+    )
 
 
 STEEP = "within 1e-7 of a constant row the slope is 1e7 times as steep, and a difference of 1e-5 steps over that"
@@ -153,6 +213,12 @@ def soft_targets_case(name, arguments, other_temperature, invariant, jumps=()):
     )
 
 
+ONE_DIRECTION = "a vector of zeros has no direction, and next to it there is every one"
+ONE_POINT = (
+    "equal points have no distance, or angle, that a scale could be taken from, and next to them there is every one"
+)
+CONSTANT = "a constant correlates with nothing, and next to it there is every correlation"
+
 CASES = [
     soft_targets_case("kd-T1", {"temperature": 1.0}, 3.0, ("shift of each row",)),
     soft_targets_case("kd-T4", {"temperature": 4.0}, 1.5, ("shift of each row",)),
@@ -170,6 +236,43 @@ CASES = [
         draw=draw_logits,
         oracle=oracles.logit_regression,
         default_name="logits",
+    ),
+    Case(
+        name="dist",
+        loss=DIST,
+        draw=draw_logits,
+        oracle=oracles.dist,
+        default_name="dist",
+        arguments={"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0},
+        changed={"temperature": 2.5, "inter_weight": 0.5, "intra_weight": 2.0},
+        at_teacher="zero sum",
+        rounding=1e-13,
+        invariant=("shift of each row",),
+        live={"temperature": 1.5, "inter_weight": 0.25, "intra_weight": 2.0},
+        jumps=dict.fromkeys(("identical rows", "student's rows identical", "all zero", "student zero"), CONSTANT),
+    ),
+    Case(
+        name="dkd",
+        loss=DecoupledTargets,
+        draw=draw_labelled,
+        oracle=labelled(oracles.decoupled_targets),
+        default_name="dkd",
+        arguments={"temperature": 4.0, "alpha": 1.0, "beta": 8.0},
+        changed={"temperature": 2.5, "alpha": 0.5, "beta": 2.0},
+        invariant=("shift of each row",),
+        live={"temperature": 1.5, "alpha": 2.0, "beta": 0.5},
+    ),
+    Case(
+        name="nkd",
+        loss=NormalizedTargets,
+        draw=draw_labelled,
+        oracle=labelled(oracles.normalized_targets),
+        default_name="nkd",
+        arguments={"temperature": 2.0, "gamma": 1.5},
+        changed={"temperature": 2.5, "gamma": 0.5},
+        at_teacher=normalized_targets_at_teacher,
+        invariant=("shift of each row",),
+        live={"temperature": 1.5, "gamma": 0.5},
     ),
     Case(
         name="tkd-given",
@@ -193,6 +296,55 @@ CASES = [
         at_teacher=None,
         live={"margin": 1.0},
         batch=2,
+    ),
+    Case(
+        name="sp",
+        loss=SimilarityPreserving,
+        draw=draw_map_and_vector,
+        oracle=oracles.similarity_preserving,
+        default_name="sp",
+        invariant=("scale", "rotation"),
+        same_width=False,
+        jumps=dict.fromkeys(("all zero", "student zero"), ONE_DIRECTION),
+    ),
+    relation_case("rkd_distance", RelationalDistance, oracles.relational_distance, draw_embeddings),
+    relation_case("rkd_distance-maps", RelationalDistance, oracles.relational_distance, draw_maps),
+    relation_case("rkd_angle", RelationalAngle, oracles.relational_angle, draw_embeddings),
+    relation_case("rkd_angle-maps", RelationalAngle, oracles.relational_angle, draw_maps),
+    Case(
+        name="pkt",
+        loss=ProbabilisticTransfer,
+        draw=draw_embeddings,
+        oracle=oracles.probabilistic_transfer,
+        default_name="pkt",
+        # The 1e-7 beside both probabilities moves the minimum by as much.
+        rounding=1e-6,
+        invariant=("scale", "scale of each row", "rotation"),
+        same_width=False,
+        jumps=dict.fromkeys(("all zero", "student zero"), ONE_DIRECTION),
+    ),
+    Case(
+        name="cc",
+        loss=CorrelationCongruence,
+        draw=draw_embeddings,
+        oracle=oracles.correlation_congruence,
+        default_name="cc",
+        arguments={"gamma": 0.4, "order": 2},
+        changed={"gamma": 0.8, "order": 3},
+        invariant=("scale", "scale of each row", "rotation"),
+        same_width=False,
+        live={"gamma": 0.25},
+        jumps=dict.fromkeys(("all zero", "student zero"), ONE_DIRECTION),
+    ),
+    Case(
+        name="at",
+        loss=AttentionTransfer,
+        draw=draw_two_maps,
+        oracle=oracles.attention_transfer,
+        default_name="at",
+        invariant=("scale", "scale of each row", "rotation"),
+        same_width=False,
+        jumps=dict.fromkeys(("all zero", "student zero"), ONE_DIRECTION),
     ),
 ]
 
@@ -434,10 +586,12 @@ def test_student_that_equals_its_teacher(case):
     y_true, y_pred = case.inputs(batch=5)
     y_pred = equal_to_teacher(y_true, y_pred)
     value, gradient = value_and_gradient(case.make(reduction=None), y_true, cast(y_pred, "float64"))
-    if case.at_teacher != "zero":
+    if callable(case.at_teacher):
         assert_close(value, case.at_teacher(y_true, y_pred, **case.arguments), 1e-10)
         return
-    assert_close(value, np.zeros(5), case.rounding)
+    assert_close(np.sum(value), 0.0, 5 * case.rounding)
+    if case.at_teacher == "zero":
+        assert_close(value, np.zeros(5), case.rounding)
     for leaf in keras.tree.flatten(gradient):
         assert_close(leaf, np.zeros(leaf.shape), case.rounding)
 

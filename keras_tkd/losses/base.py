@@ -161,12 +161,17 @@ def shape_list(shapes):
     return list(shapes) if isinstance(shapes, list) else [tuple(shapes)]
 
 
-def one_hot(name, labels, classes):
-    """`(batch, classes)` bool, True at the label; labels are class ids, `(batch,)` or `(batch, 1)`."""
+def class_ids(name, labels):
+    """Labels, `(batch,)` or `(batch, 1)`, as int64 `(batch,)`."""
     labels = tf.convert_to_tensor(labels)
     if len(labels.shape) != 1 and labels.shape[1:] != (1,):
         raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
-    return tf.cast(tf.reshape(labels, [-1, 1]), tf.int64) == tf.range(classes, dtype=tf.int64)
+    return tf.cast(tf.reshape(labels, [-1]), tf.int64)
+
+
+def one_hot(name, labels, classes):
+    """`(batch, classes)` bool, True at the label; labels are class ids, `(batch,)` or `(batch, 1)`."""
+    return class_ids(name, labels)[:, None] == tf.range(classes, dtype=tf.int64)
 
 
 def arrays(outputs):
@@ -187,6 +192,13 @@ def check_same_shape(name, first, second):
         raise ValueError(
             f"Loss '{name}' compares outputs of equal shape. Received: {tuple(first.shape)} and {tuple(second.shape)}"
         )
+
+
+def check_same_batch(name, *outputs):
+    """Raises `ValueError` where outputs are of different batch size."""
+    if len({x.shape[0] for x in outputs} - {None}) > 1:
+        shapes = ", ".join(str(tuple(x.shape)) for x in outputs)
+        raise ValueError(f"Loss '{name}' reads batches of equal size. Received: {shapes}")
 
 
 def check_layers(argument, layers):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_tkd.distances import unit
 from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.base import DistillationLoss, check_same_batch, class_ids
 from keras_tkd.losses.relations import embedding
 
 
@@ -160,7 +160,8 @@ class ContrastiveRepresentation(DistillationLoss):
         teacher = unit(teacher_head(embedding(y_true["features"])))
         student = unit(student_head(embedding(y_pred)))
         index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int32)
-        labels = tf.cast(tf.reshape(y_true["labels"], [-1]), tf.int64)
+        labels = class_ids(self.name, y_true["labels"])
+        check_same_batch(self.name, teacher, student, index, labels)
         drawn = self.draw(labels, tf.cast(y_true.get("step", 0), tf.int32))
         values = self._contrast(0, student, teacher, bank.teacher, index, drawn)
         values += self._contrast(1, teacher, student, bank.student, index, drawn)

@@ -10,7 +10,14 @@ from keras import ops
 
 from keras_tkd.distances import unit
 from keras_tkd.live import check_number
-from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, check_same_shape, shape_list
+from keras_tkd.losses.base import (
+    DistillationLoss,
+    LayerPairsLoss,
+    as_list,
+    check_same_batch,
+    check_same_shape,
+    shape_list,
+)
 
 
 def attention_transfer(teacher, student):
@@ -356,6 +363,7 @@ class FlowOfSolution(DistillationLoss):
                 )
             for x in maps:
                 check_maps(self.name, (None, *x.shape[1:]))
+        check_same_batch(self.name, *teachers, *students)
         students = [self._projectors[i](x) if i in self._projectors else x for i, x in enumerate(students)]
         pairs = zip(zip(teachers, teachers[1:], strict=False), zip(students, students[1:], strict=False), strict=True)
         return sum(flow_of_solution(teacher, student) for teacher, student in pairs)

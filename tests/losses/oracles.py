@@ -322,6 +322,17 @@ def triplet(anchor, positive, negative, margin):
     return np.array(values, "float64")
 
 
+def contrast(anchor, positive, negatives, temperature, normalizer, samples):
+    """NCE of one positive among noise: h = P / (P + N / M), P = exp(<., .> / T) / Z."""
+
+    def log_odds(other):
+        return dot(anchor, other) / temperature - math.log(normalizer) - math.log(len(negatives) / samples)
+
+    return math.fsum(
+        [math.log1p(math.exp(-log_odds(positive))), *(math.log1p(math.exp(log_odds(n))) for n in negatives)]
+    )
+
+
 def reduced(values, weights, reduction):
     """Keras's reductions of weighted values; `weights` None is Keras's `sample_weight=None`."""
     values = [float(value) for value in values]

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_tkd.distances import euclidean, pairwise_euclidean
 from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import LogitsLoss, check_same_shape
+from keras_tkd.losses.base import LogitsLoss, check_same_batch, check_same_shape
 from keras_tkd.miners import MINERS
 
 NEGATIVE_CLASSES = ("labels", "teacher")
@@ -69,6 +69,7 @@ class MiningLoss(LogitsLoss):
         labels = tf.convert_to_tensor(y_true["labels"])
         if len(labels.shape) != 1 and labels.shape[1:] != (1,):
             raise ValueError(f"`labels` must be class ids of shape (batch,). Received: labels of shape {labels.shape}")
+        check_same_batch(self.name, y_true["logits"], labels)
         return tf.reshape(labels, [-1])
 
     def tensor(self, outputs):

@@ -333,6 +333,21 @@ def contrast(anchor, positive, negatives, temperature, normalizer, samples):
     )
 
 
+def mined_triplet(anchor, student, labels, margin, miner):
+    """Negatives by their distance from the anchor; each anchor's value is the mean over its negatives."""
+    values = []
+    for i, row in enumerate(anchor):
+        positive = distance(row, student[i])
+        negatives = [distance(row, z) for z, label in zip(student, labels, strict=True) if label != labels[i]]
+        farther = [d for d in negatives if d > positive]
+        if miner == "hard":
+            negatives = negatives and [min(negatives)]
+        elif miner == "semi_hard":
+            negatives = negatives and [min(farther) if farther else max(negatives)]
+        values.append(mean(max(positive - d + margin, 0.0) for d in negatives) if negatives else 0.0)
+    return np.array(values, "float64")
+
+
 def reduced(values, weights, reduction):
     """Keras's reductions of weighted values; `weights` None is Keras's `sample_weight=None`."""
     values = [float(value) for value in values]

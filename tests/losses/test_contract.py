@@ -320,6 +320,20 @@ def relation_case(name, loss, oracle, draw):
     )
 
 
+def mined_case(miner):
+    return Case(
+        name=f"tkd-{miner}",
+        loss=TripletDistillation,
+        draw=draw_mined,
+        oracle=labelled(oracles.mined_triplet),
+        default_name="tkd",
+        arguments={"margin": 5.0, "miner": miner},
+        changed={"margin": 2.5, "miner": "all", "negative_classes": "teacher", "seed": 3},
+        at_teacher=None,
+        live={"margin": 1.0},
+    )
+
+
 STEEP = "within 1e-7 of a constant row the slope is 1e7 times as steep, and a difference of 1e-5 steps over that"
 
 
@@ -425,6 +439,9 @@ CASES = [
         live={"margin": 1.0},
         batch=2,
     ),
+    mined_case("semi_hard"),
+    mined_case("hard"),
+    mined_case("all"),
     Case(
         name="sp",
         loss=SimilarityPreserving,
@@ -570,6 +587,11 @@ def one_row(x):
     return np.repeat(x[:1], len(x), axis=0)
 
 
+def two_far_clusters(x):
+    """Rows that differ by 100 times what they differ by from their neighbours."""
+    return x + 100.0 * (np.arange(len(x)) % 2).reshape([-1] + [1] * (x.ndim - 1))
+
+
 # name -> batch, classes, what becomes of the teacher's outputs, of the student's
 EXTREMES = {
     "saturated": (3, 3, saturated, saturated),
@@ -582,6 +604,7 @@ EXTREMES = {
     "batch of one": (1, 4, same, same),
     "two classes": (3, 2, same, same),
     "one class": (3, 3, same, same),
+    "two far clusters": (4, 3, two_far_clusters, two_far_clusters),
     "saturated alike": (3, 3, saturated, saturated),
 }
 

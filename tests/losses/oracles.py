@@ -333,6 +333,13 @@ def contrast(anchor, positive, negatives, temperature, normalizer, samples):
     )
 
 
+def pair(anchor, partner, same, margin):
+    """d^2 of a pair of one class, max(margin - d, 0)^2 of others."""
+    distances = [distance(a, p) for a, p in zip(anchor, partner, strict=True)]
+    values = [d**2 if of_one else max(margin - d, 0.0) ** 2 for d, of_one in zip(distances, same, strict=True)]
+    return np.array(values, "float64")
+
+
 def mined_triplet(anchor, student, labels, margin, miner):
     """Negatives by their distance from the anchor; each anchor's value is the mean over its negatives."""
     values = []

@@ -42,6 +42,20 @@ def random_same_class(labels, seed=None, distances=None, positive_distances=None
     return tf.gather(order, start + place), count > 1
 
 
+def farthest_same_class(labels, seed=None, distances=None, positive_distances=None):
+    """The farthest other row of the class (Hermans, Beyer, Leibe, 2017: "hardest positive")."""
+    mates = same_class(labels)
+    far = tf.where(mates, _given("farthest_same_class", distances=distances), -1.0)
+    far = tf.pad(far, [[0, 0], [0, 1]], constant_values=-2.0)
+    return tf.argmax(far, axis=1, output_type=tf.int32), tf.reduce_any(mates, axis=1)
+
+
+def every_same_class(labels, seed=None, distances=None, positive_distances=None):
+    """Every other row of the class."""
+    mates = same_class(labels)
+    return tf.broadcast_to(tf.range(tf.shape(mates)[1]), tf.shape(mates)), mates
+
+
 def hard(labels, seed=None, distances=None, positive_distances=None):
     """The nearest row of another class (Hermans, Beyer, Leibe, 2017: "hardest negative")."""
     others = other_class(labels)
@@ -75,12 +89,25 @@ def every_other_class(labels, seed=None, distances=None, positive_distances=None
 
 
 MINERS = {"random": random_other_class, "semi_hard": semi_hard, "hard": hard, "all": every_other_class}
+# The positives that go with them where an anchor has several.
+POSITIVE_MINERS = {
+    "random": random_same_class,
+    "semi_hard": every_same_class,
+    "hard": farthest_same_class,
+    "all": every_same_class,
+}
 
 
 def other_class(labels):
     """bool `(batch, batch)`: whether rows i and j are of different classes."""
     labels = _ids(labels)
     return tf.not_equal(labels[:, None], labels)
+
+
+def same_class(labels):
+    """bool `(batch, batch)`: whether row j is another row of the class of row i."""
+    others = other_class(labels)
+    return tf.linalg.set_diag(tf.logical_not(others), tf.zeros(tf.shape(others)[:1], tf.bool))
 
 
 def only_where(candidate, distances):

@@ -7,9 +7,12 @@ from scipy.stats import chi2
 
 from keras_tkd.miners import (
     MINERS,
+    POSITIVE_MINERS,
     count_up_to,
     every_other_class,
+    every_same_class,
     fair_coin,
+    farthest_same_class,
     hard,
     random_other_class,
     random_same_class,
@@ -33,6 +36,7 @@ def mine(labels, seed=(0, 0), mode="eager"):
 
 def test_table_of_miners():
     assert MINERS == {"random": random_other_class, "semi_hard": semi_hard, "hard": hard, "all": every_other_class}
+    assert set(POSITIVE_MINERS) == set(MINERS)
 
 
 @every_mode
@@ -320,7 +324,23 @@ def test_all_rows_of_other_classes(jit_compile):
     assert valid.numpy().tolist() == [[False, True, False], [True, False, True], [False, True, False]]
 
 
-ANY = {**MINERS, "same": random_same_class}
+@pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+def test_other_rows_of_the_class(mode):
+    def run(labels, distances):
+        return every_same_class(labels), farthest_same_class(labels, None, distances)
+
+    run = run if mode == "eager" else tf.function(run, jit_compile=mode == "jit")
+    # The row itself, at 9, is no positive; rows 0, 2 and 3 are of one class, row 1 is alone.
+    distances = [[9.0, 8.0, 1.0, 2.0], [0.0] * 4, [0.0, 5.0, 9.0, 0.0], [3.0, 7.0, 3.5, 9.0]]
+    (index, valid), (farthest, exists) = run(tf.constant([4, 6, 4, 4]), tf.constant(distances))
+    assert index.dtype == farthest.dtype == "int32" and valid.dtype == exists.dtype == "bool"
+    assert index.numpy().tolist() == [[0, 1, 2, 3]] * 4
+    assert valid.numpy().astype(int).tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1], [1, 0, 1, 0]]
+    assert exists.numpy().tolist() == [True, False, True, True]
+    assert farthest.numpy()[[0, 2, 3]].tolist() == [3, 0, 2]
+
+
+ANY = {**MINERS, "same": random_same_class, "farthest": farthest_same_class}
 
 
 INTEGERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
@@ -345,7 +365,7 @@ def test_labels_of_any_integer_dtype(dtype, jit_compile):
         expected = ANY[name](classes, [1, 2], distances, distances[:, 3])
         assert np.array_equal(valid, np.array(expected[1]).reshape(9, -1))
         same = classes[index] == classes[:, None]
-        assert np.all(same[valid] == (name == "same"))
+        assert np.all(same[valid] == (name in ("same", "farthest")))
 
 
 def test_every_miner_takes_batches_of_unknown_size():
@@ -376,6 +396,7 @@ def test_count_up_to_by_hand():
         (random_other_class, "seed"),
         (random_same_class, "seed"),
         (hard, "distances"),
+        (farthest_same_class, "distances"),
         (semi_hard, "distances"),
         (semi_hard, "positive_distances"),
     ],

@@ -12,6 +12,10 @@ from keras_tkd.losses.decoupled import (
     decoupled_targets,
     normalized_targets,
 )
+from keras_tkd.losses.embedding import (
+    TripletLoss,
+    triplet_loss,
+)
 from keras_tkd.losses.features import (
     AttentionTransfer,
     FlowOfSolution,
@@ -67,6 +71,7 @@ __all__ = [
     "SimilarityPreserving",
     "SoftTargets",
     "TripletDistillation",
+    "TripletLoss",
     "VariationalInformation",
     "attention_transfer",
     "correlation_congruence",
@@ -82,4 +87,5 @@ __all__ = [
     "similarity_preserving",
     "soft_targets",
     "triplet_distillation",
+    "triplet_loss",
 ]

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_tkd.distances import pairwise_euclidean
 from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import arrays
+from keras_tkd.losses.base import arrays, check_same_batch
 from keras_tkd.losses.mining import check_name, mean_of_valid
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 
@@ -139,6 +139,7 @@ class TripletLoss(keras.losses.Loss):
                 f"Loss '{self.name}' compares embeddings (batch, size) by class ids (batch,). "
                 f"Received: embeddings {embeddings.shape}, labels {labels.shape}"
             )
+        check_same_batch(self.name, embeddings, labels)
         margin = TripletLoss.margin.live(self).tensor(self.dtype)
         return triplet_loss(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
 

@@ -194,6 +194,8 @@ def test_errors():
         TripletLoss()(np.eye(10)[:, :4], EMBEDDINGS)
     with pytest.raises(ValueError, match=r"'triplet' compares embeddings .*embeddings \(10, 3, 1\)"):
         TripletLoss()(LABELS, EMBEDDINGS[..., None])
+    with pytest.raises(ValueError, match=r"'triplet' reads batches of equal size.*\(10, 3\), \(1,\)"):
+        TripletLoss()(LABELS[:1], EMBEDDINGS)
 
 
 def test_fit_pulls_classes_apart(tmp_path):

@@ -1,0 +1,46 @@
+"""The code of docs/triplets.md runs, and does what the text around it says."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import keras_tkd.data
+from keras_tkd.miners import MINERS
+
+PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "triplets.md").read_text()
+EXAMPLE, MINER, PIPELINES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_example_learns_an_embedding(capsys):
+    """Three epochs instead of twenty, against the same network with none."""
+    assert len(EXAMPLE.splitlines()) <= 30
+    accuracy = {}
+    for epochs in (0, 3):
+        names = {}
+        exec(EXAMPLE.replace("EPOCHS = 20", f"EPOCHS = {epochs}"), names)
+        accuracy[epochs] = names["accuracy"]
+    assert accuracy[3] > accuracy[0] + 0.05
+    assert f"of the same class for {accuracy[3]:.2%} of the test images" in capsys.readouterr().out
+
+
+def test_the_miner_runs():
+    names = {"labels": [0, 0, 1], "distances": np.ones((3, 3)), "positive_distances": np.zeros(3)}
+    exec(MINER, names)
+    assert names["valid"].numpy().all() and names["index"].numpy().tolist()[:2] == [2, 2]
+    for name in MINERS:
+        assert f'| `"{name}"` |' in PAGE
+
+
+def test_the_pipelines_run():
+    images = np.zeros((9, 2, 2, 1), "uint8")
+    names = {"images": images, "sharp_images": images, "labels": np.arange(9) % 3}
+    exec(PIPELINES, names)
+    assert set(names["triplets"].element_spec[0]) == {"image", "negative", "positive", "teacher_image", "index"}
+    assert set(names["pairs"].element_spec[0]) == {"image", "partner", "same", "index"}
+
+
+@pytest.mark.parametrize("name", ["triplet_dataset", "pair_dataset", "class_batches"])
+def test_every_pipeline_has_its_row(name):
+    assert f"| `{name}` |" in PAGE and name in keras_tkd.data.__all__

@@ -235,8 +235,9 @@ class GaussianRegressor(keras.layers.Layer):
         for layer in self.dense:
             layer.build(shape)
             shape = (*shape[:-1], self.width)
-        # softplus(p) + 1e-5 = start
-        raw = np.log(np.expm1(self.start - 1e-5))
+        # softplus(p) + 1e-5 = start: p = log(exp(x) - 1), of which the exponential overflows.
+        x = self.start - 1e-5
+        raw = x + np.log(-np.expm1(-x))
         self.raw_variance = self.add_weight(
             shape=(self.width,), initializer=keras.initializers.Constant(raw), name="raw_variance"
         )

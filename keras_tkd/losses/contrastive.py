@@ -20,8 +20,10 @@ class MemoryBank(keras.layers.Layer):
 
     def build(self, input_shape=None):
         # The variance of a component of a vector of norm 1.
-        start = keras.initializers.RandomUniform(-((3 / self.size) ** 0.5), (3 / self.size) ** 0.5)
+        limit = (3 / self.size) ** 0.5
         for name in ("teacher", "student"):
+            # One for each: an initializer gives the same numbers every time.
+            start = keras.initializers.RandomUniform(-limit, limit)
             bank = self.add_weight(shape=(self.samples, self.size), initializer=start, trainable=False, name=name)
             setattr(self, name, bank)
         self.log_normalizers = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="log_normalizers")

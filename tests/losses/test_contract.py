@@ -311,20 +311,23 @@ def pair_at_teacher(y_true, y_pred, margin):
     return np.where(y_true["same"], 0.0, margin**2)
 
 
+@functools.cache
+def partners(labels, seed):
+    """Coins, mates, negatives and whether there is one: the miners', whose own tests are elsewhere."""
+    labels, seed = tf.constant(labels, "int64"), [seed, STEP]
+    (mates, _), (negatives, valid) = random_same_class(labels, seed), random_other_class(labels, seed)
+    return [found.numpy() for found in (fair_coin(labels, seed), mates, negatives, valid)]
+
+
 def mined_pair_oracle(y_true, y_pred, margin, seed):
-    """The coins and the choices are the miners', whose own tests are elsewhere."""
-    labels, seed = tf.constant(y_true["labels"]), [seed, int(y_true["step"])]
-    same = fair_coin(labels, seed).numpy()
-    (mates, _), (others, valid) = random_same_class(labels, seed), random_other_class(labels, seed)
-    partners = [y_pred[i] for i in np.where(same, mates, others)]
-    return oracles.pair(y_true["logits"], partners, same, margin) * (same | valid.numpy())
+    same, mates, negatives, valid = partners(tuple(y_true["labels"].tolist()), seed)
+    chosen = [y_pred[i] for i in np.where(same, mates, negatives)]
+    return oracles.pair(y_true["logits"], chosen, same, margin) * (same | valid)
 
 
 def mined_oracle(y_true, y_pred, margin, seed):
-    """The choice of negatives is the miner's, whose own tests are elsewhere."""
-    index, valid = random_other_class(tf.constant(y_true["labels"]), [seed, int(y_true["step"])])
-    negative = [y_pred[i] for i in index.numpy()]
-    return oracles.triplet(y_true["logits"], y_pred, negative, margin) * valid.numpy()
+    _, _, negatives, valid = partners(tuple(y_true["labels"].tolist()), seed)
+    return oracles.triplet(y_true["logits"], y_pred, [y_pred[i] for i in negatives], margin) * valid
 
 
 # The table

@@ -52,6 +52,31 @@ ADVICE = (
 )
 
 
+class WarmUp(keras.callbacks.Callback):
+    """Lets the weights of a Distiller's distillation losses rise linearly: in epoch e, from 0, they are
+    `min((e + 1) / epochs, 1)` of what they were when training began, which they are again when it ends.
+
+    Args:
+        epochs: >= 1.
+    """
+
+    def __init__(self, epochs):
+        super().__init__()
+        if epochs < 1:
+            raise ValueError(f"`epochs` must be >= 1. Received: epochs={epochs}")
+        self.epochs = epochs
+
+    def on_train_begin(self, logs=None):
+        self._weights = self.model.distillation_loss_weights
+
+    def on_epoch_begin(self, epoch, logs=None):
+        share = min((epoch + 1) / self.epochs, 1.0)
+        self.model.distillation_loss_weights = [share * weight for weight in self._weights]
+
+    def on_train_end(self, logs=None):
+        self.model.distillation_loss_weights = self._weights
+
+
 class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` and `learning_rate` to each epoch's logs.
 

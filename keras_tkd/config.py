@@ -12,6 +12,8 @@ from keras_tkd.methods import METHODS
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 SCHEDULES = ("constant", "cosine", "step")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+DRAWS = ("drawn", "in_batch")
+MINERS = ("random", "semi_hard", "hard", "all")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
 
 # The settings that decide what a model is trained on.
@@ -139,13 +141,15 @@ class DistillConfig(RunConfig):
     margin: float | None = option(None, "Margin of the triplet loss, >= 0, in the unit of the logits.")
     student_loss_weight: float | None = option(None, "Weight of the loss on the labels, >= 0.")
     distillation_weights: tuple[float, ...] | None = option(None, "Weight of each distillation loss, >= 0.")
+    warmup_epochs: int | None = option(None, "Epochs over which the distillation losses' weights rise, linearly.")
     teacher_layers: tuple[str, ...] | None = option(None, "Layers of the teacher that the losses read.")
     student_layers: tuple[str, ...] | None = option(None, "Layers of the student that the losses read.")
     negatives: str | None = option(
-        None, "Negatives drawn from all images (a second image in each step), or from the batch.", ("drawn", "in_batch")
+        None, "Negatives (or partners) drawn from all images, a second image in each step, or from the batch.", DRAWS
     )
+    miner: str | None = option(None, "Which negative of the batch an anchor gets.", MINERS)
     negative_classes: str | None = option(
-        None, "Whose classes tell drawn negatives apart: the labels', or those the teacher names.", ("label", "teacher")
+        None, "Whose classes tell negatives apart: the labels', or those the teacher names.", ("labels", "teacher")
     )
     baseline: str = option(
         "train", "'train' the student alone on the same budget, 'none', or the workdir of a run that did."
@@ -168,7 +172,13 @@ class DistillConfig(RunConfig):
                 self,
                 "teacher_preprocessing",
             )
-        minimum = {"teacher_epochs": 1, "margin": 0, "student_loss_weight": 0, "teacher_weight_decay": 0}
+        minimum = {
+            "teacher_epochs": 1,
+            "warmup_epochs": 0,
+            "margin": 0,
+            "student_loss_weight": 0,
+            "teacher_weight_decay": 0,
+        }
         for name, least in minimum.items():
             if getattr(self, name) is not None:
                 check(getattr(self, name) >= least, f"`{name}` must be >= {least}", self, name)
@@ -184,7 +194,7 @@ class DistillConfig(RunConfig):
                 "distillation_weights",
             )
         check(
-            len(self.teacher_layers or ()) == len(self.student_layers or ()),
+            len(self.teacher_layers or method.layers) == len(self.student_layers or method.layers),
             "`teacher_layers` and `student_layers` must be of equal length",
             self,
             "teacher_layers",
@@ -195,12 +205,13 @@ class DistillConfig(RunConfig):
     def unread(self):
         method = METHODS[self.method]
         unread = [name for name in ("temperature", "margin") if not method.reads(name)]
-        if not method.uses_negatives:
-            unread += ["negatives", "negative_classes"]
-        elif self.negatives == "in_batch":
-            unread += ["negative_classes"]
+        if not method.companions:
+            unread += ["negatives", "miner", "negative_classes"]
+        elif self.negatives != "in_batch":
+            unread += ["miner"]
         if not method.terms:
             unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
+            unread += ["warmup_epochs"]
             unread += [
                 "teacher_path",
                 "teacher_model",
@@ -217,11 +228,14 @@ class DistillConfig(RunConfig):
         published = {
             "student_loss_weight": method.student_loss_weight,
             "distillation_weights": tuple(term.weight for term in method.terms),
+            "warmup_epochs": method.warmup_epochs,
+            "teacher_layers": method.layers or None,
+            "student_layers": method.layers or None,
             "negatives": "drawn",
-            "negative_classes": "label",
         }
+        fields = {field.name for field in dataclasses.fields(self)}
         for term in method.terms:
-            published |= {name: value for name, value in term.arguments.items() if name in ("temperature", "margin")}
+            published |= {name: value for name, value in term.arguments.items() if name in fields}
         missing = {k: v for k, v in published.items() if getattr(self, k) is None and k not in self.unread}
         return dataclasses.replace(self, **missing)
 
@@ -271,3 +285,24 @@ def flag_lines(config):
         if value is not None and field.name not in config.unread:
             lines.append(f"--{field.name}={value}")
     return lines
+
+
+def read_flags(config_class, text):
+    """The values in a flagfile's text, by field: what `flag_lines` wrote, comments and empty lines aside.
+
+    Raises:
+        ValueError: a line that is no `--name=value`, or a name that is no field.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    values = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().removeprefix("--").partition("=")
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not line.startswith("--") or not equals or name not in fields:
+            raise ValueError(
+                f"A flagfile's lines are --name=value, of fields of {config_class.__name__}. Received: {line}"
+            )
+        kind, several = value_type(fields[name])
+        values[name] = tuple(kind(part) for part in value.split(",") if part) if several else kind(value)
+    return values

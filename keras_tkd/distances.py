@@ -91,4 +91,6 @@ def unit(x, minimum=0.0):
     # Not `square > minimum`, which would turn a NaN into zeros.
     small = square <= minimum**2
     norm = ops.sqrt(ops.where(small, ops.ones_like(square), square))
+    # A square that overflows is not to pass for a direction of zeros.
+    norm = ops.where(ops.isinf(norm), float("nan"), norm)
     return ops.where(small, ops.zeros_like(x), x / norm)

@@ -10,11 +10,19 @@ import importlib
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """One distillation loss: class name in `keras_tkd.losses`, weight, and constructor arguments."""
+    """One distillation loss.
+
+    Args:
+        loss: class name in `keras_tkd.losses`.
+        weight: its published weight.
+        arguments: constructor arguments.
+        needs: constructor arguments that come from the run: `"seed"`, `"labels"` (class ids of the training samples).
+    """
 
     loss: str
     weight: float
     arguments: dict = dataclasses.field(default_factory=dict)
+    needs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,20 +33,27 @@ class Method:
         summary: one line, with the paper.
         terms: its losses.
         student_loss_weight: weight of the loss on the labels.
+        layers: names of the layers that its losses read in both models; empty for the final output. They are those of
+            this package's models.
+        companions: what each image may be drawn with: `"negatives"` or `"partners"`, or None.
+        warmup_epochs: epochs over which the weights of its losses rise, linearly.
     """
 
     summary: str
     terms: tuple[Term, ...] = ()
     student_loss_weight: float = 1.0
+    layers: tuple[str, ...] = ()
+    companions: str | None = None
+    warmup_epochs: int = 0
 
     def reads(self, argument):
         """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
         return any(argument in term.arguments for term in self.terms)
 
-    @property
-    def uses_negatives(self):
-        return self.reads("margin")
 
+MINING = {"miner": "random", "negative_classes": "labels"}
+TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",))
+STAGES = ("stage1", "stage2", "stage3")
 
 METHODS = {
     "baseline": Method("The student alone, on the labels: what every distilled student is compared with."),
@@ -47,58 +62,136 @@ METHODS = {
         (Term("SoftTargets", 0.9, {"temperature": 4.0}),),
         student_loss_weight=0.1,
     ),
+    "lskd": Method(
+        "Soft targets of standardized logits (Sun et al., 2024).",
+        (Term("SoftTargets", 9.0, {"temperature": 2.0, "standardize": True, "name": "lskd"}),),
+        student_loss_weight=0.1,
+    ),
     "logits": Method(
         "Squared error on the logits (Ba & Caruana, 2014).",
         (Term("LogitRegression", 0.1),),
     ),
     "tkd": Method(
         "Triplet loss with the teacher as the anchor (Oki et al., 2020).",
-        (Term("TripletDistillation", 2.0, {"margin": 5.0}),),
+        (TRIPLETS,),
+        companions="negatives",
     ),
     "tkd_soft": Method(
         "Triplet loss and soft targets (Oki et al., variant of 2022).",
-        (
-            Term("SoftTargets", 1.0, {"temperature": 1.0}),
-            Term("TripletDistillation", 2.0, {"margin": 5.0}),
-        ),
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}), TRIPLETS),
+        companions="negatives",
+    ),
+    "pairs": Method(
+        "Pair (Siamese) loss with the teacher on one side (after Oki et al., 2020; loss and weight are our reading).",
+        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",)),),
+        companions="partners",
+    ),
+    "sp": Method(
+        "Similarity-preserving distillation (Tung & Mori, 2019).",
+        (Term("SimilarityPreserving", 3000.0),),
+        layers=("features",),
+    ),
+    "rkd": Method(
+        "Relational distillation of distances and angles (Park et al., 2019).",
+        (Term("RelationalDistance", 25.0), Term("RelationalAngle", 50.0)),
+        layers=("embedding",),
+    ),
+    "pkt": Method(
+        "Probabilistic knowledge transfer (Passalis & Tefas, 2018).",
+        (Term("ProbabilisticTransfer", 30000.0),),
+        layers=("embedding",),
+    ),
+    "cc": Method(
+        "Correlation congruence (Peng et al., 2019).",
+        (Term("CorrelationCongruence", 100.0),),
+        layers=("embedding",),
+    ),
+    "at": Method(
+        "Attention transfer (Zagoruyko & Komodakis, 2017).",
+        (Term("AttentionTransfer", 1000.0),),
+        layers=STAGES,
+    ),
+    "fitnet": Method(
+        "Hints from a middle layer (Romero et al., 2015).",
+        (Term("Hint", 100.0),),
+        layers=("stage2",),
+    ),
+    "vid": Method(
+        "Variational information distillation (Ahn et al., 2019).",
+        (Term("VariationalInformation", 1.0),),
+        layers=("stage2",),
+    ),
+    "fsp": Method(
+        "Flow of the solution procedure (Yim et al., 2017).",
+        (Term("FlowOfSolution", 50.0),),
+        layers=("stage1", "stage2"),
+    ),
+    "crd": Method(
+        "Contrastive representation distillation (Tian et al., 2020).",
+        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed")),),
+        layers=("embedding",),
+    ),
+    "dkd": Method(
+        "Decoupled soft targets (Zhao et al., 2022).",
+        (Term("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),),
+        warmup_epochs=20,
+    ),
+    "dist": Method(
+        "Correlation of predictions within samples and classes (Huang et al., 2022).",
+        (Term("DIST", 2.0, {"temperature": 4.0}),),
+    ),
+    "nkd": Method(
+        "Normalized soft targets (Yang et al., 2023).",
+        (Term("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5}),),
     ),
 }
 
 
-def make_losses(
-    method, *, temperature=None, margin=None, weights=None, seed=0, teacher_layers=None, student_layers=None
-):
+def make_losses(method, *, weights=None, teacher_layers=None, student_layers=None, seed=0, labels=None, **given):
     """The losses of a method and their weights.
 
     Args:
         method: a name in `METHODS`.
-        temperature, margin: in place of the published values, where a loss of the method reads them.
         weights: a weight for each term, in place of the published ones.
+        teacher_layers, student_layers: what the losses read, a name or a list, in place of the method's layers.
         seed: seed of losses that draw at random.
-        teacher_layers, student_layers: what the losses read, in place of the final outputs.
+        labels: class ids of all training samples, for losses that keep something of each (`crd`).
+        given: arguments of the losses in place of the published values: `temperature`, `margin`, `miner` and so on;
+            None is the published value.
 
     Returns:
         `(losses, weights)`, lists of equal length.
 
     Raises:
-        ValueError: an argument that no loss of the method reads; weights of the wrong number.
+        ValueError: an argument that no loss of the method reads; weights of the wrong number; labels that are missing.
     """
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}")
     losses_module = importlib.import_module("keras_tkd.losses")
     terms = METHODS[method].terms
-    given = {"temperature": temperature, "margin": margin}
+    given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if value is not None and not METHODS[method].reads(name):
-            raise ValueError(f"Method '{method}' reads no `{name}`. Received: {name}={value}")
+        if not METHODS[method].reads(name):
+            raise ValueError(f"Method '{method}' reads no `{name}`. Received: {name}={value!r}")
     if weights is not None and len(weights) != len(terms):
         names = [term.loss for term in terms]
         raise ValueError(f"Method '{method}' has {len(terms)} distillation losses {names}. Received weights: {weights}")
+    published = list_or_name(METHODS[method].layers)
+    layers = {
+        "teacher_layers": published if teacher_layers is None else teacher_layers,
+        "student_layers": published if student_layers is None else student_layers,
+    }
     losses = []
     for term in terms:
-        arguments = term.arguments | {k: v for k, v in given.items() if v is not None and k in term.arguments}
-        if "margin" in arguments:
-            arguments["seed"] = seed
-        loss_class = getattr(losses_module, term.loss)
-        losses.append(loss_class(**arguments, teacher_layers=teacher_layers, student_layers=student_layers))
+        needed = {name: value for name, value in {"seed": seed, "labels": labels}.items() if name in term.needs}
+        if "labels" in needed and labels is None:
+            raise ValueError(f"Method '{method}' needs the `labels` of all training samples. Received: labels=None")
+        own = {name: value for name, value in given.items() if name in term.arguments}
+        losses.append(getattr(losses_module, term.loss)(**{**term.arguments, **needed, **own, **layers}))
     return losses, list(weights) if weights is not None else [term.weight for term in terms]
+
+
+def list_or_name(layers):
+    """Layers as losses take them: one name by itself, several as a list, none as None."""
+    layers = list(layers or ())
+    return layers if len(layers) > 1 else next(iter(layers), None)

@@ -5,10 +5,18 @@ import dataclasses
 import keras
 
 from keras_tkd import data, evaluation, export
-from keras_tkd.callbacks import KeepState, Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.callbacks import (
+    KeepState,
+    Progress,
+    StopOnNonFinite,
+    TensorBoardScalars,
+    Throughput,
+    WarmUp,
+    WarnAtChance,
+)
 from keras_tkd.config import DATA
 from keras_tkd.distiller import Distiller
-from keras_tkd.methods import make_losses
+from keras_tkd.methods import METHODS, list_or_name, make_losses
 from keras_tkd.workdir import Stage, save_model
 
 # What decides the outcome of a training on the labels alone, the model aside.
@@ -57,23 +65,29 @@ def train_student(config, workdir, splits, student, teacher):
             export.set_precision(model, config.precision)
         decay_weights(student, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
-        distiller = Distiller(teacher, student, *losses_of(config))
+        distiller = Distiller(teacher, student, *losses_of(config, splits.train_labels))
         own = [variable for layer in distiller.loss_layers for variable in layer.variables]
+        for layer in distiller.loss_layers:
+            decay_weights(layer, config.weight_decay)
         state = [*student.variables, *own, distiller.step]
-        pipeline = triplet_pipeline(config, splits, teacher)
-        fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state)
+        pipeline = distillation_pipeline(config, splits, teacher)
+        warm_up = [WarmUp(config.warmup_epochs)] if config.warmup_epochs else []
+        fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state, warm_up)
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
-def triplet_pipeline(config, splits, teacher):
-    """`data.triplet_dataset` with the negatives that the configuration asks for."""
-    negatives = "other_class" if config.negatives == "drawn" else None
+def distillation_pipeline(config, splits, teacher):
+    """The batches that the method reads: images alone, or with the negatives or partners that are drawn for them."""
+    companions = METHODS[config.method].companions if config.negatives == "drawn" else None
     named = None
-    if config.negative_classes == "teacher":
+    if companions and config.negative_classes == "teacher":
         named = evaluation.logits(teacher, splits.train_images).argmax(-1)
 
     def pipeline(images, labels, *, training, **arguments):
         told_apart_by = named if training else None
+        if companions == "partners":
+            return data.pair_dataset(images, labels, partner_labels=told_apart_by, training=training, **arguments)
+        negatives = "other_class" if companions else None
         return data.triplet_dataset(
             images, labels, negatives=negatives, negative_labels=told_apart_by, training=training, **arguments
         )
@@ -81,16 +95,23 @@ def triplet_pipeline(config, splits, teacher):
     return pipeline
 
 
-def losses_of(config):
-    """What a resolved configuration gives the Distiller: losses, their weights, the weight of the labels' loss."""
+def losses_of(config, labels):
+    """What a resolved configuration gives the Distiller: losses, their weights, the weight of the labels' loss.
+
+    Args:
+        labels: class ids of the training samples.
+    """
+    in_batch = {"miner": config.miner, "negative_classes": config.negative_classes}
     losses, weights = make_losses(
         config.method,
+        weights=config.distillation_weights,
+        teacher_layers=list_or_name(config.teacher_layers),
+        student_layers=list_or_name(config.student_layers),
+        seed=config.seed,
+        labels=labels,
         temperature=config.temperature,
         margin=config.margin,
-        weights=config.distillation_weights,
-        seed=config.seed,
-        teacher_layers=list_or_none(config.teacher_layers),
-        student_layers=list_or_none(config.student_layers),
+        **(in_batch if config.negatives == "in_batch" else {}),
     )
     return losses, weights, config.student_loss_weight
 
@@ -107,13 +128,14 @@ def train_alone(model, config, workdir, splits, name, title, architecture):
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
-def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
+def fit_stage(trained, model, config, stage, splits, pipeline, title, state, callbacks=()):
     """Runs `trained.fit` for one stage and saves `model`, in float32, as the stage's file.
 
     Args:
         trained: what is fitted: the model itself, or the Distiller around it.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
         state: the variables that training changes, those of the optimizer aside.
+        callbacks: further callbacks.
     """
     optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -137,6 +159,7 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state):
         held_out_images, held_out_labels = splits.validation_images, splits.validation_labels
     held_out = pipeline(held_out_images, held_out_labels, batch_size=HELD_OUT_BATCH, seed=config.seed, training=False)
     callbacks = [
+        *callbacks,
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
         Throughput(len(splits.train_labels), config.batch_size),
         StopOnNonFinite(),
@@ -170,7 +193,7 @@ def learning_rate(config, epoch):
 
 
 def decay_weights(model, weight_decay):
-    """Adds `weight_decay / 2 * w^2` for every trainable weight to the model's losses.
+    """Adds `weight_decay / 2 * w^2` for every trainable weight to the losses of a model (or layer).
 
     The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the
     papers were trained with. It is set on the variables, not on the layers, and so is in no file.
@@ -178,10 +201,3 @@ def decay_weights(model, weight_decay):
     if weight_decay:
         for variable in model.trainable_variables:
             variable.regularizer = keras.regularizers.L2(weight_decay / 2)
-
-
-def list_or_none(names):
-    """Layers as losses take them: one name by itself, several as a list."""
-    if not names:
-        return None
-    return names[0] if len(names) == 1 else list(names)

@@ -69,7 +69,7 @@ def distill(config, workdir, existing="refuse"):
         teacher = load_teacher(config, splits)
     elif with_teacher:
         teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
-    check_together(config, teacher, student)
+    check_together(config, teacher, student, splits)
 
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
     outputs, described = None, {}
@@ -151,11 +151,11 @@ def load_teacher(config, splits):
     return teachers.with_preprocessing(build_model(str(path), splits, 0, "Teacher"), config.teacher_preprocessing)
 
 
-def check_together(config, teacher, student):
+def check_together(config, teacher, student, splits):
     """Raises `ValueError` for models and losses that do not go together, before anything is trained."""
     if teacher is not None:
         # On copies: a Distiller freezes its teacher.
-        Distiller(*map(keras.models.clone_model, (teacher, student)), *stages.losses_of(config))
+        Distiller(*map(keras.models.clone_model, (teacher, student)), *stages.losses_of(config, splits.train_labels))
     if not student.trainable_variables:
         raise ValueError(
             f"`student_model` must have trainable weights. Received: {config.student_model}, "

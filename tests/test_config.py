@@ -7,7 +7,15 @@ import sys
 
 import pytest
 
-from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherConfig, flag_lines, value_type
+from keras_tkd.config import (
+    DataConfig,
+    DistillConfig,
+    EvaluateConfig,
+    TeacherConfig,
+    flag_lines,
+    read_flags,
+    value_type,
+)
 from keras_tkd.methods import METHODS
 
 NAN = math.nan
@@ -111,14 +119,16 @@ def test_a_config_cannot_be_changed():
         TeacherConfig().epochs = 3
 
 
-# What each method reads beyond the data and the training: kd a temperature, the triplet methods a margin and
-# negatives, all of them weights, layers and a teacher; the baseline nothing.
+# What each method reads beyond the data and the training: soft targets a temperature, the methods of triplets and pairs
+# a margin and negatives, all of them weights, layers, a warm-up and a teacher; the baseline nothing.
 OWN = {
     "temperature": {"temperature": 2.0},
     "margin": {"margin": 1.0},
     "negatives": {"negatives": "in_batch"},
     "negative_classes": {"negative_classes": "teacher"},
+    "miner": {"negatives": "in_batch", "miner": "hard"},
     "student_loss_weight": {"student_loss_weight": 0.5},
+    "warmup_epochs": {"warmup_epochs": 3},
     "teacher_layers": {"teacher_layers": ("stage1",), "student_layers": ("stage1",)},
     "baseline": {"baseline": "none"},
     "teacher_path": {"teacher_path": "teacher.keras"},
@@ -127,14 +137,10 @@ OWN = {
     "teacher_learning_rate": {"teacher_learning_rate": 0.5},
     "teacher_weight_decay": {"teacher_weight_decay": 0.5},
 }
-TRIPLET = {"margin", "negatives", "negative_classes"}
-UNREAD = {
-    "baseline": set(OWN),
-    "kd": TRIPLET,
-    "logits": TRIPLET | {"temperature"},
-    "tkd": {"temperature"},
-    "tkd_soft": set(),
-}
+MINED = {"margin", "negatives", "miner", "negative_classes"}
+UNREAD = {method: MINED | {"temperature"} for method in METHODS}
+UNREAD |= {"baseline": set(OWN), "tkd": {"temperature"}, "tkd_soft": set(), "pairs": {"temperature"}}
+UNREAD |= {method: MINED for method in ("kd", "lskd", "dkd", "dist", "nkd")}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -143,40 +149,46 @@ def test_a_flag_the_method_does_not_read_is_an_error(method, name):
     if name in UNREAD[method]:
         with pytest.raises(ValueError) as error:
             DistillConfig(method=method, **OWN[name])
-        for words in (f"'{method}'", f"`{name}`", f"{name}={OWN[name][name]!r}"):
+        # Of several that are not read, the first is named.
+        named = next(iter(OWN[name]))
+        for words in (f"'{method}'", f"`{named}`", f"{named}={OWN[name][named]!r}"):
             assert words in str(error.value)
     else:
         assert getattr(DistillConfig(method=method, **OWN[name]), name) == OWN[name][name]
 
 
 def test_other_flags_that_nothing_reads_are_errors():
-    with pytest.raises(ValueError, match="`negative_classes`.*negative_classes='teacher'"):
-        DistillConfig(method="tkd", negatives="in_batch", negative_classes="teacher")
+    with pytest.raises(ValueError, match="`miner`.*miner='hard'"):
+        DistillConfig(method="tkd", miner="hard")
+    with pytest.raises(ValueError, match="'kd'.*`negative_classes`.*negative_classes='teacher'"):
+        DistillConfig(method="kd", negative_classes="teacher")
     with pytest.raises(ValueError, match="'baseline'.*`distillation_weights`"):
         DistillConfig(method="baseline", distillation_weights=())
 
 
-NONE = dict.fromkeys(
-    ("temperature", "margin", "student_loss_weight", "distillation_weights", "negatives", "negative_classes")
-)
-DRAWN = {"negatives": "drawn", "negative_classes": "label"}
+NAMES = ("temperature", "margin", "student_loss_weight", "distillation_weights", "warmup_epochs")
+NAMES += ("teacher_layers", "student_layers", "negatives", "miner", "negative_classes")
+NONE = dict.fromkeys(NAMES)
+PLAIN = {"student_loss_weight": 1.0, "warmup_epochs": 0}
+DRAWN = {"negatives": "drawn", "negative_classes": "labels"}
 
 
 @pytest.mark.parametrize(
     "method, published",
     [
         ("baseline", {}),
-        ("kd", {"temperature": 4.0, "student_loss_weight": 0.1, "distillation_weights": (0.9,)}),
-        ("logits", {"student_loss_weight": 1.0, "distillation_weights": (0.1,)}),
-        ("tkd", {"margin": 5.0, "student_loss_weight": 1.0, "distillation_weights": (2.0,), **DRAWN}),
+        ("kd", {**PLAIN, "temperature": 4.0, "student_loss_weight": 0.1, "distillation_weights": (0.9,)}),
+        ("logits", {**PLAIN, "distillation_weights": (0.1,)}),
+        ("tkd", {**PLAIN, "margin": 5.0, "distillation_weights": (2.0,), **DRAWN}),
+        ("tkd_soft", {**PLAIN, "temperature": 1.0, "margin": 5.0, "distillation_weights": (1.0, 2.0), **DRAWN}),
+        ("dkd", {**PLAIN, "temperature": 4.0, "distillation_weights": (1.0,), "warmup_epochs": 20}),
         (
-            "tkd_soft",
+            "fsp",
             {
-                "temperature": 1.0,
-                "margin": 5.0,
-                "student_loss_weight": 1.0,
-                "distillation_weights": (1.0, 2.0),
-                **DRAWN,
+                **PLAIN,
+                "distillation_weights": (50.0,),
+                "teacher_layers": ("stage1", "stage2"),
+                "student_layers": ("stage1", "stage2"),
             },
         ),
     ],
@@ -196,6 +208,8 @@ def test_resolved_fills_in_the_published_values(method, published):
         {"method": "tkd", "margin": 0.0, "student_loss_weight": 0.0, "distillation_weights": (0.0,)},
         {"method": "tkd", "negatives": "drawn", "negative_classes": "teacher"},
         {"method": "kd", "temperature": 9.0},
+        {"method": "dkd", "warmup_epochs": 0},
+        {"method": "sp", "teacher_layers": ("stage1", "stage2"), "student_layers": ("stage1", "stage3")},
         {"method": "tkd_soft", "temperature": 2.0, "distillation_weights": (3.0, 4.0)},
     ],
 )
@@ -204,9 +218,17 @@ def test_resolved_keeps_what_was_given(given):
     assert {name: getattr(resolved, name) for name in given} == given
 
 
-def test_resolved_with_negatives_of_the_batch_names_no_classes_of_drawn_ones():
+def test_resolved_with_negatives_of_the_batch():
     resolved = DistillConfig(method="tkd", negatives="in_batch").resolved()
-    assert (resolved.negatives, resolved.negative_classes, resolved.margin) == ("in_batch", None, 5.0)
+    assert (resolved.negatives, resolved.miner, resolved.negative_classes) == ("in_batch", "random", "labels")
+    assert DistillConfig(method="tkd").resolved().miner is None
+
+
+def test_layers_of_one_side_go_with_the_methods_layers_of_the_other():
+    resolved = DistillConfig(method="sp", teacher_layers=("stage3",)).resolved()
+    assert (resolved.teacher_layers, resolved.student_layers) == (("stage3",), ("features",))
+    with pytest.raises(ValueError, match="equal length"):
+        DistillConfig(method="at", student_layers=("stage1",))
 
 
 def test_the_teacher_has_its_own_budget_on_the_same_data():
@@ -217,18 +239,6 @@ def test_the_teacher_has_its_own_budget_on_the_same_data():
     own = {"teacher_epochs": 5, "teacher_learning_rate": 0.3, "teacher_weight_decay": 0.0}
     expected = TeacherConfig(**shared | {"epochs": 5, "learning_rate": 0.3, "weight_decay": 0.0})
     assert DistillConfig(**shared, **own).teacher == expected
-
-
-def parse(cls, lines):
-    """A flagfile read back: `--name=value`, tuples separated by commas."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    values = {}
-    for line in lines:
-        name, equals, text = line.removeprefix("--").partition("=")
-        assert equals and line.startswith("--") and name not in values
-        kind, several = value_type(fields[name])
-        values[name] = tuple(kind(part) for part in text.split(",")) if several else kind(text)
-    return cls(**values)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +271,7 @@ def parse(cls, lines):
 )
 def test_flag_lines_read_back_as_the_same_config(config):
     lines = flag_lines(config)
-    assert parse(type(config), lines) == config
+    assert type(config)(**read_flags(type(config), "# A comment.\n\n" + "\n".join(lines))) == config
     # What is None has no line, so that nothing reads "None" back; nor has what nothing reads, which would be an error.
     none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
     none += config.unread
@@ -297,11 +307,13 @@ def test_choices_are_what_the_library_offers():
     import keras
 
     from keras_tkd import data, export, teachers
+    from keras_tkd.miners import MINERS
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
     assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)
     assert set(choices["teacher_preprocessing"]) == set(teachers.PREPROCESSING)
     assert set(choices["method"]) == set(METHODS)
+    assert set(choices["miner"]) == set(MINERS)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inner"), keras.layers.Dense(2)])
     for precision in choices["precision"]:
         export.set_precision(model, precision)

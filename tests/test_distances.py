@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.distances import euclidean, pairwise_euclidean, safe_sqrt
+from keras_tkd.distances import euclidean, pairwise_euclidean, safe_sqrt, unit
 
 MODES = {
     "eager": lambda function: function,
@@ -240,3 +240,21 @@ def test_pairs_of_unknown_number_and_any_rank():
     assert values.numpy() == pytest.approx(np.tile([5.0, 3.0], (3, 1)), rel=1e-6)
     assert np.array_equal(within, np.zeros((3, 3)))
     assert run(a[:0], b[:0])[0].shape == (0, 0)
+
+
+def test_unit():
+    x = tf.constant([[3.0, 4.0], [0.0, 0.0], [1e-7, 0.0]])
+    for minimum, third in ((0.0, [1.0, 0.0]), (1e-6, [0.0, 0.0])):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = unit(x, minimum)
+            first = tf.reduce_sum(y[:, 0])
+        np.testing.assert_allclose(y, [[0.6, 0.8], [0.0, 0.0], third], rtol=1e-6)
+        # d (x / |x|) / dx = (|x|^2 - x^2) / |x|^3 = 16 / 125 and -x y / |x|^3 = -12 / 125; nothing where it is zero.
+        gradient = tape.gradient(first, x).numpy()
+        np.testing.assert_allclose(gradient, [[0.128, -0.096], [0.0, 0.0], [0.0, 0.0]], atol=1e-6)
+
+
+def test_unit_of_what_overflows_is_no_direction():
+    assert np.isnan(unit(tf.constant([[1e25, 0.0]]))).all()
+    assert np.isnan(unit(tf.constant([[np.nan, 1.0]]))).all()

@@ -5,20 +5,40 @@ import pytest
 from keras_tkd import losses
 from keras_tkd.methods import METHODS, make_losses
 
-# From the papers: weight of the loss on the labels, and per term: class, weight, what the paper sets.
+# From the papers: weight of the loss on the labels, layers, and per term: class, weight, what the paper sets.
+TRIPLETS = ("TripletDistillation", 2.0, {"margin": 5.0})
 PUBLISHED = {
-    "baseline": (1.0, []),
-    "kd": (0.1, [("SoftTargets", 0.9, {"temperature": 4.0, "standardize": False})]),
-    "logits": (1.0, [("LogitRegression", 0.1, {})]),
-    "tkd": (1.0, [("TripletDistillation", 2.0, {"margin": 5.0})]),
-    "tkd_soft": (
+    "baseline": (1.0, (), []),
+    "kd": (0.1, (), [("SoftTargets", 0.9, {"temperature": 4.0, "standardize": False})]),
+    "lskd": (0.1, (), [("SoftTargets", 9.0, {"temperature": 2.0, "standardize": True, "name": "lskd"})]),
+    "logits": (1.0, (), [("LogitRegression", 0.1, {})]),
+    "tkd": (1.0, (), [TRIPLETS]),
+    "tkd_soft": (1.0, (), [("SoftTargets", 1.0, {"temperature": 1.0, "standardize": False}), TRIPLETS]),
+    "pairs": (1.0, (), [("PairDistillation", 0.1, {"margin": 5.0})]),
+    "sp": (1.0, ("features",), [("SimilarityPreserving", 3000.0, {})]),
+    "rkd": (1.0, ("embedding",), [("RelationalDistance", 25.0, {}), ("RelationalAngle", 50.0, {})]),
+    "pkt": (1.0, ("embedding",), [("ProbabilisticTransfer", 30000.0, {})]),
+    "cc": (1.0, ("embedding",), [("CorrelationCongruence", 100.0, {"gamma": 0.4, "order": 2})]),
+    "at": (1.0, ("stage1", "stage2", "stage3"), [("AttentionTransfer", 1000.0, {})]),
+    "fitnet": (1.0, ("stage2",), [("Hint", 100.0, {})]),
+    "vid": (1.0, ("stage2",), [("VariationalInformation", 1.0, {"start": 5.0})]),
+    "fsp": (1.0, ("stage1", "stage2"), [("FlowOfSolution", 50.0, {})]),
+    "crd": (
         1.0,
+        ("embedding",),
         [
-            ("SoftTargets", 1.0, {"temperature": 1.0, "standardize": False}),
-            ("TripletDistillation", 2.0, {"margin": 5.0}),
+            (
+                "ContrastiveRepresentation",
+                0.8,
+                {"feature_size": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5},
+            )
         ],
     ),
+    "dkd": (1.0, (), [("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0})]),
+    "dist": (1.0, (), [("DIST", 2.0, {"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0})]),
+    "nkd": (1.0, (), [("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5})]),
 }
+SAMPLES = [0, 1, 1, 2]  # labels of a training set
 
 
 def settings(loss, *names):
@@ -33,21 +53,34 @@ def test_all_methods_are_described():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_published_values(method):
-    student_loss_weight, terms = PUBLISHED[method]
+    student_loss_weight, layers, terms = PUBLISHED[method]
     assert METHODS[method].student_loss_weight == student_loss_weight
-    made, weights = make_losses(method)
+    assert METHODS[method].layers == layers
+    assert METHODS[method].warmup_epochs == (20 if method == "dkd" else 0)
+    made, weights = make_losses(method, labels=SAMPLES)
     assert weights == [weight for _, weight, _ in terms]
     assert [type(loss) for loss in made] == [getattr(losses, name) for name, _, _ in terms]
     for loss, (_, _, arguments) in zip(made, terms, strict=True):
         assert isinstance(loss, losses.DistillationLoss)
         assert settings(loss, *arguments) == arguments
+        read = {0: None, 1: layers[0] if layers else None}.get(len(layers), list(layers))
+        assert loss.teacher_layers == loss.student_layers == read
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_reads(method):
-    triplet = method in ("tkd", "tkd_soft")
-    assert METHODS[method].reads("temperature") == (method in ("kd", "tkd_soft"))
-    assert METHODS[method].reads("margin") == METHODS[method].uses_negatives == triplet
+    assert METHODS[method].reads("temperature") == (method in ("kd", "lskd", "tkd_soft", "dkd", "dist", "nkd"))
+    mined = method in ("tkd", "tkd_soft", "pairs")
+    assert {METHODS[method].reads(name) for name in ("margin", "miner", "negative_classes")} == {mined}
+    companions = {"tkd": "negatives", "tkd_soft": "negatives", "pairs": "partners"}
+    assert METHODS[method].companions == companions.get(method)
+
+
+def test_labels_reach_the_losses_that_need_them():
+    (loss,), _ = make_losses("crd", labels=SAMPLES, seed=4)
+    assert (loss.labels, loss.seed) == (SAMPLES, 4)
+    with pytest.raises(ValueError, match="'crd' needs the `labels`"):
+        make_losses("crd")
 
 
 def test_values_in_place_of_the_published_ones():

@@ -91,7 +91,9 @@ def triplet_dataset(
     )
 
 
-def pair_dataset(images, labels, batch_size, *, seed, augment=None, training=True, initial_epoch=0):
+def pair_dataset(
+    images, labels, batch_size, *, seed, partner_labels=None, augment=None, training=True, initial_epoch=0
+):
     """Batches of anchors with a partner for each, half of them of the anchor's class.
 
     Guarantees: those of `triplet_dataset`, whose order of anchors it has. A fair coin for each sample and pass says
@@ -100,6 +102,8 @@ def pair_dataset(images, labels, batch_size, *, seed, augment=None, training=Tru
 
     Args:
         images, labels, batch_size, seed, augment, training, initial_epoch: as in `triplet_dataset`.
+        partner_labels: the classes that say which partners are of the anchor's, in place of `labels`: for example those
+            that the teacher names.
 
     Returns:
         `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`; `"same"`
@@ -109,7 +113,9 @@ def pair_dataset(images, labels, batch_size, *, seed, augment=None, training=Tru
         ValueError: images and labels of different length, fewer than two classes, a batch size below 1.
     """
     check_lengths(images, labels, "labels")
-    sampler = ClassSampler(labels)
+    told_apart_by = labels if partner_labels is None else partner_labels
+    check_lengths(images, told_apart_by, "labels" if partner_labels is None else "partner_labels")
+    sampler = ClassSampler(told_apart_by)
 
     def companions(index, seed_of):
         same = draw(seed_of("same"), tf.fill(tf.shape(index), tf.constant(2, tf.int64))) == 1

@@ -50,13 +50,15 @@ def normalized_targets(teacher_logits, student_logits, target, temperature=1.0, 
 def split(logits, target):
     """Log-probabilities `(target, all others together, the others among themselves)`.
 
-    The last is `(batch, classes)`, 0 at the target, the first two `(batch,)`.
+    The last is `(batch, classes)`, 0 at the target, the first two `(batch,)`; NaN where there is no target.
     """
     mask = ops.cast(target, "bool")
     log_p = ops.log_softmax(logits, axis=-1)
     others = ops.where(mask, -float("inf"), log_p)
     log_others = ops.logsumexp(others, axis=-1, keepdims=True)
     log_target = ops.sum(ops.where(mask, log_p, ops.zeros_like(log_p)), axis=-1)
+    # A label that is no class has no target: the loss is then no number, where training stops.
+    log_target = ops.where(ops.any(mask, axis=-1), log_target, float("nan"))
     among = ops.where(mask, ops.zeros_like(log_p), log_p - log_others)
     return log_target, ops.squeeze(log_others, -1), among
 

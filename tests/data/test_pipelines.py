@@ -401,10 +401,20 @@ def test_pairs_outside_training():
     assert (joined(first, "partner") > 0).all() and joined(first, "same").any() and not joined(first, "same").all()
 
 
+def test_partners_by_other_classes_than_the_labels():
+    named = np.arange(COUNT) % 2
+    batches = one_pass(pairs(partner_labels=named).repeat(10))
+    anchors, same, partners = joined(batches, "index"), joined(batches, "same"), sample(joined(batches, "partner"))
+    np.testing.assert_array_equal(named[anchors] == named[partners], same)
+    assert same.any() and not same.all()
+    np.testing.assert_array_equal(joined(batches), LABELS[anchors])
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ({"labels": LABELS[:-1]}, "`labels`.*23 images.*22"),
+        ({"partner_labels": LABELS[:-1]}, "`partner_labels`.*23 images.*22"),
         ({"labels": np.full(COUNT, 3)}, "two classes.*3"),
         ({"batch_size": 0}, "`batch_size`.*batch_size=0"),
         ({"seed": -1}, "`seed`.*seed=-1"),

@@ -175,3 +175,11 @@ def test_defaults():
 def test_numbers_out_of_range_are_an_error(loss, argument, number):
     with pytest.raises(ValueError, match=f"`{argument}` must be a number"):
         loss(**{argument: number})
+
+
+@pytest.mark.parametrize("loss", [DecoupledTargets(reduction=None), NormalizedTargets(reduction=None)])
+def test_a_label_that_is_no_class_is_no_number(loss):
+    """A plausible number would let training go on with wrong labels."""
+    logits = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 3.0], [2.0, 0.0, 1.0]])
+    values = loss({"logits": logits, "labels": [3, 1, -1]}, 2 * logits).numpy()
+    assert np.isnan(values).tolist() == [True, False, True]

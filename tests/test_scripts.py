@@ -49,29 +49,46 @@ def test_train_teacher_distill_evaluate(tmp_path):
 
 
 READ = """
-import sys
+import os, sys
 sys.path.insert(0, "scripts")
 import run_flags
 from absl import flags
 from keras_tkd import config
-config_class = getattr(config, sys.argv[1])
-run_flags.define(config_class)
-run_flags.define_workdir()
-flags.FLAGS(["read", "--flagfile=" + sys.argv[2], "--workdir=runs/x"])
-print(run_flags.read(config_class))
-assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+for class_name, path in zip(sys.argv[1::2], sys.argv[2::2]):
+    # A process for each file: flags are defined once in a process.
+    if os.fork():
+        os.wait()
+        continue
+    config_class = getattr(config, class_name)
+    run_flags.define(config_class)
+    run_flags.define_workdir()
+    flags.FLAGS(["read", "--flagfile=" + path, "--workdir=runs/x"])
+    print(path, run_flags.read(config_class), flush=True)
+    assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+    os._exit(0)
 """
 
 
+def is_teachers(path):
+    return path.stem.endswith("teacher")
+
+
+@pytest.fixture(scope="module")
+def configurations():
+    """What the scripts read from each flagfile, as text."""
+    named = [("TeacherConfig" if is_teachers(path) else "DistillConfig", str(path)) for path in FLAGFILES]
+    command = [sys.executable, "-c", READ, *(word for pair in named for word in pair)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return dict(line.split(" ", 1) for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("path", FLAGFILES, ids=[f"{path.parent.name}/{path.stem}" for path in FLAGFILES])
-def test_every_flagfile_is_a_configuration(path):
-    teacher = path.stem.endswith("teacher")
-    command = [sys.executable, "-c", READ, "TeacherConfig" if teacher else "DistillConfig", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"dataset='{path.parent.name}'" in done.stdout
+def test_every_flagfile_is_a_configuration(path, configurations):
+    assert f"dataset='{path.parent.name}'" in configurations[str(path)]
+    teacher = is_teachers(path)
     if not teacher:
-        assert f"method='{path.stem.removeprefix('short_')}'" in done.stdout
+        assert f"method='{path.stem.removeprefix('short_')}'" in configurations[str(path)]
     header = path.read_text().splitlines()
     command = f"#   python scripts/{'train_teacher' if teacher else 'distill'}.py --flagfile={path.relative_to(ROOT)}"
     assert header[0].startswith("# ") and any(line.startswith(command) for line in header)

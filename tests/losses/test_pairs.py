@@ -1,5 +1,6 @@
 """Pair distillation, against numbers derived by hand and a naive oracle in float64."""
 
+import functools
 import json
 import math
 
@@ -87,13 +88,24 @@ def distance(u, v):
     return math.sqrt(math.fsum((a - b) ** 2 for a, b in zip(u, v, strict=True)))
 
 
+@functools.cache
+def drawn(classes, seed):
+    """Random rows of the class and of other classes, and coins: once for each, not for each difference quotient."""
+    classes = np.array(classes)
+    return (
+        random_same_class(classes, seed)[0].numpy(),
+        random_other_class(classes, seed)[0].numpy(),
+        fair_coin(classes, seed).numpy(),
+    )
+
+
 def terms(miner, anchor, student, classes, seed, margin):
     """Of each anchor: whether its partner is of its class, and the distances that count.
 
     The random choices are the miners', whose own tests are elsewhere.
     """
-    mates, others = random_same_class(classes, seed)[0].numpy(), random_other_class(classes, seed)[0].numpy()
-    for i, same in enumerate(fair_coin(classes, seed).numpy()):
+    mates, others, coins = drawn(tuple(classes), seed)
+    for i, same in enumerate(coins):
         rows = [distance(anchor[i], z) for z, c in zip(student, classes, strict=True) if c != classes[i]]
         farther = [d for d in rows if d > distance(anchor[i], student[i])]
         if same:

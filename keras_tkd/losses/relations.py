@@ -14,8 +14,8 @@ from keras_tkd.distances import pairwise_euclidean, unit
 from keras_tkd.live import LiveAttribute, live_numbers
 from keras_tkd.losses.base import LayerPairsLoss, check_same_shape
 
-# Anchors whose angles are in memory at a time: (ANCHORS, batch, batch) numbers.
-ANCHORS = 16
+# Cosines in memory at a time: those of as many anchors as fit, of one at least. 2 MB in float32 stay in a core's cache.
+COSINES = 2**19
 
 
 def similarity_preserving(teacher, student):
@@ -53,8 +53,8 @@ def relational_angle(teacher, student):
         teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
 
     Returns:
-        `(batch,)`. Memory is that of `16 * batch^2` numbers, time that of `batch^3`; the backward pass computes the
-        angles again.
+        `(batch,)`. Time goes with `batch^3`, memory with `batch^2`: angles are taken in blocks of anchors, and the
+        backward pass computes them again.
     """
     teacher, student = (angle_parts(embedding(x)) for x in (teacher, student))
     check_same_shape("rkd_angle", teacher[0], student[0])
@@ -102,8 +102,17 @@ def embedding(x):
     return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
 
 
+@tf.custom_gradient
 def gram(x):
-    return ops.matmul(x, ops.transpose(x))
+    """`x x^T`; its gradient is one product, `(U + U^T) x`, where two would be taken for the two factors."""
+
+    def gradient(upstream):
+        return tf.matmul(upstream + tf.transpose(upstream), x)
+
+    # Rows of thousands of numbers in parts: on a CPU one product of such rows runs at less than half the speed.
+    parts = next(n for n in (16, 8, 4, 2, 1) if x.shape[1] % n == 0 and (x.shape[1] >= 256 * n or n == 1))
+    rows = tf.transpose(tf.reshape(x, [-1, parts, x.shape[1] // parts]), [1, 0, 2])
+    return tf.reduce_sum(tf.matmul(rows, rows, transpose_b=True), axis=0), gradient
 
 
 def huber(x):
@@ -171,11 +180,12 @@ def mean_huber_of_angles(teacher_products, teacher_offsets, teacher_inverses, pr
     """
     teacher = [tf.stop_gradient(part) for part in (teacher_products, teacher_offsets, teacher_inverses)]
     count = tf.shape(products)[0]
-    padding = -count % ANCHORS
+    anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
+    padding = -count % anchors
 
     def blocks(rows):
         padded = tf.pad(rows, [[0, padding], [0, 0]])
-        return tf.reshape(padded, [-1, ANCHORS, tf.shape(rows)[1]])
+        return tf.reshape(padded, [-1, anchors, tf.shape(rows)[1]])
 
     def rows(blocks):
         return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]

@@ -141,8 +141,10 @@ def angles_at_once(teacher, student):
     return tf.reduce_mean(tf.where(size < 1, 0.5 * difference**2, size - 0.5), [1, 2])
 
 
-@pytest.mark.parametrize("batch", [relations.ANCHORS - 1, relations.ANCHORS, relations.ANCHORS + 1, 40])
-def test_angles_in_blocks_are_those_at_once(batch):
+@pytest.mark.parametrize("batch, anchors", [(9, 10), (10, 10), (11, 10), (40, 10), (7, 1), (7, 0.5)])
+def test_angles_in_blocks_are_those_at_once(batch, anchors, monkeypatch):
+    """Blocks of `anchors`; of one where not even one fits."""
+    monkeypatch.setattr(relations, "COSINES", int(anchors * batch**2))
     rng = np.random.default_rng(batch)
     teacher, student = (tf.constant(rng.normal(size=(batch, width))) for width in (3, 4))
     weights = tf.constant(rng.uniform(0.5, 2.0, batch))
@@ -157,24 +159,39 @@ def test_angles_in_blocks_are_those_at_once(batch):
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-12)
 
 
-def test_angles_are_never_all_in_memory():
-    batch = 40
-    loss = RelationalAngle(reduction="sum")
+@pytest.mark.parametrize("width", [5, 1000, 1024, 4096, 4098])
+def test_gram_of_long_rows_is_taken_in_parts(width):
+    rng = np.random.default_rng(width)
+    x, upstream = rng.normal(size=(3, width)), rng.normal(size=(3, 3))
+    with tf.GradientTape() as tape:
+        rows = tf.constant(x)
+        tape.watch(rows)
+        products = relations.gram(rows)
+    for i, j in np.ndindex(3, 3):
+        assert float(products[i, j]) == pytest.approx(math.fsum(x[i] * x[j]), abs=1e-10)
+    # d sum_ij U_ij <x_i, x_j> / d x_k = sum_j (U_kj + U_jk) x_j
+    expected = [sum((upstream[k, j] + upstream[j, k]) * x[j] for j in range(3)) for k in range(3)]
+    assert tape.gradient(products, rows, upstream).numpy() == pytest.approx(np.array(expected), abs=1e-10)
 
-    @tf.function
-    def run(teacher, student):
-        with tf.GradientTape() as tape:
-            tape.watch(student)
-            value = loss(teacher, student)
-        return tape.gradient(value, student)
 
-    spec = tf.TensorSpec([batch, 4])
-    graph = run.get_concrete_function(spec, spec).graph.as_graph_def(add_shapes=True)
-    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    shapes = [shape for node in nodes for shape in node.attr["_output_shapes"].list.shape]
-    sizes = {math.prod(d.size for d in shape.dim) for shape in shapes if all(d.size >= 0 for d in shape.dim)}
-    # A block is among them; the cube of the batch is not.
-    assert max(sizes) == relations.ANCHORS * batch**2 < batch**3
+def test_angles_are_never_all_in_memory(monkeypatch):
+    batch, sizes = 40, []
+    monkeypatch.setattr(relations, "COSINES", 3 * batch**2 + 1)
+    taken = relations.cosines
+
+    def recorded(*parts):
+        found = taken(*parts)
+        sizes.append(math.prod(found.shape))
+        return found
+
+    monkeypatch.setattr(relations, "cosines", recorded)
+    student = tf.random.normal((batch, 4))
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = RelationalAngle()(tf.random.normal((batch, 3)), student)
+    tape.gradient(value, student)
+    # The teacher's and the student's, in 14 blocks of 3 anchors (the last of 1, filled up), forward and backward.
+    assert sizes == 4 * 14 * [3 * batch**2]
 
 
 # Numbers

@@ -178,6 +178,7 @@ class Distiller(keras.Model):
         teacher = self._run_teacher(batch)
         with tf.GradientTape() as tape:
             y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
+            y_pred = compared_with(y, y_pred)
             total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, True)
             scaled = self.optimizer.scale_loss(total)
         variables = self.trainable_variables
@@ -192,6 +193,7 @@ class Distiller(keras.Model):
         batch = self._prepare(x)
         teacher = self._run_teacher(batch)
         y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
+        y_pred = compared_with(y, y_pred)
         total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, False)
         self._track(batch, total, values, pairs, teacher, student)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -320,6 +322,11 @@ class Distiller(keras.Model):
         for key in ("teacher", "student", "distillation_losses"):
             config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
         return cls(**config)
+
+
+def compared_with(y, y_pred):
+    """What of a student's outputs meets the labels: of a dict the logits, unless the labels are a dict themselves."""
+    return y_pred["logits"] if isinstance(y_pred, dict) and not isinstance(y, dict) else y_pred
 
 
 def agreement(teacher_logits, student_logits):

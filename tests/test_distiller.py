@@ -7,7 +7,14 @@ import tensorflow as tf
 
 from keras_tkd import Distiller
 from keras_tkd.distiller import number_duplicates
-from keras_tkd.losses import DistillationLoss, LogitRegression, SoftTargets, TripletDistillation
+from keras_tkd.losses import (
+    DistillationLoss,
+    Hint,
+    LogitRegression,
+    SimilarityPreserving,
+    SoftTargets,
+    TripletDistillation,
+)
 from keras_tkd.methods import METHODS, make_losses
 
 CLASSES = 3
@@ -207,6 +214,35 @@ class TestTeacher:
         z_s = X @ distiller.student.get_weights()[0]
         result = distiller.evaluate({"image": X, "teacher_image": privileged}, Y, verbose=0, return_dict=True)
         assert result["logits"] == pytest.approx(((z_t - z_s) ** 2).mean(), rel=1e-5)
+
+    def test_models_that_return_a_dict(self):
+        """Labels and metrics take the logits, losses whatever they name."""
+
+        class Dictionary(keras.Model):
+            def __init__(self, width, name):
+                super().__init__(name=name)
+                self.hidden, self.last = keras.layers.Dense(width, "tanh"), keras.layers.Dense(CLASSES)
+
+            def call(self, x, training=False):
+                hidden = self.hidden(x)
+                return {"logits": self.last(hidden), "block": hidden}
+
+        losses = [
+            LogitRegression(),
+            SimilarityPreserving("block", "block"),
+            Hint(teacher_layers="block", student_layers="block"),
+        ]
+        distiller = compiled(losses, student=Dictionary(4, "s"), teacher=Dictionary(8, "t"))
+        distiller.fit(X, Y, verbose=0, validation_data=(X, Y))
+        result = distiller.evaluate(X, Y, verbose=0, return_dict=True)
+        teacher, student = (model.predict(X, verbose=0) for model in (distiller.teacher, distiller.student))
+        z_t, z_s = teacher["logits"], student["logits"]
+        assert result["logits"] == pytest.approx(((z_t - z_s) ** 2).mean(), rel=1e-5)
+        assert result["accuracy"] == pytest.approx((z_s.argmax(-1) == Y).mean(), rel=1e-6)
+        assert result["student_loss"] == pytest.approx(-np.log(softmax(z_s)[np.arange(12), Y]).mean(), rel=1e-5)
+        gram_t, gram_s = (block @ block.T for block in (teacher["block"], student["block"]))
+        rows = [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (gram_t, gram_s)]
+        assert result["sp"] == pytest.approx(((rows[0] - rows[1]) ** 2).sum() / 12**2, rel=1e-4)
 
     def test_teacher_of_another_input_size_gets_the_image_resized(self):
         """Mean pixels, times 1 and times 2: a resize to half the size leaves the mean of a plane as it is."""

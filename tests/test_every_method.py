@@ -167,3 +167,21 @@ def test_warm_up_raises_the_weights_by_epoch():
     assert distiller.distillation_loss_weights == [3.0]
     with pytest.raises(ValueError, match="epochs=0"):
         WarmUp(0)
+
+
+def test_privileged_teacher_sees_the_whole_image_and_the_student_a_masked_one(digits, teacher):
+    whole = digits.train_images
+    masked = whole.copy()
+    masked[:, :, 4:] = 0
+    keras.utils.set_random_seed(0)
+    student = models.build("digits_student", digits.image_shape, digits.classes)
+    distiller = Distiller(teacher, student, *make_losses("logits"))
+    distiller.compile(keras.optimizers.SGD(0.05, momentum=0.9), LABEL_LOSS, metrics=["accuracy"])
+    batches = data.triplet_dataset(masked, digits.train_labels, 64, seed=0, negatives=None, teacher_images=whole)
+    history = distiller.fit(batches, epochs=4, verbose=0, shuffle=False).history
+    assert history["logits"][-1] < history["logits"][0]
+    seen = distiller.evaluate(batches, verbose=0, return_dict=True)
+    z_t, z_s = teacher.predict(whole, verbose=0), student.predict(masked, verbose=0)
+    assert seen["logits"] == pytest.approx(((z_t - z_s) ** 2).mean(), rel=1e-4)
+    assert seen["agreement"] == pytest.approx((z_t.argmax(-1) == z_s.argmax(-1)).mean(), abs=1e-6)
+    assert seen["accuracy"] == pytest.approx((z_s.argmax(-1) == digits.train_labels).mean(), abs=1e-6)

@@ -76,6 +76,15 @@ def test_what_a_method_reads(method):
     assert METHODS[method].companions == companions.get(method)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_losses_are_documented(method):
+    """What it computes from what, who found it, and each deviation: a method without them is not done."""
+    for term in METHODS[method].terms:
+        documentation = getattr(losses, term.loss).__doc__
+        for part in ("    Args:\n", "    Call", "    Reference: ", " = ", "(batch, "):
+            assert part in documentation, (term.loss, part)
+
+
 def test_labels_reach_the_losses_that_need_them():
     (loss,), _ = make_losses("crd", labels=SAMPLES, seed=4)
     assert (loss.labels, loss.seed) == (SAMPLES, 4)

@@ -30,8 +30,9 @@ class MemoryBank(keras.layers.Layer):
         self.normalized = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="normalized")
 
     def log_normalizer(self, place, log_estimate, keep):
-        """The normalizer `place` (0 or 1), which is the first estimate that was kept; its logarithm."""
-        value = tf.where(self.normalized.value[place] > 0, self.log_normalizers.value[place], log_estimate)
+        """The logarithm of normalizer `place` (0 or 1): the first estimate that was kept, or `log_estimate()`."""
+        kept = self.log_normalizers.value[place]
+        value = tf.cond(self.normalized.value[place] > 0, lambda: kept, log_estimate)
         if keep:
             mine = tf.one_hot(place, 2, dtype=value.dtype)
             finite = tf.cast(tf.math.is_finite(value), value.dtype)
@@ -196,9 +197,11 @@ class ContrastiveRepresentation(DistillationLoss):
         negative = tf.gather(tf.matmul(anchors, bank.value, transpose_b=True), drawn, batch_dims=1)
         scores = tf.concat([positive, negative], 1) / temperature
         samples, picks = (tf.cast(n, scores.dtype) for n in (len(self.labels), tf.shape(drawn)[1]))
-        estimate = tf.stop_gradient(tf.reduce_logsumexp(scores)) - tf.math.log(
-            tf.cast(tf.size(scores), scores.dtype) / samples
-        )
+
+        def estimate():
+            count = tf.cast(tf.size(scores), scores.dtype)
+            return tf.stop_gradient(tf.reduce_logsumexp(scores)) - tf.math.log(count / samples)
+
         log_z = self._layers[2].log_normalizer(place, estimate, keep=self.training)
         scores -= log_z + tf.math.log(picks / samples)
         return tf.nn.softplus(-scores[:, 0]) + tf.reduce_sum(tf.nn.softplus(scores[:, 1:]), 1)

@@ -91,8 +91,7 @@ def test_the_same_training_under_xla(method):
         np.testing.assert_allclose(values, compiled[name], rtol=2e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("method", ["crd"])
+@pytest.mark.parametrize(("method", "policy"), [("crd", "mixed_float16")])
 def test_mixed_precision_stays_near_float32(method, policy):
     """The losses are computed in float32 from outputs of 8 (bfloat16) or 11 bits."""
     distillers = [small_distiller(method, p) for p in ("float32", policy)]
@@ -105,7 +104,7 @@ def test_mixed_precision_stays_near_float32(method, policy):
     assert not np.array_equal(before[0], distillers[1].student.get_weights()[0])
 
 
-@pytest.mark.parametrize("method", WITH_LAYERS)
+@pytest.mark.parametrize("method", ["fitnet", "crd"])
 def test_layers_of_a_loss_train_and_are_saved_and_are_not_in_the_student(method, tmp_path):
     distiller = small_distiller(method)
     before = [weight.copy() for layer in distiller.loss_layers for weight in layer.get_weights()]

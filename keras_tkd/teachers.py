@@ -23,6 +23,8 @@ def ends_in_softmax(model):
         return ends_in_softmax(operation)
     if operation is not None and is_softmax(operation):
         return True
+    if getattr(operation, "activation", None) is keras.activations.sigmoid:
+        return False  # saturated, its rows can look one-hot
     shape = model.input_shape if getattr(model, "inputs", None) else model.get_build_config().get("input_shape")
     if not model.built or not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False

@@ -391,12 +391,10 @@ class TestKerasAround:
         distiller.fit(X, Y, verbose=0)
         assert not before and distiller.built and len(student.trainable_variables) == 2
 
-    @pytest.mark.parametrize(
-        "options", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}], ids=str
-    )
+    @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"steps_per_execution": 3}], ids=str)
     @pytest.mark.parametrize("method", DISTILLING)
     def test_compile_options_give_the_same_training(self, options, method):
-        """XLA among them, which Keras uses by default on a GPU."""
+        """XLA is tried with every method in test_every_method.py."""
         histories = [
             compiled(*make_losses(method), **o).fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history
             for o in ({}, options)

@@ -4,7 +4,7 @@ Who owns what:
 - a loss is a pure function of (teacher outputs, student outputs) that gives one value per sample;
 - `DistillationLoss` adds to it what Keras's losses have (name, reduction, sample weights, dtype, serialization), the
   layers it reads, and layers of its own (projectors), if any;
-- the Distiller runs the models and calls `loss(*loss.inputs(...), sample_weight=...)`.
+- the Distiller runs the models and calls `loss(*loss.inputs(...), sample_weight=..., training=...)`.
 """
 
 import keras

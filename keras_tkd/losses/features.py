@@ -201,7 +201,8 @@ class Hint(ProjectedLoss):
 
     Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, with the projector of later comparisons.
     They train with hints first and with soft targets later; here, as in those comparisons, the hint is a term among
-    others."""
+    others.
+    """
 
     default_name = "fitnet"
 
@@ -260,7 +261,7 @@ class VariationalInformation(ProjectedLoss):
 
         loss_i = sum over layer pairs of mean 1/2 [ (f_t - mu(f_s))^2 / v + log v ],   v = softplus(p) + 1e-5
 
-    It may be negative, and is no less without a lower bound than any density's is.
+    It may be negative, as the negative logarithm of any density may.
 
     Args:
         start: variance at the start, > 1e-5.

@@ -44,31 +44,52 @@ def check_models(teacher, student):
         raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
 
 
-def check_input_shape(teacher, shape):
-    """Raises `ValueError` if the teacher does not take the images that the student takes."""
-    expected = getattr(teacher, "input_shape", None) if teacher.built else None
+def check_anchor(anchor, teacher, student):
+    """Raises `ValueError` for what can be seen of an anchor before models are built; None is no anchor."""
+    if anchor is None:
+        return
+    if not isinstance(anchor, keras.Model):
+        raise ValueError(f"`anchor` must be a keras.Model or None. Received: anchor={anchor!r}")
+    own = {id(variable) for variable in anchor.variables}
+    for role, model in (("teacher", teacher), ("student", student)):
+        if anchor is model or own & {id(variable) for variable in getattr(model, "variables", ())}:
+            raise ValueError(
+                f"The anchor stays as it is, and the {role} trains: they must share no weights. Received: anchor "
+                f"'{anchor.name}' and {role} '{model.name}'. Give a copy: `anchor = keras.models.clone_model({role})`, "
+                f"`anchor.set_weights({role}.get_weights())`"
+            )
+
+
+def check_input_shape(role, model, shape):
+    """Raises `ValueError` if the teacher (or anchor) does not take the images that the student takes."""
+    expected = getattr(model, "input_shape", None) if model.built else None
     single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
     if single and (
         len(expected) != len(shape)
         or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
     ):
         raise ValueError(
-            f"The teacher must take the inputs that the student takes. Received: teacher input shape {expected}, "
-            f"student input shape {tuple(shape)}. Put the teacher behind layers that resize or convert the image, or "
+            f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
+            f"student input shape {tuple(shape)}. Put the {role} behind layers that resize or convert the image, or "
             'train on batches that hold a "teacher_image"'
         )
 
 
 def check_built_models(teacher, student):
     """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn."""
-    for role, model in (("teacher", teacher), ("student", student)):
-        if teachers.ends_in_softmax(model):
-            raise ValueError(
-                f"The {role} must return logits, and '{model.name}' ends in a softmax. "
-                f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
-            )
+    check_logits("teacher", teacher)
+    check_logits("student", student)
     if not student.trainable_variables:
         raise ValueError(
             f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
             f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
+        )
+
+
+def check_logits(role, model):
+    """Raises `ValueError` for a model that returns probabilities."""
+    if teachers.ends_in_softmax(model):
+        raise ValueError(
+            f"The {role} must return logits, and '{model.name}' ends in a softmax. "
+            f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
         )

@@ -147,20 +147,25 @@ class Distiller(keras.Model):
                 self._teacher_size = teachers.other_size(self.teacher, shape)
                 if self._teacher_size:
                     shape = (shape[0], *self._teacher_size, shape[-1])
-                compatibility.check_input_shape(self.teacher, shape)
+                compatibility.check_input_shape("teacher", self.teacher, shape)
                 teacher = output_shapes(self.teacher, self._read_teacher.names, shape)
             compatibility.check_built_models(self.teacher, self.student)
             for loss in self.distillation_losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
         self.loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
+        names = self._names_tracked(comparable=teacher.get("logits") == student["logits"])
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def _names_tracked(self, comparable):
+        """Names of all that a step tracks; `comparable` says whether teacher and student name the same classes."""
         names = [STUDENT_LOSS, *self.term_names]
         for term, loss in zip(self.term_names, self.distillation_losses, strict=True):
             names += [f"{term}_{statistic}" for statistic in loss.statistic_names]
-        if teacher.get("logits") == student["logits"]:
+        if comparable:
             names.append(AGREEMENT)
         if any(map(is_regularized, [self.student, *self.loss_layers])):
             names.append(REGULARIZATION)
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        return names
 
     @property
     def losses(self):
@@ -182,9 +187,7 @@ class Distiller(keras.Model):
             total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, True)
             scaled = self.optimizer.scale_loss(total)
         variables = self.trainable_variables
-        gradients = tape.gradient(scaled, variables)
-        self._update_unless_bad(gradients, variables, values)
-        self.step.assign_add(1)
+        self._update_unless_bad(values, [(self.optimizer, tape.gradient(scaled, variables), variables)])
         self._track(batch, total, values, pairs, teacher, student)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
@@ -208,11 +211,12 @@ class Distiller(keras.Model):
     def _run_teacher(self, batch):
         if "teacher" in batch:
             return batch["teacher"]
-        images = batch.get("teacher_image", batch["image"])
-        if self._teacher_size:
-            images = teachers.resize(images, self._teacher_size)
-        _, outputs = self._read_teacher(images, training=False)
+        _, outputs = self._read_teacher(self._teacher_images(batch), training=False)
         return keras.tree.map_structure(tf.stop_gradient, outputs)
+
+    def _teacher_images(self, batch):
+        images = batch.get("teacher_image", batch["image"])
+        return teachers.resize(images, self._teacher_size) if self._teacher_size else images
 
     def _run_student(self, batch, step, training):
         """One forward pass over the images and, where there are, their companions.
@@ -248,18 +252,24 @@ class Distiller(keras.Model):
         if self.losses:
             values[REGULARIZATION] = tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses])
             weights.append(1.0)
-        total = tf.add_n([weight * value for weight, value in zip(weights, values.values(), strict=True)])
-        return total, values, pairs
+        return weighted_sum(weights, values), values, pairs
 
-    def _update_unless_bad(self, gradients, variables, values):
-        """Applies the gradients if every loss is finite; else notes the first step and term that were not."""
-        if not self.optimizer.built:
-            with tf.init_scope():
-                self.optimizer.build(variables)
+    def _update_unless_bad(self, values, updates):
+        """Ends a training step: applies the gradients if every loss is finite, else notes the first that was not.
+
+        Args:
+            values: dict of the values of all losses.
+            updates: list of `(optimizer, gradients, variables)`.
+        """
+        for optimizer, _, variables in updates:
+            if not optimizer.built:
+                with tf.init_scope():
+                    optimizer.build(variables)
         finite = tf.math.is_finite(tf.stack(list(values.values())))
 
         def update():
-            self.optimizer.apply(gradients, variables)
+            for optimizer, gradients, variables in updates:
+                optimizer.apply(gradients, variables)
             return 0
 
         def note():
@@ -269,13 +279,14 @@ class Distiller(keras.Model):
 
         self._terms_noted = list(values)
         tf.cond(tf.reduce_all(finite), update, note)
+        self.step.assign_add(1)
 
     def _track(self, batch, total, values, pairs, teacher, student):
         values = dict(values)
         for term, loss, pair in zip(self.term_names, self.distillation_losses, pairs, strict=True):
             values |= {f"{term}_{name}": value for name, value in loss.statistics(*pair).items()}
         if AGREEMENT in self._trackers and "logits" in teacher:
-            values[AGREEMENT] = agreement(teacher["logits"], student["logits"])
+            values[AGREEMENT] = share_of_equal(*(tf.argmax(side["logits"], -1) for side in (teacher, student)))
         count = batch_size(batch)
         self._loss_tracker.update_state(total, sample_weight=count)
         for name, tracker in self._trackers.items():
@@ -329,9 +340,14 @@ def compared_with(y, y_pred):
     return y_pred["logits"] if isinstance(y_pred, dict) and not isinstance(y, dict) else y_pred
 
 
-def agreement(teacher_logits, student_logits):
-    same = tf.equal(tf.argmax(teacher_logits, -1), tf.argmax(student_logits, -1))
-    return tf.reduce_mean(tf.cast(same, tf.float32))
+def weighted_sum(weights, values):
+    """Sum of the values of losses, a dict, times their weights, in the dict's order."""
+    return tf.add_n([weight * value for weight, value in zip(weights, values.values(), strict=True)])
+
+
+def share_of_equal(first, second):
+    """Share of entries, 0..1, in which two tensors of class ids are equal."""
+    return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))
 
 
 def layers_read(losses, side):

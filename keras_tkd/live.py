@@ -54,12 +54,19 @@ class LiveAttribute:
             instance.__dict__[f"_live_{self.name}"] = LiveNumber(number)
 
     def live(self, instance):
+        if f"_live_{self.name}" not in instance.__dict__:
+            raise AttributeError(f"`{self.name}` of {type(instance).__name__} is not set yet")  # as Python expects it
         return instance.__dict__[f"_live_{self.name}"]
 
 
 def live_numbers(instance, *names):
     """Tensors of the named `LiveAttribute`s of `instance`, in its dtype, as a dict."""
     return {name: getattr(type(instance), name).live(instance).tensor(instance.dtype) for name in names}
+
+
+def live_number(instance, name):
+    """Tensor, float32, of one `LiveAttribute` of `instance`."""
+    return getattr(type(instance), name).live(instance).tensor()
 
 
 def check_number(name, number, minimum=0.0, exclusive=False):

@@ -25,8 +25,10 @@ def ends_in_softmax(model):
         return True
     if getattr(operation, "activation", None) is keras.activations.sigmoid:
         return False  # saturated, its rows can look one-hot
+    if not model.built:
+        return False
     shape = model.input_shape if getattr(model, "inputs", None) else model.get_build_config().get("input_shape")
-    if not model.built or not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False
     return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
 

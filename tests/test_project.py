@@ -33,6 +33,7 @@ ALLOWED = {
     "keras_compat": {"losses"},
     "compatibility": {"keras_compat", "live", "losses", "teachers"},
     "distiller": {"batches", "callbacks", "compatibility", "layer_outputs", "live", "losses", "teachers"},
+    "trikd": {"batches", "compatibility", "distiller", "layer_outputs", "live", "losses", "teachers"},
     "results": {"config", "evaluation", "export", "workdir"},
     "stages": {"callbacks", "config", "data", "distiller", "evaluation", "export", "methods", "workdir"},
 }

@@ -1,0 +1,343 @@
+"""TriKD: a student and a teacher that learn together, the teacher held near a frozen anchor.
+
+The equations are our reading of the paper, whose own could not be read; see `TriKD`.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_tkd import compatibility, teachers
+from keras_tkd.batches import as_batch, class_ids
+from keras_tkd.distiller import Distiller, compared_with, is_regularized, share_of_equal, weighted_sum
+from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.live import LiveAttribute, check_number, live_number
+from keras_tkd.losses.logits import SoftTargets
+
+TEACHER_LOSS = "teacher_loss"
+TEACHER_ANCHOR = "teacher_anchor"
+TEACHER_PEER = "teacher_peer"
+TEACHER_REGULARIZATION = "teacher_regularization"
+TEACHER_ACCURACY = "teacher_accuracy"
+STUDENT_ANCHOR = "student_anchor"
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class TriKD(Distiller):
+    """Trains a student and its teacher together, in every step on the same batch.
+
+    A frozen anchor, as small as the student, marks which solutions are easy to imitate; the online teacher learns the
+    labels while it stays near the anchor and near the student, and the student learns the labels and the teacher:
+
+        teacher: teacher_loss_weight * loss(labels, z_t) + anchor_weight * T^2 KL(p_a || p_t)
+                 + peer_weight * T^2 KL(stop(p_s) || p_t) + its regularization
+        student: student_loss_weight * loss(labels, z_s) + distillation_weight * T^2 KL(stop(p_t) || p_s)
+                 + its regularization
+
+    with `p = softmax(z / T)` of anchor a, teacher t and student s, and `loss` the one given to `compile`. The metric
+    `loss` is the student's total.
+
+    Special cases: without an anchor and with T = 1 this is deep mutual learning (Zhang et al., 2018); with a teacher
+    that has no trainable weights (`teacher.trainable = False` before) only the student learns, from soft targets
+    (Hinton et al., 2015).
+
+    Args:
+        teacher: `keras.Model` that returns logits; it is trained, unless it has no trainable weights.
+        student: `keras.Model` that returns logits.
+        anchor: trained `keras.Model` that returns logits, usually of the student's architecture; it is frozen. None
+            leaves its term out.
+        temperature: T > 0 of all three divergences. May be set while training, as all weights may.
+        teacher_loss_weight, anchor_weight, peer_weight: >= 0, weights of the teacher's terms.
+        student_loss_weight, distillation_weight: >= 0, weights of the student's terms.
+        student_term_reaches_teacher: whether the student's distillation term moves the teacher too, towards what the
+            student can follow: the `stop` around `p_t` is then left out.
+        name: name of the model.
+
+    Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
+    run.
+
+    Metrics: `student_loss`, `kd` (the student's terms), `teacher_loss`, `teacher_anchor`, `teacher_peer` (the teacher's
+    terms, before their weights), `student_anchor` (the student's divergence from the anchor, which no loss holds),
+    `teacher_accuracy`, `agreement` and the regularization of both models.
+
+    Raises:
+        ValueError: models that cannot go together, one object in two roles, an anchor that shares weights with a model
+            that trains; weights or a temperature out of range.
+
+    Example:
+
+    ```python
+    trikd = TriKD(teacher, student, anchor, temperature=4.0)
+    trikd.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
+                  teacher_optimizer=keras.optimizers.SGD(0.05, momentum=0.9))
+    trikd.fit(images, labels, epochs=20)
+    ```
+
+    Reference: Wang et al., "Triplet Knowledge Distillation", 2023 (arXiv 2305.15975). From the paper's text are the
+    three roles, the frozen anchor, and that teacher and student are trained together. The equations above, their
+    weights and the temperature are our reading.
+    """
+
+    teacher_loss_weight = LiveAttribute()
+    anchor_weight = LiveAttribute()
+    peer_weight = LiveAttribute()
+
+    def __init__(
+        self,
+        teacher,
+        student,
+        anchor=None,
+        temperature=4.0,
+        teacher_loss_weight=1.0,
+        anchor_weight=1.0,
+        peer_weight=1.0,
+        student_loss_weight=1.0,
+        distillation_weight=1.0,
+        student_term_reaches_teacher=False,
+        name="trikd",
+    ):
+        compatibility.check_anchor(anchor, teacher, student)
+        check_number("distillation_weight", distillation_weight)
+        # Before the rest: models that are built already build this one in the base class.
+        self.anchor = anchor
+        self.teacher_loss_weight = teacher_loss_weight
+        self.anchor_weight = anchor_weight
+        self.peer_weight = peer_weight
+        self.student_term_reaches_teacher = bool(student_term_reaches_teacher)
+        self.teacher_optimizer = None
+        self._read_anchor = None if anchor is None else LayerOutputs(anchor)
+        super().__init__(teacher, student, SoftTargets(temperature), [distillation_weight], student_loss_weight, name)
+        if any(layer.compute_dtype == "float16" for layer in teacher._flatten_layers()):
+            self.dtype_policy = "mixed_float16"
+
+    @property
+    def temperature(self):
+        return self.distillation_losses[0].temperature
+
+    @temperature.setter
+    def temperature(self, temperature):
+        self.distillation_losses[0].temperature = temperature
+
+    @property
+    def distillation_weight(self):
+        return self.distillation_loss_weights[0]
+
+    @distillation_weight.setter
+    def distillation_weight(self, weight):
+        self.distillation_loss_weights = [weight]
+
+    @property
+    def online(self):
+        """Whether the teacher learns: whether it has, or will have, trainable weights."""
+        return bool(self.teacher.trainable_variables if self.teacher.built else self.teacher.trainable)
+
+    # Building and compiling.
+
+    def freeze_teacher(self):
+        """Freezes the anchor; the teacher trains."""
+        if self.anchor is not None:
+            teachers.freeze(self.anchor)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        shapes = as_batch(input_shape)
+        super().build(input_shape)
+        if self.online and "teacher" in shapes:
+            raise ValueError(
+                "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
+                "out, or freeze the teacher: `teacher.trainable = False`"
+            )
+        if self.anchor is not None:
+            with tf.init_scope():
+                self._check_anchor(shapes)
+        self._build_teacher_optimizer()
+
+    def _check_anchor(self, shapes):
+        compatibility.check_input_shape("anchor", self.anchor, shapes["image"])
+        anchor, student = (output_shapes(model, [], shapes["image"])["logits"] for model in (self.anchor, self.student))
+        compatibility.check_logits("anchor", self.anchor)
+        if anchor[1:] != student[1:]:
+            raise ValueError(
+                f"The anchor must name the student's classes. Received: anchor output {anchor}, student output "
+                f"{student}. Take an anchor that was trained on the same classes"
+            )
+
+    def _names_tracked(self, comparable):
+        names = super()._names_tracked(comparable)
+        if self.anchor is not None:
+            names.append(STUDENT_ANCHOR)
+        if self.online:
+            names += [TEACHER_LOSS, TEACHER_PEER, TEACHER_ACCURACY]
+            if self.anchor is not None:
+                names.append(TEACHER_ANCHOR)
+            if is_regularized(self.teacher):
+                names.append(TEACHER_REGULARIZATION)
+        return names
+
+    def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
+        """`keras.Model.compile`, with an optimizer for each of the two models.
+
+        Args:
+            optimizer: the student's.
+            teacher_optimizer: the teacher's; None is a second one like the student's.
+            args, kwargs: as for `keras.Model.compile`. Its `metrics` are the student's.
+
+        Raises:
+            ValueError: one optimizer object for both models; an anchor that was made trainable again.
+        """
+        super().compile(optimizer, *args, **kwargs)
+        if self.anchor is not None and self.anchor.trainable_variables:
+            raise ValueError(
+                f"The anchor must stay frozen. Received: '{self.anchor.name}' with trainable weights. "
+                "Set `anchor.trainable = False`"
+            )
+        if teacher_optimizer is None:
+            teacher_optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(self.optimizer))
+        teacher_optimizer = keras.optimizers.get(teacher_optimizer)
+        if teacher_optimizer is optimizer or teacher_optimizer is self.optimizer:
+            raise ValueError(
+                "`optimizer` and `teacher_optimizer` must be two objects: each keeps the state of one model's weights. "
+                f"Received: {type(optimizer).__name__} for both"
+            )
+        scales = keras.optimizers.LossScaleOptimizer
+        if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
+            teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
+        self.teacher_optimizer = teacher_optimizer
+        self._build_teacher_optimizer()
+
+    @property
+    def trainable_variables(self):
+        """What `optimizer` trains; the teacher's weights have an optimizer of their own."""
+        teacher = {id(variable) for variable in self.teacher.trainable_variables}
+        return [variable for variable in super().trainable_variables if id(variable) not in teacher]
+
+    def _build_teacher_optimizer(self):
+        optimizer = self.teacher_optimizer
+        if optimizer is not None and not optimizer.built and self.teacher.trainable_variables:
+            with tf.init_scope():
+                optimizer.build(self.teacher.trainable_variables)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config and config | {"teacher_optimizer": keras.saving.serialize_keras_object(self.teacher_optimizer)}
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    # One step.
+
+    def train_step(self, data):
+        if not self.online:
+            return super().train_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = self._prepare(x)
+        with tf.GradientTape() as teacher_tape:
+            teacher = self._run_teacher(batch, training=True)
+            with tf.GradientTape() as tape:
+                y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
+                y_pred = compared_with(y, y_pred)
+                fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
+                total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, fixed, student, True)
+                scaled = self.optimizer.scale_loss(total)
+            fixed = tf.stop_gradient(student["logits"])
+            teacher_total, teacher_values = self._teacher_losses(batch, y, sample_weight, teacher["logits"], fixed)
+            teacher_scaled = self.teacher_optimizer.scale_loss(teacher_total)
+        variables, teacher_variables = self.trainable_variables, self.teacher.trainable_variables
+        updates = [
+            (self.optimizer, tape.gradient(scaled, variables), variables),
+            (self.teacher_optimizer, teacher_tape.gradient(teacher_scaled, teacher_variables), teacher_variables),
+        ]
+        values |= teacher_values
+        self._update_unless_bad(values, updates)
+        values |= teacher_accuracy(y, teacher["logits"])
+        self._track(batch, total, values, pairs, teacher, student)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data):
+        if not self.online:
+            return super().test_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = self._prepare(x)
+        teacher = self._run_teacher(batch)
+        y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
+        y_pred = compared_with(y, y_pred)
+        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, False)
+        values |= self._teacher_losses(batch, y, sample_weight, teacher["logits"], student["logits"])[1]
+        values |= teacher_accuracy(y, teacher["logits"])
+        self._track(batch, total, values, pairs, teacher, student)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _prepare(self, x):
+        batch = super()._prepare(x)
+        if self.anchor is not None and "anchor" not in batch:
+            _, outputs = self._read_anchor(batch["image"], training=False)
+            batch = batch | {"anchor": keras.tree.map_structure(tf.stop_gradient, outputs)}
+        return batch
+
+    def _run_teacher(self, batch, training=False):
+        if not training:
+            return super()._run_teacher(batch)
+        _, outputs = self._read_teacher(self._teacher_images(batch), training=True)
+        return outputs
+
+    def _teacher_losses(self, batch, y, sample_weight, teacher, student):
+        """The teacher's total and the values of its losses by name; `teacher` and `student` are logits."""
+        soft_targets = self.distillation_losses[0]
+        values, weights = {}, []
+        if self._compile_loss is not None and y is not None:
+            values[TEACHER_LOSS] = self._compile_loss(y, teacher, sample_weight)
+            weights.append(live_number(self, "teacher_loss_weight"))
+        if self.anchor is not None:
+            values[TEACHER_ANCHOR] = soft_targets(batch["anchor"]["logits"], teacher, sample_weight)
+            weights.append(live_number(self, "anchor_weight"))
+        values[TEACHER_PEER] = soft_targets(student, teacher, sample_weight)
+        weights.append(live_number(self, "peer_weight"))
+        if self.teacher.losses:
+            values[TEACHER_REGULARIZATION] = tf.add_n([tf.cast(loss, tf.float32) for loss in self.teacher.losses])
+            weights.append(1.0)
+        total = weighted_sum(weights, values)
+        if self.student_term_reaches_teacher:
+            total += self._live_weights[0].tensor() * soft_targets(teacher, student, sample_weight)
+        return total, values
+
+    def _track(self, batch, total, values, pairs, teacher, student):
+        if self.anchor is not None:
+            values = values | {
+                STUDENT_ANCHOR: self.distillation_losses[0](batch["anchor"]["logits"], student["logits"])
+            }
+        super()._track(batch, total, values, pairs, teacher, student)
+
+    # Saving.
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "teacher": serialize(self.teacher),
+            "student": serialize(self.student),
+            "anchor": serialize(self.anchor),
+            "temperature": self.temperature,
+            "teacher_loss_weight": self.teacher_loss_weight,
+            "anchor_weight": self.anchor_weight,
+            "peer_weight": self.peer_weight,
+            "student_loss_weight": self.student_loss_weight,
+            "distillation_weight": self.distillation_weight,
+            "student_term_reaches_teacher": self.student_term_reaches_teacher,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for key in ("teacher", "student", "anchor"):
+            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
+        return cls(**config)
+
+
+def teacher_accuracy(y, logits):
+    """The share of images whose largest logit is the label's, by name; nothing where labels are no classes."""
+    labels = class_ids(y)
+    if labels is None:
+        return {}
+    return {TEACHER_ACCURACY: share_of_equal(labels, tf.argmax(logits, -1))}

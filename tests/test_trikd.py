@@ -1,0 +1,358 @@
+"""TriKD's step against a float64 oracle of its two losses, its special cases, and what Keras expects around it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_tkd import Distiller, TriKD
+from keras_tkd.losses import SoftTargets
+
+CLASSES = 3
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 5)).astype("float32")
+Y = np.arange(12) % CLASSES
+LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+WEIGHTS = {
+    "teacher_loss_weight": 0.7,
+    "anchor_weight": 0.3,
+    "peer_weight": 1.3,
+    "student_loss_weight": 0.4,
+    "distillation_weight": 0.9,
+}
+
+
+def linear(name, seed, **arguments):
+    initializer = keras.initializers.RandomNormal(seed=seed)
+    return keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(CLASSES, kernel_initializer=initializer, use_bias=False, **arguments)],
+        name=name,
+    )
+
+
+def deep(name, width=8, **arguments):
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(width, "relu", **arguments),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(CLASSES, dtype="float32"),
+        ],
+        name=name,
+    )
+
+
+def compiled(teacher=None, student=None, anchor="linear", rates=(0.1, 0.2), **arguments):
+    anchor = linear("anchor", 3) if anchor == "linear" else anchor
+    trikd = TriKD(teacher or linear("teacher", 1), student or linear("student", 2), anchor, **arguments)
+    own, teachers = (keras.optimizers.SGD(rate) for rate in rates)
+    trikd.compile(own, LABEL_LOSS, metrics=["accuracy"], teacher_optimizer=teachers)
+    return trikd
+
+
+def kernels(trikd):
+    models = (trikd.teacher, trikd.student, trikd.anchor)
+    return [model.get_weights()[0].astype("float64") for model in models if model is not None]
+
+
+def one_step(trikd, **given):
+    return trikd.fit(X, Y, batch_size=len(X), shuffle=False, verbose=0, **given).history
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def divergence(target, z, temperature):
+    """`T^2 KL(softmax(target / T) || softmax(z / T))` per sample, by naive sums."""
+    p, q = softmax(target / temperature), softmax(z / temperature)
+    return np.array(
+        [temperature**2 * sum(a * np.log(a / b) for a, b in zip(*pq, strict=True)) for pq in zip(p, q, strict=True)]
+    )
+
+
+def label_loss(z):
+    return np.array([-np.log(p[y]) for p, y in zip(softmax(z), Y, strict=True)])
+
+
+def totals(teacher, student, anchor, fixed_teacher, fixed_student, rows, temperature, reaches):
+    """The two totals as functions of the kernels; the fixed ones stand where the formula has `stop`."""
+    x, w = X.astype("float64"), WEIGHTS
+    z_t, z_s = x @ teacher, x @ student
+    of_teacher = w["teacher_loss_weight"] * label_loss(z_t)
+    of_teacher += w["anchor_weight"] * divergence(x @ anchor, z_t, temperature)
+    of_teacher += w["peer_weight"] * divergence(x @ fixed_student, z_t, temperature)
+    if reaches:
+        of_teacher += w["distillation_weight"] * divergence(z_t, x @ fixed_student, temperature)
+    of_student = w["student_loss_weight"] * label_loss(z_s)
+    of_student += w["distillation_weight"] * divergence(x @ fixed_teacher, z_s, temperature)
+    return (of_teacher * rows).mean(), (of_student * rows).mean()
+
+
+def gradient(function, kernel):
+    slopes = np.zeros_like(kernel)
+    for place in np.ndindex(*kernel.shape):
+        step = np.zeros_like(kernel)
+        step[place] = 1e-5
+        slopes[place] = (function(kernel + step) - function(kernel - step)) / 2e-5
+    return slopes
+
+
+class TestOneStep:
+    @pytest.mark.parametrize("weighting", ["none", "sample_weight", "class_weight"])
+    @pytest.mark.parametrize("reaches", [False, True])
+    def test_both_models_follow_their_own_loss(self, weighting, reaches):
+        temperature = 3.0
+        trikd = compiled(temperature=temperature, student_term_reaches_teacher=reaches, **WEIGHTS)
+        teacher, student, anchor = kernels(trikd)
+        rows, given = np.ones(len(Y)), {}
+        if weighting == "sample_weight":
+            rows = np.linspace(0, 2, len(Y))
+            given = {"sample_weight": rows}
+        if weighting == "class_weight":
+            rows = np.array([0.5, 1.0, 3.0])[Y]
+            given = {"class_weight": {0: 0.5, 1: 1.0, 2: 3.0}}
+        history = one_step(trikd, **given)
+
+        def of(t, s):
+            return totals(t, s, anchor, teacher, student, rows, temperature, reaches)
+
+        assert history["loss"][0] == pytest.approx(of(teacher, student)[1], rel=1e-5)
+        expected = teacher - 0.2 * gradient(lambda t: of(t, student)[0], teacher)
+        np.testing.assert_allclose(trikd.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+        expected = student - 0.1 * gradient(lambda s: of(teacher, s)[1], student)
+        np.testing.assert_allclose(trikd.student.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(trikd.anchor.get_weights()[0], anchor.astype("float32"))
+
+    def test_every_term_is_logged_in_training_and_validation(self):
+        trikd = compiled(temperature=2.0)
+        teacher, student, anchor = (X @ kernel for kernel in kernels(trikd))
+        expected = {
+            "student_loss": label_loss(student).mean(),
+            "teacher_loss": label_loss(teacher).mean(),
+            "kd": divergence(teacher, student, 2.0).mean(),
+            "teacher_peer": divergence(student, teacher, 2.0).mean(),
+            "teacher_anchor": divergence(anchor, teacher, 2.0).mean(),
+            "student_anchor": divergence(anchor, student, 2.0).mean(),
+            "accuracy": np.mean(student.argmax(-1) == Y),
+            "teacher_accuracy": np.mean(teacher.argmax(-1) == Y),
+            "agreement": np.mean(student.argmax(-1) == teacher.argmax(-1)),
+        }
+        held_out = trikd.evaluate(X, Y, verbose=0, return_dict=True)
+        history = one_step(trikd)
+        for name, value in expected.items():
+            assert held_out[name] == pytest.approx(value, rel=1e-5), name
+            assert history[name][0] == pytest.approx(value, rel=1e-5), name
+        assert set(history) == set(expected) | {"loss"}
+
+    def test_each_model_runs_once_and_in_its_mode(self):
+        calls = []
+
+        class Watched(keras.Model):
+            def __init__(self, name):
+                super().__init__(name=name)
+                self.dense = keras.layers.Dense(CLASSES)
+
+            def call(self, x, training=None):
+                tf.py_function(lambda: calls.append((self.name, training)), [], [])
+                return self.dense(x)
+
+        models = [Watched(name) for name in ("teacher", "student", "anchor")]
+        for model in models:
+            model(X)
+        trikd = TriKD(*models)
+        trikd.compile("sgd", LABEL_LOSS)
+        one_step(trikd)
+        calls.clear()
+        one_step(trikd)
+        assert sorted(calls) == [("anchor", False), ("student", True), ("teacher", True)]
+        trikd.evaluate(X, Y, batch_size=len(X), verbose=0)
+        calls.clear()
+        trikd.evaluate(X, Y, batch_size=len(X), verbose=0)
+        assert sorted(calls) == [("anchor", False), ("student", False), ("teacher", False)]
+
+    def test_regularization_counts_for_the_model_it_belongs_to(self):
+        decayed = {"kernel_regularizer": keras.regularizers.L2(0.5)}
+        plain, regularized = compiled(anchor=None), compiled(linear("teacher", 1, **decayed), anchor=None)
+        teacher, student = kernels(plain)
+        one_step(plain)
+        history = one_step(regularized)
+        assert history["teacher_regularization"][0] == pytest.approx(0.5 * (teacher**2).sum(), rel=1e-5)
+        assert "regularization" not in history
+        # d (0.5 w^2) = w, times the teacher's rate
+        expected = plain.teacher.get_weights()[0] - 0.2 * teacher
+        np.testing.assert_allclose(regularized.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(regularized.student.get_weights()[0], plain.student.get_weights()[0])
+
+    def test_cached_outputs_replace_the_anchor(self):
+        live, cached = compiled(), compiled(anchor=linear("never_run", 9))
+        batch = {"image": X, "anchor": {"logits": live.anchor.predict(X, verbose=0)}}
+        histories = [one_step(live), cached.fit(batch, Y, batch_size=len(X), shuffle=False, verbose=0).history]
+        for name, value in histories[0].items():
+            assert histories[1][name] == pytest.approx(value, rel=1e-5), name
+        for mine, theirs in zip(live.teacher.get_weights(), cached.teacher.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+class TestSpecialCases:
+    def test_without_anchor_at_temperature_1_it_is_mutual_learning(self):
+        """Zhang et al., 2018: each network minimises CE + KL(stop(p_other) || p_self); closed-form gradients."""
+        trikd = compiled(anchor=None, temperature=1.0)
+        teacher, student = kernels(trikd)
+        x = X.astype("float64")
+        p_t, p_s, labels = softmax(x @ teacher), softmax(x @ student), np.eye(CLASSES)[Y]
+        history = one_step(trikd)
+        mutual = label_loss(x @ student) + (p_t * np.log(p_t / p_s)).sum(-1)
+        assert history["loss"][0] == pytest.approx(mutual.mean(), rel=1e-5)
+        assert "teacher_anchor" not in history and "student_anchor" not in history
+        # d CE / dz = p - y, d KL(q || p) / dz = p - q
+        expected = student - 0.1 * x.T @ ((p_s - labels) + (p_s - p_t)) / len(X)
+        np.testing.assert_allclose(trikd.student.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+        expected = teacher - 0.2 * x.T @ ((p_t - labels) + (p_t - p_s)) / len(X)
+        np.testing.assert_allclose(trikd.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+
+    def test_with_a_frozen_teacher_it_is_soft_targets(self):
+        def student():
+            return linear("student", 2)
+
+        frozen = linear("teacher", 1)
+        frozen.trainable = False
+        trikd = compiled(frozen, student(), temperature=4.0, student_loss_weight=0.1, distillation_weight=0.9)
+        hinton = Distiller(linear("teacher", 1), student(), SoftTargets(4.0), [0.9], 0.1)
+        hinton.compile(keras.optimizers.SGD(0.1), LABEL_LOSS, metrics=["accuracy"])
+        kernel = frozen.get_weights()[0]
+        histories = [one_step(trikd), one_step(hinton)]
+        for name, value in histories[1].items():
+            assert histories[0][name] == value, name
+        assert set(histories[0]) - set(histories[1]) == {"student_anchor"}
+        np.testing.assert_array_equal(trikd.student.get_weights()[0], hinton.student.get_weights()[0])
+        np.testing.assert_array_equal(frozen.get_weights()[0], kernel)
+        assert (
+            trikd.evaluate(X, Y, verbose=0, return_dict=True)["kd"]
+            == hinton.evaluate(X, Y, verbose=0, return_dict=True)["kd"]
+        )
+
+
+class TestKerasAround:
+    def test_round_trip_continues_the_training_of_both(self, tmp_path):
+        original = TriKD(deep("teacher", 16), deep("student"), deep("anchor"), temperature=2.0, **WEIGHTS)
+        optimizers = [keras.optimizers.SGD(rate, momentum=0.9) for rate in (0.05, 0.02)]
+        original.compile(optimizers[0], LABEL_LOSS, metrics=["accuracy"], teacher_optimizer=optimizers[1])
+        original.fit(X, Y, batch_size=4, verbose=0)
+        original.save(tmp_path / "trikd.keras")
+        loaded = keras.saving.load_model(tmp_path / "trikd.keras")
+        assert loaded.get_config()["anchor_weight"] == 0.3 and loaded.temperature == 2.0 and loaded.online
+        assert not loaded.anchor.trainable_variables
+        for name in ("optimizer", "teacher_optimizer"):
+            pairs = zip(getattr(original, name).variables, getattr(loaded, name).variables, strict=True)
+            for mine, theirs in pairs:
+                np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+        histories = [d.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history for d in (original, loaded)]
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+    def test_unbuilt_models_are_built_by_fit(self):
+        def unbuilt():
+            return keras.Sequential([keras.layers.Dense(CLASSES)])
+
+        trikd = TriKD(unbuilt(), unbuilt(), unbuilt())
+        trikd.compile(keras.optimizers.SGD(0.1, momentum=0.9), LABEL_LOSS)
+        trikd.fit(X, Y, verbose=0)
+        # Iterations, learning rate, and a momentum for kernel and bias: of one model each.
+        assert len(trikd.optimizer.variables) == len(trikd.teacher_optimizer.variables) == 4
+
+    def test_the_second_optimizer_is_by_default_like_the_first(self):
+        trikd = TriKD(linear("teacher", 1), linear("student", 2))
+        trikd.compile(keras.optimizers.SGD(0.25, momentum=0.5), LABEL_LOSS)
+        config = trikd.teacher_optimizer.get_config()
+        assert (config["learning_rate"], config["momentum"]) == (0.25, 0.5)
+        assert trikd.teacher_optimizer is not trikd.optimizer
+
+    def test_weights_act_between_epochs_without_retracing(self):
+        trikd = compiled(temperature=1.0, **WEIGHTS)
+        teacher, student, anchor = kernels(trikd)
+        trikd.fit(X, Y, batch_size=len(X), shuffle=False, verbose=0)
+        step = trikd.train_function
+        trikd.teacher.set_weights([teacher])
+        trikd.student.set_weights([student])
+        trikd.anchor_weight = trikd.peer_weight = trikd.distillation_weight = 0.0
+        trikd.temperature = 5.0
+        trikd.fit(X, Y, batch_size=len(X), shuffle=False, verbose=0)
+        assert trikd.train_function is step
+        # What is left is the loss on the labels.
+        x, labels = X.astype("float64"), np.eye(CLASSES)[Y]
+        expected = teacher - 0.2 * 0.7 * x.T @ (softmax(x @ teacher) - labels) / len(X)
+        np.testing.assert_allclose(trikd.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+        expected = student - 0.1 * 0.4 * x.T @ (softmax(x @ student) - labels) / len(X)
+        np.testing.assert_allclose(trikd.student.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("half", ["both", "teacher"])
+    def test_float16_scales_both_losses(self, half):
+        teacher = deep("teacher", 16, dtype="mixed_float16")
+        student = deep("student", dtype="mixed_float16" if half == "both" else "float32")
+        trikd = compiled(teacher, student, anchor=None, rates=(0.05, 0.05))
+        for optimizer in (trikd.optimizer, trikd.teacher_optimizer):
+            assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        history = trikd.fit(X, Y, batch_size=len(X), epochs=30, verbose=0).history
+        for name in ("student_loss", "teacher_loss"):
+            assert np.mean(history[name][-3:]) < np.mean(history[name][:3]), name
+
+    def test_a_loss_that_is_not_finite_moves_neither_model(self):
+        trikd = compiled()
+        trikd.anchor.set_weights([np.full((5, CLASSES), np.nan, "float32")])
+        before = kernels(trikd)
+        with pytest.raises(FloatingPointError, match="teacher_anchor"):
+            one_step(trikd)
+        for mine, theirs in zip(kernels(trikd)[:2], before[:2], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+class TestRefusals:
+    SHARED = linear("shared", 0)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: compiled(anchor=linear("anchor", 3, activation="softmax")), "anchor must return logits"),
+            (lambda: compiled(anchor="an anchor"), "`anchor` must be a keras.Model or None"),
+            (lambda: compiled(teacher=TestRefusals.SHARED, student=TestRefusals.SHARED), "must be two models"),
+            (lambda: compiled(student=TestRefusals.SHARED, anchor=TestRefusals.SHARED), "share no weights"),
+            (
+                lambda: compiled(teacher=TestRefusals.SHARED, anchor=keras.Sequential(TestRefusals.SHARED.layers)),
+                "share no weights.*teacher",
+            ),
+            (
+                lambda: compiled(anchor=keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])),
+                r"anchor must name the student's classes.*\(None, 4\).*\(None, 3\)",
+            ),
+            (
+                lambda: compiled(anchor=keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])),
+                r"The anchor must take the inputs.*\(None, 6\).*\(None, 5\)",
+            ),
+            (lambda: compiled(peer_weight=-1.0), "`peer_weight` must be a number >= 0.*-1"),
+            (lambda: compiled(distillation_weight=-1.0), "`distillation_weight` must be a number >= 0.*-1"),
+            (lambda: compiled(temperature=0), "`temperature` must be a number > 0"),
+        ],
+    )
+    def test_before_any_training(self, make, message):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+    def test_an_anchor_that_was_made_trainable_again(self):
+        trikd = TriKD(linear("teacher", 1), linear("student", 2), linear("anchor", 3))
+        trikd.anchor.trainable = True
+        with pytest.raises(ValueError, match="anchor must stay frozen"):
+            trikd.compile("sgd", LABEL_LOSS)
+
+    def test_one_optimizer_for_both(self):
+        trikd = TriKD(linear("teacher", 1), linear("student", 2))
+        optimizer = keras.optimizers.SGD()
+        with pytest.raises(ValueError, match="must be two objects"):
+            trikd.compile(optimizer, LABEL_LOSS, teacher_optimizer=optimizer)
+
+    def test_outputs_of_a_teacher_that_trains(self):
+        trikd = TriKD(keras.Sequential([keras.layers.Dense(3)]), keras.Sequential([keras.layers.Dense(3)]))
+        trikd.compile("sgd", LABEL_LOSS)
+        with pytest.raises(ValueError, match="teacher that trains has no outputs to be kept"):
+            trikd.fit({"image": X, "teacher": {"logits": np.zeros((12, 3))}}, Y, verbose=0)

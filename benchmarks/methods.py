@@ -23,6 +23,7 @@ BATCH = 128
 STEPS = 40
 # As many as CIFAR-10 has for training: crd keeps something of each.
 SAMPLES = 50_000
+WITH_TRAINED_TEACHER = [name for name, method in METHODS.items() if method.terms and not method.online]
 
 
 def tasks(methods):
@@ -45,7 +46,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", help="file to write the figures to")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one to warm up")
-    parser.add_argument("--methods", nargs="+", default=[name for name, method in METHODS.items() if method.terms])
+    parser.add_argument("--methods", nargs="+", default=WITH_TRAINED_TEACHER)
     arguments = parser.parse_args()
     seconds = alternate(tasks(["kd", *(name for name in arguments.methods if name != "kd")]), arguments.rounds)
     figures = {

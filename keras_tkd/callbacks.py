@@ -198,6 +198,11 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "violated": "Share of triplets whose negative is not yet farther away than the positive by the margin.",
         "loss": "What is minimised: the weighted sum of all losses and the regularization. Its parts differ between "
         "runs of different methods: compare accuracies, not totals.",
+        "student_anchor": "Divergence of the student from the anchor; no loss holds it.",
+        "teacher_anchor": "Divergence of the teacher from the anchor, before its weight.",
+        "teacher_peer": "Divergence of the teacher from the student, before its weight.",
+        "teacher_loss": "The teacher's loss on the labels, before its weight.",
+        "teacher_regularization": "Sum of the teacher's regularization losses (weight decay).",
         "student_loss": "Loss on the labels, before its weight.",
         "regularization": "Sum of the student's regularization losses (weight decay).",
     }

@@ -13,11 +13,13 @@ AUGMENTATIONS = ("none", "crop", "crop_flip")
 SCHEDULES = ("constant", "cosine", "step")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 DRAWS = ("drawn", "in_batch")
+ANCHORS = ("trained", "random", "none")
+TRAININGS = ("online", "offline")
 MINERS = ("random", "semi_hard", "hard", "all")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
 
 # The settings that decide what a model is trained on.
-DATA = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "augmentation")
+DATA = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "train_fraction", "augmentation")
 
 
 def option(default, help, choices=None):
@@ -80,6 +82,7 @@ class RunConfig(DataConfig):
     """What training a teacher and distilling have in common: the data and how a model is trained on them."""
 
     validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.")
+    train_fraction: float | None = option(None, "Share of each class's training images to train on; all if not given.")
     augmentation: str = option("none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS)
     epochs: int = option(30, "Passes over the training images.")
     batch_size: int = option(128, "Images per step.")
@@ -106,6 +109,8 @@ class RunConfig(DataConfig):
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
         check(0 <= self.validation_fraction < 1, "`validation_fraction` must be in [0, 1)", self, "validation_fraction")
+        if self.train_fraction is not None:
+            check(0 < self.train_fraction <= 1, "`train_fraction` must be in (0, 1]", self, "train_fraction")
         if self.schedule == "step":
             check(
                 self.schedule_epochs
@@ -151,6 +156,16 @@ class DistillConfig(RunConfig):
     negative_classes: str | None = option(
         None, "Whose classes tell negatives apart: the labels', or those the teacher names.", ("labels", "teacher")
     )
+    teacher_training: str | None = option(
+        None, "'online': the teacher learns together with the student; 'offline': it is trained before.", TRAININGS
+    )
+    anchor: str | None = option(
+        None, "What bounds an online teacher: the student alone, 'trained'; an untrained student; nothing.", ANCHORS
+    )
+    generations: int | None = option(None, "Students trained in turn, each with the one before it as the anchor.")
+    teacher_loss_weight: float | None = option(None, "Weight of an online teacher's loss on the labels, >= 0.")
+    anchor_weight: float | None = option(None, "Weight of an online teacher's divergence from the anchor, >= 0.")
+    peer_weight: float | None = option(None, "Weight of an online teacher's divergence from the student, >= 0.")
     baseline: str = option(
         "train", "'train' the student alone on the same budget, 'none', or the workdir of a run that did."
     )
@@ -178,6 +193,10 @@ class DistillConfig(RunConfig):
             "margin": 0,
             "student_loss_weight": 0,
             "teacher_weight_decay": 0,
+            "generations": 1,
+            "teacher_loss_weight": 0,
+            "anchor_weight": 0,
+            "peer_weight": 0,
         }
         for name, least in minimum.items():
             if getattr(self, name) is not None:
@@ -205,6 +224,16 @@ class DistillConfig(RunConfig):
     def unread(self):
         method = METHODS[self.method]
         unread = [name for name in ("temperature", "margin") if not method.reads(name)]
+        if self.online:
+            unread += ["teacher_path", "teacher_preprocessing", "teacher_epochs", "teacher_layers", "student_layers"]
+            if not method.online.anchored:
+                unread += ["anchor"]
+            if self._anchor == "none":
+                unread += ["anchor_weight", "generations"]
+        else:
+            unread += ["anchor", "anchor_weight", "generations", "teacher_loss_weight", "peer_weight"]
+        if not method.online:
+            unread += ["teacher_training"]
         if not method.companions:
             unread += ["negatives", "miner", "negative_classes"]
         elif self.negatives != "in_batch":
@@ -222,6 +251,15 @@ class DistillConfig(RunConfig):
             ]
         return unread
 
+    @property
+    def online(self):
+        """Whether the teacher learns together with the student."""
+        return bool(METHODS[self.method].online) and self.teacher_training != "offline"
+
+    @property
+    def _anchor(self):
+        return (self.anchor or "trained") if METHODS[self.method].online.anchored else "none"
+
     def resolved(self):
         """The same run with the method's published values in place of None, so that the file of flags is complete."""
         method = METHODS[self.method]
@@ -233,10 +271,13 @@ class DistillConfig(RunConfig):
             "student_layers": method.layers or None,
             "negatives": "drawn",
         }
+        if method.online:
+            published |= dataclasses.asdict(method.online)
+            published |= {"teacher_training": "online", "anchor": self._anchor, "generations": 1}
         fields = {field.name for field in dataclasses.fields(self)}
         for term in method.terms:
             published |= {name: value for name, value in term.arguments.items() if name in fields}
-        missing = {k: v for k, v in published.items() if getattr(self, k) is None and k not in self.unread}
+        missing = {k: v for k, v in published.items() if k in fields - set(self.unread) and getattr(self, k) is None}
         return dataclasses.replace(self, **missing)
 
     @property

@@ -26,6 +26,21 @@ class Term:
 
 
 @dataclasses.dataclass(frozen=True)
+class Online:
+    """How a teacher is trained that learns together with the student (`keras_tkd.TriKD`).
+
+    Args:
+        anchored: whether a frozen anchor bounds it.
+        teacher_loss_weight, anchor_weight, peer_weight: weights of the teacher's losses.
+    """
+
+    anchored: bool
+    teacher_loss_weight: float = 1.0
+    anchor_weight: float = 1.0
+    peer_weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Method:
     """A distillation method.
 
@@ -37,6 +52,7 @@ class Method:
             this package's models.
         companions: what each image may be drawn with: `"negatives"` or `"partners"`, or None.
         warmup_epochs: epochs over which the weights of its losses rise, linearly.
+        online: how its teacher learns together with the student; None for a trained teacher that is frozen.
     """
 
     summary: str
@@ -45,6 +61,7 @@ class Method:
     layers: tuple[str, ...] = ()
     companions: str | None = None
     warmup_epochs: int = 0
+    online: Online | None = None
 
     def reads(self, argument):
         """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
@@ -143,6 +160,17 @@ METHODS = {
     "nkd": Method(
         "Normalized soft targets (Yang et al., 2023).",
         (Term("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5}),),
+    ),
+    "dml": Method(
+        "Mutual learning of teacher and student (Zhang et al., 2018).",
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}),),
+        online=Online(anchored=False),
+    ),
+    "trikd": Method(
+        "A teacher that learns with the student, near an anchor (after Wang et al., 2023; losses and weights are our "
+        "reading).",
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}),),
+        online=Online(anchored=True),
     ),
 }
 

@@ -12,22 +12,20 @@ ROWS = (("teacher", "teacher"), ("baseline", "student alone"), ("student", "dist
 def table(runs):
     """A text table of one run, or of the means over runs of one experiment with different seeds.
 
+    A column that no model has anything in is left out.
+
     Args:
         runs: list of results as in `results.json`.
     """
     several = len(runs) > 1
-    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds"]
+    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds", "training images"]
     rows = [header]
-    for key, title in ROWS:
-        described = [run[key] for run in runs if run.get(key)]
-        if not described:
-            continue
-        if key == "student" and not any(run.get("teacher") for run in runs):
-            title = "student alone"
+    for title, described in models_of(runs):
         accuracy = percent([d["test_accuracy"] for d in described])
         if any(d["at_chance"] for d in described):
             accuracy += " (AT CHANCE: collapsed)"
         agreements = [d["agreement"] for d in described if "agreement" in d]
+        on_training = [d["train_accuracy"] for d in described if "train_accuracy" in d]
         seconds = [d["seconds"] for d in described if d.get("seconds") is not None]
         rows.append(
             [
@@ -36,9 +34,12 @@ def table(runs):
                 f"{described[0]['parameters']:,}",
                 percent(agreements) if agreements else "-",
                 f"{statistics.mean(seconds):.1f}" if seconds else "-",
+                percent(on_training) if on_training else "-",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    filled = [i for i in range(len(header)) if i == 0 or any(row[i] != "-" for row in rows[1:])]
+    rows = [[row[i] for i in filled] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(filled))]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
@@ -50,6 +51,21 @@ def table(runs):
         else f"seed {runs[0]['seed']}"
     )
     return "\n".join([caption, lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def models_of(runs):
+    """The table's rows: title and the models described there, one of each run that has such a model."""
+    for key, title in ROWS:
+        if key == "student" and not any(run.get("teacher") for run in runs):
+            title = "student alone"
+        described = [run[key] for run in runs if run.get(key)]
+        if described:
+            yield title, described
+    generations = max(len(run.get("generations") or []) for run in runs)
+    for number in range(generations if generations > 1 else 0):
+        for role in ("teacher", "student"):
+            described = [run["generations"][number][role] for run in runs if len(run.get("generations") or []) > number]
+            yield f"generation {number + 1}, {role}", described
 
 
 def verdict(runs):

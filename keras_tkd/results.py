@@ -41,6 +41,15 @@ def describe_run(method, config, stage, splits):
     }
 
 
+def describe_student(student, splits, teacher_outputs, seconds):
+    """What results.json says of a student, alone or distilled: also its accuracy on the images it was trained on."""
+    described = describe_model(
+        student, evaluation.logits(student, splits.test_images), splits, teacher_outputs, seconds
+    )
+    on_training = evaluation.logits(student, splits.train_images)
+    return described | {"train_accuracy": evaluation.accuracy(on_training, splits.train_labels)}
+
+
 def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None):
     """What results.json says of one model, by its outputs for the test images."""
     described = {

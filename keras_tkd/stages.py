@@ -43,9 +43,9 @@ def train_teacher(config, workdir, splits, teacher):
 
 def train_baseline(config, workdir, splits, student):
     """Trains a copy of `student` on the labels, unless the workdir has it; returns the stage and its file's model."""
-    copy = keras.models.clone_model(student)
-    copy.set_weights(student.get_weights())
-    return train_alone(copy, config, workdir, splits, "baseline", "Baseline: the student alone", config.student_model)
+    return train_alone(
+        copy_of(student), config, workdir, splits, "baseline", "Baseline: the student alone", config.student_model
+    )
 
 
 def train_student(config, workdir, splits, student, teacher):
@@ -72,7 +72,9 @@ def train_student(config, workdir, splits, student, teacher):
         state = [*student.variables, *own, distiller.step]
         pipeline = distillation_pipeline(config, splits, teacher)
         warm_up = [WarmUp(config.warmup_epochs)] if config.warmup_epochs else []
-        fit_stage(distiller, student, config, stage, splits, pipeline, f"Student, by {config.method}", state, warm_up)
+        compile_model(distiller, config)
+        files = {stage.model_path: student}
+        fit_stage(distiller, files, config, stage, splits, pipeline, f"Student, by {config.method}", state, warm_up)
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
@@ -124,22 +126,48 @@ def train_alone(model, config, workdir, splits, name, title, architecture):
         export.set_precision(model, config.precision)
         decay_weights(model, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
-        fit_stage(model, model, config, stage, splits, data.image_dataset, title, model.variables)
+        compile_model(model, config)
+        files = {stage.model_path: model}
+        fit_stage(model, files, config, stage, splits, data.image_dataset, title, model.variables)
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
-def fit_stage(trained, model, config, stage, splits, pipeline, title, state, callbacks=()):
-    """Runs `trained.fit` for one stage and saves `model`, in float32, as the stage's file.
+def copy_of(model):
+    """A model of the same architecture and weights."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def optimizer_of(config):
+    return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
+
+
+def scheduled(optimizer, config):
+    """A callback that sets an optimizer's learning rate from epoch to epoch."""
+
+    def set_rate(epoch, logs=None):
+        optimizer.learning_rate = learning_rate(config, epoch)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+
+
+def compile_model(model, config, **arguments):
+    """Compiles a model, or a Distiller, for training on class ids as a run's configuration says."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer_of(config), loss, metrics=["accuracy"], **arguments)
+
+
+def fit_stage(trained, files, config, stage, splits, pipeline, title, state, callbacks=()):
+    """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
-        trained: what is fitted: the model itself, or the Distiller around it.
+        trained: what is fitted, compiled: a model itself, or the Distiller around it.
+        files: dict path -> model to be saved there.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
         state: the variables that training changes, those of the optimizer aside.
         callbacks: further callbacks.
     """
-    optimizer = keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    trained.compile(optimizer, loss, metrics=["accuracy"])
     trained.optimizer.build(trained.trainable_variables)
     keep = KeepState([*state, *trained.optimizer.variables], stage)
     done = keep.restore()
@@ -178,8 +206,9 @@ def fit_stage(trained, model, config, stage, splits, pipeline, title, state, cal
         shuffle=False,
     )
     seconds = keep.seconds
-    export.set_precision(model, "float32")
-    save_model(model, stage.model_path)
+    for path, model in files.items():
+        export.set_precision(model, "float32")
+        save_model(model, path)
     stage.record(keep.history, seconds, finished=True)
 
 

@@ -9,8 +9,9 @@ import tensorflow as tf
 from keras_tkd import data, evaluation, models, stages, teachers
 from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
+from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.methods import METHODS
-from keras_tkd.results import describe_model, describe_run, epochs_to, read_baseline
+from keras_tkd.results import describe_model, describe_run, describe_student, epochs_to, read_baseline
 from keras_tkd.workdir import Workdir, write_json
 
 
@@ -30,7 +31,7 @@ def train_teacher(config, workdir, existing="refuse"):
     if finished:
         print(f"Finished already: {workdir.path}")
         return finished
-    splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
+    splits = load_splits(config)
     new = build_model(config.teacher_model, splits, config.seed, "Teacher")
     begin(workdir, splits, f"python scripts/train_teacher.py --flagfile=this_file --workdir={workdir.path}")
     stage, teacher = stages.train_teacher(config, workdir, splits, new)
@@ -62,7 +63,7 @@ def distill(config, workdir, existing="refuse"):
     # First everything that can be refused.
     with_teacher = bool(METHODS[config.method].terms)
     baseline = read_baseline(config)
-    splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
+    splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
     teacher = None
     if with_teacher and config.teacher_path:
@@ -72,6 +73,8 @@ def distill(config, workdir, existing="refuse"):
     check_together(config, teacher, student, splits)
 
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
+    if config.online:
+        return workdir.write_results(distill_online(config, workdir, splits, student, teacher, baseline))
     outputs, described = None, {}
     if with_teacher:
         seconds = None
@@ -84,15 +87,47 @@ def distill(config, workdir, existing="refuse"):
         check_teacher(described["teacher"], config, splits)
         if baseline is None and config.baseline == "train":
             stage, alone = stages.train_baseline(config, workdir, splits, student)
-            alone_outputs = evaluation.logits(alone, splits.test_images)
-            baseline = describe_model(alone, alone_outputs, splits, outputs, seconds=stage.seconds)
+            baseline = describe_student(alone, splits, outputs, stage.seconds)
         described["baseline"] = baseline
     # What is measured is the file that is handed over.
     stage, student = stages.train_student(config, workdir, splits, student, teacher)
-    student_outputs = evaluation.logits(student, splits.test_images)
-    described["student"] = describe_model(student, student_outputs, splits, outputs, seconds=stage.seconds)
+    described["student"] = describe_student(student, splits, outputs, stage.seconds)
     described["student"]["epochs_to_baseline"] = epochs_to(baseline, stage.history)
     return workdir.write_results(describe_run(config.method, config, stage, splits) | described)
+
+
+def distill_online(config, workdir, splits, student, teacher, baseline):
+    """The part of `distill` in which teacher and student learn together; returns the results."""
+    anchor, alone = None, None
+    if baseline is None and config.baseline == "train" or config.anchor == "trained":
+        stage, alone = stages.train_baseline(config, workdir, splits, student)
+    if config.anchor:
+        anchor = {"trained": alone, "random": student, "none": None}[config.anchor]
+        anchor = anchor and stages.copy_of(anchor)
+    generations = train_generations(config, workdir, splits, student, teacher, anchor)
+    chosen = best(generations)
+    hand_over(chosen, workdir)
+    outputs = evaluation.logits(chosen.teacher, splits.test_images)
+    if alone is not None:
+        baseline = describe_student(alone, splits, outputs, stage.seconds)
+    described = [describe_generation(generation, splits, baseline) for generation in generations]
+    own = {
+        "baseline": baseline,
+        "generations": described,
+        "generation": chosen.number,
+        **{role: described[chosen.number - 1][role] for role in ("teacher", "student")},
+    }
+    return describe_run(config.method, config, chosen.stage, splits) | own
+
+
+def describe_generation(generation, splits, baseline):
+    outputs = evaluation.logits(generation.teacher, splits.test_images)
+    student = describe_student(generation.student, splits, outputs, generation.stage.seconds)
+    return {
+        "teacher": describe_model(generation.teacher, outputs, splits),
+        "student": student | {"epochs_to_baseline": epochs_to(baseline, generation.stage.history)},
+        "validation_accuracy": generation.validation_accuracy,
+    }
 
 
 def evaluate(config):
@@ -130,6 +165,12 @@ def load_data(config):
         split_seed=config.split_seed,
         progress=sys.stdout.isatty(),
     )
+
+
+def load_splits(config):
+    """The data of a run that trains: without the images held out for choosing, or of a small training set."""
+    splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
+    return splits.with_train_fraction(config.train_fraction, config.split_seed)
 
 
 def build_model(name, splits, seed, role):

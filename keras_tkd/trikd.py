@@ -66,7 +66,7 @@ class TriKD(Distiller):
     Example:
 
     ```python
-    trikd = TriKD(teacher, student, anchor, temperature=4.0)
+    trikd = TriKD(teacher, student, anchor)
     trikd.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
                   teacher_optimizer=keras.optimizers.SGD(0.05, momentum=0.9))
     trikd.fit(images, labels, epochs=20)
@@ -86,7 +86,7 @@ class TriKD(Distiller):
         teacher,
         student,
         anchor=None,
-        temperature=4.0,
+        temperature=1.0,
         teacher_loss_weight=1.0,
         anchor_weight=1.0,
         peer_weight=1.0,

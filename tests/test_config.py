@@ -136,11 +136,22 @@ OWN = {
     "teacher_epochs": {"teacher_epochs": 3},
     "teacher_learning_rate": {"teacher_learning_rate": 0.5},
     "teacher_weight_decay": {"teacher_weight_decay": 0.5},
+    "teacher_training": {"teacher_training": "online"},
+    "anchor": {"anchor": "random"},
+    "generations": {"generations": 2},
+    "teacher_loss_weight": {"teacher_loss_weight": 0.5},
+    "anchor_weight": {"anchor_weight": 0.5},
+    "peer_weight": {"peer_weight": 0.5},
 }
 MINED = {"margin", "negatives", "miner", "negative_classes"}
-UNREAD = {method: MINED | {"temperature"} for method in METHODS}
-UNREAD |= {"baseline": set(OWN), "tkd": {"temperature"}, "tkd_soft": set(), "pairs": {"temperature"}}
-UNREAD |= {method: MINED for method in ("kd", "lskd", "dkd", "dist", "nkd")}
+ANCHORED = {"anchor", "generations", "anchor_weight"}
+ONLINE = ANCHORED | {"teacher_training", "teacher_loss_weight", "peer_weight"}
+TRAINED_BEFORE = {"teacher_path", "teacher_epochs", "teacher_layers"}
+UNREAD = {method: ONLINE | MINED | {"temperature"} for method in METHODS}
+UNREAD |= {"baseline": set(OWN), "tkd_soft": ONLINE}
+UNREAD |= {method: ONLINE | {"temperature"} for method in ("tkd", "pairs")}
+UNREAD |= {method: ONLINE | MINED for method in ("kd", "lskd", "dkd", "dist", "nkd")}
+UNREAD |= {"trikd": MINED | TRAINED_BEFORE, "dml": MINED | TRAINED_BEFORE | ANCHORED}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -164,6 +175,34 @@ def test_other_flags_that_nothing_reads_are_errors():
         DistillConfig(method="kd", negative_classes="teacher")
     with pytest.raises(ValueError, match="'baseline'.*`distillation_weights`"):
         DistillConfig(method="baseline", distillation_weights=())
+
+
+def test_what_an_online_teacher_reads_depends_on_its_anchor_and_its_training():
+    with pytest.raises(ValueError, match="`generations`.*generations=3"):
+        DistillConfig(method="trikd", anchor="none", generations=3)
+    with pytest.raises(ValueError, match="`anchor`.*anchor='random'"):
+        DistillConfig(method="trikd", teacher_training="offline", anchor="random")
+    offline = DistillConfig(method="trikd", teacher_training="offline", teacher_path="teacher.keras").resolved()
+    assert not offline.online and offline.generations is None and offline.temperature == 1.0
+    online = DistillConfig(method="trikd").resolved()
+    assert (online.online, online.anchor, online.generations) == (True, "trained", 1)
+    assert (online.teacher_loss_weight, online.anchor_weight, online.peer_weight) == (1.0, 1.0, 1.0)
+    mutual = DistillConfig(method="dml").resolved()
+    assert (mutual.online, mutual.anchor, mutual.generations, mutual.temperature) == (True, None, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "trikd", "generations": 0}, "`generations` must be >= 1. Received: generations=0"),
+        ({"method": "trikd", "anchor_weight": -1.0}, "`anchor_weight` must be >= 0"),
+        ({"train_fraction": 0.0}, "`train_fraction` must be in"),
+        ({"train_fraction": 1.5}, "`train_fraction` must be in"),
+    ],
+)
+def test_bad_values_of_online_runs(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DistillConfig(**arguments)
 
 
 NAMES = ("temperature", "margin", "student_loss_weight", "distillation_weights", "warmup_epochs")

@@ -37,6 +37,8 @@ PUBLISHED = {
     "dkd": (1.0, (), [("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0})]),
     "dist": (1.0, (), [("DIST", 2.0, {"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0})]),
     "nkd": (1.0, (), [("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5})]),
+    "dml": (1.0, (), [("SoftTargets", 1.0, {"temperature": 1.0, "standardize": False})]),
+    "trikd": (1.0, (), [("SoftTargets", 1.0, {"temperature": 1.0, "standardize": False})]),
 }
 SAMPLES = [0, 1, 1, 2]  # labels of a training set
 
@@ -69,11 +71,19 @@ def test_published_values(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_method_reads(method):
-    assert METHODS[method].reads("temperature") == (method in ("kd", "lskd", "tkd_soft", "dkd", "dist", "nkd"))
+    softened = ("kd", "lskd", "tkd_soft", "dkd", "dist", "nkd", "dml", "trikd")
+    assert METHODS[method].reads("temperature") == (method in softened)
     mined = method in ("tkd", "tkd_soft", "pairs")
     assert {METHODS[method].reads(name) for name in ("margin", "miner", "negative_classes")} == {mined}
     companions = {"tkd": "negatives", "tkd_soft": "negatives", "pairs": "partners"}
     assert METHODS[method].companions == companions.get(method)
+
+
+def test_teachers_that_learn_with_the_student():
+    online = {name: method.online for name, method in METHODS.items() if method.online}
+    assert {name: teacher.anchored for name, teacher in online.items()} == {"dml": False, "trikd": True}
+    for teacher in online.values():
+        assert (teacher.teacher_loss_weight, teacher.anchor_weight, teacher.peer_weight) == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -35,6 +35,7 @@ ALLOWED = {
     "distiller": {"batches", "callbacks", "compatibility", "layer_outputs", "live", "losses", "teachers"},
     "trikd": {"batches", "compatibility", "distiller", "layer_outputs", "live", "losses", "teachers"},
     "results": {"config", "evaluation", "export", "workdir"},
+    "generations": {"callbacks", "data", "evaluation", "export", "stages", "trikd", "workdir"},
     "stages": {"callbacks", "config", "data", "distiller", "evaluation", "export", "methods", "workdir"},
 }
 

@@ -7,8 +7,8 @@ import pytest
 from keras_tkd import report
 
 
-def described(accuracy, parameters=666, agreement=None, seconds=None, at_chance=False):
-    model = {"test_accuracy": accuracy, "parameters": parameters, "at_chance": at_chance, "seconds": seconds}
+def described(accuracy, parameters=666, agreement=None, seconds=None, at_chance=False, **more):
+    model = {"test_accuracy": accuracy, "parameters": parameters, "at_chance": at_chance, "seconds": seconds} | more
     return model | ({} if agreement is None else {"agreement": agreement})
 
 
@@ -58,6 +58,23 @@ def test_table_of_three_runs_gives_mean_and_range():
     assert cells(table)["student alone"][0] == "70.00 % (70.00 to 70.00)"
 
 
+def test_table_shows_what_was_learned_of_the_training_images():
+    rows = cells(report.table([run(0.8, 0.7, seed=1, train_accuracy=0.9), run(0.8, 0.7, seed=2, train_accuracy=0.94)]))
+    assert rows["distilled student"][-1] == "92.00 % (90.00 to 94.00)"
+    assert rows["student alone"][-1] == "-"
+
+
+def test_table_has_a_row_for_each_model_of_each_generation():
+    def generation(teacher, student):
+        return {"teacher": described(teacher, 72_970), "student": described(student), "validation_accuracy": None}
+
+    one, two = generation(0.91, 0.81), generation(0.93, 0.84)
+    rows = cells(report.table([run(0.84, 0.7) | {"generations": [one, two]}]))
+    assert rows["generation 1, teacher"][0] == "91.00 %" and rows["generation 2, teacher"][0] == "93.00 %"
+    assert rows["generation 1, student"][0] == "81.00 %" and rows["generation 2, student"][0] == "84.00 %"
+    assert "generation 1, student" not in report.table([run(0.81) | {"generations": [one]}])
+
+
 def test_table_marks_a_collapsed_student_alone():
     runs = [run(0.8, 0.7, seed=1), run(0.1, 0.7, seed=2, at_chance=True)]
     for chosen, expected in [(runs, 1), (runs[:1], 0), (runs[1:], 1)]:
@@ -71,7 +88,7 @@ def test_table_without_baseline_and_without_teacher():
     assert "student alone" not in rows and "distilled student" in rows
     rows = cells(report.table([run(0.8, teacher=None, seconds=None)]))
     assert "teacher" not in rows and "distilled student" not in rows
-    assert rows["student alone"] == ["80.00 %", "666", "90.00 %", "-"]
+    assert rows["student alone"] == ["80.00 %", "666", "90.00 %"]  # nobody took time
 
 
 # One seed: the standard error of a difference of two accuracies, twice. Baseline 0.8, student 0.83, 10,000 images:

@@ -85,6 +85,23 @@ class Splits:
             split=split,
         )
 
+    def with_train_fraction(self, fraction, seed):
+        """Keeps a stratified share of the training samples; None keeps all and returns `self`.
+
+        Args:
+            fraction: the share of each class's training samples to keep, `0 < fraction <= 1`, one sample at least.
+            seed: of the choice; the same seed keeps the same samples.
+        """
+        if fraction is None or fraction == 1:
+            return self
+        if not 0 < fraction < 1:
+            raise ValueError(f"`fraction` must be greater than 0 and at most 1. Received: fraction={fraction}")
+        _, kept = stratified_split(self.train_labels, fraction, seed, self.class_names)
+        split = self.split and {**self.split, "train": [self.split["train"][index] for index in kept]}
+        return dataclasses.replace(
+            self, train_images=take_rows(self.train_images, kept), train_labels=self.train_labels[kept], split=split
+        )
+
 
 def stratified_split(labels, fraction, seed, class_names):
     """Divides samples so that each class gives the same share, and keeps and gives at least one sample.

@@ -1,0 +1,117 @@
+"""The training of students with online teachers: one generation, or several, each with an anchor of its own."""
+
+import dataclasses
+import shutil
+
+import keras
+
+from keras_tkd import data, evaluation, export, stages
+from keras_tkd.callbacks import WarmUp
+from keras_tkd.trikd import TriKD
+from keras_tkd.workdir import Stage, whole_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """A student and the teacher that learned with it.
+
+    Attributes:
+        number: from 1.
+        stage: the student's stage in the run's folder.
+        student, teacher: the models of their files.
+        validation_accuracy: the student's, 0..1; None without a validation split.
+    """
+
+    number: int
+    stage: Stage
+    student: keras.Model
+    teacher: keras.Model
+    validation_accuracy: float | None
+
+
+def train_generations(config, workdir, splits, student, teacher, anchor):
+    """Trains `config.generations` students, each with a new teacher and with the student before it as the anchor.
+
+    All students start from the same weights, and so do all teachers. Generations that the folder has are kept.
+
+    Args:
+        config: resolved `DistillConfig` of a method with an online teacher.
+        student, teacher: untrained models; they stay untrained.
+        anchor: the first generation's anchor, or None.
+
+    Returns:
+        list of `Generation`.
+    """
+    generations = []
+    for number in range(1, (config.generations or 1) + 1):
+        generation = train_generation(config, workdir, splits, number, *map(stages.copy_of, (student, teacher)), anchor)
+        generations.append(generation)
+        anchor = stages.copy_of(generation.student)  # an anchor is frozen
+    return generations
+
+
+def train_generation(config, workdir, splits, number, student, teacher, anchor):
+    # How many generations there are changes none of them.
+    elsewhere = ("data_dir", "baseline", "generations")
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    stage = Stage(workdir, f"generations/{number}/student", settings)
+    teacher_path = stage.model_path.with_name("teacher.keras")
+    if not stage.finished:
+        for model in (student, teacher, anchor):
+            if model is not None:
+                export.set_precision(model, config.precision)
+        stages.decay_weights(student, config.weight_decay)
+        stages.decay_weights(teacher, config.teacher.weight_decay)
+        keras.utils.set_random_seed(config.seed)
+        trikd = make_trikd(config, teacher, student, anchor)
+        own = stages.optimizer_of(config.teacher)
+        stages.compile_model(trikd, config, teacher_optimizer=own)
+        callbacks = [stages.scheduled(own, config.teacher)]
+        if config.warmup_epochs:
+            callbacks.append(WarmUp(config.warmup_epochs))
+        state = [*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step]
+        title = f"Student and teacher, by {config.method}"
+        if config.generations:
+            title += f", generation {number} of {config.generations}"
+
+        files = {teacher_path: teacher, stage.model_path: student}
+        stages.fit_stage(trikd, files, config, stage, splits, images_alone, title, state, callbacks)
+    student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))
+    validation_accuracy = None
+    if splits.validation_images is not None:
+        outputs = evaluation.logits(student, splits.validation_images)
+        validation_accuracy = evaluation.accuracy(outputs, splits.validation_labels)
+    return Generation(number, stage, student, teacher, validation_accuracy)
+
+
+def images_alone(images, labels, **arguments):
+    return data.triplet_dataset(images, labels, negatives=None, **arguments)
+
+
+def make_trikd(config, teacher, student, anchor):
+    return TriKD(
+        teacher,
+        student,
+        anchor,
+        temperature=config.temperature,
+        teacher_loss_weight=config.teacher_loss_weight,
+        anchor_weight=config.anchor_weight if anchor is not None else 0.0,
+        peer_weight=config.peer_weight,
+        student_loss_weight=config.student_loss_weight,
+        distillation_weight=config.distillation_weights[0],
+    )
+
+
+def best(generations):
+    """The generation with the highest accuracy on the validation images; without such images, the last."""
+    if generations[0].validation_accuracy is None:
+        return generations[-1]
+    return max(generations, key=lambda generation: generation.validation_accuracy)
+
+
+def hand_over(generation, workdir):
+    """Copies a generation's models to where every run has them: `student.keras` and `teacher.keras`."""
+    folder = generation.stage.model_path.parent
+    for name in ("student.keras", "teacher.keras"):
+        with whole_file(workdir.path / name) as unfinished:
+            shutil.copyfile(folder / name, unfinished)

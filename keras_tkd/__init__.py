@@ -15,7 +15,18 @@ _EXPORTS = {
     "METHODS": "keras_tkd.methods",
     "TriKD": "keras_tkd.trikd",
 }
-_MODULES = ("callbacks", "data", "evaluation", "losses", "methods", "miners", "models", "teachers", "training")
+_MODULES = (
+    "callbacks",
+    "data",
+    "evaluation",
+    "losses",
+    "methods",
+    "miners",
+    "models",
+    "teachers",
+    "training",
+    "verification",
+)
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
 

@@ -3,14 +3,26 @@
 import keras
 import numpy as np
 
+from keras_tkd.layer_outputs import LayerOutputs
+from keras_tkd.verification import verification as verification
+
 
 def logits(model, images, batch_size=256):
     """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`."""
+    return layer_outputs(model, images, "logits", batch_size)
+
+
+def embeddings(model, images, layer="embedding", batch_size=256):
+    """The outputs of a layer for all images, float32 `(samples, width)`; `layer` is named as in `LayerOutputs`."""
+    return layer_outputs(model, images, layer, batch_size)
+
+
+def layer_outputs(model, images, layer, batch_size):
+    outputs = LayerOutputs(model, [layer])
     batches = []
     for start in range(0, len(images), batch_size):
-        outputs = model(images[start : start + batch_size], training=False)
-        outputs = outputs["logits"] if isinstance(outputs, dict) else outputs
-        batches.append(keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32")))
+        output = outputs(images[start : start + batch_size], training=False)[1][layer]
+        batches.append(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
     return np.concatenate(batches)
 
 

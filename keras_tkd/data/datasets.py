@@ -6,12 +6,21 @@ import numpy as np
 
 from keras_tkd.data.image_folder import load_folder
 from keras_tkd.data.prepared import known_names, load_prepared
-from keras_tkd.data.splits import Splits, resize, stratified_split, take_rows
+from keras_tkd.data.splits import Splits, open_set_classes, resize, stratified_split, take_rows
 
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
 
-def load(name, data_dir=None, *, image_size=None, test_fraction=0.2, split_seed=0, progress=False):
+def load(
+    name,
+    data_dir=None,
+    *,
+    image_size=None,
+    test_fraction=0.2,
+    split_seed=0,
+    open_set_fraction=None,
+    progress=False,
+):
     """Loads a data set of labelled images into memory, as uint8. Nothing is ever downloaded.
 
     `name` is one of three things:
@@ -36,7 +45,10 @@ def load(name, data_dir=None, *, image_size=None, test_fraction=0.2, split_seed=
             Resizing is bilinear, antialiased, and rounded.
         test_fraction: the share of each class that becomes the test split of a folder without `train` and
             `test`, between 0 and 1. A class keeps and gives at least one image.
-        split_seed: of the splits made here (digits, folders). Not a run's seed.
+        split_seed: of the splits made here (digits, folders, open sets). Not a run's seed.
+        open_set_fraction: the share of the classes, above 0, whose images are all taken out of training and test: see
+            `Splits.with_open_set`. At least two are taken and two are left; 1 takes all. None takes none. A class
+            of a folder that is taken may have a single image.
         progress: True shows a progress bar while files are read.
 
     Returns:
@@ -62,12 +74,22 @@ def load(name, data_dir=None, *, image_size=None, test_fraction=0.2, split_seed=
         raise ValueError(
             f"`test_fraction` must be between 0 and 1, both exclusive. Received: test_fraction={test_fraction}"
         )
+    if open_set_fraction is not None and not 0 < open_set_fraction <= 1:
+        raise ValueError(
+            f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
+        )
     size = _height_and_width(image_size)
+
+    def unseen(class_names):
+        return () if open_set_fraction is None else open_set_classes(class_names, open_set_fraction, split_seed)
+
     if name == "digits":
-        return _load_digits(size, split_seed)
-    if _is_folder(name):
-        return load_folder(name, size, test_fraction, split_seed, progress)
-    return load_prepared(name, data_dir, size, progress)
+        splits = _load_digits(size, split_seed)
+    elif _is_folder(name):
+        splits = load_folder(name, size, test_fraction, split_seed, unseen, progress)
+    else:
+        splits = load_prepared(name, data_dir, size, progress)
+    return splits if open_set_fraction is None else splits.with_open_set(unseen(splits.class_names))
 
 
 def _load_digits(size, split_seed):

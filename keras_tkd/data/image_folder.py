@@ -16,7 +16,8 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
 
 
-def load_folder(name, size, test_fraction, split_seed, progress):
+def load_folder(name, size, test_fraction, split_seed, unseen, progress):
+    """`load` for a folder; `unseen(class_names)` are the labels of the open set, which are not divided."""
     root = os.path.expanduser(name)
     split = None
     if {"train", "test"} <= set(_visible(root, os.DirEntry.is_dir)):
@@ -30,7 +31,7 @@ def load_folder(name, size, test_fraction, split_seed, progress):
             )
     else:
         class_names, paths, labels = _list_images(root)
-        train, test = stratified_split(labels, test_fraction, split_seed, class_names)
+        train, test = stratified_split(labels, test_fraction, split_seed, class_names, unseen(class_names))
         train_paths, test_paths = [paths[index] for index in train], [paths[index] for index in test]
         train_labels, test_labels = labels[train], labels[test]
         split = {

@@ -17,8 +17,11 @@ class Splits:
         class_names: one name per class; a label is an index into it.
         validation_images, validation_labels: as above, or None where `with_validation` was not called.
         split: for a folder that `load` divided itself, `{"train": paths, "test": paths}`, later also
-            `"validation"`:
-            relative to the folder, in the order of the samples. None for every other data set.
+            `"validation"` and `"open_set"`: relative to the folder, in the order of the samples. None for every
+            other data set.
+        open_set_images, open_set_identities: as above, of the classes that `with_open_set` took out, which no model
+            is trained on; an identity is an index into `open_set_names`. None where it was not called.
+        open_set_names: one name per identity.
     """
 
     name: str
@@ -30,6 +33,9 @@ class Splits:
     validation_images: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
     split: dict[str, list[str]] | None = None
+    open_set_images: np.ndarray | None = None
+    open_set_identities: np.ndarray | None = None
+    open_set_names: tuple[str, ...] | None = None
 
     @property
     def classes(self):
@@ -102,8 +108,92 @@ class Splits:
             self, train_images=take_rows(self.train_images, kept), train_labels=self.train_labels[kept], split=split
         )
 
+    def with_open_set(self, classes):
+        """Takes all images of some classes out of training and test: identities that no model sees in training.
 
-def stratified_split(labels, fraction, seed, class_names):
+        The classes that are left are numbered anew, from 0, in the same order. Rows are copied once, as in
+        `with_validation`, before which this is called.
+
+        Args:
+            classes: ids of the classes, at least two; all of them leave nothing to train on.
+
+        Returns:
+            A `Splits` with `open_set_images`, first those of the training split, then those of the test split,
+            `open_set_identities` and `open_set_names`.
+
+        Raises:
+            ValueError: for ids that there are not, for one class, and if there already is an open set or a
+                validation split.
+        """
+        classes = np.unique(np.asarray(classes, int))
+        if len(classes) < 2 or classes[0] < 0 or classes[-1] >= self.classes:
+            raise ValueError(
+                f"`classes` must be at least 2 ids of the {self.classes} classes of `{self.name}`. "
+                f"Received: classes={classes.tolist()}"
+            )
+        if self.open_set_images is not None or self.validation_images is not None:
+            raise ValueError(
+                f"`{self.name}` already has an open set or a validation split. "
+                "Call `with_open_set` once, on the splits that `load` returned."
+            )
+        is_unseen = np.isin(np.arange(self.classes), classes)
+        # In either part, a class's place among those of its kind.
+        places = np.where(is_unseen, np.cumsum(is_unseen), np.cumsum(~is_unseen)).astype(np.int32) - 1
+        seen, unseen = {}, {}
+        for part, labels in (("train", self.train_labels), ("test", self.test_labels)):
+            seen[part], unseen[part] = (np.flatnonzero(is_unseen[labels] == side) for side in (False, True))
+        split = self.split
+        if split is not None:
+            paths = {part: [split[part][index] for index in seen[part]] for part in seen}
+            split = paths | {"open_set": [split[part][index] for part in unseen for index in unseen[part]]}
+        train, test = len(unseen["train"]), len(unseen["test"])
+        open_set_images = aligned_empty((train + test, *self.image_shape))
+        np.take(self.train_images, unseen["train"], axis=0, out=open_set_images[:train], mode="clip")
+        np.take(self.test_images, unseen["test"], axis=0, out=open_set_images[train:], mode="clip")
+        return dataclasses.replace(
+            self,
+            train_images=take_rows(self.train_images, seen["train"]),
+            train_labels=places[self.train_labels[seen["train"]]],
+            test_images=take_rows(self.test_images, seen["test"]),
+            test_labels=places[self.test_labels[seen["test"]]],
+            class_names=tuple(name for name, out in zip(self.class_names, is_unseen, strict=True) if not out),
+            split=split,
+            open_set_images=open_set_images,
+            open_set_identities=places[
+                np.concatenate([self.train_labels[unseen["train"]], self.test_labels[unseen["test"]]])
+            ],
+            open_set_names=tuple(self.class_names[index] for index in classes),
+        )
+
+
+def open_set_classes(class_names, fraction, seed):
+    """Draws the classes of an open set.
+
+    Args:
+        class_names: names of all classes.
+        fraction: the share to take, `0 < fraction <= 1`, rounded to whole classes, so that at least two are taken
+            and at least two are left; 1 takes all.
+        seed: of the choice; the same seed takes the same classes.
+
+    Returns:
+        Ascending ids.
+
+    Raises:
+        ValueError: fewer than four classes, if not all are taken.
+    """
+    count = len(class_names)
+    if fraction == 1:
+        return np.arange(count)
+    if count < 4:
+        raise ValueError(
+            "An open set needs at least 4 classes: 2 to train on, and 2 that are not seen. "
+            f"Received: {count} classes, {', '.join(class_names)}"
+        )
+    taken = min(max(round(fraction * count), 2), count - 2)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:taken])
+
+
+def stratified_split(labels, fraction, seed, class_names, unseen=()):
     """Divides samples so that each class gives the same share, and keeps and gives at least one sample.
 
     Args:
@@ -111,6 +201,7 @@ def stratified_split(labels, fraction, seed, class_names):
         fraction: the share to take, between 0 and 1; rounded to whole samples class by class.
         seed: of the choice.
         class_names: a name per label, for the error.
+        unseen: labels of an open set, whose samples are all taken; the other classes' are divided as without it.
 
     Returns:
         The indices that are kept and those that are taken, two ascending arrays.
@@ -122,6 +213,9 @@ def stratified_split(labels, fraction, seed, class_names):
     is_taken = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
+        if label in unseen:
+            is_taken[members] = True
+            continue
         if len(members) < 2:
             raise ValueError(
                 "A class must have at least 2 images to be split. "

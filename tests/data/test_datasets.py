@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from keras_tkd.data.datasets import load
-from keras_tkd.data.splits import Splits, aligned_empty, stratified_split
+from keras_tkd.data.splits import Splits, aligned_empty, open_set_classes, stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +209,132 @@ def test_validation_copies_each_row_once():
     finally:
         tracemalloc.stop()
     assert images.nbytes <= peak < 1.1 * images.nbytes
+
+
+# Open sets
+
+
+def lettered_splits():
+    """Six classes a..f: the label in the first pixel, the sample's own number in the second; 4 and 2 images of each."""
+    arrays = []
+    for count, first in ((4, 0), (2, 100)):
+        labels = np.tile(np.arange(6, dtype=np.int32), count)
+        images = np.stack([labels, first + np.arange(6 * count)], axis=-1).astype(np.uint8).reshape(-1, 1, 2, 1)
+        arrays += [images, labels]
+    return Splits("lettered", *arrays, tuple("abcdef"))
+
+
+def test_an_open_set_is_in_neither_training_nor_test():
+    divided = lettered_splits().with_open_set([4, 1])
+    assert divided.class_names == ("a", "c", "d", "f") and divided.classes == 4
+    assert divided.open_set_names == ("b", "e")
+    for images, names, labels, counts in (
+        (divided.train_images, divided.class_names, divided.train_labels, [4, 4, 4, 4]),
+        (divided.test_images, divided.class_names, divided.test_labels, [2, 2, 2, 2]),
+        (divided.open_set_images, divided.open_set_names, divided.open_set_identities, [6, 6]),
+    ):
+        assert images.dtype == np.uint8 and labels.dtype == np.int32 and images.ctypes.data % 64 == 0
+        assert np.bincount(labels).tolist() == counts
+        # Under its new number, each image has its old name.
+        assert [names[label] for label in labels] == ["abcdef"[old] for old in images[:, 0, 0, 0]]
+    # Nothing is lost; the open set has the training images first, each part is in its old order.
+    numbers = [images[:, 0, 1, 0].tolist() for images in (divided.train_images, divided.test_images)]
+    assert all(part == sorted(part) for part in numbers)
+    own = divided.open_set_images[:, 0, 1, 0].tolist()
+    assert own == [1, 4, 7, 10, 13, 16, 19, 22, 101, 104, 107, 110]
+    assert sorted(sum(numbers, own)) == [*range(24), *range(100, 112)]
+
+
+def test_an_open_set_of_all_classes():
+    divided = lettered_splits().with_open_set(range(6))
+    assert divided.classes == len(divided.train_images) == len(divided.test_labels) == 0
+    assert divided.image_shape == (1, 2, 1) and len(divided.open_set_images) == 36
+    assert divided.open_set_identities.tolist() == 6 * list(range(6))
+
+
+@pytest.mark.parametrize("classes", [[], [3], [3, 3], [-1, 2], [2, 6]])
+def test_an_open_set_is_two_classes_at_least(classes):
+    with pytest.raises(
+        ValueError, match=r"`classes` must be at least 2 ids of the 6 classes of `lettered`.*classes=\["
+    ):
+        lettered_splits().with_open_set(classes)
+
+
+def test_an_open_set_is_made_once_and_first():
+    splits = lettered_splits()
+    for made in (splits.with_open_set([0, 1]), splits.with_validation(0.5, seed=0)):
+        with pytest.raises(ValueError, match="already has an open set or a validation split"):
+            made.with_open_set([2, 3])
+    divided = splits.with_open_set([0, 1]).with_validation(0.5, seed=0)
+    assert np.bincount(divided.validation_labels).tolist() == [2, 2, 2, 2] and len(divided.open_set_images) == 12
+
+
+@pytest.mark.parametrize(
+    "classes, fraction, taken",
+    [(10, 0.4, 4), (10, 0.34, 3), (10, 0.001, 2), (10, 0.999, 8), (4, 0.25, 2), (5, 1, 5), (3, 1, 3)],
+)
+def test_how_many_classes_are_in_an_open_set(classes, fraction, taken):
+    drawn = open_set_classes([str(index) for index in range(classes)], fraction, 0).tolist()
+    assert len(set(drawn)) == taken and drawn == sorted(drawn) and set(drawn) <= set(range(classes))
+
+
+def test_an_open_set_depends_on_split_seed_alone():
+    names = [str(index) for index in range(50)]
+    first, again, other = (open_set_classes(names, 0.5, seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_an_open_set_needs_four_classes():
+    with pytest.raises(ValueError, match="at least 4 classes.*Received: 3 classes, a, b, c"):
+        open_set_classes(("a", "b", "c"), 0.5, 0)
+
+
+def test_digits_with_an_open_set():
+    whole, divided = load("digits"), load("digits", open_set_fraction=0.4)
+    assert len(divided.class_names) == 6 and len(divided.open_set_names) == 4
+    assert sorted(divided.class_names + divided.open_set_names) == list(whole.class_names)
+    # The other digits' test images are those that they are without it.
+    seen = np.isin(whole.test_labels, [int(name) for name in divided.class_names])
+    np.testing.assert_array_equal(divided.test_images, whole.test_images[seen])
+    assert [int(divided.class_names[label]) for label in divided.test_labels] == whole.test_labels[seen].tolist()
+    assert len(divided.train_images) + len(divided.test_images) + len(divided.open_set_images) == 1797
+
+
+def test_a_folder_with_an_open_set(tmp_path):
+    counts = {"ada": 3, "bob": 1, "cleo": 1, "dan": 4, "eva": 5, "fay": 6}
+    folder = write_classes(tmp_path, **counts)
+    first = {name: sum(list(counts.values())[:place]) for place, name in enumerate(counts)}
+    # A seed that leaves out the two of a single image; trained on, they would be an error.
+    names = tuple(counts)
+    seed = next(seed for seed in range(100) if open_set_classes(names, 0.5, seed).tolist() == [1, 2, 4])
+    divided = load(folder, open_set_fraction=0.5, split_seed=seed, test_fraction=0.34)
+    assert divided.class_names == ("ada", "dan", "fay") and divided.open_set_names == ("bob", "cleo", "eva")
+    assert np.bincount(divided.open_set_identities).tolist() == [1, 1, 5]
+    # A third, rounded, of 3, 4 and 6.
+    assert np.bincount(divided.test_labels).tolist() == [1, 1, 2]
+    for key, images, labels, names in (
+        ("train", divided.train_images, divided.train_labels, divided.class_names),
+        ("test", divided.test_images, divided.test_labels, divided.class_names),
+        ("open_set", divided.open_set_images, divided.open_set_identities, divided.open_set_names),
+    ):
+        for path, image, label in zip(divided.split[key], images, labels, strict=True):
+            name, file = path.split("/")
+            assert names[label] == name and image[0, 0, 0] == first[name] + int(file[:2])
+    assert sum(map(len, divided.split.values())) == sum(counts.values())
+
+
+def test_an_open_set_of_train_and_test_folders(tmp_path):
+    write_classes(tmp_path / "train", a=2, b=2, c=2, d=2)
+    write_classes(tmp_path / "test", a=1, b=1, c=1, d=1)
+    divided = load(str(tmp_path), open_set_fraction=0.5)
+    assert (len(divided.train_images), len(divided.test_images), len(divided.open_set_images)) == (4, 2, 6)
+    assert divided.split is None
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
+def test_open_set_fraction_is_checked(fraction):
+    with pytest.raises(ValueError, match=f"`open_set_fraction` must be.*open_set_fraction={fraction}"):
+        load("digits", open_set_fraction=fraction)
 
 
 # Digits

@@ -19,7 +19,16 @@ MINERS = ("random", "semi_hard", "hard", "all")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
 
 # The settings that decide what a model is trained on.
-DATA = ("dataset", "image_size", "test_fraction", "split_seed", "validation_fraction", "train_fraction", "augmentation")
+DATA = (
+    "dataset",
+    "image_size",
+    "test_fraction",
+    "split_seed",
+    "open_set_fraction",
+    "validation_fraction",
+    "train_fraction",
+    "augmentation",
+)
 
 
 def option(default, help, choices=None):
@@ -37,6 +46,12 @@ class DataConfig:
     image_size: int | None = option(None, "Resize images to this many pixels, height and width.")
     test_fraction: float = option(0.2, "Share held out for testing where a folder has no train/ and test/.")
     split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
+    open_set_fraction: float | None = option(
+        None, "Share of the classes (identities) that no model is trained on: their images test verification."
+    )
+    embedding_layer: str | None = option(
+        None, "Layer whose outputs verification compares; 'embedding', as in this package's models, if not given."
+    )
 
     @property
     def unread(self):
@@ -55,6 +70,12 @@ class DataConfig:
         check(0 <= self.split_seed < 2**30, "`split_seed` must be in [0, 2^30)", self, "split_seed")
         if self.image_size is not None:
             check(self.image_size >= 1, "`image_size` must be >= 1", self, "image_size")
+        if self.open_set_fraction is not None:
+            rule = "`open_set_fraction` must be above 0 and at most 1"
+            check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
+        for name in ("embedding_layer", "teacher_embedding_layer"):
+            given = getattr(self, name, None) is not None
+            check(not given or self.open_set_fraction, f"`{name}` goes with `open_set_fraction`", self, name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +85,7 @@ class EvaluateConfig(DataConfig):
     model_path: str | None = option(None, "Keras model file to measure.")
     teacher_path: str | None = option(None, "Keras model file of its teacher.")
     teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
+    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -111,6 +133,8 @@ class RunConfig(DataConfig):
         check(0 <= self.validation_fraction < 1, "`validation_fraction` must be in [0, 1)", self, "validation_fraction")
         if self.train_fraction is not None:
             check(0 < self.train_fraction <= 1, "`train_fraction` must be in (0, 1]", self, "train_fraction")
+        rule = "`open_set_fraction` must be less than 1, or there is nothing to train on"
+        check(self.open_set_fraction != 1, rule, self, "open_set_fraction")
         if self.schedule == "step":
             check(
                 self.schedule_epochs
@@ -142,6 +166,7 @@ class DistillConfig(RunConfig):
     teacher_epochs: int | None = option(None, "Epochs of the teacher that is trained first; as --epochs if not given.")
     teacher_learning_rate: float | None = option(None, "Its learning rate; as --learning_rate if not given.")
     teacher_weight_decay: float | None = option(None, "Its weight decay; as --weight_decay if not given.")
+    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
     temperature: float | None = option(None, "Temperature of soft targets, > 0.")
     margin: float | None = option(None, "Margin of the triplet loss, >= 0, in the unit of the logits.")
     student_loss_weight: float | None = option(None, "Weight of the loss on the labels, >= 0.")
@@ -248,6 +273,7 @@ class DistillConfig(RunConfig):
                 "teacher_learning_rate",
                 "teacher_weight_decay",
                 "teacher_preprocessing",
+                "teacher_embedding_layer",
             ]
         return unread
 
@@ -284,7 +310,8 @@ class DistillConfig(RunConfig):
     def teacher(self):
         """The configuration of the teacher's own training."""
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherConfig)}
-        own = {name: getattr(self, f"teacher_{name}") for name in ("epochs", "learning_rate", "weight_decay")}
+        names = ("epochs", "learning_rate", "weight_decay", "embedding_layer")
+        own = {name: getattr(self, f"teacher_{name}") for name in names}
         return TeacherConfig(**shared | {name: value for name, value in own.items() if value is not None})
 
 

@@ -6,13 +6,15 @@ import numpy as np
 from keras_tkd.layer_outputs import LayerOutputs
 from keras_tkd.verification import verification as verification
 
+EMBEDDING = "embedding"  # the layer's name in this package's models
+
 
 def logits(model, images, batch_size=256):
     """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`."""
     return layer_outputs(model, images, "logits", batch_size)
 
 
-def embeddings(model, images, layer="embedding", batch_size=256):
+def embeddings(model, images, layer=EMBEDDING, batch_size=256):
     """The outputs of a layer for all images, float32 `(samples, width)`; `layer` is named as in `LayerOutputs`."""
     return layer_outputs(model, images, layer, batch_size)
 

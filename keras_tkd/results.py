@@ -13,7 +13,7 @@ from keras_tkd.config import DATA, flag_lines
 from keras_tkd.workdir import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.
-BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model")
+BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model", "embedding_layer")
 
 
 def describe_run(method, config, stage, splits):
@@ -41,26 +41,32 @@ def describe_run(method, config, stage, splits):
     }
 
 
-def describe_student(student, splits, teacher_outputs, seconds):
+def describe_student(student, splits, teacher_outputs, seconds, embedding_layer=None):
     """What results.json says of a student, alone or distilled: also its accuracy on the images it was trained on."""
-    described = describe_model(
-        student, evaluation.logits(student, splits.test_images), splits, teacher_outputs, seconds
-    )
+    outputs = evaluation.logits(student, splits.test_images)
+    described = describe_model(student, outputs, splits, teacher_outputs, seconds, embedding_layer)
     on_training = evaluation.logits(student, splits.train_images)
     return described | {"train_accuracy": evaluation.accuracy(on_training, splits.train_labels)}
 
 
-def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None):
-    """What results.json says of one model, by its outputs for the test images."""
-    described = {
-        "test_accuracy": evaluation.accuracy(outputs, splits.test_labels),
-        "parameters": export.trainable_parameters(model),
-    }
-    described["at_chance"] = evaluation.at_chance(described["test_accuracy"], splits.test_labels)
+def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, embedding_layer=None):
+    """What results.json says of one model, by its outputs for the test images.
+
+    With an open set, `verification` of its images too, by the outputs of `embedding_layer` (None for `"embedding"`).
+    Where that is all there is, `outputs` is None.
+    """
+    described = {"parameters": export.trainable_parameters(model)}
+    if outputs is not None:
+        accuracy = evaluation.accuracy(outputs, splits.test_labels)
+        at_chance = evaluation.at_chance(accuracy, splits.test_labels)
+        described = {"test_accuracy": accuracy, **described, "at_chance": at_chance}
     if teacher_outputs is not None:
         described["agreement"] = evaluation.agreement(outputs, teacher_outputs)
     if seconds is not None:
         described["seconds"] = round(seconds, 2)
+    if splits.open_set_images is not None:
+        embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
+        described["verification"] = evaluation.verification(embeddings, splits.open_set_identities)
     return described
 
 

@@ -57,7 +57,8 @@ def train_student(config, workdir, splits, student, teacher):
     """
     if teacher is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
-    elsewhere = ("data_dir", "baseline")  # neither changes the student
+    # None of these changes the student.
+    elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     stage = Stage(workdir, "student", settings)
     if not stage.finished:

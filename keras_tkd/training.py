@@ -12,7 +12,7 @@ from keras_tkd.distiller import Distiller
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.methods import METHODS
 from keras_tkd.results import describe_model, describe_run, describe_student, epochs_to, read_baseline
-from keras_tkd.workdir import Workdir, write_json
+from keras_tkd.workdir import SPLIT, Workdir, read_json, write_json
 
 
 def train_teacher(config, workdir, existing="refuse"):
@@ -33,10 +33,12 @@ def train_teacher(config, workdir, existing="refuse"):
         return finished
     splits = load_splits(config)
     new = build_model(config.teacher_model, splits, config.seed, "Teacher")
+    check_embeddings(new, config.embedding_layer, splits)
     begin(workdir, splits, f"python scripts/train_teacher.py --flagfile=this_file --workdir={workdir.path}")
     stage, teacher = stages.train_teacher(config, workdir, splits, new)
     outputs = evaluation.logits(teacher, splits.test_images)
-    described = {"teacher": describe_model(teacher, outputs, splits, seconds=stage.seconds)}
+    layer = config.embedding_layer
+    described = {"teacher": describe_model(teacher, outputs, splits, seconds=stage.seconds, embedding_layer=layer)}
     return workdir.write_results(describe_run("teacher", config, stage, splits) | described)
 
 
@@ -71,6 +73,10 @@ def distill(config, workdir, existing="refuse"):
     elif with_teacher:
         teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     check_together(config, teacher, student, splits)
+    layer, teacher_layer = config.embedding_layer, config.teacher.embedding_layer
+    check_embeddings(student, layer, splits)
+    if with_teacher:
+        check_embeddings(teacher, teacher_layer, splits)
 
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
     if config.online:
@@ -83,15 +89,15 @@ def distill(config, workdir, existing="refuse"):
             stage, teacher = stages.train_teacher(config.teacher, workdir, splits, teacher)
             seconds = stage.seconds
         outputs = evaluation.logits(teacher, splits.test_images)
-        described["teacher"] = describe_model(teacher, outputs, splits, seconds=seconds)
+        described["teacher"] = describe_model(teacher, outputs, splits, None, seconds, teacher_layer)
         check_teacher(described["teacher"], config, splits)
         if baseline is None and config.baseline == "train":
             stage, alone = stages.train_baseline(config, workdir, splits, student)
-            baseline = describe_student(alone, splits, outputs, stage.seconds)
+            baseline = describe_student(alone, splits, outputs, stage.seconds, layer)
         described["baseline"] = baseline
     # What is measured is the file that is handed over.
     stage, student = stages.train_student(config, workdir, splits, student, teacher)
-    described["student"] = describe_student(student, splits, outputs, stage.seconds)
+    described["student"] = describe_student(student, splits, outputs, stage.seconds, layer)
     described["student"]["epochs_to_baseline"] = epochs_to(baseline, stage.history)
     return workdir.write_results(describe_run(config.method, config, stage, splits) | described)
 
@@ -109,8 +115,8 @@ def distill_online(config, workdir, splits, student, teacher, baseline):
     hand_over(chosen, workdir)
     outputs = evaluation.logits(chosen.teacher, splits.test_images)
     if alone is not None:
-        baseline = describe_student(alone, splits, outputs, stage.seconds)
-    described = [describe_generation(generation, splits, baseline) for generation in generations]
+        baseline = describe_student(alone, splits, outputs, stage.seconds, config.embedding_layer)
+    described = [describe_generation(generation, config, splits, baseline) for generation in generations]
     own = {
         "baseline": baseline,
         "generations": described,
@@ -120,11 +126,12 @@ def distill_online(config, workdir, splits, student, teacher, baseline):
     return describe_run(config.method, config, chosen.stage, splits) | own
 
 
-def describe_generation(generation, splits, baseline):
+def describe_generation(generation, config, splits, baseline):
     outputs = evaluation.logits(generation.teacher, splits.test_images)
-    student = describe_student(generation.student, splits, outputs, generation.stage.seconds)
+    seconds, layer = generation.stage.seconds, config.teacher.embedding_layer
+    student = describe_student(generation.student, splits, outputs, seconds, config.embedding_layer)
     return {
-        "teacher": describe_model(generation.teacher, outputs, splits),
+        "teacher": describe_model(generation.teacher, outputs, splits, embedding_layer=layer),
         "student": student | {"epochs_to_baseline": epochs_to(baseline, generation.stage.history)},
         "validation_accuracy": generation.validation_accuracy,
     }
@@ -137,18 +144,27 @@ def evaluate(config):
         config: `EvaluateConfig`.
 
     Returns:
-        dict with the model's `test_accuracy`, `parameters`, `at_chance`, and, with a teacher, `agreement` and
-        `teacher`, a dict like it.
+        dict with the model's `test_accuracy`, `parameters`, `at_chance`, with an open set `verification`, and, with
+        a teacher, `agreement` and `teacher`, a dict like it. Where all classes are in the open set, nothing is said of
+        the classes: neither accuracies nor agreement.
     """
     splits = load_data(config)
-    model = models.build(config.model_path, splits.image_shape, splits.classes)
+    layer, teacher_layer = config.embedding_layer, config.teacher_embedding_layer or config.embedding_layer
+    model = models.build(config.model_path, splits.image_shape, splits.classes or None)
+    check_unseen(config.model_path, splits)
+    check_embeddings(model, layer, splits)
     teacher_outputs, described = None, {}
     if config.teacher_path:
         teacher = load_teacher(config, splits)
-        teacher_outputs = evaluation.logits(teacher, splits.test_images)
-        described["teacher"] = describe_model(teacher, teacher_outputs, splits)
-    outputs = evaluation.logits(model, splits.test_images)
-    return describe_model(model, outputs, splits, teacher_outputs) | described
+        check_embeddings(teacher, teacher_layer, splits)
+        teacher_outputs = closed_set_logits(teacher, splits)
+        described["teacher"] = describe_model(teacher, teacher_outputs, splits, embedding_layer=teacher_layer)
+    outputs = closed_set_logits(model, splits)
+    return describe_model(model, outputs, splits, teacher_outputs, embedding_layer=layer) | described
+
+
+def closed_set_logits(model, splits):
+    return evaluation.logits(model, splits.test_images) if splits.classes else None
 
 
 def start_devices():
@@ -163,6 +179,7 @@ def load_data(config):
         image_size=config.image_size,
         test_fraction=config.test_fraction,
         split_seed=config.split_seed,
+        open_set_fraction=config.open_set_fraction,
         progress=sys.stdout.isatty(),
     )
 
@@ -176,7 +193,7 @@ def load_splits(config):
 def build_model(name, splits, seed, role):
     """A model by name or file, returning logits. Starting weights are decided by the seed alone."""
     keras.utils.set_random_seed(seed)
-    model = models.build(name, splits.image_shape, splits.classes)
+    model = models.build(name, splits.image_shape, splits.classes or None)
     if teachers.ends_in_softmax(model):
         print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
         model = teachers.logits_model(model)
@@ -189,6 +206,7 @@ def load_teacher(config, splits):
     path = path / "teacher.keras" if path.is_dir() else path
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
+    check_unseen(path, splits)
     return teachers.with_preprocessing(build_model(str(path), splits, 0, "Teacher"), config.teacher_preprocessing)
 
 
@@ -202,6 +220,34 @@ def check_together(config, teacher, student, splits):
             f"`student_model` must have trainable weights. Received: {config.student_model}, "
             f"{len(student.variables)} variables, trainable={student.trainable}"
         )
+
+
+def check_unseen(path, splits):
+    """Raises `ValueError` for a model out of a run's folder that was trained on identities it is to be verified on."""
+    record = read_json(pathlib.Path(path).parent / SPLIT)
+    if record is None or not splits.classes:
+        return
+    seen = [name for name in splits.open_set_names or () if name not in record.get("open_set_classes", ())]
+    if seen:
+        raise ValueError(
+            "A model must not have been trained on the identities that it is to be verified on. "
+            f"Received: {path}, trained on {len(seen)} of {len(splits.open_set_names)}, '{seen[0]}' for one. "
+            "Pass the --open_set_fraction and --split_seed that it was trained with"
+        )
+
+
+def check_embeddings(model, layer, splits):
+    """Raises `ValueError` for a model without the embeddings that verification compares, before it is trained."""
+    if splits.open_set_images is None:
+        return
+    layer = layer or evaluation.EMBEDDING
+    rule = "Verification compares the outputs of a layer, --embedding_layer (--teacher_embedding_layer)"
+    try:
+        shape = evaluation.embeddings(model, splits.open_set_images[:1], layer).shape
+    except ValueError as error:
+        raise ValueError(f"{rule}. {error}") from error
+    if len(shape) != 2:
+        raise ValueError(f"{rule}, of shape (batch, width). Received: layer '{layer}' of shape {shape}")
 
 
 def check_teacher(described, config, splits):
@@ -221,5 +267,6 @@ def check_teacher(described, config, splits):
 
 def begin(workdir, splits, command):
     workdir.begin(f"To run this again: {command}")
-    if splits.split:
-        write_json(workdir.path / "split.json", splits.split)
+    unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
+    if splits.split or unseen:
+        write_json(workdir.path / SPLIT, {**unseen, **(splits.split or {})})

@@ -8,7 +8,8 @@ import shutil
 
 FLAGS = "flags.flags"
 RESULTS = "results.json"
-OWN_FILES = (FLAGS, RESULTS, "split.json", "teacher.keras", "baseline.keras", "student.keras")
+SPLIT = "split.json"
+OWN_FILES = (FLAGS, RESULTS, SPLIT, "teacher.keras", "baseline.keras", "student.keras")
 OWN_FILES += ("generations", "logs", "checkpoints")
 
 

@@ -25,9 +25,12 @@ DATA_RULES = [
     ("test_fraction", {}, [0.0, 1.0, -0.5, 1.5, NAN]),
     ("split_seed", {}, [-1, 2**30]),
     ("image_size", {}, [0, -8]),
+    ("open_set_fraction", {}, [0.0, -0.1, 1.1, NAN]),
+    ("embedding_layer", {}, ["embedding"]),
 ]
 RUN_RULES = [
     *DATA_RULES,
+    ("open_set_fraction", {}, [1.0]),
     ("epochs", {}, [0, -1]),
     ("batch_size", {}, [0]),
     ("learning_rate", {}, [0.0, -0.1, NAN]),
@@ -50,6 +53,7 @@ DISTILL_RULES = [
     ("teacher_epochs", {}, [0]),
     ("teacher_learning_rate", {}, [0.0, NAN]),
     ("teacher_weight_decay", {}, [-0.1]),
+    ("teacher_embedding_layer", {}, ["embedding"]),
     ("temperature", {"method": "kd"}, [0.0, -1.0, NAN]),
     ("margin", {"method": "tkd"}, [-1.0, NAN]),
     ("student_loss_weight", {}, [-1.0, NAN]),
@@ -63,6 +67,7 @@ DISTILL_RULES = [
 ]
 EVALUATE_RULES = [
     ("model_path", {}, [None, ""]),
+    ("teacher_embedding_layer", {"model_path": "student.keras"}, ["embedding"]),
     ("teacher_preprocessing", {"model_path": "student.keras"}, ["unit"]),
     ("teacher_preprocessing", {"model_path": "student.keras", "teacher_path": "teacher.keras"}, ["torch"]),
 ]
@@ -92,6 +97,8 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
         ("test_fraction", 0.999),
         ("split_seed", 2**30 - 1),
         ("image_size", 1),
+        ("open_set_fraction", 0.001),
+        ("open_set_fraction", 0.999),
         ("epochs", 1),
         ("batch_size", 1),
         ("weight_decay", 0.0),
@@ -142,6 +149,7 @@ OWN = {
     "teacher_loss_weight": {"teacher_loss_weight": 0.5},
     "anchor_weight": {"anchor_weight": 0.5},
     "peer_weight": {"peer_weight": 0.5},
+    "teacher_embedding_layer": {"teacher_embedding_layer": "dense", "open_set_fraction": 0.5},
 }
 MINED = {"margin", "negatives", "miner", "negative_classes"}
 ANCHORED = {"anchor", "generations", "anchor_weight"}
@@ -280,6 +288,14 @@ def test_the_teacher_has_its_own_budget_on_the_same_data():
     assert DistillConfig(**shared, **own).teacher == expected
 
 
+def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
+    shared = {"open_set_fraction": 0.5, "embedding_layer": "dense"}
+    assert DistillConfig(**shared).teacher == TeacherConfig(**shared)
+    own = DistillConfig(**shared, teacher_embedding_layer="backbone/pool").teacher
+    assert own == TeacherConfig(**shared | {"embedding_layer": "backbone/pool"})
+    assert EvaluateConfig(model_path="m", open_set_fraction=1.0).open_set_fraction == 1
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -288,6 +304,7 @@ def test_the_teacher_has_its_own_budget_on_the_same_data():
         DistillConfig(),
         EvaluateConfig(model_path="runs/a=b, c/student.keras"),
         EvaluateConfig(model_path="m", teacher_path="t", teacher_preprocessing="caffe", image_size=7),
+        TeacherConfig(open_set_fraction=0.1 + 0.2, embedding_layer="backbone/pool"),
         TeacherConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
         TeacherConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],

@@ -41,6 +41,21 @@ def test_logits_of_a_low_precision_model_are_float32():
     assert isinstance(outputs, np.ndarray) and outputs.dtype == np.float32
 
 
+@pytest.mark.parametrize("batch_size", [2, 256])
+def test_embeddings_are_a_layers_outputs(batch_size):
+    inner = keras.Sequential([keras.Input((3,)), layers.Dense(2, use_bias=False, name="embedding")], name="backbone")
+    model = keras.Sequential([keras.Input((3,)), inner, layers.Dense(2, activation="softmax", name="logits")])
+    kernel = np.arange(6.0).reshape(3, 2)
+    inner.set_weights([kernel])
+    images = np.arange(15, dtype="uint8").reshape(5, 3)
+    outputs = evaluation.embeddings(model, images, "backbone/embedding", batch_size)
+    np.testing.assert_array_equal(outputs, images @ kernel)
+    assert outputs.dtype == np.float32
+    np.testing.assert_array_equal(evaluation.embeddings(inner, images), images @ kernel)
+    with pytest.raises(ValueError, match="no output of that name.*'embedding'.*'backbone'"):
+        evaluation.embeddings(model, images)
+
+
 def test_accuracy_and_agreement():
     outputs = np.array([[1, 3, 2], [5, 0, 0], [-3, -2, -1], [0, 1, 0]])  # classes 1, 0, 2, 1
     assert evaluation.accuracy(outputs, [1, 0, 0, 2]) == 0.5

@@ -7,6 +7,11 @@ from scipy.stats import t as student_t
 from keras_tkd.evaluation import standard_error
 
 ROWS = (("teacher", "teacher"), ("baseline", "student alone"), ("student", "distilled student"))
+VERIFICATION = {
+    "auc": "AUC",
+    "equal_error_rate": "equal error rate",
+    "true_accepts_at_1_percent": "true accepts at 1 % false ones",
+}
 
 
 def table(runs):
@@ -39,18 +44,38 @@ def table(runs):
         )
     filled = [i for i in range(len(header)) if i == 0 or any(row[i] != "-" for row in rows[1:])]
     rows = [[row[i] for i in filled] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(filled))]
-    lines = [
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
-    ]
     caption = f"{runs[0]['method']} on {runs[0]['dataset']}, {runs[0]['epochs']} epochs, "
     caption += (
         f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}"
         if several
         else f"seed {runs[0]['seed']}"
     )
-    return "\n".join([caption, lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([caption, *aligned(rows)])
+
+
+def verification_table(runs):
+    """The same for the verification of images of an open set; empty for runs without one."""
+    rows = [["", *VERIFICATION.values()]]
+    for title, described in models_of(runs):
+        verified = [d["verification"] for d in described if d.get("verification")]
+        if verified:
+            rows.append([title, *(percent([v[name] for v in verified]) for name in VERIFICATION)])
+            one = verified[0]
+    if len(rows) == 1:
+        return ""
+    pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
+    caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
+    return "\n".join([f"{caption}, {pairs}", *aligned(rows)])
+
+
+def aligned(rows):
+    """Lines of a table, the first row underlined; the first column is set to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
 def models_of(runs):

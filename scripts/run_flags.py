@@ -107,12 +107,15 @@ def import_training():
 
 
 def show(runs, workdirs):
-    """Prints the table of finished runs, the verdict, and what to do next."""
+    """Prints the tables of finished runs, the verdict, and what to do next."""
     from keras_tkd import report
 
     print("", report.table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
         print(report.verdict(runs))
+    verified = report.verification_table(runs)
+    if verified:
+        print("", verified, sep="\n")
     print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")
     for name in ("student.keras", "teacher.keras"):
         path = os.path.join(workdirs[0], name)

@@ -91,6 +91,43 @@ def test_table_without_baseline_and_without_teacher():
     assert rows["student alone"] == ["80.00 %", "666", "90.00 %"]  # nobody took time
 
 
+def verified(result, **roles):
+    """The results, with (auc, equal error rate, true accepts) for some of its models."""
+    for role, shares in roles.items():
+        counts = {"same_pairs": 1200, "different_pairs": 3400, "pairs": "drawn", "images": 90, "identities": 7}
+        names = ("auc", "equal_error_rate", "true_accepts_at_1_percent")
+        result[role]["verification"] = dict(zip(names, shares, strict=True)) | counts
+    return result
+
+
+def test_verification_has_a_table_of_its_own():
+    one = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.8, 0.3, 0.25))
+    two = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.9, 0.1, 0.75))
+    caption = report.verification_table([one]).splitlines()[0]
+    for words in ("90 images of 7 identities", "1,200 pairs of one identity", "3,400 of two"):
+        assert words in caption
+    rows = cells(report.verification_table([one]))
+    assert rows["AUC"] == ["equal error rate", "true accepts at 1 % false ones"]
+    assert rows["teacher"] == ["90.00 %", "20.00 %", "50.00 %"]
+    assert rows["student alone"] == ["70.00 %", "40.00 %", "10.00 %"]
+    rows = cells(report.verification_table([one, two]))
+    # (0.8 + 0.9) / 2, (0.3 + 0.1) / 2, (0.25 + 0.75) / 2
+    assert rows["distilled student"] == [
+        "85.00 % (80.00 to 90.00)",
+        "20.00 % (10.00 to 30.00)",
+        "50.00 % (25.00 to 75.00)",
+    ]
+    assert report.table([one]) == report.table([run(0.8, 0.7)])
+
+
+def test_verification_of_a_student_alone_and_of_a_teacher_alone():
+    alone = verified(run(0.8, teacher=None), student=(0.8, 0.3, 0.25))
+    assert cells(report.verification_table([alone]))["student alone"] == ["80.00 %", "30.00 %", "25.00 %"]
+    teacher = verified(run(0.8), teacher=(0.9, 0.2, 0.5)) | {"student": None}
+    assert list(cells(report.verification_table([teacher])))[-1] == "teacher"
+    assert report.verification_table([run(0.8, 0.7)]) == ""
+
+
 # One seed: the standard error of a difference of two accuracies, twice. Baseline 0.8, student 0.83, 10,000 images:
 # 2 * sqrt(0.8 * 0.2 / 10,000 + 0.83 * 0.17 / 10,000) = 2 * sqrt(0.000016 + 0.00001411) = 0.01097, 1.10 points.
 # On 400 images: five times that.

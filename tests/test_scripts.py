@@ -89,10 +89,10 @@ def test_every_flagfile_is_a_configuration(path, configurations):
     teacher = is_teachers(path)
     if not teacher:
         # A method's name, perhaps with words for what is different there.
-        method = next(
-            name for name in sorted(METHODS, key=len, reverse=True) if name in path.stem.split("_") + [path.stem]
-        )
+        words = path.stem.split("_") + [path.stem]
+        method = next(name for name in sorted(METHODS, key=len, reverse=True) if name in words)
         assert f"method='{method}'" in configurations[str(path)]
+        assert path.stem.startswith("open_set_") == ("open_set_fraction=None" not in configurations[str(path)])
     header = path.read_text().splitlines()
     command = f"#   python scripts/{'train_teacher' if teacher else 'distill'}.py --flagfile={path.relative_to(ROOT)}"
     assert header[0].startswith("# ") and any(line.startswith(command) for line in header)

@@ -323,6 +323,14 @@ def test_a_folder_with_an_open_set(tmp_path):
     assert sum(map(len, divided.split.values())) == sum(counts.values())
 
 
+def test_an_open_set_of_a_folder_that_is_divided_is_listed(tmp_path):
+    divided = load(write_classes(tmp_path, cat=4, dog=4, emu=4, fox=4), test_fraction=0.5).with_open_set([1, 3])
+    assert len(divided.split["open_set"]) == 8
+    for path, image in zip(divided.split["open_set"], divided.open_set_images, strict=True):
+        name, file = path.split("/")
+        assert image[0, 0, 0] == int(file[:2]) + {"dog": 4, "fox": 12}[name]
+
+
 def test_an_open_set_of_train_and_test_folders(tmp_path):
     write_classes(tmp_path / "train", a=2, b=2, c=2, d=2)
     write_classes(tmp_path / "test", a=1, b=1, c=1, d=1)

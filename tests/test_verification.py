@@ -101,9 +101,9 @@ def test_one_percent_of_false_accepts_is_allowed(different, accepted):
 
 
 def test_points_on_a_line_are_points():
-    # The curve goes straight from (0, 0) through (1 %, 1/2) to (2 %, 1): the middle one is the threshold that counts.
-    others = np.concatenate([[0.9, 0.5], np.full(98, 0.1)])
-    assert measures(np.array([0.9, 0.5]), others)["true_accepts_at_1_percent"] == 0.5
+    # A straight line through (1/2 %, 1/4), (1 %, 2/4) and (1 1/2 %, 3/4): the middle one is the threshold that counts.
+    others = np.concatenate([[0.9, 0.7, 0.5], np.full(197, 0.1)])
+    assert measures(np.array([0.9, 0.7, 0.5, 0.3]), others)["true_accepts_at_1_percent"] == 0.5
 
 
 def test_length_does_not_matter():

@@ -1,4 +1,4 @@
-"""The code of docs/triplets.md runs, and does what the text around it says."""
+"""The code of docs/triplets.md and docs/verification.md runs, and does what the text around it says."""
 
 import pathlib
 import re
@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import keras_tkd.data
+from keras_tkd import models
 from keras_tkd.miners import MINERS
 
-PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "triplets.md").read_text()
+DOCS = pathlib.Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "triplets.md").read_text()
 EXAMPLE, MINER, PIPELINES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -44,3 +46,15 @@ def test_the_pipelines_run():
 @pytest.mark.parametrize("name", ["triplet_dataset", "pair_dataset", "class_batches"])
 def test_every_pipeline_has_its_row(name):
     assert f"| `{name}` |" in PAGE and name in keras_tkd.data.__all__
+
+
+def test_verification(tmp_path, monkeypatch, capsys):
+    page = (DOCS / "verification.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    models.build("digits_student", (8, 8, 1), 6).save("student.keras")
+    names = {}
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+    assert f"prints `{capsys.readouterr().out.strip()}`" in page
+    for name in names["verified"]:
+        assert f"`{name}`" in page

@@ -1,9 +1,82 @@
 """The angles that any three points of a batch form: how two networks differ in them, `batch^3` cosines in blocks."""
 
+import functools
+
 import tensorflow as tf
 
-# Cosines in memory at a time: those of as many anchors as fit, of one at least. 2 MB in float32 stay in a core's cache.
-COSINES = 2**19
+# Cosines taken at a time: those of as many anchors as fit, of one at least. 8 MB in float32.
+COSINES = 2**21
+
+
+def mean_huber_of_angles(teacher, student):
+    """`(batch,)`: the mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
+
+    Four functions of the angles are compiled by XLA at the first call for each batch size, whatever runs around them.
+
+    The gradient, by hand. With `h = clip(cos_s - cos_t, -1, 1)`, which is symmetric in j and k, `r` the inverses, and
+    `u[i]` what arrives for anchor i, over `batch^2`:
+
+        d products[j, k] = sum_i u[i] h[i, j, k] r[i, j] r[i, k]       computed again, block by block
+        d offsets[i, j]  = 2 u[i] r[i, j] sum_k h[i, j, k] r[i, k]
+        d inverses[i, j] = 2 u[i] sum_k h[i, j, k] cos_s[i, j, k] / r[i, j]
+
+    and from there to the points: `offsets` and `inverses` depend on `products` and its diagonal, with `d r / d G[i, j]`
+    `r^3`, and `-r^3 / 2` for either norm.
+
+    Args:
+        teacher, student: `(batch, width)`. No gradient flows to the teacher.
+    """
+    _, *of_teacher = angle_parts(tf.stop_gradient(teacher))
+    count = tf.shape(student)[0]
+    anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
+    padding = -count % anchors
+    size = tf.cast(count, student.dtype) ** 2
+
+    def blocks(rows):
+        padded = tf.pad(rows, [[0, padding], [0, 0]])
+        return tf.reshape(padded, [-1, anchors, tf.shape(rows)[1]])
+
+    def rows(blocks):
+        return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]
+
+    @tf.custom_gradient
+    def forward(student):
+        points, products, offsets, inverses = angle_parts(student)
+        parts = [blocks(part) for part in (offsets, inverses, *of_teacher[1:])]
+
+        def networks(parts):
+            return (products, *parts[:2]), (of_teacher[0], *parts[2:])
+
+        def add_up(parts):
+            return tuple(sums(*networks(parts)) for sums in (huber_sums, offset_sums, inverse_sums))
+
+        outputs = (student.dtype,) * 3
+        sums = tf.map_fn(add_up, parts, fn_output_signature=outputs, parallel_iterations=1)
+        values, by_offset, by_inverse = (rows(sum_) for sum_ in sums)
+
+        def gradient(upstream):
+            weighted = upstream[:, None] / size * inverses
+
+            def add(total, parts):
+                return total + product_sums(*networks(parts[:-1]), parts[-1])
+
+            start = tf.zeros_like(products)
+            of_products = tf.foldl(add, [*parts, blocks(weighted)], start, parallel_iterations=1)
+            of_offsets = 2.0 * weighted * by_offset
+            of_squares = 2.0 * weighted * by_inverse * inverses
+            # In float64 again: what follows are small differences where points are near.
+            of_products, of_offsets, of_squares = (
+                tf.cast(part, tf.float64) for part in (of_products, of_offsets, of_squares)
+            )
+            of_gram = of_products - of_offsets + of_squares
+            of_norms = tf.reduce_sum(of_offsets - of_squares, 1) - tf.reduce_sum(of_squares, 0)
+            # No part for the mean: angles stay when all points move, and so the rows add up to zero.
+            of_points = tf.matmul(of_gram + tf.transpose(of_gram), points) + of_norms[:, None] * points
+            return tf.cast(of_points, student.dtype)
+
+        return tf.reduce_sum(values, 1) / size, gradient
+
+    return forward(student)
 
 
 def angle_parts(x):
@@ -14,82 +87,57 @@ def angle_parts(x):
         cos[i, j, k] = (G[j, k] - G[i, j] - G[i, k] + G[i, i]) / (d[i, j] d[i, k])
 
     Returns:
-        `(products, offsets, inverses)`, each `(batch, batch)`: `G`, `G[i, i] / 2 - G[i, j]`, and `1 / d[i, j]`, 0 where
-        the points are one (in float32: nearer than 1e-5 times their norm, where rounding decides the direction).
+        `(points, products, offsets, inverses)`: `e` in float64, and, each `(batch, batch)`, `G`,
+        `G[i, i] / 2 - G[i, j]`, and `1 / d[i, j]`, 0 where the points are one (in float32: nearer than 1e-5 times their
+        norm, where rounding decides the direction).
     """
     # In float64, which costs nothing at this size: the differences of near points are small.
     e = tf.cast(x - tf.reduce_mean(x, axis=0), tf.float64)
     products = tf.matmul(e, e, transpose_b=True)
-    norms = tf.linalg.diag_part(products)
-    sums = norms[:, None] + norms
+    norms = tf.linalg.diag_part(products)[:, None]
+    sums = norms + tf.transpose(norms)
     squares = sums - 2.0 * products
     one = squares <= (1e-10 if x.dtype == tf.float32 else 1e-13) * sums
-    inverses = tf.where(one, tf.zeros_like(squares), tf.math.rsqrt(tf.where(one, tf.ones_like(squares), squares)))
-    offsets = norms[:, None] / 2.0 - products
-    return tuple(tf.cast(part, x.dtype) for part in (products, offsets, inverses))
+    inverses = tf.math.rsqrt(tf.where(one, tf.constant(float("inf"), tf.float64), squares))
+    return e, *(tf.cast(part, x.dtype) for part in (products, norms / 2.0 - products, inverses))
 
 
 def cosines(products, offsets, inverses):
     """`(anchors, batch, batch)`: cosines of the angles at the anchors whose rows of `offsets`, `inverses` are given."""
     numerators = products + offsets[:, :, None] + offsets[:, None, :]
-    return numerators * inverses[:, :, None] * inverses[:, None, :]
+    return numerators * (inverses[:, :, None] * inverses[:, None, :])
 
 
-def mean_huber_of_angles(teacher_products, teacher_offsets, teacher_inverses, products, offsets, inverses):
-    """`(batch,)`: the mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
+def differences_and_slopes(own, teacher):
+    """`cos_s - cos_t` at some anchors, and the derivative of its Huber loss; `own`, `teacher` are for `cosines`."""
+    differences = cosines(*own) - cosines(*teacher)
+    return differences, tf.clip_by_value(differences, -1.0, 1.0)
 
-    The gradient, by hand. With `h' = clip(cos_s - cos_t, -1, 1)`, which is symmetric in j and k, `r` the inverses, and
-    `u[i]` what arrives for anchor i, over `batch^2`:
 
-        d products[j, k] = sum_i u[i] h'[i, j, k] r[i, j] r[i, k]       computed again, block by block
-        d offsets[i, j]  = 2 u[i] r[i, j] sum_k h'[i, j, k] r[i, k]
-        d inverses[i, j] = 2 u[i] sum_k h'[i, j, k] cos_s[i, j, k] / r[i, j]
-    """
-    teacher = [tf.stop_gradient(part) for part in (teacher_products, teacher_offsets, teacher_inverses)]
-    count = tf.shape(products)[0]
-    anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
-    padding = -count % anchors
+# Sums over the angles at some anchors, each compiled by itself: the ten steps from the parts to a slope are then one
+# loop, and one array of all the angles, where separate operations, or one function of all sums, hold several.
+compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
 
-    def blocks(rows):
-        padded = tf.pad(rows, [[0, padding], [0, 0]])
-        return tf.reshape(padded, [-1, anchors, tf.shape(rows)[1]])
 
-    def rows(blocks):
-        return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]
+@compiled
+def huber_sums(own, teacher):
+    differences, slopes = differences_and_slopes(own, teacher)
+    return tf.reduce_sum(slopes * (differences - slopes / 2.0), 1)
 
-    teacher_blocks = [blocks(part) for part in teacher[1:]]
 
-    @tf.custom_gradient
-    def forward(products, offsets, inverses):
-        own_blocks = [blocks(offsets), blocks(inverses)]
-        size = tf.cast(count, products.dtype) ** 2
+@compiled
+def offset_sums(own, teacher):
+    _, slopes = differences_and_slopes(own, teacher)
+    return tf.reduce_sum(slopes * own[2][:, :, None], 1)
 
-        def block(parts):
-            cosine = cosines(products, parts[0], parts[1])
-            difference = cosine - cosines(teacher[0], parts[2], parts[3])
-            slope = tf.clip_by_value(difference, -1.0, 1.0)
-            value = tf.reduce_sum(slope * (difference - slope / 2), [1, 2])
-            return value, tf.linalg.matvec(slope, parts[1]), tf.reduce_sum(slope * cosine, -1)
 
-        outputs = (products.dtype,) * 3
-        parts = (*own_blocks, *teacher_blocks)
-        values, by_offset, by_inverse = tf.map_fn(block, parts, fn_output_signature=outputs, parallel_iterations=1)
+@compiled
+def inverse_sums(own, teacher):
+    _, slopes = differences_and_slopes(own, teacher)
+    return tf.reduce_sum(slopes * cosines(*own), 1)
 
-        def gradient(upstream):
-            weights = upstream[:, None] / size
-            weighted = blocks(weights * inverses)
 
-            def add(total, parts):
-                cosine = cosines(products, parts[0], parts[1])
-                slope = tf.clip_by_value(cosine - cosines(teacher[0], parts[2], parts[3]), -1.0, 1.0)
-                return total + tf.reduce_sum(slope * parts[4][:, :, None] * parts[1][:, None, :], 0)
-
-            start = tf.zeros_like(products)
-            of_products = tf.foldl(add, (*parts, weighted), start, parallel_iterations=1)
-            of_offsets = 2.0 * weights * inverses * rows(by_offset)
-            of_inverses = 2.0 * tf.math.divide_no_nan(weights * rows(by_inverse), inverses)
-            return of_products, of_offsets, of_inverses
-
-        return tf.reshape(values, [-1])[:count] / size, gradient
-
-    return forward(products, offsets, inverses)
+@compiled
+def product_sums(own, teacher, weighted):
+    _, slopes = differences_and_slopes(own, teacher)
+    return tf.reduce_sum(slopes * (weighted[:, :, None] * own[2][:, None, :]), 0)

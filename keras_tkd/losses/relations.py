@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_tkd.distances import pairwise_euclidean, unit
 from keras_tkd.live import LiveAttribute, live_numbers
-from keras_tkd.losses.angles import angle_parts, mean_huber_of_angles
-from keras_tkd.losses.base import LayerPairsLoss, check_same_shape
+from keras_tkd.losses.angles import mean_huber_of_angles
+from keras_tkd.losses.base import LayerPairsLoss, check_same_batch, check_same_shape
 
 
 def similarity_preserving(teacher, student):
@@ -54,9 +54,9 @@ def relational_angle(teacher, student):
         `(batch,)`. Time goes with `batch^3`, memory with `batch^2`: angles are taken in blocks of anchors, and the
         backward pass computes them again.
     """
-    teacher, student = (angle_parts(embedding(x)) for x in (teacher, student))
-    check_same_shape("rkd_angle", teacher[0], student[0])
-    return mean_huber_of_angles(*teacher, *student)
+    teacher, student = (embedding(x) for x in (teacher, student))
+    check_same_batch("rkd_angle", teacher, student)
+    return mean_huber_of_angles(teacher, student)
 
 
 def probabilistic_transfer(teacher, student):

@@ -178,20 +178,22 @@ def test_gram_of_long_rows_is_taken_in_parts(width):
 def test_angles_are_never_all_in_memory(monkeypatch):
     batch, sizes = 40, []
     monkeypatch.setattr(angles, "COSINES", 3 * batch**2 + 1)
-    taken = angles.cosines
 
-    def recorded(*parts):
-        found = taken(*parts)
-        sizes.append(math.prod(found.shape))
-        return found
+    def recording(sums):
+        def recorded(own, *others):
+            sizes.append(batch * math.prod(own[1].shape))
+            return sums(own, *others)
 
-    monkeypatch.setattr(angles, "cosines", recorded)
+        return recorded
+
+    for name in ("huber_sums", "offset_sums", "inverse_sums", "product_sums"):
+        monkeypatch.setattr(angles, name, recording(getattr(angles, name)))
     student = tf.random.normal((batch, 4))
     with tf.GradientTape() as tape:
         tape.watch(student)
         value = RelationalAngle()(tf.random.normal((batch, 3)), student)
     tape.gradient(value, student)
-    # The teacher's and the student's, in 14 blocks of 3 anchors (the last of 1, filled up), forward and backward.
+    # Three sums forward and one backward, each in 14 blocks of 3 anchors (the last of 1, filled up).
     assert sizes == 4 * 14 * [3 * batch**2]
 
 

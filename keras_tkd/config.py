@@ -197,7 +197,7 @@ class DistillConfig(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        method = METHODS[self.method]
+        method = self.recipe
         for name in self.unread:
             check(
                 getattr(self, name) == default(type(self), name),
@@ -246,8 +246,13 @@ class DistillConfig(RunConfig):
         )
 
     @property
+    def recipe(self):
+        """The `Method` of this run."""
+        return METHODS[self.method]
+
+    @property
     def unread(self):
-        method = METHODS[self.method]
+        method = self.recipe
         unread = [name for name in ("temperature", "margin") if not method.reads(name)]
         if self.online:
             unread += ["teacher_path", "teacher_preprocessing", "teacher_epochs", "teacher_layers", "student_layers"]
@@ -280,15 +285,15 @@ class DistillConfig(RunConfig):
     @property
     def online(self):
         """Whether the teacher learns together with the student."""
-        return bool(METHODS[self.method].online) and self.teacher_training != "offline"
+        return bool(self.recipe.online) and self.teacher_training != "offline"
 
     @property
     def _anchor(self):
-        return (self.anchor or "trained") if METHODS[self.method].online.anchored else "none"
+        return (self.anchor or "trained") if self.recipe.online.anchored else "none"
 
     def resolved(self):
         """The same run with the method's published values in place of None, so that the file of flags is complete."""
-        method = METHODS[self.method]
+        method = self.recipe
         published = {
             "student_loss_weight": method.student_loss_weight,
             "distillation_weights": tuple(term.weight for term in method.terms),

@@ -17,12 +17,17 @@ class Term:
         weight: its published weight.
         arguments: constructor arguments.
         needs: constructor arguments that come from the run: `"seed"`, `"labels"` (class ids of the training samples).
+        layers: names of the layers that it reads in both models; empty for the final output. They are those of this
+            package's models.
+        companions: what each image may be drawn with for it: `"negatives"` or `"partners"`, or None.
     """
 
     loss: str
     weight: float
     arguments: dict = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    companions: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +53,6 @@ class Method:
         summary: one line, with the paper.
         terms: its losses.
         student_loss_weight: weight of the loss on the labels.
-        layers: names of the layers that its losses read in both models; empty for the final output. They are those of
-            this package's models.
-        companions: what each image may be drawn with: `"negatives"` or `"partners"`, or None.
         warmup_epochs: epochs over which the weights of its losses rise, linearly.
         online: how its teacher learns together with the student; None for a trained teacher that is frozen.
     """
@@ -58,10 +60,19 @@ class Method:
     summary: str
     terms: tuple[Term, ...] = ()
     student_loss_weight: float = 1.0
-    layers: tuple[str, ...] = ()
-    companions: str | None = None
     warmup_epochs: int = 0
     online: Online | None = None
+
+    @property
+    def layers(self):
+        """Names of the layers that its losses read, where all read the same; else empty."""
+        read = {term.layers for term in self.terms}
+        return next(iter(read)) if len(read) == 1 else ()
+
+    @property
+    def companions(self):
+        """What each image may be drawn with: a set of `"negatives"` and `"partners"`."""
+        return {term.companions for term in self.terms} - {None}
 
     def reads(self, argument):
         """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
@@ -69,7 +80,8 @@ class Method:
 
 
 MINING = {"miner": "random", "negative_classes": "labels"}
-TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",))
+TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",), companions="negatives")
+EMBEDDING = ("embedding",)
 STAGES = ("stage1", "stage2", "stage3")
 
 METHODS = {
@@ -91,62 +103,50 @@ METHODS = {
     "tkd": Method(
         "Triplet loss with the teacher as the anchor (Oki et al., 2020).",
         (TRIPLETS,),
-        companions="negatives",
     ),
     "tkd_soft": Method(
         "Triplet loss and soft targets (Oki et al., variant of 2022).",
         (Term("SoftTargets", 1.0, {"temperature": 1.0}), TRIPLETS),
-        companions="negatives",
     ),
     "pairs": Method(
         "Pair (Siamese) loss with the teacher on one side (after Oki et al., 2020; loss and weight are our reading).",
-        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",)),),
-        companions="partners",
+        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",), companions="partners"),),
     ),
     "sp": Method(
         "Similarity-preserving distillation (Tung & Mori, 2019).",
-        (Term("SimilarityPreserving", 3000.0),),
-        layers=("features",),
+        (Term("SimilarityPreserving", 3000.0, layers=("features",)),),
     ),
     "rkd": Method(
         "Relational distillation of distances and angles (Park et al., 2019).",
-        (Term("RelationalDistance", 25.0), Term("RelationalAngle", 50.0)),
-        layers=("embedding",),
+        (Term("RelationalDistance", 25.0, layers=EMBEDDING), Term("RelationalAngle", 50.0, layers=EMBEDDING)),
     ),
     "pkt": Method(
         "Probabilistic knowledge transfer (Passalis & Tefas, 2018).",
-        (Term("ProbabilisticTransfer", 30000.0),),
-        layers=("embedding",),
+        (Term("ProbabilisticTransfer", 30000.0, layers=EMBEDDING),),
     ),
     "cc": Method(
         "Correlation congruence (Peng et al., 2019).",
-        (Term("CorrelationCongruence", 100.0),),
-        layers=("embedding",),
+        (Term("CorrelationCongruence", 100.0, layers=EMBEDDING),),
     ),
     "at": Method(
         "Attention transfer (Zagoruyko & Komodakis, 2017).",
-        (Term("AttentionTransfer", 1000.0),),
-        layers=STAGES,
+        (Term("AttentionTransfer", 1000.0, layers=STAGES),),
     ),
     "fitnet": Method(
         "Hints from a middle layer (Romero et al., 2015).",
-        (Term("Hint", 100.0),),
-        layers=("stage2",),
+        (Term("Hint", 100.0, layers=("stage2",)),),
     ),
     "vid": Method(
         "Variational information distillation (Ahn et al., 2019).",
-        (Term("VariationalInformation", 1.0),),
-        layers=("stage2",),
+        (Term("VariationalInformation", 1.0, layers=("stage2",)),),
     ),
     "fsp": Method(
         "Flow of the solution procedure (Yim et al., 2017).",
-        (Term("FlowOfSolution", 50.0),),
-        layers=("stage1", "stage2"),
+        (Term("FlowOfSolution", 50.0, layers=("stage1", "stage2")),),
     ),
     "crd": Method(
         "Contrastive representation distillation (Tian et al., 2020).",
-        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed")),),
-        layers=("embedding",),
+        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=EMBEDDING),),
     ),
     "dkd": Method(
         "Decoupled soft targets (Zhao et al., 2022).",
@@ -179,9 +179,9 @@ def make_losses(method, *, weights=None, teacher_layers=None, student_layers=Non
     """The losses of a method and their weights.
 
     Args:
-        method: a name in `METHODS`.
-        weights: a weight for each term, in place of the published ones.
-        teacher_layers, student_layers: what the losses read, a name or a list, in place of the method's layers.
+        method: a name in `METHODS`, or a `Method`, such as `keras_tkd.combination.combine` makes of several.
+        weights: a weight for each term, in place of its own.
+        teacher_layers, student_layers: what all losses read, a name or a list, in place of each term's layers.
         seed: seed of losses that draw at random.
         labels: class ids of all training samples, for losses that keep something of each (`crd`).
         given: arguments of the losses in place of the published values: `temperature`, `margin`, `miner` and so on;
@@ -193,29 +193,28 @@ def make_losses(method, *, weights=None, teacher_layers=None, student_layers=Non
     Raises:
         ValueError: an argument that no loss of the method reads; weights of the wrong number; labels that are missing.
     """
-    if method not in METHODS:
+    if isinstance(method, str) and method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}")
+    name, method = (method, METHODS[method]) if isinstance(method, str) else (method.summary, method)
     losses_module = importlib.import_module("keras_tkd.losses")
-    terms = METHODS[method].terms
-    given = {name: value for name, value in given.items() if value is not None}
-    for name, value in given.items():
-        if not METHODS[method].reads(name):
-            raise ValueError(f"Method '{method}' reads no `{name}`. Received: {name}={value!r}")
+    terms = method.terms
+    given = {argument: value for argument, value in given.items() if value is not None}
+    for argument, value in given.items():
+        if not method.reads(argument):
+            raise ValueError(f"Method '{name}' reads no `{argument}`. Received: {argument}={value!r}")
     if weights is not None and len(weights) != len(terms):
         names = [term.loss for term in terms]
-        raise ValueError(f"Method '{method}' has {len(terms)} distillation losses {names}. Received weights: {weights}")
-    published = list_or_name(METHODS[method].layers)
-    layers = {
-        "teacher_layers": published if teacher_layers is None else teacher_layers,
-        "student_layers": published if student_layers is None else student_layers,
-    }
+        raise ValueError(f"Method '{name}' has {len(terms)} distillation losses {names}. Received weights: {weights}")
+    layers = {"teacher_layers": teacher_layers, "student_layers": student_layers}
+    layers = {side: names for side, names in layers.items() if names is not None}
     losses = []
     for term in terms:
-        needed = {name: value for name, value in {"seed": seed, "labels": labels}.items() if name in term.needs}
+        needed = {need: value for need, value in {"seed": seed, "labels": labels}.items() if need in term.needs}
         if "labels" in needed and labels is None:
-            raise ValueError(f"Method '{method}' needs the `labels` of all training samples. Received: labels=None")
-        own = {name: value for name, value in given.items() if name in term.arguments}
-        losses.append(getattr(losses_module, term.loss)(**{**term.arguments, **needed, **own, **layers}))
+            raise ValueError(f"Method '{name}' needs the `labels` of all training samples. Received: labels=None")
+        read = dict.fromkeys(("teacher_layers", "student_layers"), list_or_name(term.layers))
+        own = {argument: value for argument, value in given.items() if argument in term.arguments}
+        losses.append(getattr(losses_module, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
     return losses, list(weights) if weights is not None else [term.weight for term in terms]
 
 

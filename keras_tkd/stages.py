@@ -16,7 +16,7 @@ from keras_tkd.callbacks import (
 )
 from keras_tkd.config import DATA
 from keras_tkd.distiller import Distiller
-from keras_tkd.methods import METHODS, list_or_name, make_losses
+from keras_tkd.methods import list_or_name, make_losses
 from keras_tkd.workdir import Stage, save_model
 
 # What decides the outcome of a training on the labels alone, the model aside.
@@ -81,16 +81,16 @@ def train_student(config, workdir, splits, student, teacher):
 
 def distillation_pipeline(config, splits, teacher):
     """The batches that the method reads: images alone, or with the negatives or partners that are drawn for them."""
-    companions = METHODS[config.method].companions if config.negatives == "drawn" else None
+    companions = config.recipe.companions if config.negatives == "drawn" else set()
     named = None
     if companions and config.negative_classes == "teacher":
         named = evaluation.logits(teacher, splits.train_images).argmax(-1)
 
     def pipeline(images, labels, *, training, **arguments):
         told_apart_by = named if training else None
-        if companions == "partners":
+        if "partners" in companions:
             return data.pair_dataset(images, labels, partner_labels=told_apart_by, training=training, **arguments)
-        negatives = "other_class" if companions else None
+        negatives = "other_class" if "negatives" in companions else None
         return data.triplet_dataset(
             images, labels, negatives=negatives, negative_labels=told_apart_by, training=training, **arguments
         )
@@ -106,7 +106,7 @@ def losses_of(config, labels):
     """
     in_batch = {"miner": config.miner, "negative_classes": config.negative_classes}
     losses, weights = make_losses(
-        config.method,
+        config.recipe,
         weights=config.distillation_weights,
         teacher_layers=list_or_name(config.teacher_layers),
         student_layers=list_or_name(config.student_layers),

@@ -10,7 +10,6 @@ from keras_tkd import data, evaluation, models, stages, teachers
 from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
 from keras_tkd.generations import best, hand_over, train_generations
-from keras_tkd.methods import METHODS
 from keras_tkd.results import describe_model, describe_run, describe_student, epochs_to, read_baseline
 from keras_tkd.workdir import SPLIT, Workdir, read_json, write_json
 
@@ -63,7 +62,7 @@ def distill(config, workdir, existing="refuse"):
         print(f"Finished already: {workdir.path}")
         return finished
     # First everything that can be refused.
-    with_teacher = bool(METHODS[config.method].terms)
+    with_teacher = bool(config.recipe.terms)
     baseline = read_baseline(config)
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")

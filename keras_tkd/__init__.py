@@ -17,6 +17,7 @@ _EXPORTS = {
 }
 _MODULES = (
     "callbacks",
+    "combination",
     "data",
     "evaluation",
     "losses",

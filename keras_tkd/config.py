@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import typing
 
+from keras_tkd.combination import check_negatives, combine, parse
 from keras_tkd.methods import METHODS
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
@@ -29,6 +30,9 @@ DATA = (
     "train_fraction",
     "augmentation",
 )
+
+# What each loss has for itself where several are listed.
+OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_weights")
 
 
 def option(default, help, choices=None):
@@ -160,6 +164,11 @@ class DistillConfig(RunConfig):
     """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
 
     method: str = option("tkd", "Distillation method.", tuple(METHODS))
+    losses: tuple[str, ...] | None = option(
+        None,
+        "Losses of several methods, in place of --method: name, name:weight or name@argument=value:weight, such as "
+        "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
+    )
     student_model: str = option("digits_student", "Name of the student's architecture, or a .keras file of it.")
     teacher_path: str | None = option(None, "Keras model file of a trained teacher. Without it, one is trained first.")
     teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
@@ -201,10 +210,12 @@ class DistillConfig(RunConfig):
         for name in self.unread:
             check(
                 getattr(self, name) == default(type(self), name),
-                f"Method '{self.method}' does not read `{name}`",
+                self.refusal(name),
                 self,
                 name,
             )
+        if self.losses:
+            check_negatives(self.losses, self.negatives)
         if self.teacher_path is None:
             check(
                 self.teacher_preprocessing == "none",
@@ -247,13 +258,29 @@ class DistillConfig(RunConfig):
 
     @property
     def recipe(self):
-        """The `Method` of this run."""
-        return METHODS[self.method]
+        """The `Method` of this run: one by name, or that of the listed losses."""
+        return combine(self.losses) if self.losses else METHODS[self.method]
+
+    @property
+    def title(self):
+        """What tables call this run: the method's name, or the listed losses with their numbers."""
+        return self.recipe.summary if self.losses else self.method
+
+    def refusal(self, name):
+        """Why a field that is not read is not."""
+        if self.losses and name == "method":
+            return "`losses` are listed in place of a `method`"
+        if self.losses and name in OF_AN_ENTRY:
+            example = "kd@temperature=2:0.5" if name != "distillation_weights" else "kd:0.5"
+            return f"With `losses`, each loss has its own `{name}`, in the list: {example}"
+        return f"{'A run of these `losses`' if self.losses else f'Method {self.method!r}'} does not read `{name}`"
 
     @property
     def unread(self):
         method = self.recipe
         unread = [name for name in ("temperature", "margin") if not method.reads(name)]
+        if self.losses:
+            unread += ["method", *OF_AN_ENTRY]
         if self.online:
             unread += ["teacher_path", "teacher_preprocessing", "teacher_epochs", "teacher_layers", "student_layers"]
             if not method.online.anchored:
@@ -309,6 +336,8 @@ class DistillConfig(RunConfig):
         for term in method.terms:
             published |= {name: value for name, value in term.arguments.items() if name in fields}
         missing = {k: v for k, v in published.items() if k in fields - set(self.unread) and getattr(self, k) is None}
+        if self.losses:
+            missing["losses"] = tuple(str(parse(entry)) for entry in self.losses)
         return dataclasses.replace(self, **missing)
 
     @property

@@ -70,7 +70,7 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
         if config.warmup_epochs:
             callbacks.append(WarmUp(config.warmup_epochs))
         state = [*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step]
-        title = f"Student and teacher, by {config.method}"
+        title = f"Student and teacher, by {config.title}"
         if config.generations:
             title += f", generation {number} of {config.generations}"
 

@@ -75,7 +75,7 @@ def train_student(config, workdir, splits, student, teacher):
         warm_up = [WarmUp(config.warmup_epochs)] if config.warmup_epochs else []
         compile_model(distiller, config)
         files = {stage.model_path: student}
-        fit_stage(distiller, files, config, stage, splits, pipeline, f"Student, by {config.method}", state, warm_up)
+        fit_stage(distiller, files, config, stage, splits, pipeline, f"Student, by {config.title}", state, warm_up)
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 

@@ -98,7 +98,7 @@ def distill(config, workdir, existing="refuse"):
     stage, student = stages.train_student(config, workdir, splits, student, teacher)
     described["student"] = describe_student(student, splits, outputs, stage.seconds, layer)
     described["student"]["epochs_to_baseline"] = epochs_to(baseline, stage.history)
-    return workdir.write_results(describe_run(config.method, config, stage, splits) | described)
+    return workdir.write_results(describe_run(config.title, config, stage, splits) | described)
 
 
 def distill_online(config, workdir, splits, student, teacher, baseline):

@@ -57,7 +57,7 @@ def read(config_class):
     # The configuration cannot tell a default that was typed from one that was not.
     for name in config.unread:
         if flags.FLAGS[name].present:
-            sys.exit(f"Error: Method '{config.method}' does not read `{name}`. Received: {name}={values[name]!r}")
+            sys.exit(f"Error: {config.refusal(name)}. Received: {name}={values[name]!r}")
     return config
 
 

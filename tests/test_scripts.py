@@ -13,6 +13,8 @@ from keras_tkd.methods import METHODS
 ROOT = pathlib.Path(__file__).parent.parent
 # Those of a budget are given after another flagfile.
 FLAGFILES = sorted(path for path in (ROOT / "flags").rglob("*.flags") if not path.stem.startswith("budget_"))
+# What those have that are not named after a method.
+OTHERS = {"combined": "losses=('kd"}
 QUICK = ["--epochs=2", "--batch_size=128"]
 
 
@@ -90,8 +92,8 @@ def test_every_flagfile_is_a_configuration(path, configurations):
     if not teacher:
         # A method's name, perhaps with words for what is different there.
         words = path.stem.split("_") + [path.stem]
-        method = next(name for name in sorted(METHODS, key=len, reverse=True) if name in words)
-        assert f"method='{method}'" in configurations[str(path)]
+        named = next((f"method='{name}'" for name in sorted(METHODS, key=len, reverse=True) if name in words), None)
+        assert OTHERS.get(path.stem, named) in configurations[str(path)]
         assert path.stem.startswith("open_set_") == ("open_set_fraction=None" not in configurations[str(path)])
     header = path.read_text().splitlines()
     command = f"#   python scripts/{'train_teacher' if teacher else 'distill'}.py --flagfile={path.relative_to(ROOT)}"
@@ -124,6 +126,9 @@ def test_help_imports_no_tensorflow(script):
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
         (["--workdir=w", "--method=tkd", "--distillation_weights=-1"], "`distillation_weights` must be 1 numbers >= 0"),
+        (["--workdir=w", "--losses=kd,sp", "--method=tkd"], "`losses` are listed in place of a `method`"),
+        (["--workdir=w", "--losses=kd,sp:3000", "--temperature=2"], "in the list: kd@temperature=2:0.5"),
+        (["--workdir=w", "--losses=kd@margin=2:1"], "'kd' knows the arguments temperature"),
         (["--workdir=w", "temperature=9"], "stray words: temperature=9"),
         (["--workdir=w", "--learning_rat=1"], "learning_rat"),
         (["--workdir=w", "--schedule_epochs=1,x", "--schedule=step"], "schedule_epochs"),

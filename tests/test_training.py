@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, stages, training
+from keras_tkd import data, evaluation, models, report, stages, training
 from keras_tkd.callbacks import KeepState
-from keras_tkd.config import DistillConfig, TeacherConfig
+from keras_tkd.config import DistillConfig, TeacherConfig, read_flags
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -82,6 +82,23 @@ def test_flags_file_holds_the_resolved_experiment(tkd_run):
     for resolved in ("--margin=5.0", "--distillation_weights=2.0", "--student_loss_weight=1.0", "--negatives=drawn"):
         assert resolved in results["flags"]
     assert config.margin is None
+
+
+def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, teacher_run, capsys):
+    losses = ("kd@temperature=2:0.1", "kd@temperature=8:0.1", "tkd:0.5", "sp:10")
+    settings = QUICK | {"epochs": 1, "baseline": "none"}
+    config = DistillConfig(**settings, losses=losses, teacher_path=str(teacher_run[0]))
+    results = training.distill(config, tmp_path)
+    title = "kd@temperature=2.0:0.1 + kd@temperature=8.0:0.1 + tkd@margin=5.0:0.5 + sp:10.0"
+    assert results["method"] == title and f"{title} on digits" in report.table([results])
+    record = json.loads((tmp_path / "checkpoints" / "student" / "record.json").read_text())
+    terms = {"kd", "kd_2", "tkd", "sp"}
+    assert terms | {f"val_{term}" for term in terms} | {"tkd_violated"} <= set(record["history"][0])
+    again = DistillConfig(**read_flags(DistillConfig, (tmp_path / "flags.flags").read_text()))
+    assert again.losses == tuple(title.split(" + ")) and again.recipe == config.recipe
+    capsys.readouterr()
+    assert training.distill(again, tmp_path) == results
+    assert "Finished already" in capsys.readouterr().out
 
 
 def test_finished_run_is_not_run_again(tkd_run, capsys):

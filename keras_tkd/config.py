@@ -22,6 +22,7 @@ PREPROCESSING = ("none", "unit", "imagenet", "caffe")
 # The settings that decide what a model is trained on.
 DATA = (
     "dataset",
+    "classes",
     "image_size",
     "test_fraction",
     "split_seed",
@@ -33,6 +34,12 @@ DATA = (
 
 # What each loss has for itself where several are listed.
 OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_weights")
+
+
+TEACHER_CLASSES = (
+    "Which classes of the teacher in --teacher_path the data's classes are, by name or index, in the order of the "
+    "data's. For a teacher of all classes of the data set they are those of --classes."
+)
 
 
 def option(default, help, choices=None):
@@ -47,6 +54,9 @@ class DataConfig:
         "digits", "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders."
     )
     data_dir: str | None = option(None, "Folder of prepared tensorflow-datasets.")
+    classes: tuple[str, ...] | None = option(
+        None, "Only the images of these classes, by name or index; they become the classes 0, 1, ... in this order."
+    )
     image_size: int | None = option(None, "Resize images to this many pixels, height and width.")
     test_fraction: float = option(0.2, "Share held out for testing where a folder has no train/ and test/.")
     split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
@@ -63,6 +73,9 @@ class DataConfig:
         return []
 
     def __post_init__(self):
+        if self.classes:
+            several = len(set(self.classes)) == len(self.classes) > 1
+            check(several, "`classes` must be at least two, none twice", self, "classes")
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
@@ -90,17 +103,12 @@ class EvaluateConfig(DataConfig):
     teacher_path: str | None = option(None, "Keras model file of its teacher.")
     teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
     teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
+    teacher_classes: tuple[str, ...] | None = option(None, TEACHER_CLASSES)
 
     def __post_init__(self):
         super().__post_init__()
         check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
-        if self.teacher_path is None:
-            check(
-                self.teacher_preprocessing == "none",
-                "`teacher_preprocessing` goes with `teacher_path`",
-                self,
-                "teacher_preprocessing",
-            )
+        check_teacher_path(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -172,6 +180,7 @@ class DistillConfig(RunConfig):
     student_model: str = option("digits_student", "Name of the student's architecture, or a .keras file of it.")
     teacher_path: str | None = option(None, "Keras model file of a trained teacher. Without it, one is trained first.")
     teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
+    teacher_classes: tuple[str, ...] | None = option(None, TEACHER_CLASSES)
     teacher_epochs: int | None = option(None, "Epochs of the teacher that is trained first; as --epochs if not given.")
     teacher_learning_rate: float | None = option(None, "Its learning rate; as --learning_rate if not given.")
     teacher_weight_decay: float | None = option(None, "Its weight decay; as --weight_decay if not given.")
@@ -216,13 +225,7 @@ class DistillConfig(RunConfig):
             )
         if self.losses:
             check_negatives(self.losses, self.negatives)
-        if self.teacher_path is None:
-            check(
-                self.teacher_preprocessing == "none",
-                "`teacher_preprocessing` goes with `teacher_path`",
-                self,
-                "teacher_preprocessing",
-            )
+        check_teacher_path(self)
         minimum = {
             "teacher_epochs": 1,
             "warmup_epochs": 0,
@@ -306,6 +309,7 @@ class DistillConfig(RunConfig):
                 "teacher_weight_decay",
                 "teacher_preprocessing",
                 "teacher_embedding_layer",
+                "teacher_classes",
             ]
         return unread
 
@@ -357,6 +361,13 @@ def check(condition, rule, config, *names):
     if not condition:
         received = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
         raise ValueError(f"{rule}. Received: {received}")
+
+
+def check_teacher_path(config):
+    """Raises `ValueError` for settings of a teacher's file where there is no file."""
+    for name in ("teacher_preprocessing", "teacher_classes"):
+        unset = getattr(config, name) in (default(type(config), name), ())
+        check(config.teacher_path or unset, f"`{name}` goes with `teacher_path`", config, name)
 
 
 def check_choice(name, value, choices):

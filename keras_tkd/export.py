@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_tkd.teachers import last_operation
+from keras_tkd.teachers import last_operation, made_by
 
 
 def set_precision(model, precision):
@@ -18,11 +18,18 @@ def set_precision(model, precision):
     for layer in model._flatten_layers():
         # Pixels are scaled in float32: 1 / 255 in bfloat16 is off by 0.4 %.
         layer.dtype_policy = "float32" if isinstance(layer, keras.layers.Rescaling) else precision
-    operation, _ = last_operation(model)
-    while isinstance(operation, keras.Model):
-        operation, _ = last_operation(operation)
-    if isinstance(operation, keras.layers.Layer):
+    operation, inputs = last_operation(model)
+    while operation is not None and not is_plain_layer(operation):
+        if isinstance(operation, keras.Model):
+            operation, inputs = last_operation(operation)
+        else:  # what is done with the output, such as a choice of classes
+            operation, inputs = made_by(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
+    if operation is not None:
         operation.dtype_policy = "float32"
+
+
+def is_plain_layer(operation):
+    return isinstance(operation, keras.layers.Layer) and not isinstance(operation, keras.Model)
 
 
 def trainable_parameters(model):

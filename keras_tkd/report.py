@@ -44,7 +44,8 @@ def table(runs):
         )
     filled = [i for i in range(len(header)) if i == 0 or any(row[i] != "-" for row in rows[1:])]
     rows = [[row[i] for i in filled] for row in rows]
-    caption = f"{runs[0]['method']} on {runs[0]['dataset']}, {runs[0]['epochs']} epochs, "
+    classes = f" ({', '.join(runs[0]['classes'])})" if runs[0].get("classes") else ""
+    caption = f"{runs[0]['method']} on {runs[0]['dataset']}{classes}, {runs[0]['epochs']} epochs, "
     caption += (
         f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}"
         if several

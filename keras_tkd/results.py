@@ -22,6 +22,7 @@ def describe_run(method, config, stage, splits):
     return {
         "method": method,
         "dataset": config.dataset,
+        "classes": list(splits.class_names) if config.classes else None,
         "seed": config.seed,
         "epochs": config.epochs,
         "test_samples": len(splits.test_labels),

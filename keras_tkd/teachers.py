@@ -93,9 +93,58 @@ def last_operation(model):
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None, None
-    operation, node_index, _ = outputs[0]._keras_history
+    return made_by(outputs[0])
+
+
+def made_by(tensor):
+    """The operation that makes a tensor of a graph, and what it makes it of: a tensor, or several."""
+    operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors
     return operation, inputs[0] if len(inputs) == 1 else inputs
+
+
+def with_classes(model, classes):
+    """`model` with the logits of some of its classes, for a student that knows only these.
+
+    The softmax of these logits is the model's distribution *given that* the class is one of them: `p_c / sum_k p_k`.
+    The layers are shared with `model`, which stays as it was, and keep their names.
+
+    Args:
+        model: functional or sequential `keras.Model` that returns logits, `(batch, classes)`, alone or as `"logits"`
+            of a dict.
+        classes: list of indices: output `i` of the new model is output `classes[i]` of `model`.
+
+    Returns:
+        A `keras.Model` that returns `(batch, len(classes))` logits, or the dict with these.
+
+    Raises:
+        ValueError: no indices, one out of range or given twice; a model without a graph, or with a softmax at its end.
+
+    Example:
+
+    ```python
+    distiller = Distiller(with_classes(teacher, [3, 5]), student_of_two_classes, SoftTargets())
+    ```
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"Classes are chosen of functional or sequential models. Received: {type(model).__name__}")
+    if ends_in_softmax(model):
+        raise ValueError(
+            f"Classes are chosen of logits, and '{model.name}' ends in a softmax. "
+            "Take it off: keras_tkd.teachers.logits_model(model)"
+        )
+    outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    count, classes = logits.shape[-1], list(classes)
+    integers = all(isinstance(index, (int, np.integer)) for index in classes)
+    if not classes or not integers or len(set(classes)) < len(classes) or not all(0 <= c < count for c in classes):
+        raise ValueError(
+            f"`classes` must be indices of the model's outputs, from 0 to {count - 1}, none twice. "
+            f"Received: classes={classes}"
+        )
+    chosen = keras.ops.take(logits, [int(index) for index in classes], axis=-1)
+    outputs = {**outputs, "logits": chosen} if isinstance(outputs, dict) else chosen
+    return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, outputs, name=model.name)
 
 
 def unit(x):

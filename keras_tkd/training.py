@@ -172,7 +172,7 @@ def start_devices():
 
 
 def load_data(config):
-    return data.load(
+    splits = data.load(
         config.dataset,
         config.data_dir,
         image_size=config.image_size,
@@ -181,6 +181,7 @@ def load_data(config):
         open_set_fraction=config.open_set_fraction,
         progress=sys.stdout.isatty(),
     )
+    return splits.with_classes(config.classes) if config.classes else splits
 
 
 def load_splits(config):
@@ -189,10 +190,10 @@ def load_splits(config):
     return splits.with_train_fraction(config.train_fraction, config.split_seed)
 
 
-def build_model(name, splits, seed, role):
+def build_model(name, splits, seed, role, of_any_classes=False):
     """A model by name or file, returning logits. Starting weights are decided by the seed alone."""
     keras.utils.set_random_seed(seed)
-    model = models.build(name, splits.image_shape, splits.classes or None)
+    model = models.build(name, splits.image_shape, None if of_any_classes else splits.classes or None)
     if teachers.ends_in_softmax(model):
         print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
         model = teachers.logits_model(model)
@@ -200,13 +201,49 @@ def build_model(name, splits, seed, role):
 
 
 def load_teacher(config, splits):
-    """The model of `teacher_path`, a file or a run's folder, behind the preprocessing it expects."""
+    """The model of `teacher_path`, a file or a run's folder, behind its preprocessing, with the data's classes."""
     path = pathlib.Path(config.teacher_path)
     path = path / "teacher.keras" if path.is_dir() else path
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)
-    return teachers.with_preprocessing(build_model(str(path), splits, 0, "Teacher"), config.teacher_preprocessing)
+    model = choose_classes(build_model(str(path), splits, 0, "Teacher", of_any_classes=True), path, config, splits)
+    return teachers.with_preprocessing(model, config.teacher_preprocessing)
+
+
+def choose_classes(teacher, path, config, splits):
+    """`teacher` with the logits of the data's classes, in their order.
+
+    Which of its classes they are, `teacher_classes` says. Without it they are those of the same place, if there are as
+    many, or of the same name, if the data are some classes of a data set with as many classes as the teacher.
+    """
+    outputs = teacher.output_shape[-1]
+    names = splits.all_class_names or splits.class_names
+    same_data = len(names) == outputs
+    if config.teacher_classes:
+        known = names if same_data else [str(index) for index in range(outputs)]
+        chosen = data.class_indices(config.teacher_classes, known, "teacher_classes")
+        if len(chosen) != splits.classes:
+            raise ValueError(
+                f"`teacher_classes` must be one class of the teacher for each of the {splits.classes} classes of the "
+                f"data, {', '.join(splits.class_names)}. Received: teacher_classes={config.teacher_classes}"
+            )
+    elif splits.classes in (0, outputs):
+        return teacher
+    elif same_data:
+        chosen = data.class_indices(splits.class_names, names)
+    else:
+        raise ValueError(
+            f"The teacher must know the classes of the data. Received: {path} with {outputs} outputs, {config.dataset} "
+            f"with {splits.classes} classes. "
+            + (
+                "Say which of the teacher's they are, by index: --teacher_classes"
+                if outputs > splits.classes
+                else "Leave out those it does not know: --classes"
+            )
+        )
+    print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
+    return teachers.with_classes(teacher, chosen)
 
 
 def check_together(config, teacher, student, splits):
@@ -257,7 +294,7 @@ def check_teacher(described, config, splits):
             f"{config.teacher_path or config.teacher_model} on {config.dataset}. "
             + (
                 "If it was trained on pixels scaled otherwise, pass --teacher_preprocessing; if on other classes or in "
-                "another order, it cannot teach these"
+                "another order, say which of them the data's are: --teacher_classes"
                 if config.teacher_path
                 else "Train it otherwise, with a lower --teacher_learning_rate for example"
             )

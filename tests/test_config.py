@@ -139,6 +139,7 @@ OWN = {
     "teacher_layers": {"teacher_layers": ("stage1",), "student_layers": ("stage1",)},
     "baseline": {"baseline": "none"},
     "teacher_path": {"teacher_path": "teacher.keras"},
+    "teacher_classes": {"teacher_path": "teacher.keras", "teacher_classes": ("1", "2")},
     "teacher_model": {"teacher_model": "tkd_teacher"},
     "teacher_epochs": {"teacher_epochs": 3},
     "teacher_learning_rate": {"teacher_learning_rate": 0.5},

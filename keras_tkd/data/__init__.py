@@ -1,5 +1,6 @@
 """Data sets in memory, and the tf.data pipelines over them."""
 
+from keras_tkd.data.classes import class_indices
 from keras_tkd.data.datasets import load
 from keras_tkd.data.pipelines import class_batches, image_dataset, pair_dataset, triplet_dataset
 from keras_tkd.data.preprocessing import AUGMENTATIONS, crop_and_flip, view_seeds
@@ -9,6 +10,7 @@ __all__ = [
     "AUGMENTATIONS",
     "Splits",
     "class_batches",
+    "class_indices",
     "crop_and_flip",
     "image_dataset",
     "load",

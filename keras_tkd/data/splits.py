@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from keras_tkd.data.classes import class_indices
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
@@ -22,6 +24,7 @@ class Splits:
         open_set_images, open_set_identities: as above, of the classes that `with_open_set` took out, which no model
             is trained on; an identity is an index into `open_set_names`. None where it was not called.
         open_set_names: one name per identity.
+        all_class_names: for a choice of classes (`with_classes`), the names of all that there were. None for all.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Splits:
     open_set_images: np.ndarray | None = None
     open_set_identities: np.ndarray | None = None
     open_set_names: tuple[str, ...] | None = None
+    all_class_names: tuple[str, ...] | None = None
 
     @property
     def classes(self):
@@ -90,6 +94,44 @@ class Splits:
             validation_labels=self.train_labels[taken],
             split=split,
         )
+
+    def with_classes(self, classes):
+        """Keeps the samples of some classes, whose labels become 0, 1, ... in the order given.
+
+        Rows are copied once, so drop the old `Splits` to have the images in memory once again.
+
+        Args:
+            classes: list of at least two names or indices.
+
+        Returns:
+            A `Splits` with these classes, and the names of all in `all_class_names`.
+
+        Raises:
+            ValueError: unknown classes, fewer than two, one given twice, or one without training or test samples.
+        """
+        chosen = class_indices(classes, self.class_names)
+        if len(chosen) < 2:
+            raise ValueError(f"`classes` must be at least two. Received: classes={list(classes)}")
+        renumbered = np.full(self.classes, -1, np.int32)
+        renumbered[list(chosen)] = np.arange(len(chosen))
+        fields, split = {}, self.split and dict(self.split)
+        for part in ("train", "test", "validation"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            if labels is None:
+                continue
+            kept = np.flatnonzero(renumbered[labels] >= 0)
+            fields[f"{part}_images"] = take_rows(images, kept)
+            fields[f"{part}_labels"] = renumbered[labels[kept]]
+            if lacking := set(chosen) - set(labels[kept].tolist()):
+                name = self.class_names[min(lacking)]
+                raise ValueError(
+                    f"`classes` must have {part} images. Received: class '{name}' of `{self.name}`, with none"
+                )
+            if split:
+                split[part] = [split[part][index] for index in kept]
+        names = tuple(self.class_names[index] for index in chosen)
+        every = self.all_class_names or self.class_names
+        return dataclasses.replace(self, **fields, class_names=names, all_class_names=every, split=split)
 
     def with_train_fraction(self, fraction, seed):
         """Keeps a stratified share of the training samples; None keeps all and returns `self`.

@@ -41,7 +41,7 @@ def build(name, image_shape, classes):
     Args:
         name: a name in `MODELS`, or a path that ends with `.keras`.
         image_shape: (height, width, channels) of the images.
-        classes: number of classes, the length of the model's output. None admits a saved model of any number.
+        classes: number of classes, the length of the model's output; None takes any that a file's model has.
 
     Returns:
         A `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
@@ -95,7 +95,7 @@ def _load(path, image_shape, classes):
             "`image_shape` must be that of the saved model. "
             f"Received: image_shape={image_shape}, but {path!r} takes {inputs[0]}"
         )
-    if classes is not None and outputs[0] != (classes,):
+    if len(outputs[0]) != 1 or classes not in (None, *outputs[0]):
         raise ValueError(
             "`classes` must be the length of the saved model's output. "
             f"Received: classes={classes}, but {path!r} returns {outputs[0]}"

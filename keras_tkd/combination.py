@@ -92,8 +92,9 @@ def parse(text):
     if not matched:
         raise ValueError(f"{FORM}. Received: {text!r}")
     name = matched["method"]
-    if name not in METHODS or not METHODS[name].terms:
-        names = ", ".join(name for name, method in METHODS.items() if method.terms)
+    listed = [name for name, method in METHODS.items() if method.terms and not method.online]
+    if name not in listed:
+        names = ", ".join(listed)
         raise ValueError(f"A method of `losses` must be one of {names}. Received: {text!r}")
     published = {}
     for term in METHODS[name].terms:

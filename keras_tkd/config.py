@@ -285,7 +285,8 @@ class DistillConfig(RunConfig):
         if self.losses:
             unread += ["method", *OF_AN_ENTRY]
         if self.online:
-            unread += ["teacher_path", "teacher_preprocessing", "teacher_epochs", "teacher_layers", "student_layers"]
+            unread += ["teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_epochs"]
+            unread += ["teacher_layers", "student_layers"]
             if not method.online.anchored:
                 unread += ["anchor"]
             if self._anchor == "none":

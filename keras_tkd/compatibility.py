@@ -6,7 +6,7 @@ import keras
 
 from keras_tkd import keras_compat, teachers
 from keras_tkd.live import check_number
-from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.base import DistillationLoss, as_list
 
 
 def check_losses(losses, teacher, student):
@@ -40,7 +40,7 @@ def check_models(teacher, student):
     for role, model in (("teacher", teacher), ("student", student)):
         if not isinstance(model, keras.Model):
             raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
-    if teacher is student:
+    if any(part is student for part in teacher._flatten_layers()):
         raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
 
 
@@ -75,9 +75,24 @@ def check_input_shape(role, model, shape):
         )
 
 
-def check_built_models(teacher, student):
-    """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn."""
-    check_logits("teacher", teacher)
+def check_given_outputs(outputs, losses):
+    """Raises `ValueError` if a batch's `"teacher"` does not hold what the losses read."""
+    names = {name for loss in losses for name in as_list(loss.teacher_layers or "logits")}
+    if names - set(outputs):
+        raise ValueError(
+            'A batch\'s "teacher" must hold the outputs that the losses read. '
+            f"Received: {sorted(outputs)}, without {sorted(names - set(outputs))}"
+        )
+
+
+def check_built_models(models, student):
+    """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn.
+
+    Args:
+        models: list of teachers.
+    """
+    for teacher in models:
+        check_logits("teacher", teacher)
     check_logits("student", student)
     if not student.trainable_variables:
         raise ValueError(

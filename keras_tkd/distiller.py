@@ -2,7 +2,7 @@
 
 Who owns what:
 - the losses say what they read (`DistillationLoss.inputs`) and own their projectors;
-- `LayerOutputs` gets named outputs out of one forward pass;
+- `LayerOutputs` gets named outputs out of one forward pass, `TeacherReader` those of the teacher;
 - the Distiller runs the passes, weights and sums the terms, tracks them, and updates the student;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
@@ -15,7 +15,8 @@ from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, is_ba
 from keras_tkd.callbacks import StopOnNonFinite
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
-from keras_tkd.losses.base import select
+from keras_tkd.losses.base import layers_read, select
+from keras_tkd.teacher_reader import TeacherReader
 
 STUDENT_LOSS = "student_loss"
 REGULARIZATION = "regularization"
@@ -90,10 +91,9 @@ class Distiller(keras.Model):
         self._live_weights = tuple(LiveNumber(weight) for weight in compatibility.check_weights(weights, len(losses)))
         self.freeze_teacher()
 
-        self._read_teacher = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
+        self._read_teacher = TeacherReader(teacher, losses)
         self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
         self.loss_layers = []
-        self._teacher_size = None
         self._trackers = {}
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
@@ -142,17 +142,13 @@ class Distiller(keras.Model):
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
             if "teacher" in shapes:
                 teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
+                compatibility.check_given_outputs(teacher, self._read_teacher.losses)
             else:
-                shape = shapes.get("teacher_image", shapes["image"])
-                self._teacher_size = teachers.other_size(self.teacher, shape)
-                if self._teacher_size:
-                    shape = (shape[0], *self._teacher_size, shape[-1])
-                compatibility.check_input_shape("teacher", self.teacher, shape)
-                teacher = output_shapes(self.teacher, self._read_teacher.names, shape)
-            compatibility.check_built_models(self.teacher, self.student)
-            for loss in self.distillation_losses:
+                teacher = self._read_teacher.build(shapes.get("teacher_image", shapes["image"]))
+            compatibility.check_built_models(self._read_teacher.teachers, self.student)
+            for loss in self._read_teacher.losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
-        self.loss_layers = [layer for loss in self.distillation_losses for layer in loss.layers]
+        self.loss_layers = [layer for loss in self._read_teacher.losses for layer in loss.layers]
         names = self._names_tracked(comparable=teacher.get("logits") == student["logits"])
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
 
@@ -210,13 +206,13 @@ class Distiller(keras.Model):
 
     def _run_teacher(self, batch):
         if "teacher" in batch:
+            compatibility.check_given_outputs(batch["teacher"], self._read_teacher.losses)
             return batch["teacher"]
         _, outputs = self._read_teacher(self._teacher_images(batch), training=False)
         return keras.tree.map_structure(tf.stop_gradient, outputs)
 
     def _teacher_images(self, batch):
-        images = batch.get("teacher_image", batch["image"])
-        return teachers.resize(images, self._teacher_size) if self._teacher_size else images
+        return batch.get("teacher_image", batch["image"])
 
     def _run_student(self, batch, step, training):
         """One forward pass over the images and, where there are, their companions.
@@ -244,7 +240,7 @@ class Distiller(keras.Model):
             values[STUDENT_LOSS] = self._compile_loss(y, y_pred, sample_weight)
             weights.append(self._live_student_loss_weight.tensor())
         labels, index = class_ids(y), batch.get("index")
-        for name, loss, live in zip(self.term_names, self.distillation_losses, self._live_weights, strict=True):
+        for name, loss, live in zip(self.term_names, self._read_teacher.losses, self._live_weights, strict=True):
             pair = loss.inputs(teacher, student, labels, index)
             values[name] = tf.cast(loss(*pair, sample_weight=sample_weight, training=training), tf.float32)
             weights.append(live.tensor())
@@ -283,7 +279,7 @@ class Distiller(keras.Model):
 
     def _track(self, batch, total, values, pairs, teacher, student):
         values = dict(values)
-        for term, loss, pair in zip(self.term_names, self.distillation_losses, pairs, strict=True):
+        for term, loss, pair in zip(self.term_names, self._read_teacher.losses, pairs, strict=True):
             values |= {f"{term}_{name}": value for name, value in loss.statistics(*pair).items()}
         if AGREEMENT in self._trackers and "logits" in teacher:
             values[AGREEMENT] = share_of_equal(*(tf.argmax(side["logits"], -1) for side in (teacher, student)))
@@ -348,11 +344,6 @@ def weighted_sum(weights, values):
 def share_of_equal(first, second):
     """Share of entries, 0..1, in which two tensors of class ids are equal."""
     return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))
-
-
-def layers_read(losses, side):
-    """Names of all layers that the losses read from the `"teacher_layers"` or the `"student_layers"`."""
-    return keras.tree.flatten([getattr(loss, side) or [] for loss in losses])
 
 
 def number_duplicates(names):

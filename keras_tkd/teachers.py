@@ -27,7 +27,7 @@ def ends_in_softmax(model):
         return False  # saturated, its rows can look one-hot
     if not model.built:
         return False
-    shape = model.input_shape if getattr(model, "inputs", None) else model.get_build_config().get("input_shape")
+    shape = model.input_shape if getattr(model, "inputs", None) else (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False
     return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
@@ -199,6 +199,12 @@ def other_size(model, shape):
         return None
     sizes = [(a, b) for a, b in zip(expected[1:3], shape[1:3], strict=True) if a is not None]
     return tuple(expected[1:3]) if len(sizes) == 2 and any(a != b for a, b in sizes) else None
+
+
+def resized(model, images):
+    """`images` in the height and width that `model` takes; inputs that are no images are left as they are."""
+    size = None if keras.tree.is_nested(images) else other_size(model, tuple(images.shape))
+    return resize(images, size) if size else images
 
 
 def resize(images, size):

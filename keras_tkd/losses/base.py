@@ -152,6 +152,11 @@ def select(outputs, layers):
     return outputs["logits" if layers is None else layers]
 
 
+def layers_read(losses, side):
+    """Names of all layers that the losses read from the `"teacher_layers"` or the `"student_layers"`."""
+    return keras.tree.flatten([getattr(loss, side) or [] for loss in losses])
+
+
 def as_list(outputs):
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 

@@ -1,0 +1,42 @@
+"""Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
+
+from keras_tkd import compatibility, teachers
+from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.losses.base import layers_read
+
+
+class TeacherReader:
+    """What the `Distiller` knows of its teacher.
+
+    Args:
+        teacher: `keras.Model` that returns logits.
+        losses: list of `DistillationLoss`, which say what is read.
+
+    Call: `reader(images, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, as `LayerOutputs`
+    does; images of another height or width than the teacher takes are resized.
+
+    Attributes:
+        teachers: list of the models that run.
+        losses: the losses as they are to be evaluated on what the reader gives.
+    """
+
+    def __init__(self, teacher, losses):
+        self.teachers = [teacher]
+        self.losses = list(losses)
+        self._outputs = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
+
+    def build(self, shape):
+        """Builds the teacher on images of `shape`; returns the shapes of its outputs by name.
+
+        Raises:
+            ValueError: the teacher does not take such images; a layer that it does not have.
+        """
+        (teacher,) = self.teachers
+        size = teachers.other_size(teacher, shape)
+        if size:
+            shape = (shape[0], *size, shape[-1])
+        compatibility.check_input_shape("teacher", teacher, shape)
+        return output_shapes(teacher, self._outputs.names, shape)
+
+    def __call__(self, images, training=False):
+        return self._outputs(teachers.resized(self.teachers[0], images), training=training)

@@ -13,10 +13,10 @@ import tensorflow as tf
 from keras_tkd import compatibility, teachers
 from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
+from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
 from keras_tkd.losses.base import layers_read, select
-from keras_tkd.teacher_reader import TeacherReader
 
 STUDENT_LOSS = "student_loss"
 REGULARIZATION = "regularization"
@@ -40,7 +40,8 @@ class Distiller(keras.Model):
     `sample_weight` and `class_weight` weight every loss.
 
     Args:
-        teacher: trained `keras.Model` that returns logits. It is frozen: `trainable` is set False.
+        teacher: trained `keras.Model` that returns logits, or a `TeacherEnsemble` of several. It is frozen:
+            `trainable` is set False.
         student: `keras.Model` that returns logits, built or not.
         distillation_losses: a `DistillationLoss` or a list of them; losses of `keras.distillation` are taken too.
         distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
@@ -91,7 +92,7 @@ class Distiller(keras.Model):
         self._live_weights = tuple(LiveNumber(weight) for weight in compatibility.check_weights(weights, len(losses)))
         self.freeze_teacher()
 
-        self._read_teacher = TeacherReader(teacher, losses)
+        self._read_teacher = reader_of(teacher, losses)
         self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
         self.loss_layers = []
         self._trackers = {}

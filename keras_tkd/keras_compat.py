@@ -45,8 +45,8 @@ class KerasDistillation(DistillationLoss):
         if sample_weight is not None:
             raise ValueError(
                 f"Loss '{self.name}' is of keras.distillation: one number per batch, in which samples cannot be "
-                "weighted. Received: sample weights or class weights. Train without them, or use a loss of "
-                "keras_tkd.losses, such as SoftTargets(temperature=...)"
+                "weighted. Received: sample weights, class weights or an ensemble's weights per sample. Train without "
+                "them, or use a loss of keras_tkd.losses, such as SoftTargets(temperature=...)"
             )
         return super().__call__(y_true, y_pred, training=training)
 

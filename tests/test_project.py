@@ -35,20 +35,22 @@ ALLOWED = {
     "keras_compat": {"losses"},
     "compatibility": {"keras_compat", "live", "losses", "teachers"},
     "teacher_reader": {"compatibility", "layer_outputs", "losses", "teachers"},
+    "ensemble": {"compatibility", "live", "teacher_reader", "teachers"},
+    "ensemble_reader": {"ensemble", "live", "losses", "teacher_reader"},
     "distiller": {
         "batches",
         "callbacks",
         "compatibility",
-        "teacher_reader",
+        "ensemble_reader",
         "layer_outputs",
         "live",
         "losses",
         "teachers",
     },
     "trikd": {"batches", "compatibility", "distiller", "layer_outputs", "live", "losses", "teachers"},
-    "results": {"config", "evaluation", "export", "workdir"},
+    "results": {"config", "ensemble", "evaluation", "export", "workdir"},
     "generations": {"callbacks", "data", "evaluation", "export", "stages", "trikd", "workdir"},
-    "stages": {"callbacks", "config", "data", "distiller", "evaluation", "export", "methods", "workdir"},
+    "stages": {"callbacks", "config", "data", "distiller", "ensemble", "evaluation", "export", "methods", "workdir"},
 }
 
 

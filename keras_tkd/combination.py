@@ -94,8 +94,7 @@ def parse(text):
     name = matched["method"]
     listed = [name for name, method in METHODS.items() if method.terms and not method.online]
     if name not in listed:
-        names = ", ".join(listed)
-        raise ValueError(f"A method of `losses` must be one of {names}. Received: {text!r}")
+        raise ValueError(f"A method of `losses` must be one of {', '.join(listed)}. Received: {text!r}")
     published = {}
     for term in METHODS[name].terms:
         published |= {key: value for key, value in term.arguments.items() if is_open(key, value)}

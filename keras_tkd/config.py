@@ -5,6 +5,7 @@ Each field is one flag of the scripts; its help text, and its choices if it has 
 
 import dataclasses
 import difflib
+import os
 import typing
 
 from keras_tkd.combination import check_negatives, combine, parse
@@ -18,6 +19,8 @@ ANCHORS = ("trained", "random", "none")
 TRAININGS = ("online", "offline")
 MINERS = ("random", "semi_hard", "hard", "all")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+AVERAGES = ("losses", "probabilities", "logits")
+WEIGHTINGS = ("entropy", "confidence")
 
 # The settings that decide what a model is trained on.
 DATA = (
@@ -34,12 +37,6 @@ DATA = (
 
 # What each loss has for itself where several are listed.
 OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_weights")
-
-
-TEACHER_CLASSES = (
-    "Which classes of the teacher in --teacher_path the data's classes are, by name or index, in the order of the "
-    "data's. For a teacher of all classes of the data set they are those of --classes."
-)
 
 
 def option(default, help, choices=None):
@@ -79,8 +76,12 @@ class DataConfig:
         for field in dataclasses.fields(self):
             choices = field.metadata.get("choices")
             value = getattr(self, field.name)
+            if value_type(field)[1] and isinstance(value, (str, os.PathLike)):
+                value = (os.fspath(value),)
+                object.__setattr__(self, field.name, value)
             if choices and not (value is None and field.default is None):
-                check_choice(field.name, value, choices)
+                for part in value if isinstance(value, tuple) else [value]:
+                    check_choice(field.name, part, choices)
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )
@@ -96,19 +97,91 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(DataConfig):
+class TeachersConfig(DataConfig):
+    """Trained teachers that a run is given: one, or an ensemble of several."""
+
+    teacher_path: tuple[str, ...] | None = option(
+        None, "Keras model file of a trained teacher, or of several, separated by commas. Without it, one is trained."
+    )
+    teacher_preprocessing: tuple[str, ...] = option(
+        ("none",), "Scaling of the pixels that --teacher_path expects: one for all, or one for each.", PREPROCESSING
+    )
+    teacher_average: str | None = option(None, "What is averaged of several teachers; needed for these.", AVERAGES)
+    teacher_weights: tuple[str, ...] | str | None = option(
+        None, "Weights of several teachers: a number >= 0 for each, 'entropy' or 'confidence'; equal if not given."
+    )
+
+    teacher_classes: tuple[str, ...] | None = option(
+        None,
+        "Which classes of the teachers in --teacher_path the data's classes are, by name or index, in the order of the "
+        "data's. For a teacher of all classes of the data set they are those of --classes.",
+    )
+    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
+
+    @property
+    def unread(self):
+        several = len(self.teacher_path or ()) > 1
+        return super().unread + ([] if several else ["teacher_average", "teacher_weights"])
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "teacher_path", self.teacher_path or None)
+        object.__setattr__(self, "teacher_weights", name_or_numbers(self.teacher_weights))
+        paths, scalings = self.teacher_path or (), self.teacher_preprocessing
+        check(
+            paths or scalings == ("none",),
+            "`teacher_preprocessing` goes with `teacher_path`",
+            self,
+            "teacher_preprocessing",
+        )
+        check(paths or not self.teacher_classes, "`teacher_classes` goes with `teacher_path`", self, "teacher_classes")
+        check(
+            len(scalings) in (1, len(paths)),
+            "`teacher_preprocessing` must be one for all teachers, or one for each",
+            self,
+            "teacher_path",
+            "teacher_preprocessing",
+        )
+        check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
+        if len(paths) < 2:
+            for name in ("teacher_average", "teacher_weights"):
+                check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
+            return
+        check(
+            self.teacher_average,
+            f"`teacher_average` must say what is averaged of several teachers: {', '.join(AVERAGES)}",
+            self,
+            "teacher_average",
+        )
+        weights = self.teacher_weights
+        if isinstance(weights, tuple):
+            numbers = all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in weights)
+            check(
+                numbers and len(weights) == len(paths) and sum(weights) > 0,
+                f"`teacher_weights` must be {len(paths)} numbers >= 0 that are not all 0, one for each teacher, or one "
+                f"of {', '.join(WEIGHTINGS)}",
+                self,
+                "teacher_weights",
+            )
+        elif weights is not None:
+            check_choice("teacher_weights", weights, WEIGHTINGS)
+            check(
+                weights != "confidence" or self.teacher_average == "losses",
+                "`teacher_weights=confidence` reads labels, which weight losses only: `teacher_average` must be losses",
+                self,
+                "teacher_average",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(TeachersConfig):
     """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
 
     model_path: str | None = option(None, "Keras model file to measure.")
-    teacher_path: str | None = option(None, "Keras model file of its teacher.")
-    teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
-    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
-    teacher_classes: tuple[str, ...] | None = option(None, TEACHER_CLASSES)
 
     def __post_init__(self):
         super().__post_init__()
         check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
-        check_teacher_path(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,7 +241,7 @@ class TeacherConfig(RunConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig(RunConfig):
+class DistillConfig(RunConfig, TeachersConfig):
     """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
 
     method: str = option("tkd", "Distillation method.", tuple(METHODS))
@@ -178,13 +251,9 @@ class DistillConfig(RunConfig):
         "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
     )
     student_model: str = option("digits_student", "Name of the student's architecture, or a .keras file of it.")
-    teacher_path: str | None = option(None, "Keras model file of a trained teacher. Without it, one is trained first.")
-    teacher_preprocessing: str = option("none", "Scaling of the pixels that --teacher_path expects.", PREPROCESSING)
-    teacher_classes: tuple[str, ...] | None = option(None, TEACHER_CLASSES)
     teacher_epochs: int | None = option(None, "Epochs of the teacher that is trained first; as --epochs if not given.")
     teacher_learning_rate: float | None = option(None, "Its learning rate; as --learning_rate if not given.")
     teacher_weight_decay: float | None = option(None, "Its weight decay; as --weight_decay if not given.")
-    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
     temperature: float | None = option(None, "Temperature of soft targets, > 0.")
     margin: float | None = option(None, "Margin of the triplet loss, >= 0, in the unit of the logits.")
     student_loss_weight: float | None = option(None, "Weight of the loss on the labels, >= 0.")
@@ -225,7 +294,6 @@ class DistillConfig(RunConfig):
             )
         if self.losses:
             check_negatives(self.losses, self.negatives)
-        check_teacher_path(self)
         minimum = {
             "teacher_epochs": 1,
             "warmup_epochs": 0,
@@ -281,7 +349,7 @@ class DistillConfig(RunConfig):
     @property
     def unread(self):
         method = self.recipe
-        unread = [name for name in ("temperature", "margin") if not method.reads(name)]
+        unread = super().unread + [name for name in ("temperature", "margin") if not method.reads(name)]
         if self.losses:
             unread += ["method", *OF_AN_ENTRY]
         if self.online:
@@ -354,6 +422,21 @@ class DistillConfig(RunConfig):
         return TeacherConfig(**shared | {name: value for name, value in own.items() if value is not None})
 
 
+def name_or_numbers(values):
+    """Weights as text or numbers: the one name there is by itself, numbers as a tuple; anything else as it is."""
+    if not isinstance(values, (tuple, list)):
+        return values
+
+    def number(value):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+
+    values = tuple(map(number, values))
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else values or None
+
+
 def default(cls, name):
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
@@ -362,13 +445,6 @@ def check(condition, rule, config, *names):
     if not condition:
         received = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
         raise ValueError(f"{rule}. Received: {received}")
-
-
-def check_teacher_path(config):
-    """Raises `ValueError` for settings of a teacher's file where there is no file."""
-    for name in ("teacher_preprocessing", "teacher_classes"):
-        unset = getattr(config, name) in (default(type(config), name), ())
-        check(config.teacher_path or unset, f"`{name}` goes with `teacher_path`", config, name)
 
 
 def check_choice(name, value, choices):

@@ -80,18 +80,27 @@ def aligned(rows):
 
 
 def models_of(runs):
-    """The table's rows: title and the models described there, one of each run that has such a model."""
-    for key, title in ROWS:
-        if key == "student" and not any(run.get("teacher") for run in runs):
-            title = "student alone"
+    """Title and descriptions, one of each run that has it, of every model that the runs tell of."""
+
+    def of_each(key, i):
+        return [run[key][i] for run in runs if len(run.get(key) or ()) > i]
+
+    several = max(len(run.get("teachers") or ()) for run in runs)
+    for i in range(several):
+        yield f"teacher {i + 1}", of_each("teachers", i)
+    titles = dict(ROWS)
+    if several:
+        titles["teacher"] = "ensemble"
+    if not any(run.get("teacher") for run in runs):
+        titles["student"] = "student alone"
+    for key, title in titles.items():
         described = [run[key] for run in runs if run.get(key)]
         if described:
             yield title, described
-    generations = max(len(run.get("generations") or []) for run in runs)
-    for number in range(generations if generations > 1 else 0):
+    generations = max(len(run.get("generations") or ()) for run in runs)
+    for i in range(generations if generations > 1 else 0):
         for role in ("teacher", "student"):
-            described = [run["generations"][number][role] for run in runs if len(run.get("generations") or []) > number]
-            yield f"generation {number + 1}, {role}", described
+            yield f"generation {i + 1}, {role}", [generation[role] for generation in of_each("generations", i)]
 
 
 def verdict(runs):

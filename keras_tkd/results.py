@@ -6,10 +6,12 @@ import pathlib
 import platform
 import statistics
 
+import numpy as np
 import tensorflow as tf
 
 from keras_tkd import evaluation, export
 from keras_tkd.config import DATA, flag_lines
+from keras_tkd.ensemble import members
 from keras_tkd.workdir import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.
@@ -56,11 +58,7 @@ def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, e
     With an open set, `verification` of its images too, by the outputs of `embedding_layer` (None for `"embedding"`).
     Where that is all there is, `outputs` is None.
     """
-    described = {"parameters": export.trainable_parameters(model)}
-    if outputs is not None:
-        accuracy = evaluation.accuracy(outputs, splits.test_labels)
-        at_chance = evaluation.at_chance(accuracy, splits.test_labels)
-        described = {"test_accuracy": accuracy, **described, "at_chance": at_chance}
+    described = describe_outputs(model, outputs, splits)
     if teacher_outputs is not None:
         described["agreement"] = evaluation.agreement(outputs, teacher_outputs)
     if seconds is not None:
@@ -69,6 +67,39 @@ def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, e
         embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
         described["verification"] = evaluation.verification(embeddings, splits.open_set_identities)
     return described
+
+
+def describe_outputs(model, outputs, splits):
+    described = {"parameters": export.trainable_parameters(model)}
+    if outputs is None:
+        return described
+    accuracy = evaluation.accuracy(outputs, splits.test_labels)
+    at_chance = evaluation.at_chance(accuracy, splits.test_labels)
+    return {"test_accuracy": accuracy, **described, "at_chance": at_chance}
+
+
+def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):
+    """The teacher's logits for the test images, and what results.json says of it.
+
+    Of an ensemble that is `"teacher"`, the ensemble, and `"teachers"`, each of its models by itself, whose agreement is
+    that with the ensemble. An ensemble has no embeddings to verify.
+    """
+    models = members(teacher)
+    each = [closed_set_logits(model, splits) for model in models]
+    if len(models) == 1:
+        described = describe_model(teacher, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
+        return each[0], {"teacher": described}
+    outputs = np.asarray(teacher.combine(each)) if splits.classes else None
+    described = [
+        describe_model(model, own, splits, outputs, embedding_layer=embedding_layer)
+        for model, own in zip(models, each, strict=True)
+    ]
+    return outputs, {"teacher": describe_outputs(teacher, outputs, splits), "teachers": described}
+
+
+def closed_set_logits(model, splits):
+    """The model's logits for the test images; None where all classes are in the open set."""
+    return evaluation.logits(model, splits.test_images) if splits.classes else None
 
 
 def epochs_to(baseline, history):

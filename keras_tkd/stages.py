@@ -16,6 +16,7 @@ from keras_tkd.callbacks import (
 )
 from keras_tkd.config import DATA
 from keras_tkd.distiller import Distiller
+from keras_tkd.ensemble import members
 from keras_tkd.methods import list_or_name, make_losses
 from keras_tkd.workdir import Stage, save_model
 
@@ -53,7 +54,7 @@ def train_student(config, workdir, splits, student, teacher):
 
     Args:
         config: resolved `DistillConfig`.
-        teacher: the teacher's model; None for a method that has none.
+        teacher: the teacher's model, or the ensemble of several; None for a method that has none.
     """
     if teacher is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
@@ -62,7 +63,7 @@ def train_student(config, workdir, splits, student, teacher):
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     stage = Stage(workdir, "student", settings)
     if not stage.finished:
-        for model in (student, teacher):
+        for model in (student, *members(teacher)):
             export.set_precision(model, config.precision)
         decay_weights(student, config.weight_decay)
         keras.utils.set_random_seed(config.seed)

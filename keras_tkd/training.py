@@ -9,8 +9,17 @@ import tensorflow as tf
 from keras_tkd import data, evaluation, models, stages, teachers
 from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
+from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.generations import best, hand_over, train_generations
-from keras_tkd.results import describe_model, describe_run, describe_student, epochs_to, read_baseline
+from keras_tkd.results import (
+    closed_set_logits,
+    describe_model,
+    describe_run,
+    describe_student,
+    describe_teacher,
+    epochs_to,
+    read_baseline,
+)
 from keras_tkd.workdir import SPLIT, Workdir, read_json, write_json
 
 
@@ -44,8 +53,9 @@ def train_teacher(config, workdir, existing="refuse"):
 def distill(config, workdir, existing="refuse"):
     """Trains a student by a method, and the same student alone, and writes everything into `workdir`.
 
-    The teacher comes from `config.teacher_path` or is trained first. The baseline starts from the same weights as the
-    distilled student and sees the same images in the same order for the same number of epochs.
+    The teacher comes from `config.teacher_path` (an ensemble, where that names several) or is trained first. The
+    baseline starts from the same weights as the distilled student and sees the same images in the same order for the
+    same number of epochs.
 
     Args:
         config: `DistillConfig`.
@@ -87,9 +97,8 @@ def distill(config, workdir, existing="refuse"):
             print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
             stage, teacher = stages.train_teacher(config.teacher, workdir, splits, teacher)
             seconds = stage.seconds
-        outputs = evaluation.logits(teacher, splits.test_images)
-        described["teacher"] = describe_model(teacher, outputs, splits, None, seconds, teacher_layer)
-        check_teacher(described["teacher"], config, splits)
+        outputs, described = describe_teacher(teacher, splits, seconds, teacher_layer)
+        check_teacher(described, config, splits)
         if baseline is None and config.baseline == "train":
             stage, alone = stages.train_baseline(config, workdir, splits, student)
             baseline = describe_student(alone, splits, outputs, stage.seconds, layer)
@@ -144,8 +153,8 @@ def evaluate(config):
 
     Returns:
         dict with the model's `test_accuracy`, `parameters`, `at_chance`, with an open set `verification`, and, with
-        a teacher, `agreement` and `teacher`, a dict like it. Where all classes are in the open set, nothing is said of
-        the classes: neither accuracies nor agreement.
+        a teacher, `agreement` and `teacher`, a dict like it, with several also `teachers`, a list of such dicts. Where
+        all classes are in the open set, nothing is said of the classes: neither accuracies nor agreement.
     """
     splits = load_data(config)
     layer, teacher_layer = config.embedding_layer, config.teacher_embedding_layer or config.embedding_layer
@@ -156,14 +165,9 @@ def evaluate(config):
     if config.teacher_path:
         teacher = load_teacher(config, splits)
         check_embeddings(teacher, teacher_layer, splits)
-        teacher_outputs = closed_set_logits(teacher, splits)
-        described["teacher"] = describe_model(teacher, teacher_outputs, splits, embedding_layer=teacher_layer)
+        teacher_outputs, described = describe_teacher(teacher, splits, None, teacher_layer)
     outputs = closed_set_logits(model, splits)
     return describe_model(model, outputs, splits, teacher_outputs, embedding_layer=layer) | described
-
-
-def closed_set_logits(model, splits):
-    return evaluation.logits(model, splits.test_images) if splits.classes else None
 
 
 def start_devices():
@@ -201,14 +205,24 @@ def build_model(name, splits, seed, role, of_any_classes=False):
 
 
 def load_teacher(config, splits):
-    """The model of `teacher_path`, a file or a run's folder, behind its preprocessing, with the data's classes."""
-    path = pathlib.Path(config.teacher_path)
+    """The model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
+    scalings = config.teacher_preprocessing
+    scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
+    each = [
+        load_one_teacher(path, mode, config, splits) for path, mode in zip(config.teacher_path, scalings, strict=True)
+    ]
+    return each[0] if len(each) == 1 else TeacherEnsemble(each, config.teacher_average, config.teacher_weights)
+
+
+def load_one_teacher(path, preprocessing, config, splits):
+    """The model of a file or of a run's folder, with the data's classes."""
+    path = pathlib.Path(path)
     path = path / "teacher.keras" if path.is_dir() else path
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)
     model = choose_classes(build_model(str(path), splits, 0, "Teacher", of_any_classes=True), path, config, splits)
-    return teachers.with_preprocessing(model, config.teacher_preprocessing)
+    return teachers.with_preprocessing(model, preprocessing)
 
 
 def choose_classes(teacher, path, config, splits):
@@ -276,7 +290,11 @@ def check_embeddings(model, layer, splits):
     """Raises `ValueError` for a model without the embeddings that verification compares, before it is trained."""
     if splits.open_set_images is None:
         return
-    layer = layer or evaluation.EMBEDDING
+    for member in members(model):
+        check_embeddings_of_one(member, layer or evaluation.EMBEDDING, splits)
+
+
+def check_embeddings_of_one(model, layer, splits):
     rule = "Verification compares the outputs of a layer, --embedding_layer (--teacher_embedding_layer)"
     try:
         shape = evaluation.embeddings(model, splits.open_set_images[:1], layer).shape
@@ -287,18 +305,23 @@ def check_embeddings(model, layer, splits):
 
 
 def check_teacher(described, config, splits):
-    print(f"Teacher: test accuracy {described['test_accuracy']:.2%}, {described['parameters']:,} parameters")
-    if evaluation.at_chance(described["test_accuracy"], splits.test_labels):
-        raise ValueError(
-            f"The teacher must know more than chance. Received: test accuracy {described['test_accuracy']:.2%} of "
-            f"{config.teacher_path or config.teacher_model} on {config.dataset}. "
-            + (
-                "If it was trained on pixels scaled otherwise, pass --teacher_preprocessing; if on other classes or in "
-                "another order, say which of them the data's are: --teacher_classes"
-                if config.teacher_path
-                else "Train it otherwise, with a lower --teacher_learning_rate for example"
-            )
+    """Prints what each teacher knows; raises `ValueError` if one of them knows no more than chance."""
+    names = config.teacher_path or (config.teacher_model,)
+    each = described.get("teachers", [described["teacher"]])
+    advice = "Train it otherwise, with a lower --teacher_learning_rate for example"
+    if config.teacher_path:
+        advice = (
+            "If it was trained on pixels scaled otherwise, pass --teacher_preprocessing; if on other classes or in "
+            "another order, say which of them the data's are: --teacher_classes"
         )
+    for name, one in zip(names, each, strict=True):
+        accuracy = f"{one['test_accuracy']:.2%}"
+        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one['parameters']:,} parameters")
+        if evaluation.at_chance(one["test_accuracy"], splits.test_labels):
+            raise ValueError(
+                f"The teacher must know more than chance. Received: test accuracy {accuracy} of {name} on "
+                f"{config.dataset}. {advice}"
+            )
 
 
 def begin(workdir, splits, command):

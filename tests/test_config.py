@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from keras_tkd.config import (
+    WEIGHTINGS,
     DataConfig,
     DistillConfig,
     EvaluateConfig,
@@ -46,10 +47,23 @@ RUN_RULES = [
     ("schedule_epochs", {"schedule": "cosine"}, [(20,)]),
     ("schedule_epochs", {"schedule": "constant"}, [(20, 30)]),
 ]
+TWO = {"teacher_path": ("a.keras", "b.keras")}
+TEACHERS_RULES = [
+    ("teacher_preprocessing", {"teacher_path": "teacher.keras"}, ["torch", None, ("unit", "caffe"), ()]),
+    ("teacher_preprocessing", {}, [("unit",)]),
+    ("teacher_preprocessing", {**TWO, "teacher_average": "losses"}, [("none",) * 3]),
+    ("teacher_path", {"teacher_average": "logits"}, [("a.keras", "b.keras", "a.keras")]),
+    ("teacher_average", TWO, [None, "loss"]),
+    ("teacher_average", {"teacher_path": "a.keras"}, ["losses"]),
+    ("teacher_average", {}, ["logits"]),
+    ("teacher_average", {**TWO, "teacher_weights": "confidence"}, ["logits", "probabilities"]),
+    ("teacher_weights", {"teacher_path": "a.keras"}, [(1.0,), "entropy"]),
+    ("teacher_weights", {**TWO, "teacher_average": "losses"}, [(1.0,), (1.0, -1.0), (0.0, 0.0), (1.0, NAN), "sure"]),
+    ("teacher_weights", {**TWO, "teacher_average": "losses"}, [("entropy", "entropy"), (1.0, "entropy")]),
+]
 DISTILL_RULES = [
     ("method", {}, ["tdk", None]),
-    ("teacher_preprocessing", {"teacher_path": "teacher.keras"}, ["torch", None]),
-    ("teacher_preprocessing", {}, ["unit"]),
+    *TEACHERS_RULES,
     ("teacher_epochs", {}, [0]),
     ("teacher_learning_rate", {}, [0.0, NAN]),
     ("teacher_weight_decay", {}, [-0.1]),
@@ -68,8 +82,7 @@ DISTILL_RULES = [
 EVALUATE_RULES = [
     ("model_path", {}, [None, ""]),
     ("teacher_embedding_layer", {"model_path": "student.keras"}, ["embedding"]),
-    ("teacher_preprocessing", {"model_path": "student.keras"}, ["unit"]),
-    ("teacher_preprocessing", {"model_path": "student.keras", "teacher_path": "teacher.keras"}, ["torch"]),
+    *[(name, around | {"model_path": "student.keras"}, values) for name, around, values in TEACHERS_RULES],
 ]
 BROKEN = [
     (cls, name, around, value)
@@ -138,8 +151,8 @@ OWN = {
     "warmup_epochs": {"warmup_epochs": 3},
     "teacher_layers": {"teacher_layers": ("stage1",), "student_layers": ("stage1",)},
     "baseline": {"baseline": "none"},
-    "teacher_path": {"teacher_path": "teacher.keras"},
-    "teacher_classes": {"teacher_path": "teacher.keras", "teacher_classes": ("1", "2")},
+    "teacher_path": {"teacher_path": ("teacher.keras",)},
+    "teacher_classes": {"teacher_path": ("teacher.keras",), "teacher_classes": ("1", "2")},
     "teacher_model": {"teacher_model": "tkd_teacher"},
     "teacher_epochs": {"teacher_epochs": 3},
     "teacher_learning_rate": {"teacher_learning_rate": 0.5},
@@ -175,6 +188,16 @@ def test_a_flag_the_method_does_not_read_is_an_error(method, name):
             assert words in str(error.value)
     else:
         assert getattr(DistillConfig(method=method, **OWN[name]), name) == OWN[name][name]
+
+
+def test_one_value_of_several_may_be_given_by_itself(tmp_path):
+    config = DistillConfig(teacher_path=tmp_path / "a, b.keras", teacher_preprocessing="unit")
+    assert config.teacher_path == (f"{tmp_path}/a, b.keras",) and config.teacher_preprocessing == ("unit",)
+    assert DistillConfig(teacher_path="a.keras") == DistillConfig(teacher_path=("a.keras",))
+    assert DistillConfig(teacher_path=()).teacher_path is None
+    weights = [("1", "0.5"), (1, 0.5), ("entropy",), "entropy", None, ()]
+    read = [DistillConfig(**TWO, teacher_average="losses", teacher_weights=w).teacher_weights for w in weights]
+    assert read == [(1.0, 0.5), (1.0, 0.5), "entropy", "entropy", None, None]
 
 
 def test_other_flags_that_nothing_reads_are_errors():
@@ -306,6 +329,9 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         EvaluateConfig(model_path="runs/a=b, c/student.keras"),
         EvaluateConfig(model_path="m", teacher_path="t", teacher_preprocessing="caffe", image_size=7),
         TeacherConfig(open_set_fraction=0.1 + 0.2, embedding_layer="backbone/pool"),
+        EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
+        DistillConfig(**TWO, teacher_average="losses", teacher_weights=(1, 0.1 + 0.2)),
+        DistillConfig(**TWO, teacher_average="losses", teacher_weights="confidence"),
         TeacherConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
         TeacherConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
@@ -342,7 +368,7 @@ def test_value_types():
     assert types["dataset"] == types["data_dir"] == (str, False)
     assert types["schedule_epochs"] == (int, True)
     assert types["distillation_weights"] == (float, True)
-    assert types["teacher_layers"] == (str, True)
+    assert types["teacher_layers"] == types["teacher_path"] == types["teacher_weights"] == (str, True)
 
 
 def test_every_field_has_a_help_text():
@@ -363,12 +389,13 @@ assert not loaded, loaded
 def test_choices_are_what_the_library_offers():
     import keras
 
-    from keras_tkd import data, export, teachers
+    from keras_tkd import data, ensemble, export, teachers
     from keras_tkd.miners import MINERS
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
     assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)
     assert set(choices["teacher_preprocessing"]) == set(teachers.PREPROCESSING)
+    assert choices["teacher_average"] == ensemble.AVERAGES and WEIGHTINGS == ensemble.WEIGHTINGS
     assert set(choices["method"]) == set(METHODS)
     assert set(choices["miner"]) == set(MINERS)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inner"), keras.layers.Dense(2)])

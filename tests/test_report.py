@@ -75,6 +75,18 @@ def test_table_has_a_row_for_each_model_of_each_generation():
     assert "generation 1, student" not in report.table([run(0.81) | {"generations": [one]}])
 
 
+def test_table_of_an_ensemble_shows_each_teacher():
+    runs = [
+        run(0.83, 0.8, seed=seed) | {"teachers": [described(a, 70, agreement=0.9), described(b, 80, agreement=0.7)]}
+        for seed, a, b in ((0, 0.9, 0.6), (1, 0.8, 0.7))
+    ]
+    rows = cells(report.table(runs))
+    assert list(rows)[-5:] == ["teacher 1", "teacher 2", "ensemble", "student alone", "distilled student"]
+    assert rows["teacher 1"] == ["85.00 % (80.00 to 90.00)", "70", "90.00 % (90.00 to 90.00)", "-"]
+    assert rows["teacher 2"][:2] == ["65.00 % (60.00 to 70.00)", "80"]
+    assert rows["ensemble"][:2] == ["95.00 % (95.00 to 95.00)", "72,970"]
+
+
 def test_table_marks_a_collapsed_student_alone():
     runs = [run(0.8, 0.7, seed=1), run(0.1, 0.7, seed=2, at_chance=True)]
     for chosen, expected in [(runs, 1), (runs[:1], 0), (runs[1:], 1)]:

@@ -14,7 +14,11 @@ ROOT = pathlib.Path(__file__).parent.parent
 # Those of a budget are given after another flagfile.
 FLAGFILES = sorted(path for path in (ROOT / "flags").rglob("*.flags") if not path.stem.startswith("budget_"))
 # What those have that are not named after a method.
-OTHERS = {"combined": "losses=('kd", "four_classes": "classes=('airplane', 'automobile', 'bird', 'cat')"}
+OTHERS = {
+    "combined": "losses=('kd",
+    "ensemble": "teacher_average='losses'",
+    "four_classes": "classes=('airplane', 'automobile', 'bird', 'cat')",
+}
 QUICK = ["--epochs=2", "--batch_size=128"]
 
 
@@ -123,6 +127,12 @@ def test_help_imports_no_tensorflow(script):
         # At their defaults, too.
         (["--workdir=w", "--method=baseline", "--teacher_model=digits_teacher"], "does not read `teacher_model`"),
         (["--workdir=w", "--method=baseline", "--baseline=train"], "does not read `baseline`"),
+        (
+            ["--workdir=w", "--method=kd", "--teacher_path=a", "--teacher_average=losses"],
+            "`teacher_average` is read with",
+        ),
+        (["--workdir=w", "--teacher_path=a,b", "--teacher_weights=1,x"], "`teacher_average` must say"),
+        (["--workdir=w", "--teacher_path=a", "--teacher_weights="], "does not read `teacher_weights`"),
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
         (["--workdir=w", "--method=tkd", "--distillation_weights=-1"], "`distillation_weights` must be 1 numbers >= 0"),

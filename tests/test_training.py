@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_tkd import data, evaluation, models, report, stages, training
 from keras_tkd.callbacks import KeepState
-from keras_tkd.config import DistillConfig, TeacherConfig, read_flags
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig, read_flags
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -247,6 +247,48 @@ class TestTeachersOfOthers:
         make(path)
         with pytest.raises(error, match=message):
             training.distill(DistillConfig(**QUICK, method="kd", teacher_path=str(path)), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+class TestSeveralTeachers:
+    def test_each_is_shown_and_the_ensemble_teaches(self, teacher_run, tmp_path):
+        """The second is the first on other pixels: the ensemble knows what both know."""
+        teacher = keras.saving.load_model(teacher_run[0] / "teacher.keras")
+        pixels = keras.Input((8, 8, 1))
+        keras.Model(pixels, teacher(pixels * 255.0)).save(tmp_path / "unit.keras")
+        ensemble = {
+            "teacher_path": (str(teacher_run[0]), str(tmp_path / "unit.keras")),
+            "teacher_preprocessing": ("none", "unit"),
+            "teacher_average": "losses",
+            "teacher_weights": "confidence",
+        }
+        config = DistillConfig(**QUICK, **ensemble, method="kd", baseline="none", precision="mixed_bfloat16")
+        results = training.distill(config, tmp_path / "run")
+        alone = teacher_run[1]["teacher"]
+        for described, parameters in ((results["teacher"], 2), *((each, 1) for each in results["teachers"])):
+            assert described["test_accuracy"] == pytest.approx(alone["test_accuracy"], abs=0.01)
+            assert described["parameters"] == parameters * alone["parameters"]
+        assert len(results["teachers"]) == 2 and results["teachers"][0]["agreement"] > 0.99
+        student = str(tmp_path / "run" / "student.keras")
+        measured = training.evaluate(EvaluateConfig(**ensemble, model_path=student))
+        assert measured["agreement"] == pytest.approx(results["student"]["agreement"], abs=0.01)
+        assert [each["parameters"] for each in measured["teachers"]] == [alone["parameters"]] * 2
+
+    def test_one_that_knows_nothing_is_named(self, teacher_run, tmp_path):
+        models.build("digits_teacher", (8, 8, 1), 10).save(tmp_path / "untrained.keras")
+        paths = (str(teacher_run[0]), str(tmp_path / "untrained.keras"))
+        config = DistillConfig(**QUICK, method="kd", teacher_path=paths, teacher_average="logits")
+        with pytest.raises(ValueError, match="more than chance.*untrained.keras"):
+            training.distill(config, tmp_path / "run")
+
+    def test_layers_need_the_average_of_losses(self, teacher_run, tmp_path):
+        copy = tmp_path / "copy.keras"
+        copy.write_bytes((teacher_run[0] / "teacher.keras").read_bytes())
+        config = DistillConfig(
+            **QUICK, method="sp", teacher_path=(str(teacher_run[0]), str(copy)), teacher_average="logits"
+        )
+        with pytest.raises(ValueError, match="'features'.*average='losses'"):
+            training.distill(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 

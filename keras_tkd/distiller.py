@@ -143,7 +143,7 @@ class Distiller(keras.Model):
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
             if "teacher" in shapes:
                 teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
-                compatibility.check_given_outputs(teacher, self._read_teacher.losses)
+                self._read_teacher.check_given(teacher)
             else:
                 teacher = self._read_teacher.build(shapes.get("teacher_image", shapes["image"]))
             compatibility.check_built_models(self._read_teacher.teachers, self.student)
@@ -207,7 +207,7 @@ class Distiller(keras.Model):
 
     def _run_teacher(self, batch):
         if "teacher" in batch:
-            compatibility.check_given_outputs(batch["teacher"], self._read_teacher.losses)
+            self._read_teacher.check_given(batch["teacher"])
             return batch["teacher"]
         _, outputs = self._read_teacher(self._teacher_images(batch), training=False)
         return keras.tree.map_structure(tf.stop_gradient, outputs)

@@ -38,5 +38,9 @@ class TeacherReader:
         compatibility.check_input_shape("teacher", teacher, shape)
         return output_shapes(teacher, self._outputs.names, shape)
 
+    def check_given(self, outputs):
+        """Raises `ValueError` if the outputs in a batch's `"teacher"` are not those that the losses read."""
+        compatibility.check_given_outputs(outputs, self.losses)
+
     def __call__(self, images, training=False):
         return self._outputs(teachers.resized(self.teachers[0], images), training=training)

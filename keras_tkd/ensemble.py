@@ -37,8 +37,9 @@ class TeacherEnsemble(keras.Model):
 
     In a `Distiller` each teacher runs once per step, however many losses read it. With `average="losses"` losses may
     read layers, and every teacher must have layers of those names; a loss with layers of its own (projectors, a memory
-    bank) has them once for each teacher. A batch with the teachers' outputs in it has them under `"teacher_1/logits"`,
-    `"teacher_2/logits"` and so on, layers likewise (`"teacher_1/stage2"`), and the ensemble's under `"logits"`.
+    bank) has them once for each teacher. A batch that brings the outputs has the ensemble's under `"logits"`; for
+    `average="losses"` it also has those of each teacher, under `"teacher_1/logits"`, `"teacher_2/logits"` and so on,
+    layers likewise (`"teacher_1/stage2"`).
 
     Args:
         teachers: list of different `keras.Model`s that return logits of the same classes. They may differ in the

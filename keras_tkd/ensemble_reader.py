@@ -2,14 +2,19 @@
 
 import tensorflow as tf
 
+from keras_tkd import compatibility
 from keras_tkd.ensemble import TeacherEnsemble, check_classes
 from keras_tkd.live import LiveNumber
 from keras_tkd.losses.base import DistillationLoss, as_list, layers_read, select
-from keras_tkd.teacher_reader import TeacherReader
+from keras_tkd.teacher_reader import TeacherReader, key
 
 
 class EnsembleReader:
-    """A `TeacherReader` of an ensemble: each teacher runs once, and its outputs stand under `"teacher_1/..."`."""
+    """A `TeacherReader` of an ensemble, each of whose teachers runs once.
+
+    It gives the ensemble's `"logits"`, and where losses are averaged also the outputs of each teacher, under
+    `"teacher_1/logits"` and so on.
+    """
 
     def __init__(self, ensemble, losses):
         layers = layers_read(losses, "teacher_layers")
@@ -20,9 +25,8 @@ class EnsembleReader:
             )
         self.ensemble = ensemble
         self.teachers = list(ensemble.teachers)
-        self.losses = list(losses)
-        if ensemble.average == "losses":
-            self.losses = [AveragedLoss(loss, ensemble) for loss in losses]
+        self._apart = ensemble.average == "losses"
+        self.losses = [AveragedLoss(loss, ensemble) for loss in losses] if self._apart else list(losses)
         self._readers = [TeacherReader(teacher, losses) for teacher in self.teachers]
 
     def build(self, shape):
@@ -30,12 +34,21 @@ class EnsembleReader:
         logits = [outputs["logits"] for outputs in shapes]
         check_classes(logits)
         self.ensemble.built = True
-        return {"logits": logits[0]} | flat(shapes)
+        return {"logits": logits[0]} | self._of_each(shapes)
+
+    def check_given(self, outputs):
+        compatibility.check_given_outputs(outputs, self.losses)
 
     def __call__(self, images, training=False):
         outputs = [reader(images, training=training)[1] for reader in self._readers]
         logits = self.ensemble.combine([of_teacher["logits"] for of_teacher in outputs])
-        return logits, {"logits": logits} | flat(outputs)
+        return logits, {"logits": logits} | self._of_each(outputs)
+
+    def _of_each(self, outputs):
+        """The dicts of all teachers in one, where they are kept apart."""
+        if not self._apart:
+            return {}
+        return {key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}
 
 
 class AveragedLoss:
@@ -99,16 +112,6 @@ class AveragedLoss:
 def reader_of(teacher, losses):
     """The reader of a `Distiller`'s teacher, one model or a `TeacherEnsemble`, for its losses."""
     return (EnsembleReader if isinstance(teacher, TeacherEnsemble) else TeacherReader)(teacher, losses)
-
-
-def key(k, name):
-    """Where an output of the teacher at position `k` stands among those of all."""
-    return f"teacher_{k + 1}/{name}"
-
-
-def flat(outputs):
-    """A dict for each teacher as one dict."""
-    return {key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}
 
 
 def of_teacher(outputs, k):

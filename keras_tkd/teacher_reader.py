@@ -41,6 +41,16 @@ class TeacherReader:
     def check_given(self, outputs):
         """Raises `ValueError` if the outputs in a batch's `"teacher"` are not those that the losses read."""
         compatibility.check_given_outputs(outputs, self.losses)
+        if key(0, "logits") in outputs:
+            raise ValueError(
+                'The batch\'s "teacher" holds the outputs of several teachers, whose losses are to be averaged: give '
+                f"the Distiller their TeacherEnsemble as its teacher. Received: {sorted(outputs)}"
+            )
 
     def __call__(self, images, training=False):
         return self._outputs(teachers.resized(self.teachers[0], images), training=training)
+
+
+def key(k, name):
+    """Where an output of the teacher at position `k` stands among those of several."""
+    return f"teacher_{k + 1}/{name}"

@@ -302,6 +302,11 @@ def test_outputs_in_the_batch_replace_the_teachers(average):
     for teacher in distiller.teacher.teachers:
         teacher.set_weights([np.zeros((5, CLASSES))])
     assert measured(distiller, {"image": X, "teacher": cached}) == pytest.approx(live, rel=1e-5)
+    names = {"logits", *(f"teacher_{k}/logits" for k in (1, 2, 3) if average == "losses")}
+    assert set(cached) == names
+    if average == "losses":
+        with pytest.raises(ValueError, match="several teachers.*TeacherEnsemble"):
+            measured(compiled(linear(1), SoftTargets()), {"image": X, "teacher": cached})
     del cached["teacher_2/logits" if average == "losses" else "logits"]
     with pytest.raises(ValueError, match=r"\"teacher\" must hold.*without \['"):
         measured(distiller, {"image": X, "teacher": cached})

@@ -36,7 +36,7 @@ ALLOWED = {
     "compatibility": {"keras_compat", "live", "losses", "teachers"},
     "teacher_reader": {"compatibility", "layer_outputs", "losses", "teachers"},
     "ensemble": {"compatibility", "live", "teacher_reader", "teachers"},
-    "ensemble_reader": {"ensemble", "live", "losses", "teacher_reader"},
+    "ensemble_reader": {"compatibility", "ensemble", "live", "losses", "teacher_reader"},
     "distiller": {
         "batches",
         "callbacks",

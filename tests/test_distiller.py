@@ -248,10 +248,11 @@ class TestTeacher:
         """Mean pixels, times 1 and times 2: a resize to half the size leaves the mean of a plane as it is."""
 
         def mean_pixels(size, factor, name):
-            kernel = keras.initializers.Constant(factor)
+            # Flattened, so that images of another size are an error.
+            kernel = keras.initializers.Constant(factor / size**2)
             model_layers = [
                 keras.Input((size, size, 1)),
-                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Flatten(),
                 keras.layers.Dense(CLASSES, use_bias=False, kernel_initializer=kernel),
             ]
             return keras.Sequential(model_layers, name=name)

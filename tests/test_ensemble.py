@@ -249,15 +249,10 @@ def test_numbers_set_on_a_loss_reach_all_its_copies():
 
 
 def mean_pixels(size, factor, name="mean"):
-    kernel = keras.initializers.Constant(factor)
-    return keras.Sequential(
-        [
-            keras.Input((size, size, 1)),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(CLASSES, use_bias=False, kernel_initializer=kernel),
-        ],
-        name=name,
-    )
+    """`factor` times the mean pixel, for images of this size only."""
+    kernel = keras.initializers.Constant(factor / size**2)
+    dense = keras.layers.Dense(CLASSES, use_bias=False, kernel_initializer=kernel)
+    return keras.Sequential([keras.Input((size, size, 1)), keras.layers.Flatten(), dense], name=name)
 
 
 @pytest.mark.parametrize("average", ["losses", "logits"])

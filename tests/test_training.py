@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, report, stages, training
+from keras_tkd import Distiller, data, evaluation, models, report, stages, training
 from keras_tkd.callbacks import KeepState
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig, read_flags
 
@@ -251,7 +251,7 @@ class TestTeachersOfOthers:
 
 
 class TestSeveralTeachers:
-    def test_each_is_shown_and_the_ensemble_teaches(self, teacher_run, tmp_path):
+    def test_each_is_shown_and_the_ensemble_teaches(self, teacher_run, tmp_path, monkeypatch):
         """The second is the first on other pixels: the ensemble knows what both know."""
         teacher = keras.saving.load_model(teacher_run[0] / "teacher.keras")
         pixels = keras.Input((8, 8, 1))
@@ -263,7 +263,17 @@ class TestSeveralTeachers:
             "teacher_weights": "confidence",
         }
         config = DistillConfig(**QUICK, **ensemble, method="kd", baseline="none", precision="mixed_bfloat16")
+        taught_by = []
+
+        def watched(teacher, *arguments):
+            taught_by.extend(teacher.teachers)
+            return Distiller(teacher, *arguments)
+
+        monkeypatch.setattr(stages, "Distiller", watched)
         results = training.distill(config, tmp_path / "run")
+        # Logits are computed in float32, whatever the precision.
+        assert taught_by[0].get_layer("logits").compute_dtype == "float32"
+        assert {layer.compute_dtype for layer in taught_by[0].layers} == {"float32", "bfloat16"}
         alone = teacher_run[1]["teacher"]
         for described, parameters in ((results["teacher"], 2), *((each, 1) for each in results["teachers"])):
             assert described["test_accuracy"] == pytest.approx(alone["test_accuracy"], abs=0.01)

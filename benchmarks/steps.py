@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from timing import alternate, median_ratio  # noqa: E402
 
-from keras_tkd import Distiller, data, losses, models  # noqa: E402
+from keras_tkd import Distiller, TeacherEnsemble, TriKD, data, losses, models  # noqa: E402
 
 BATCH = 128
 STEPS = 100
@@ -32,12 +32,16 @@ def dataset(negatives, batch_size=BATCH):
 
 def compiled(model):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(1e-5, momentum=0.9), loss, metrics=["accuracy"])
     return model
 
 
 def student():
     return models.build("tkd_student", SHAPE, 10)
+
+
+def teacher_of_paper():
+    return models.build("tkd_teacher", SHAPE, 10)
 
 
 def fit(model, batches):
@@ -46,15 +50,19 @@ def fit(model, batches):
 
 def tasks():
     """One epoch of each: 100 steps."""
-    teacher = models.build("tkd_teacher", SHAPE, 10)
-    forward = tf.function(lambda images: teacher(images, training=False))
+    teacher, anchor = teacher_of_paper(), student()
     plain, triplets = dataset(None), dataset("other_class")
     images_only = plain.map(lambda x, y: (x["image"], y))
     images_of_two = dataset(None, 2 * BATCH).map(lambda x, y: (x["image"], y))
 
-    def teacher_forward():
-        for batch, _ in plain:
-            forward(batch["image"])
+    def forward(model):
+        run = tf.function(lambda images: model(images, training=False))
+
+        def task():
+            for batch, _ in plain:
+                run(batch["image"])
+
+        return task
 
     def distiller(loss, weight):
         return compiled(Distiller(teacher, student(), loss, [weight]))
@@ -62,7 +70,21 @@ def tasks():
     return {
         "student_fit": fit(compiled(student()), images_only),
         "student_fit_256": fit(compiled(student()), images_of_two),
-        "teacher_forward": teacher_forward,
+        "teacher_forward": forward(teacher),
+        "teacher_fit": fit(compiled(teacher_of_paper()), images_only),
+        "anchor_forward": forward(anchor),
+        "trikd": fit(compiled(TriKD(teacher_of_paper(), student(), anchor)), plain),
+        "kd_ensemble_of_2": fit(
+            compiled(
+                Distiller(
+                    TeacherEnsemble([teacher, teacher_of_paper()], average="losses"),
+                    student(),
+                    losses.SoftTargets(),
+                    [0.9],
+                )
+            ),
+            plain,
+        ),
         "kd": fit(distiller(losses.SoftTargets(), 0.9), plain),
         "logits": fit(distiller(losses.LogitRegression(), 0.1), plain),
         "tkd_in_batch": fit(distiller(losses.TripletDistillation(), 2.0), plain),
@@ -71,8 +93,8 @@ def tasks():
 
 
 def ratios(seconds):
-    def plus(first, second):
-        return [a + b for a, b in zip(seconds[first], seconds[second], strict=True)]
+    def plus(*names):
+        return [sum(parts) for parts in zip(*(seconds[name] for name in names), strict=True)]
 
     return {
         "kd_over_fit_plus_forward": median_ratio(seconds["kd"], plus("student_fit", "teacher_forward")),
@@ -80,6 +102,12 @@ def ratios(seconds):
         "tkd_in_batch_over_kd": median_ratio(seconds["tkd_in_batch"], seconds["kd"]),
         "tkd_drawn_over_fit_of_two_plus_forward": median_ratio(
             seconds["tkd_drawn"], plus("student_fit_256", "teacher_forward")
+        ),
+        "trikd_over_both_fits_plus_forward": median_ratio(
+            seconds["trikd"], plus("teacher_fit", "student_fit", "anchor_forward")
+        ),
+        "kd_ensemble_of_2_over_fit_plus_forwards": median_ratio(
+            seconds["kd_ensemble_of_2"], plus("student_fit", "teacher_forward", "teacher_forward")
         ),
     }
 

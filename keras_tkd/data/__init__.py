@@ -3,8 +3,9 @@
 from keras_tkd.data.classes import class_indices
 from keras_tkd.data.datasets import load
 from keras_tkd.data.pipelines import class_batches, image_dataset, pair_dataset, triplet_dataset
-from keras_tkd.data.preprocessing import AUGMENTATIONS, crop_and_flip, view_seeds
+from keras_tkd.data.preprocessing import AUGMENTATIONS, crop_and_flip, view_of_epoch, view_seeds
 from keras_tkd.data.splits import Splits
+from keras_tkd.data.views import view_batches
 
 __all__ = [
     "AUGMENTATIONS",
@@ -16,5 +17,7 @@ __all__ = [
     "load",
     "pair_dataset",
     "triplet_dataset",
+    "view_batches",
+    "view_of_epoch",
     "view_seeds",
 ]

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import view_seeds
+from keras_tkd.data.preprocessing import look_up, view_of_epoch, view_seeds
 from keras_tkd.data.triplets import ClassOrder, ClassSampler, draw, epoch_order, key
 
 PARALLEL_CALLS = 2
@@ -29,6 +29,7 @@ def triplet_dataset(
     positives=None,
     teacher_images=None,
     augment=None,
+    views=None,
     training=True,
     initial_epoch=0,
 ):
@@ -54,15 +55,18 @@ def triplet_dataset(
         teacher_images: `(samples, ...)`, what a privileged teacher sees in place of `images`: the same samples, and
             views of the same seeds, which are the same views where the images are of one size. Or None.
         augment: a function `(images, seeds) -> images` such as `keras_tkd.data.crop_and_flip`, or None.
+        views: how many views of an anchor there are: None for a fresh one in each pass, or K >= 1, and each K passes
+            show all K, see `view_of_epoch`. Negatives and positives are fresh views in each pass either way.
         training: see above.
         initial_epoch: the epoch of the first pass.
 
     Returns:
         `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`, and `"positive"`
-        and `"teacher_image"` where these are asked for; `"index"` are the samples' positions in `images`.
+        and `"teacher_image"` where these are asked for; `"index"` are the samples' positions in `images`, and where
+        images are augmented, `"view"` is the number of the anchors' view.
 
     Raises:
-        ValueError: images and labels of different length, fewer than two classes, a batch size below 1.
+        ValueError: images and labels of different length, fewer than two classes, a batch size or `views` below 1.
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
@@ -86,13 +90,14 @@ def triplet_dataset(
         seed=seed,
         teacher_images=teacher_images,
         augment=augment,
+        views=views,
         training=training,
         initial_epoch=initial_epoch,
     )
 
 
 def pair_dataset(
-    images, labels, batch_size, *, seed, partner_labels=None, augment=None, training=True, initial_epoch=0
+    images, labels, batch_size, *, seed, partner_labels=None, augment=None, views=None, training=True, initial_epoch=0
 ):
     """Batches of anchors with a partner for each, half of them of the anchor's class.
 
@@ -101,7 +106,7 @@ def pair_dataset(
     it is alone in it), else uniform over all samples of all other classes.
 
     Args:
-        images, labels, batch_size, seed, augment, training, initial_epoch: as in `triplet_dataset`.
+        images, labels, batch_size, seed, augment, views, training, initial_epoch: as in `triplet_dataset`.
         partner_labels: the classes that say which partners are of the anchor's, in place of `labels`: for example those
             that the teacher names.
 
@@ -110,7 +115,7 @@ def pair_dataset(
         are bools, whether the partner is of the class.
 
     Raises:
-        ValueError: images and labels of different length, fewer than two classes, a batch size below 1.
+        ValueError: as in `triplet_dataset`.
     """
     check_lengths(images, labels, "labels")
     told_apart_by = labels if partner_labels is None else partner_labels
@@ -129,12 +134,13 @@ def pair_dataset(
         companions,
         seed=seed,
         augment=augment,
+        views=views,
         training=training,
         initial_epoch=initial_epoch,
     )
 
 
-def image_dataset(images, labels, batch_size, *, seed, augment=None, training=True, initial_epoch=0):
+def image_dataset(images, labels, batch_size, *, seed, augment=None, views=None, training=True, initial_epoch=0):
     """Batches `(images, labels)`: the anchors that `triplet_dataset` of the same arguments gives, in the same order."""
     dataset = triplet_dataset(
         images,
@@ -143,6 +149,7 @@ def image_dataset(images, labels, batch_size, *, seed, augment=None, training=Tr
         seed=seed,
         negatives=None,
         augment=augment,
+        views=views,
         training=training,
         initial_epoch=initial_epoch,
     )
@@ -203,7 +210,17 @@ def class_batches(
 
 
 def anchor_dataset(
-    images, labels, batch_size, companions, *, seed, teacher_images=None, augment=None, training=True, initial_epoch=0
+    images,
+    labels,
+    batch_size,
+    companions,
+    *,
+    seed,
+    teacher_images=None,
+    augment=None,
+    views=None,
+    training=True,
+    initial_epoch=0,
 ):
     """Batches in which every sample is an anchor once per pass, with companions: what the data sets above share.
 
@@ -215,6 +232,7 @@ def anchor_dataset(
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
     check_seed(seed)
+    check_views(views)
     if teacher_images is not None and len(teacher_images) != len(images):
         raise ValueError(
             "`teacher_images` must hold one image for each of `images`. "
@@ -226,16 +244,18 @@ def anchor_dataset(
         images, labels = as_tensor(images), tf.constant(np.asarray(labels))
         teacher_images = None if teacher_images is None else as_tensor(teacher_images)
 
-    def look_up(source, index, role, epoch):
-        picked = tf.gather(source, index)
-        return augment(picked, view_seeds(index, role_seed(seed, role), epoch)) if augment and training else picked
+    augment = augment if training else None
 
     def make_batch(epoch, step, index):
         found, batch = companions(index, lambda role: key(role_seed(seed, role), epoch * steps + step))
-        batch |= {role: look_up(images, drawn, role, epoch) for role, drawn in found.items()}
-        batch |= {"image": look_up(images, index, "image", epoch), "index": index}
+        for role, drawn in found.items():
+            batch[role] = look_up(images, drawn, role_seed(seed, role), epoch, augment)
+        view = view_of_epoch(epoch, seed, views)
+        batch |= {"image": look_up(images, index, seed, view, augment), "index": index}
         if teacher_images is not None:
-            batch["teacher_image"] = look_up(teacher_images, index, "image", epoch)
+            batch["teacher_image"] = look_up(teacher_images, index, seed, view, augment)
+        if augment:
+            batch["view"] = tf.fill(tf.shape(index), view)
         return batch, tf.gather(labels, index)
 
     order = functools.partial(epoch_order, count, seed) if training else lambda _: tf.range(count, dtype=tf.int64)
@@ -261,14 +281,19 @@ def batches(count, batch_size, order, make_batch, training, initial_epoch):
         steps_of_epoch = tf.data.Dataset.range(steps)
         return steps_of_epoch.map(lambda step: (epoch, step, indices[step * batch_size : (step + 1) * batch_size]))
 
-    options = tf.data.Options()
-    # Autotuning off: its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
-    options.autotune.enabled = False
-    options.deterministic = True
     dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(steps_of)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     dataset = dataset.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
-    return dataset.prefetch(PREFETCHED_BATCHES).with_options(options)
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(steady())
+
+
+def steady():
+    """Options of every pipeline: batches in their order, and no autotuning."""
+    options = tf.data.Options()
+    # Its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
+    options.autotune.enabled = False
+    options.deterministic = True
+    return options
 
 
 def role_seed(seed, role):
@@ -294,6 +319,11 @@ def check_lengths(images, labels, name):
 def check_seed(seed):
     if not 0 <= seed < SEEDS:
         raise ValueError(f"`seed` must be in [0, {SEEDS}). Received: seed={seed}")
+
+
+def check_views(views):
+    if views is not None and views < 1:
+        raise ValueError(f"`views` must be >= 1, or None for a fresh view in each pass. Received: views={views}")
 
 
 def check_choice(argument, value, choice):

@@ -13,12 +13,46 @@ def view_seeds(index, seed, epoch):
     Args:
         index: int64 `(batch,)`, ids of the samples.
         seed: int, the run's seed.
-        epoch: int or scalar tensor.
+        epoch: int or scalar tensor; where the number of views is bounded, the number of the view in its place.
 
     Returns:
         int64 `(batch,)`, in [0, 2^31 - 1): a pure function of its arguments, different for different samples.
     """
     return permute(index, (seed, epoch, 0), SEEDS)
+
+
+def view_of_epoch(epoch, seed, views=None):
+    """The number of the view that an epoch shows of each sample, 0, 1, ...
+
+    Args:
+        epoch: int or scalar tensor.
+        seed: int, the run's seed.
+        views: None for a fresh view in each epoch, which then is the epoch's number; or K >= 1: each K epochs show the
+            views 0 .. K-1 once. The first K epochs show them in this order, as they would come without a bound, and
+            each K epochs after these in an order of their own.
+
+    Returns:
+        Scalar, int64 for tensors: a pure function of the arguments.
+    """
+    if views is None:
+        return epoch
+    cycle, place = epoch // views, epoch % views
+    shuffled = permute(tf.reshape(place, [1]), (seed, cycle, 2), views)[0]
+    return tf.where(cycle == 0, tf.cast(place, tf.int64), shuffled)
+
+
+def look_up(images, index, seed, view, augment=None):
+    """Samples in one of their views.
+
+    Args:
+        images: `(samples, height, width, channels)`.
+        index: int64 `(batch,)`, ids of samples.
+        seed: int; with the ids and `view` it alone decides what `augment` makes of the images.
+        view: number of the view, int or scalar tensor.
+        augment: a function `(images, seeds) -> images`, or None.
+    """
+    picked = tf.gather(images, index)
+    return augment(picked, view_seeds(index, seed, view)) if augment else picked
 
 
 def crop_and_flip(images, seeds, *, padding=4, flip=True):

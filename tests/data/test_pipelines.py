@@ -377,7 +377,7 @@ def test_pairs_have_the_triplets_anchors_and_guarantees():
     arguments = {"seed": 3, "augment": crop_by_one}
     dataset = pairs(**arguments)
     assert int(dataset.cardinality()) == STEPS
-    assert set(dataset.element_spec[0]) == {"image", "partner", "same", "index"}
+    assert set(dataset.element_spec[0]) == {"image", "partner", "same", "index", "view"}
     passes = [one_pass(dataset) for _ in range(2)]
     anchors = triplets(**arguments)
     for found in passes:

@@ -38,9 +38,9 @@ def check_weights(weights, count):
 def check_models(teacher, student):
     """Raises `ValueError` for what can be seen of two models before they are built."""
     for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model):
+        if not isinstance(model, keras.Model) and not (role == "teacher" and model is None):
             raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
-    if any(part is student for part in teacher._flatten_layers()):
+    if teacher is not None and any(part is student for part in teacher._flatten_layers()):
         raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
 
 

@@ -41,7 +41,8 @@ class Distiller(keras.Model):
 
     Args:
         teacher: trained `keras.Model` that returns logits, or a `TeacherEnsemble` of several. It is frozen:
-            `trainable` is set False.
+            `trainable` is set False. None where every batch has a `"teacher"`, of a `TeacherCache` for example: then no
+            teacher is in memory.
         student: `keras.Model` that returns logits, built or not.
         distillation_losses: a `DistillationLoss` or a list of them; losses of `keras.distillation` are taken too.
         distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
@@ -100,7 +101,7 @@ class Distiller(keras.Model):
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
         # Step and term (its position) of the first loss that was not finite; -1 while there is none.
         self._first_bad = tf.Variable([-1, -1], dtype="int64", trainable=False, name="first_bad")
-        if student.built and teacher.built and getattr(student, "inputs", None):
+        if student.built and teacher is not None and teacher.built and getattr(student, "inputs", None):
             self.build(student.input_shape)
 
     # Numbers that may change while training.
@@ -128,7 +129,8 @@ class Distiller(keras.Model):
 
     def freeze_teacher(self):
         """Makes the teacher untrainable. A subclass whose teacher learns overrides this."""
-        teachers.freeze(self.teacher)
+        if self.teacher is not None:
+            teachers.freeze(self.teacher)
 
     def build(self, input_shape):
         """Builds student, teacher and the losses' layers, and checks that they go together.

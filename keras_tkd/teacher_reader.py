@@ -9,7 +9,7 @@ class TeacherReader:
     """What the `Distiller` knows of its teacher.
 
     Args:
-        teacher: `keras.Model` that returns logits.
+        teacher: `keras.Model` that returns logits; None where batches bring its outputs, and nothing is read.
         losses: list of `DistillationLoss`, which say what is read.
 
     Call: `reader(images, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, as `LayerOutputs`
@@ -21,7 +21,7 @@ class TeacherReader:
     """
 
     def __init__(self, teacher, losses):
-        self.teachers = [teacher]
+        self.teachers = [] if teacher is None else [teacher]
         self.losses = list(losses)
         self._outputs = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
 
@@ -29,9 +29,9 @@ class TeacherReader:
         """Builds the teacher on images of `shape`; returns the shapes of its outputs by name.
 
         Raises:
-            ValueError: the teacher does not take such images; a layer that it does not have.
+            ValueError: the teacher does not take such images; a layer that it does not have; no teacher.
         """
-        (teacher,) = self.teachers
+        teacher = self._only()
         size = teachers.other_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
@@ -48,7 +48,15 @@ class TeacherReader:
             )
 
     def __call__(self, images, training=False):
-        return self._outputs(teachers.resized(self.teachers[0], images), training=training)
+        return self._outputs(teachers.resized(self._only(), images), training=training)
+
+    def _only(self):
+        if not self.teachers:
+            raise ValueError(
+                'Without a teacher, batches must bring its outputs: ({"image", "teacher": {"logits", ...}}, label), '
+                'for example `TeacherCache.attach(dataset)`. Received: teacher=None and a batch without "teacher"'
+            )
+        return self.teachers[0]
 
 
 def key(k, name):

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Distiller": "keras_tkd.distiller",
     "METHODS": "keras_tkd.methods",
+    "TeacherCache": "keras_tkd.teacher_cache",
     "TeacherEnsemble": "keras_tkd.ensemble",
     "TriKD": "keras_tkd.trikd",
 }

@@ -3,7 +3,7 @@
 from keras_tkd.data.classes import class_indices
 from keras_tkd.data.datasets import load
 from keras_tkd.data.pipelines import class_batches, image_dataset, pair_dataset, triplet_dataset
-from keras_tkd.data.preprocessing import AUGMENTATIONS, crop_and_flip, view_of_epoch, view_seeds
+from keras_tkd.data.preprocessing import AUGMENTATIONS, crop_and_flip, in_view, view_of_epoch, view_seeds
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.views import view_batches
 
@@ -14,6 +14,7 @@ __all__ = [
     "class_indices",
     "crop_and_flip",
     "image_dataset",
+    "in_view",
     "load",
     "pair_dataset",
     "triplet_dataset",

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import look_up, view_of_epoch, view_seeds
+from keras_tkd.data.preprocessing import in_view, view_of_epoch, view_seeds
 from keras_tkd.data.triplets import ClassOrder, ClassSampler, draw, epoch_order, key
 
 PARALLEL_CALLS = 2
@@ -246,14 +246,16 @@ def anchor_dataset(
 
     augment = augment if training else None
 
+    def look_up(source, index, role, view):
+        return in_view(tf.gather(source, index), index, role_seed(seed, role), view, augment)
+
     def make_batch(epoch, step, index):
         found, batch = companions(index, lambda role: key(role_seed(seed, role), epoch * steps + step))
-        for role, drawn in found.items():
-            batch[role] = look_up(images, drawn, role_seed(seed, role), epoch, augment)
+        batch |= {role: look_up(images, drawn, role, epoch) for role, drawn in found.items()}
         view = view_of_epoch(epoch, seed, views)
-        batch |= {"image": look_up(images, index, seed, view, augment), "index": index}
+        batch |= {"image": look_up(images, index, "image", view), "index": index}
         if teacher_images is not None:
-            batch["teacher_image"] = look_up(teacher_images, index, seed, view, augment)
+            batch["teacher_image"] = look_up(teacher_images, index, "image", view)
         if augment:
             batch["view"] = tf.fill(tf.shape(index), view)
         return batch, tf.gather(labels, index)

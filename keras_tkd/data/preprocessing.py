@@ -41,18 +41,17 @@ def view_of_epoch(epoch, seed, views=None):
     return tf.where(cycle == 0, tf.cast(place, tf.int64), shuffled)
 
 
-def look_up(images, index, seed, view, augment=None):
-    """Samples in one of their views.
+def in_view(images, index, seed, view, augment=None):
+    """Images of samples in one of their views.
 
     Args:
-        images: `(samples, height, width, channels)`.
-        index: int64 `(batch,)`, ids of samples.
+        images: `(batch, height, width, channels)`, the images of the samples `index`.
+        index: int64 `(batch,)`, ids of the samples.
         seed: int; with the ids and `view` it alone decides what `augment` makes of the images.
         view: number of the view, int or scalar tensor.
-        augment: a function `(images, seeds) -> images`, or None.
+        augment: a function `(images, seeds) -> images`, or None, which leaves the images as they are.
     """
-    picked = tf.gather(images, index)
-    return augment(picked, view_seeds(index, seed, view)) if augment else picked
+    return augment(images, view_seeds(index, seed, view)) if augment else images
 
 
 def crop_and_flip(images, seeds, *, padding=4, flip=True):

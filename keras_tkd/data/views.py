@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from keras_tkd.data.pipelines import PARALLEL_CALLS, PREFETCHED_BATCHES, as_tensor, steady
-from keras_tkd.data.preprocessing import look_up
+from keras_tkd.data.preprocessing import in_view
 
 
 def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
@@ -26,7 +26,7 @@ def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
     def make_batch(number):
         start = number % steps * batch_size
         index = tf.range(start, tf.minimum(start + batch_size, count))
-        return look_up(images, index, seed, number // steps, augment)
+        return in_view(tf.gather(images, index), index, seed, number // steps, augment)
 
     numbers = tf.data.Dataset.range(first, steps * views)
     return (

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from keras_tkd import data, fingerprints
 from keras_tkd.data.pipelines import check_seed, check_views
+from keras_tkd.ensemble import TeacherEnsemble
+from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.keras_compat import KerasDistillation
-from keras_tkd.teacher_reader import TeacherReader
 
 DTYPES = ("float16", "float32")
 SAMPLED = 16  # samples that stand for all where a view is fingerprinted, or the live teacher is asked
@@ -34,7 +35,8 @@ class Source:
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self.augment, self.seed = images, views, augment, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
-        self.reader = TeacherReader(teacher, losses)
+        self.reader = reader_of(teacher, losses)
+        self.combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))
         self.shapes = {name: tuple(shape[1:]) for name, shape in shapes.items()}
         # Spread over all, so that another order of the samples shows.
@@ -58,6 +60,7 @@ class Source:
             }
         return drawn | {
             "teacher": " ".join(map(fingerprints.of_weights, self.reader.teachers)),
+            "combined": self.combined,
             "architecture": " ".join(map(fingerprints.of_layers, self.reader.teachers)),
             "images": fingerprints.of_array(self.images),
             "samples": len(self.images),

@@ -278,6 +278,15 @@ class DistillConfig(RunConfig, TeachersConfig):
     teacher_loss_weight: float | None = option(None, "Weight of an online teacher's loss on the labels, >= 0.")
     anchor_weight: float | None = option(None, "Weight of an online teacher's divergence from the anchor, >= 0.")
     peer_weight: float | None = option(None, "Weight of an online teacher's divergence from the student, >= 0.")
+    teacher_cache: str = option(
+        "auto",
+        "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves time), "
+        "'off', 'workdir' (in --workdir), or a folder, which runs of the same teacher and images can share.",
+    )
+    teacher_views: int | None = option(
+        None, "Views of each image under augmentation, shown in turn; if not given, every epoch shows fresh ones."
+    )
+    teacher_cache_dtype: str = option("float16", "Numbers in the teacher cache.", ("float16", "float32"))
     baseline: str = option(
         "train", "'train' the student alone on the same budget, 'none', or the workdir of a run that did."
     )
@@ -296,6 +305,7 @@ class DistillConfig(RunConfig, TeachersConfig):
             check_negatives(self.losses, self.negatives)
         minimum = {
             "teacher_epochs": 1,
+            "teacher_views": 1,
             "warmup_epochs": 0,
             "margin": 0,
             "student_loss_weight": 0,
@@ -311,6 +321,25 @@ class DistillConfig(RunConfig, TeachersConfig):
         for name in ("temperature", "teacher_learning_rate"):
             if getattr(self, name) is not None:
                 check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
+        check(self.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", self, "teacher_cache")
+        if self.augmentation == "none":
+            check(
+                self.teacher_views in (None, 1),
+                "`teacher_views` must be 1, or not given, without augmentation: all views are alike there",
+                self,
+                "teacher_views",
+                "augmentation",
+            )
+        elif self.teacher_cache not in ("auto", "off"):
+            check(
+                self.teacher_views,
+                "`teacher_cache` keeps outputs under augmentation only where `teacher_views` says how many views of "
+                "each image are shown in turn. Set it, or teacher_cache='off'",
+                self,
+                "teacher_views",
+                "augmentation",
+                "teacher_cache",
+            )
         if self.distillation_weights is not None:
             weights = self.distillation_weights
             check(
@@ -358,7 +387,7 @@ class DistillConfig(RunConfig, TeachersConfig):
             if not method.online.anchored:
                 unread += ["anchor"]
             if self._anchor == "none":
-                unread += ["anchor_weight", "generations"]
+                unread += ["anchor_weight", "generations", "teacher_cache", "teacher_views", "teacher_cache_dtype"]
         else:
             unread += ["anchor", "anchor_weight", "generations", "teacher_loss_weight", "peer_weight"]
         if not method.online:
@@ -379,6 +408,9 @@ class DistillConfig(RunConfig, TeachersConfig):
                 "teacher_preprocessing",
                 "teacher_embedding_layer",
                 "teacher_classes",
+                "teacher_cache",
+                "teacher_views",
+                "teacher_cache_dtype",
             ]
         return unread
 

@@ -5,7 +5,7 @@ import shutil
 
 import keras
 
-from keras_tkd import data, evaluation, export, stages
+from keras_tkd import data, evaluation, export, run_cache, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.trikd import TriKD
 from keras_tkd.workdir import Stage, whole_file
@@ -54,12 +54,14 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
     # How many generations there are changes none of them.
     elsewhere = ("data_dir", "baseline", "generations")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    settings["teacher_cache"] = config.teacher_cache not in ("auto", "off")
     stage = Stage(workdir, f"generations/{number}/student", settings)
     teacher_path = stage.model_path.with_name("teacher.keras")
     if not stage.finished:
         for model in (student, teacher, anchor):
             if model is not None:
                 export.set_precision(model, config.precision)
+        pipeline = batches(config, workdir, splits, number, anchor)
         stages.decay_weights(student, config.weight_decay)
         stages.decay_weights(teacher, config.teacher.weight_decay)
         keras.utils.set_random_seed(config.seed)
@@ -75,7 +77,7 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
             title += f", generation {number} of {config.generations}"
 
         files = {teacher_path: teacher, stage.model_path: student}
-        stages.fit_stage(trikd, files, config, stage, splits, images_alone, title, state, callbacks)
+        stages.fit_stage(trikd, files, config, stage, splits, pipeline, title, state, callbacks)
     student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))
     validation_accuracy = None
     if splits.validation_images is not None:
@@ -84,8 +86,16 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
     return Generation(number, stage, student, teacher, validation_accuracy)
 
 
-def images_alone(images, labels, **arguments):
-    return data.triplet_dataset(images, labels, negatives=None, **arguments)
+def batches(config, workdir, splits, number, anchor):
+    """The pipeline of a generation: images alone, or with the outputs of its anchor, which are kept."""
+
+    def images_alone(images, labels, **arguments):
+        return data.triplet_dataset(images, labels, negatives=None, views=config.teacher_views, **arguments)
+
+    if anchor is None or config.teacher_cache in ("auto", "off"):
+        return images_alone
+    caches = run_cache.build(config, run_cache.folder(config, workdir) / f"anchor_{number}", splits, anchor)
+    return run_cache.attached(images_alone, caches, key="anchor")
 
 
 def make_trikd(config, teacher, student, anchor):

@@ -1,10 +1,11 @@
 """The trainings inside a run: the teacher, the student alone, the student distilled."""
 
 import dataclasses
+import typing
 
 import keras
 
-from keras_tkd import data, evaluation, export
+from keras_tkd import data, evaluation, export, run_cache
 from keras_tkd.callbacks import (
     KeepState,
     Progress,
@@ -16,7 +17,7 @@ from keras_tkd.callbacks import (
 )
 from keras_tkd.config import DATA
 from keras_tkd.distiller import Distiller
-from keras_tkd.ensemble import members
+from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.methods import list_or_name, make_losses
 from keras_tkd.workdir import Stage, save_model
 
@@ -49,34 +50,72 @@ def train_baseline(config, workdir, splits, student):
     )
 
 
-def train_student(config, workdir, splits, student, teacher):
+@dataclasses.dataclass
+class Teaching:
+    """What teaches a student: a teacher, or its outputs, kept, in the batches.
+
+    Attributes:
+        teacher: the teacher's model; None where the batches bring its outputs.
+        pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
+        shapes: shapes of a batch, as `Distiller.build` takes them.
+    """
+
+    teacher: keras.Model | None
+    pipeline: typing.Callable
+    shapes: dict
+
+
+def teach(config, workdir, splits, teacher):
+    """The `Teaching` of a run; builds or opens its teacher cache.
+
+    Args:
+        config: resolved `DistillConfig`, `teacher_cache` settled.
+        teacher: the teacher's model.
+    """
+    for model in members(teacher):
+        export.set_precision(model, config.precision)
+    pipeline = distillation_pipeline(config, splits, teacher)
+    shapes = {"image": (None, *splits.image_shape)}
+    if config.teacher_cache == "off":
+        return Teaching(teacher, pipeline, shapes)
+    losses, *_ = losses_of(config, splits.train_labels)
+    caches = run_cache.build(config, run_cache.folder(config, workdir), splits, teacher, losses)
+    # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
+    averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
+    shapes["teacher"] = caches["train"].shapes
+    return Teaching(teacher if averaging else None, run_cache.attached(pipeline, caches), shapes)
+
+
+def train_student(config, workdir, splits, student, teaching):
     """Trains `student` by the method, in place; returns the stage and the model of its file.
 
     Args:
         config: resolved `DistillConfig`.
-        teacher: the teacher's model, or the ensemble of several; None for a method that has none.
+        teaching: the run's `Teaching`; None for a method without a teacher.
     """
-    if teacher is None:
+    if teaching is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
     # None of these changes the student.
     elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    settings["teacher_cache"] = config.teacher_cache != "off"  # nor does the place of the cache
     stage = Stage(workdir, "student", settings)
     if not stage.finished:
-        for model in (student, *members(teacher)):
-            export.set_precision(model, config.precision)
+        export.set_precision(student, config.precision)
         decay_weights(student, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
-        distiller = Distiller(teacher, student, *losses_of(config, splits.train_labels))
+        distiller = Distiller(teaching.teacher, student, *losses_of(config, splits.train_labels))
+        distiller.build(teaching.shapes)
         own = [variable for layer in distiller.loss_layers for variable in layer.variables]
         for layer in distiller.loss_layers:
             decay_weights(layer, config.weight_decay)
         state = [*student.variables, *own, distiller.step]
-        pipeline = distillation_pipeline(config, splits, teacher)
         warm_up = [WarmUp(config.warmup_epochs)] if config.warmup_epochs else []
         compile_model(distiller, config)
         files = {stage.model_path: student}
-        fit_stage(distiller, files, config, stage, splits, pipeline, f"Student, by {config.title}", state, warm_up)
+        fit_stage(
+            distiller, files, config, stage, splits, teaching.pipeline, f"Student, by {config.title}", state, warm_up
+        )
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
@@ -88,6 +127,7 @@ def distillation_pipeline(config, splits, teacher):
         named = evaluation.logits(teacher, splits.train_images).argmax(-1)
 
     def pipeline(images, labels, *, training, **arguments):
+        arguments["views"] = config.teacher_views
         told_apart_by = named if training else None
         if "partners" in companions:
             return data.pair_dataset(images, labels, partner_labels=told_apart_by, training=training, **arguments)
@@ -184,9 +224,7 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
         training=True,
         initial_epoch=done,
     )
-    held_out_images, held_out_labels = splits.test_images, splits.test_labels
-    if splits.validation_images is not None:
-        held_out_images, held_out_labels = splits.validation_images, splits.validation_labels
+    held_out_images, held_out_labels = splits.held_out
     held_out = pipeline(held_out_images, held_out_labels, batch_size=HELD_OUT_BATCH, seed=config.seed, training=False)
     callbacks = [
         *callbacks,

@@ -6,7 +6,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, stages, teachers
+from keras_tkd import data, evaluation, models, run_cache, stages, teachers
 from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
 from keras_tkd.ensemble import TeacherEnsemble, members
@@ -55,7 +55,8 @@ def distill(config, workdir, existing="refuse"):
 
     The teacher comes from `config.teacher_path` (an ensemble, where that names several) or is trained first. The
     baseline starts from the same weights as the distilled student and sees the same images in the same order for the
-    same number of epochs.
+    same number of epochs; where `teacher_views` bounds the views that the distilled student sees, the baseline still
+    sees fresh ones.
 
     Args:
         config: `DistillConfig`.
@@ -66,6 +67,8 @@ def distill(config, workdir, existing="refuse"):
         The results, as in `results.json`.
     """
     config = config.resolved()
+    if existing != "overwrite":
+        config = run_cache.as_recorded(config, workdir)
     workdir = Workdir(workdir, flag_lines(config), existing)
     finished = workdir.finished_results()
     if finished:
@@ -86,6 +89,10 @@ def distill(config, workdir, existing="refuse"):
     check_embeddings(student, layer, splits)
     if with_teacher:
         check_embeddings(teacher, teacher_layer, splits)
+        # An online teacher's anchor is a student.
+        frozen, losses = (student, []) if config.online else (teacher, stages.losses_of(config, splits.train_labels)[0])
+        config = run_cache.settle(config, workdir, splits, frozen, losses)
+        workdir.flags = flag_lines(config)
 
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
     if config.online:
@@ -103,8 +110,10 @@ def distill(config, workdir, existing="refuse"):
             stage, alone = stages.train_baseline(config, workdir, splits, student)
             baseline = describe_student(alone, splits, outputs, stage.seconds, layer)
         described["baseline"] = baseline
+    teaching = stages.teach(config, workdir, splits, teacher) if with_teacher else None
+    teacher = None  # with a cache nobody holds it any more
     # What is measured is the file that is handed over.
-    stage, student = stages.train_student(config, workdir, splits, student, teacher)
+    stage, student = stages.train_student(config, workdir, splits, student, teaching)
     described["student"] = describe_student(student, splits, outputs, stage.seconds, layer)
     described["student"]["epochs_to_baseline"] = epochs_to(baseline, stage.history)
     return workdir.write_results(describe_run(config.title, config, stage, splits) | described)

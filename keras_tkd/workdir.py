@@ -10,7 +10,7 @@ FLAGS = "flags.flags"
 RESULTS = "results.json"
 SPLIT = "split.json"
 OWN_FILES = (FLAGS, RESULTS, SPLIT, "teacher.keras", "baseline.keras", "student.keras")
-OWN_FILES += ("generations", "logs", "checkpoints")
+OWN_FILES += ("generations", "logs", "checkpoints", "teacher_cache")
 
 
 class Workdir:

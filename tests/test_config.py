@@ -78,6 +78,11 @@ DISTILL_RULES = [
     ("student_layers", {}, [("stage1",)]),
     ("negatives", {}, ["all"]),
     ("negative_classes", {}, ["student"]),
+    ("teacher_cache", {}, [""]),
+    ("teacher_cache", {"augmentation": "crop"}, ["runs/cache", "workdir"]),
+    ("teacher_views", {}, [2]),
+    ("teacher_views", {"augmentation": "crop"}, [0, -1]),
+    ("teacher_cache_dtype", {}, ["bfloat16"]),
 ]
 EVALUATE_RULES = [
     ("model_path", {}, [None, ""]),
@@ -119,6 +124,7 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
         ("seed", 2**30 - 1),
         ("validation_fraction", 0.0),
         ("teacher_epochs", 1),
+        ("teacher_views", 1),
         ("teacher_weight_decay", 0.0),
         ("margin", 0.0),
         ("student_loss_weight", 0.0),
@@ -164,8 +170,12 @@ OWN = {
     "anchor_weight": {"anchor_weight": 0.5},
     "peer_weight": {"peer_weight": 0.5},
     "teacher_embedding_layer": {"teacher_embedding_layer": "dense", "open_set_fraction": 0.5},
+    "teacher_cache": {"teacher_cache": "off"},
+    "teacher_views": {"teacher_views": 2, "augmentation": "crop"},
+    "teacher_cache_dtype": {"teacher_cache_dtype": "float32"},
 }
 MINED = {"margin", "negatives", "miner", "negative_classes"}
+CACHED = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 ANCHORED = {"anchor", "generations", "anchor_weight"}
 ONLINE = ANCHORED | {"teacher_training", "teacher_loss_weight", "peer_weight"}
 TRAINED_BEFORE = {"teacher_path", "teacher_classes", "teacher_epochs", "teacher_layers"}
@@ -173,7 +183,7 @@ UNREAD = {method: ONLINE | MINED | {"temperature"} for method in METHODS}
 UNREAD |= {"baseline": set(OWN), "tkd_soft": ONLINE}
 UNREAD |= {method: ONLINE | {"temperature"} for method in ("tkd", "pairs")}
 UNREAD |= {method: ONLINE | MINED for method in ("kd", "lskd", "dkd", "dist", "nkd")}
-UNREAD |= {"trikd": MINED | TRAINED_BEFORE, "dml": MINED | TRAINED_BEFORE | ANCHORED}
+UNREAD |= {"trikd": MINED | TRAINED_BEFORE, "dml": MINED | TRAINED_BEFORE | ANCHORED | CACHED}
 
 
 @pytest.mark.parametrize("method", METHODS)

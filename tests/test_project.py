@@ -28,7 +28,7 @@ ALLOWED = {
     "losses": {"distances", "live", "miners"},
     "fingerprints": set(),
     "cache_files": {"workdir"},
-    "cache_building": {"data", "fingerprints", "keras_compat", "teacher_reader"},
+    "cache_building": {"data", "ensemble", "ensemble_reader", "fingerprints", "keras_compat"},
     "teacher_cache": {"cache_building", "cache_files", "data"},
     "combination": {"methods"},
     "config": {"combination", "methods"},
@@ -53,8 +53,20 @@ ALLOWED = {
     },
     "trikd": {"batches", "compatibility", "distiller", "layer_outputs", "live", "losses", "teachers"},
     "results": {"config", "ensemble", "evaluation", "export", "workdir"},
-    "generations": {"callbacks", "data", "evaluation", "export", "stages", "trikd", "workdir"},
-    "stages": {"callbacks", "config", "data", "distiller", "ensemble", "evaluation", "export", "methods", "workdir"},
+    "run_cache": {"cache_building", "data", "teacher_cache", "workdir"},
+    "generations": {"callbacks", "data", "evaluation", "export", "run_cache", "stages", "trikd", "workdir"},
+    "stages": {
+        "callbacks",
+        "config",
+        "data",
+        "distiller",
+        "ensemble",
+        "evaluation",
+        "export",
+        "methods",
+        "run_cache",
+        "workdir",
+    },
 }
 
 

@@ -51,6 +51,13 @@ class Splits:
         """`(height, width, channels)`, in pixels."""
         return self.train_images.shape[1:]
 
+    @property
+    def held_out(self):
+        """`(images, labels)` that a training is measured on, epoch by epoch: those of validation, or the test's."""
+        if self.validation_images is None:
+            return self.test_images, self.test_labels
+        return self.validation_images, self.validation_labels
+
     def with_validation(self, fraction, seed):
         """Moves a stratified share of the training samples into a validation split.
 

@@ -31,6 +31,7 @@ class Source:
                 f"Received: views={views}, augment={augment}"
             )
         check_seed(seed)
+        images = np.asarray(images) if not isinstance(images, np.ndarray) else images
         if not len(images):
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self.augment, self.seed = images, views, augment, seed

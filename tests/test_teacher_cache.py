@@ -113,6 +113,16 @@ def test_without_augmentation_there_is_one_view_and_the_seed_is_nothing_to_it(pi
             np.testing.assert_array_equal(batch["anchor"]["logits"], batch["image"].reshape(-1, 60))
 
 
+def test_rows_are_shared_and_not_copied(finished):
+    cache = TeacherCache.open(finished)
+    attached = cache.attach(triplet_dataset(IMAGES, LABELS, 4, **SEEN))
+    for array in cache.outputs.values():
+        array[:] = 7
+    for batch, _ in attached:
+        for output in batch["teacher"].values():
+            assert (output.numpy() == 7).all()
+
+
 def test_images_of_another_size_than_the_teachers_are_resized_for_it(tmp_path):
     teacher = keras.Sequential([keras.Input((3, 5, 2)), keras.layers.Flatten()])
     cache = build(teacher, tmp_path / "cache", dtype="float32", augment=None, views=1)

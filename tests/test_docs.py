@@ -1,8 +1,9 @@
-"""The code of docs/triplets.md and docs/verification.md runs, and does what the text around it says."""
+"""The code of the pages in docs/ runs, and does what the text around it says."""
 
 import pathlib
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -58,3 +59,21 @@ def test_verification(tmp_path, monkeypatch, capsys):
     assert f"prints `{capsys.readouterr().out.strip()}`" in page
     for name in names["verified"]:
         assert f"`{name}`" in page
+
+
+def small_model(width):
+    images = keras.Input((8, 8, 1))
+    features = keras.layers.Conv2D(width, 3, name="features")(images)
+    return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(features)))
+
+
+def test_the_cache_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype="uint8")
+    names = {"images": images, "test_images": images[:3], "labels": np.arange(6) % 3, "test_labels": np.arange(3)}
+    names |= {"teacher": small_model(4), "student": small_model(2)}
+    names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "teacher_cache.md").read_text(), re.DOTALL)
+    exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert np.load("cache/train/features.npy").shape == (4, 6, 6, 6, 4)
+    assert np.load("cache/test/logits.npy").shape == (1, 3, 3)

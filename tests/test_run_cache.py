@@ -168,3 +168,38 @@ def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
         iter(teaching.pipeline(splits.train_images, splits.train_labels, training=True, batch_size=8, seed=0))
     )
     assert batch["teacher"]["logits"].shape == (8, 10)
+
+
+def test_an_online_teachers_anchor_is_kept_generation_by_generation(tmp_path):
+    curves = []
+    for cache in ("off", "workdir"):
+        settings = {"method": "trikd", "anchor": "random", "generations": 2, "learning_rate": 0.02, "epochs": 2}
+        settings |= {"teacher_cache": cache, "teacher_cache_dtype": "float32", **CROPPED}
+        training.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
+        records = (tmp_path / cache / "checkpoints" / "generations").glob("*/student/record.json")
+        curves.append([json.loads(path.read_text())["history"] for path in sorted(records)])
+    folders = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/teacher_cache/*/*"))
+    assert folders == [f"workdir/teacher_cache/anchor_{n}/{part}" for n in (1, 2) for part in ("held_out", "train")]
+    live, cached = curves
+    assert len(live) == 2
+    for one, other in zip(sum(live, []), sum(cached, []), strict=True):
+        for name in ("teacher_anchor", "student_anchor", "loss", "val_teacher_anchor"):
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, err_msg=name)
+
+
+def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):
+    other = shutil.copy(teacher_path, tmp_path / "other.keras")
+    settings = {"method": "kd", "teacher_path": (teacher_path, str(other)), "teacher_average": "losses", "epochs": 1}
+    curves = []
+    for cache in ("off", "workdir"):
+        settings |= {"teacher_cache": cache, "teacher_cache_dtype": "float32"}
+        training.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
+        curves.append(history(tmp_path / cache)[0])
+    train = tmp_path / "workdir" / "teacher_cache" / "train"
+    assert {path.name for path in train.glob("*.npy")} == {
+        "logits.npy",
+        "teacher_1%2Flogits.npy",
+        "teacher_2%2Flogits.npy",
+    }
+    for name in ("kd", "val_kd", "loss"):
+        assert curves[1][name] == pytest.approx(curves[0][name], rel=1e-4)

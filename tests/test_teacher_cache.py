@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, TeacherCache, cache_building
+from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, cache_building
 from keras_tkd.cache_files import CacheFiles, locked
 from keras_tkd.data import crop_and_flip, image_dataset, pair_dataset, triplet_dataset, view_seeds
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
@@ -431,3 +431,12 @@ def test_manifest_says_what_it_was_made_with(finished):
     assert manifest["outputs"] == {"logits": [3], "features": [4, 3, 4]}
     assert manifest["versions"]["tensorflow"] == tf.__version__
     assert CacheFiles(finished).rows == COUNT * VIEWS
+
+
+def test_how_an_ensemble_combines_its_teachers_is_part_of_it(teacher, tmp_path):
+    teachers = [teacher, network(2)]
+    build(TeacherEnsemble(teachers, "logits", [0.5, 0.5]), tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"combined \['logits', .*there, \['logits', .*here"):
+        build(TeacherEnsemble(teachers, "logits", [0.25, 0.75]), tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"combined \['logits', .*there, \['probabilities', .*here"):
+        build(TeacherEnsemble(teachers, "probabilities", [0.5, 0.5]), tmp_path / "cache")

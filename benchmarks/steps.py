@@ -32,7 +32,7 @@ def dataset(negatives, batch_size=BATCH):
 
 def compiled(model):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(1e-5, momentum=0.9), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss, metrics=["accuracy"])
     return model
 
 

@@ -116,3 +116,10 @@ def test_linter():
         [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_every_method_has_its_results():
+    results = (ROOT / "RESULTS.md").read_text()
+    # The baseline stands beside each of them, as the student alone.
+    for method in set(METHODS) - {"baseline"}:
+        assert f"| `{method}` | " in results, method

@@ -163,8 +163,8 @@ class TestRefusedBeforeAnyWork:
         [
             # The same number of classes, but others: it has seen some of those that it would be verified on.
             ({"split_seed": 1}, r"must not have been trained on.*trained on \d of 4, '\d' for one.*--split_seed"),
-            ({"open_set_fraction": 0.3}, "`classes` must be.*classes=7"),
-            ({"open_set_fraction": None}, "`classes` must be.*classes=10"),
+            ({"open_set_fraction": 0.3}, "must know the classes.*6 outputs.*7 classes"),
+            ({"open_set_fraction": None}, "must know the classes.*6 outputs.*10 classes"),
             ({"embedding_layer": "pool"}, "--embedding_layer.*'pool'.*'embedding'"),
             ({"teacher_embedding_layer": "dense"}, "--teacher_embedding_layer.*'digits_teacher'.*'dense'"),
             ({"embedding_layer": "features"}, r"\(batch, width\).*'features' of shape \(1, 4, 4, 8\)"),

@@ -95,6 +95,8 @@ class TriKD(Distiller):
         student_term_reaches_teacher=False,
         name="trikd",
     ):
+        if teacher is None:
+            raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
         compatibility.check_anchor(anchor, teacher, student)
         check_number("distillation_weight", distillation_weight)
         # Before the rest: models that are built already build this one in the base class.

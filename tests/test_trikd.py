@@ -339,6 +339,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             make()
 
+    def test_a_teacher_that_is_not_there(self):
+        with pytest.raises(ValueError, match="`teacher` must be a keras.Model: it learns.*teacher=None"):
+            TriKD(None, linear("student", 2))
+
     def test_an_anchor_that_was_made_trainable_again(self):
         trikd = TriKD(linear("teacher", 1), linear("student", 2), linear("anchor", 3))
         trikd.anchor.trainable = True

@@ -30,6 +30,7 @@ def mean_huber_of_angles(teacher, student):
     count = tf.shape(student)[0]
     anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
     padding = -count % anchors
+    whole = (count > 0) & (anchors >= count)  # one block: without the loops, whose overhead shows in a step
     size = tf.cast(count, student.dtype) ** 2
 
     def blocks(rows):
@@ -51,7 +52,11 @@ def mean_huber_of_angles(teacher, student):
             return tuple(sums(*networks(parts)) for sums in (huber_sums, offset_sums, inverse_sums))
 
         outputs = (student.dtype,) * 3
-        sums = tf.map_fn(add_up, parts, fn_output_signature=outputs, parallel_iterations=1)
+        sums = tf.cond(
+            whole,
+            lambda: tuple(sum_[None] for sum_ in add_up([part[0] for part in parts])),
+            lambda: tf.map_fn(add_up, parts, fn_output_signature=outputs, parallel_iterations=1),
+        )
         values, by_offset, by_inverse = (rows(sum_) for sum_ in sums)
 
         def gradient(upstream):
@@ -60,8 +65,12 @@ def mean_huber_of_angles(teacher, student):
             def add(total, parts):
                 return total + product_sums(*networks(parts[:-1]), parts[-1])
 
-            start = tf.zeros_like(products)
-            of_products = tf.foldl(add, [*parts, blocks(weighted)], start, parallel_iterations=1)
+            all_parts = [*parts, blocks(weighted)]
+            of_products = tf.cond(
+                whole,
+                lambda: add(0.0, [part[0] for part in all_parts]),
+                lambda: tf.foldl(add, all_parts, tf.zeros_like(products), parallel_iterations=1),
+            )
             of_offsets = 2.0 * weighted * by_offset
             of_squares = 2.0 * weighted * by_inverse * inverses
             # In float64 again: what follows are small differences where points are near.

@@ -48,9 +48,8 @@ def pairwise_euclidean(a, b=None):
         holds for rows nearer than about 3e-7 times their distance from the mean of `b`, which is beyond what the sum
         above can tell apart. A row that is not finite has distances that are NaN. There are no second derivatives.
     """
-    a = tf.convert_to_tensor(a)
-    b = a if b is None else tf.convert_to_tensor(b)
-    return _pairwise_euclidean(_vectors(a), _vectors(b))
+    a = _vectors(tf.convert_to_tensor(a))
+    return _pairwise_of_one(a) if b is None else _pairwise_euclidean(a, _vectors(tf.convert_to_tensor(b)))
 
 
 def _vectors(x):
@@ -73,6 +72,26 @@ def _pairwise_euclidean(a, b):
         of_a = tf.reduce_sum(w, axis=1)[:, None] * a - tf.matmul(w, b)
         of_b = tf.reduce_sum(w, axis=0)[:, None] * b - tf.matmul(w, a, transpose_a=True)
         return tf.cast(of_a, dtype), tf.cast(of_b, dtype)
+
+    return tf.cast(distances, dtype), gradient
+
+
+@tf.custom_gradient
+def _pairwise_of_one(x):
+    """The same of `x` with itself: one product forward, and one, `W + W^T` with `x`, backward."""
+    dtype = x.dtype
+    x = tf.cast(x, tf.float64)
+    x -= tf.reduce_mean(x, axis=0)
+    products = tf.matmul(x, x, transpose_b=True)
+    own = tf.linalg.diag_part(products)
+    norms = own[:, None] + own
+    squares = norms - 2.0 * products
+    distances = tf.sqrt(tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares))
+
+    def gradient(upstream):
+        w = tf.math.divide_no_nan(tf.cast(upstream, tf.float64), distances)
+        w += tf.transpose(w)
+        return tf.cast(tf.reduce_sum(w, axis=1)[:, None] * x - tf.matmul(w, x), dtype)
 
     return tf.cast(distances, dtype), gradient
 

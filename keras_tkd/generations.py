@@ -51,11 +51,7 @@ def train_generations(config, workdir, splits, student, teacher, anchor):
 
 
 def train_generation(config, workdir, splits, number, student, teacher, anchor):
-    # How many generations there are changes none of them.
-    elsewhere = ("data_dir", "baseline", "generations")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
-    settings["teacher_cache"] = config.teacher_cache not in ("auto", "off")
-    stage = Stage(workdir, f"generations/{number}/student", settings)
+    stage = Stage(workdir, f"generations/{number}/student", stages.settings_of(config))
     teacher_path = stage.model_path.with_name("teacher.keras")
     if not stage.finished:
         for model in (student, teacher, anchor):
@@ -75,7 +71,6 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
         title = f"Student and teacher, by {config.title}"
         if config.generations:
             title += f", generation {number} of {config.generations}"
-
         files = {teacher_path: teacher, stage.model_path: student}
         stages.fit_stage(trikd, files, config, stage, splits, pipeline, title, state, callbacks)
     student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))

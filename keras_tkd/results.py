@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import evaluation, export
-from keras_tkd.config import DATA, flag_lines
+from keras_tkd.config import DATA
 from keras_tkd.ensemble import members
+from keras_tkd.flagfile import flag_lines
 from keras_tkd.workdir import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.

@@ -95,11 +95,7 @@ def train_student(config, workdir, splits, student, teaching):
     """
     if teaching is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
-    # None of these changes the student.
-    elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
-    settings["teacher_cache"] = config.teacher_cache != "off"  # nor does the place of the cache
-    stage = Stage(workdir, "student", settings)
+    stage = Stage(workdir, "student", settings_of(config))
     if not stage.finished:
         export.set_precision(student, config.precision)
         decay_weights(student, config.weight_decay)
@@ -117,6 +113,15 @@ def train_student(config, workdir, splits, student, teaching):
             distiller, files, config, stage, splits, teaching.pipeline, f"Student, by {config.title}", state, warm_up
         )
     return stage, keras.saving.load_model(stage.model_path, compile=False)
+
+
+def settings_of(config):
+    """What decides the outcome of a student's training, out of a settled `DistillConfig`."""
+    # None of these changes a student; that there are more generations changes none that there is.
+    elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer", "generations")
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    # Nor does the place of the cache.
+    return settings | {"teacher_cache": config.teacher_cache not in ("auto", "off")}
 
 
 def distillation_pipeline(config, splits, teacher):

@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import data, evaluation, models, run_cache, stages, teachers
-from keras_tkd.config import flag_lines
 from keras_tkd.distiller import Distiller
 from keras_tkd.ensemble import TeacherEnsemble, members
+from keras_tkd.flagfile import flag_lines
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.results import (
     closed_set_logits,

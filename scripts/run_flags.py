@@ -7,7 +7,8 @@ import sys
 
 from absl import app, flags, logging
 
-from keras_tkd.config import value_type
+from keras_tkd.config import default
+from keras_tkd.flagfile import value_type
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()
@@ -19,8 +20,7 @@ def define(config_class):
         kind, several = value_type(field)
         help_text, choices = field.metadata["help"], field.metadata["choices"]
         if several:
-            default = ",".join(map(str, field.default or ())) or None
-            flags.DEFINE_list(field.name, default, help_text)
+            flags.DEFINE_list(field.name, ",".join(map(str, field.default or ())) or None, help_text)
         elif choices:
             flags.DEFINE_enum(field.name, field.default, list(choices), help_text)
         else:
@@ -51,7 +51,7 @@ def read(config_class):
         except ValueError as error:
             sys.exit(f"Error: --{field.name}: {error}")
     try:
-        config = config_class(**{k: v if v is not None else default_of(config_class, k) for k, v in values.items()})
+        config = config_class(**{k: v if v is not None else default(config_class, k) for k, v in values.items()})
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
@@ -59,10 +59,6 @@ def read(config_class):
         if flags.FLAGS[name].present:
             sys.exit(f"Error: {config.refusal(name)}. Received: {name}={values[name]!r}")
     return config
-
-
-def default_of(config_class, name):
-    return next(field.default for field in dataclasses.fields(config_class) if field.name == name)
 
 
 def run(main):

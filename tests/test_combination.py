@@ -9,7 +9,8 @@ from losses import oracles
 
 from keras_tkd import Distiller
 from keras_tkd.combination import combine, parse
-from keras_tkd.config import DistillConfig, flag_lines, read_flags
+from keras_tkd.config import DistillConfig
+from keras_tkd.flagfile import flag_lines, read_flags
 from keras_tkd.methods import METHODS, make_losses
 
 BOTH = ("teacher_layers", "student_layers")

@@ -13,10 +13,8 @@ from keras_tkd.config import (
     DistillConfig,
     EvaluateConfig,
     TeacherConfig,
-    flag_lines,
-    read_flags,
-    value_type,
 )
+from keras_tkd.flagfile import flag_lines, read_flags, value_type
 from keras_tkd.methods import METHODS
 
 NAN = math.nan

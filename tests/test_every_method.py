@@ -8,7 +8,8 @@ import pytest
 
 from keras_tkd import Distiller, data, models, stages
 from keras_tkd.callbacks import WarmUp
-from keras_tkd.config import DistillConfig, read_flags
+from keras_tkd.config import DistillConfig
+from keras_tkd.flagfile import read_flags
 from keras_tkd.methods import METHODS, make_losses
 
 FLAGS = pathlib.Path(__file__).parent.parent / "flags" / "digits"

@@ -31,7 +31,8 @@ ALLOWED = {
     "cache_building": {"data", "ensemble", "ensemble_reader", "fingerprints", "keras_compat"},
     "teacher_cache": {"cache_building", "cache_files", "data"},
     "combination": {"methods"},
-    "config": {"combination", "methods"},
+    "flagfile": set(),
+    "config": {"combination", "flagfile", "methods"},
     "export": {"teachers"},
     "report": {"evaluation"},
     "callbacks": set(),
@@ -52,7 +53,7 @@ ALLOWED = {
         "teachers",
     },
     "trikd": {"batches", "compatibility", "distiller", "layer_outputs", "live", "losses", "teachers"},
-    "results": {"config", "ensemble", "evaluation", "export", "workdir"},
+    "results": {"config", "ensemble", "evaluation", "flagfile", "export", "workdir"},
     "run_cache": {"cache_building", "data", "teacher_cache", "workdir"},
     "generations": {"callbacks", "data", "evaluation", "export", "run_cache", "stages", "trikd", "workdir"},
     "stages": {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_tkd import Distiller, data, export, models, report, results, teachers, training
-from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig, flag_lines, read_flags
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 
 RNG = np.random.default_rng(0)

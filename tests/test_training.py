@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_tkd import Distiller, data, evaluation, models, report, stages, training
 from keras_tkd.callbacks import KeepState
-from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig, read_flags
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.flagfile import read_flags
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 

@@ -214,7 +214,9 @@ class RunConfig(DataConfig):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
-        check(0 <= self.validation_fraction < 1, "`validation_fraction` must be in [0, 1)", self, "validation_fraction")
+        if self.validation_fraction is not None:
+            rule = "`validation_fraction` must be in [0, 1)"
+            check(0 <= self.validation_fraction < 1, rule, self, "validation_fraction")
         if self.train_fraction is not None:
             check(0 < self.train_fraction <= 1, "`train_fraction` must be in (0, 1]", self, "train_fraction")
         rule = "`open_set_fraction` must be less than 1, or there is nothing to train on"
@@ -244,6 +246,11 @@ class DistillConfig(RunConfig, TeachersConfig):
     """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
 
     method: str = option("tkd", "Distillation method.", tuple(METHODS))
+    validation_fraction: float | None = option(
+        None,
+        "Share of the training images held out, for choosing; if not given, 0.1 where one of several generations is "
+        "chosen, else none.",
+    )
     losses: tuple[str, ...] | None = option(
         None,
         "Losses of several methods, in place of --method: name, name:weight or name@argument=value:weight, such as "
@@ -277,6 +284,9 @@ class DistillConfig(RunConfig, TeachersConfig):
     teacher_loss_weight: float | None = option(None, "Weight of an online teacher's loss on the labels, >= 0.")
     anchor_weight: float | None = option(None, "Weight of an online teacher's divergence from the anchor, >= 0.")
     peer_weight: float | None = option(None, "Weight of an online teacher's divergence from the student, >= 0.")
+    student_term_reaches_teacher: bool | None = option(
+        None, "Whether the student's distillation loss moves an online teacher, too, towards what it can follow."
+    )
     teacher_cache: str = option(
         "auto",
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves time), "
@@ -389,6 +399,7 @@ class DistillConfig(RunConfig, TeachersConfig):
                 unread += ["anchor_weight", "generations", "teacher_cache", "teacher_views", "teacher_cache_dtype"]
         else:
             unread += ["anchor", "anchor_weight", "generations", "teacher_loss_weight", "peer_weight"]
+            unread += ["student_term_reaches_teacher"]
         if not method.online:
             unread += ["teacher_training"]
         if not method.companions:
@@ -432,6 +443,7 @@ class DistillConfig(RunConfig, TeachersConfig):
             "teacher_layers": method.layers or None,
             "student_layers": method.layers or None,
             "negatives": "drawn",
+            "validation_fraction": 0.1 if (self.generations or 1) > 1 else 0.0,
         }
         if method.online:
             published |= dataclasses.asdict(method.online)
@@ -447,10 +459,11 @@ class DistillConfig(RunConfig, TeachersConfig):
     @property
     def teacher(self):
         """The configuration of the teacher's own training."""
-        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherConfig)}
-        names = ("epochs", "learning_rate", "weight_decay", "embedding_layer")
-        own = {name: getattr(self, f"teacher_{name}") for name in names}
-        return TeacherConfig(**shared | {name: value for name, value in own.items() if value is not None})
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherConfig)}
+        for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer"):
+            own = getattr(self, f"teacher_{name}")
+            values[name] = values[name] if own is None else own
+        return TeacherConfig(**{name: value for name, value in values.items() if value is not None})
 
 
 def name_or_numbers(values):

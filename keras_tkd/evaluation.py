@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_tkd import teachers
 from keras_tkd.layer_outputs import LayerOutputs
 from keras_tkd.verification import verification as verification
 
@@ -10,7 +11,10 @@ EMBEDDING = "embedding"  # the layer's name in this package's models
 
 
 def logits(model, images, batch_size=256):
-    """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`."""
+    """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`.
+
+    Images of another height or width than the model takes are resized for it, as the `Distiller` does for a teacher.
+    """
     return layer_outputs(model, images, "logits", batch_size)
 
 
@@ -23,7 +27,8 @@ def layer_outputs(model, images, layer, batch_size):
     outputs = LayerOutputs(model, [layer])
     batches = []
     for start in range(0, len(images), batch_size):
-        output = outputs(images[start : start + batch_size], training=False)[1][layer]
+        batch = teachers.resized(model, images[start : start + batch_size])
+        output = outputs(batch, training=False)[1][layer]
         batches.append(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
     return np.concatenate(batches)
 

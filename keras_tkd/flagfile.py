@@ -44,5 +44,11 @@ def read_flags(config_class, text):
                 f"A flagfile's lines are --name=value, of fields of {config_class.__name__}. Received: {line}"
             )
         kind, several = value_type(fields[name])
+        kind = as_bool if kind is bool else kind
         values[name] = tuple(kind(part) for part in value.split(",") if part) if several else kind(value)
     return values
+
+
+def as_bool(text):
+    """What `flag_lines` wrote of a bool."""
+    return {"True": True, "False": False}[text]

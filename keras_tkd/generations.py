@@ -104,6 +104,7 @@ def make_trikd(config, teacher, student, anchor):
         peer_weight=config.peer_weight,
         student_loss_weight=config.student_loss_weight,
         distillation_weight=config.distillation_weights[0],
+        student_term_reaches_teacher=config.student_term_reaches_teacher,
     )
 
 

@@ -37,12 +37,14 @@ class Online:
     Args:
         anchored: whether a frozen anchor bounds it.
         teacher_loss_weight, anchor_weight, peer_weight: weights of the teacher's losses.
+        student_term_reaches_teacher: whether the student's distillation loss moves the teacher, too.
     """
 
     anchored: bool
     teacher_loss_weight: float = 1.0
     anchor_weight: float = 1.0
     peer_weight: float = 1.0
+    student_term_reaches_teacher: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,3 +131,16 @@ def read_baseline(config):
             + ". Train one for this run: --baseline=train"
         )
     return described
+
+
+def baseline_path(config):
+    """The file of the student alone in the other run that `config.baseline` names."""
+    folder = pathlib.Path(config.baseline)
+    results = read_json(folder / "results.json")
+    path = folder / ("student.keras" if results["method"] == "baseline" else "baseline.keras")
+    if not path.exists():
+        raise ValueError(
+            "A `baseline` that is to be the anchor must be the run that trained the student alone, and holds its file. "
+            f"Received: baseline={config.baseline!r}, without {path.name}"
+        )
+    return path

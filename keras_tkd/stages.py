@@ -186,6 +186,12 @@ def copy_of(model):
     return copy
 
 
+def untrained_copy_of(model, seed):
+    """A model of the same architecture with starting weights of its own: not those that `seed` gives `model`."""
+    keras.utils.set_random_seed(seed + 2**30)  # seeds of runs are below
+    return keras.models.clone_model(model)
+
+
 def optimizer_of(config):
     return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
 

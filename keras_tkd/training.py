@@ -12,6 +12,7 @@ from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.flagfile import flag_lines
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.results import (
+    baseline_path,
     closed_set_logits,
     describe_model,
     describe_run,
@@ -77,6 +78,8 @@ def distill(config, workdir, existing="refuse"):
     # First everything that can be refused.
     with_teacher = bool(config.recipe.terms)
     baseline = read_baseline(config)
+    if baseline and config.anchor == "trained":
+        baseline_path(config)
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
     teacher = None
@@ -122,11 +125,12 @@ def distill(config, workdir, existing="refuse"):
 def distill_online(config, workdir, splits, student, teacher, baseline):
     """The part of `distill` in which teacher and student learn together; returns the results."""
     anchor, alone = None, None
-    if baseline is None and config.baseline == "train" or config.anchor == "trained":
+    if baseline is None and (config.baseline == "train" or config.anchor == "trained"):
         stage, alone = stages.train_baseline(config, workdir, splits, student)
-    if config.anchor:
-        anchor = {"trained": alone, "random": student, "none": None}[config.anchor]
-        anchor = anchor and stages.copy_of(anchor)
+    if config.anchor == "trained":
+        anchor = stages.copy_of(alone or build_model(baseline_path(config), splits, config.seed, "Anchor"))
+    elif config.anchor == "random":
+        anchor = stages.untrained_copy_of(student, config.seed)
     generations = train_generations(config, workdir, splits, student, teacher, anchor)
     chosen = best(generations)
     hand_over(chosen, workdir)
@@ -203,10 +207,13 @@ def load_splits(config):
     return splits.with_train_fraction(config.train_fraction, config.split_seed)
 
 
-def build_model(name, splits, seed, role, of_any_classes=False):
-    """A model by name or file, returning logits. Starting weights are decided by the seed alone."""
+def build_model(name, splits, seed, role):
+    """A model for the data by name or file, returning logits. Starting weights are decided by the seed alone."""
     keras.utils.set_random_seed(seed)
-    model = models.build(name, splits.image_shape, None if of_any_classes else splits.classes or None)
+    return without_softmax(models.build(name, splits.image_shape, splits.classes or None), name, role)
+
+
+def without_softmax(model, name, role):
     if teachers.ends_in_softmax(model):
         print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
         model = teachers.logits_model(model)
@@ -230,8 +237,9 @@ def load_one_teacher(path, preprocessing, config, splits):
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)
-    model = choose_classes(build_model(str(path), splits, 0, "Teacher", of_any_classes=True), path, config, splits)
-    return teachers.with_preprocessing(model, preprocessing)
+    # Of any size, for which images are resized, and of any classes, of which the data's are chosen.
+    model = without_softmax(models.build(path, (None, None, splits.image_shape[-1]), None), path, "Teacher")
+    return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
 
 def choose_classes(teacher, path, config, splits):

@@ -14,6 +14,14 @@ from keras_tkd.flagfile import value_type
 flags.disclaim_key_flags()
 
 
+DEFINES = {
+    bool: flags.DEFINE_boolean,
+    float: flags.DEFINE_float,
+    int: flags.DEFINE_integer,
+    str: flags.DEFINE_string,
+}
+
+
 def define(config_class):
     """Defines a flag for every field of `config_class`."""
     for field in dataclasses.fields(config_class):
@@ -24,8 +32,7 @@ def define(config_class):
         elif choices:
             flags.DEFINE_enum(field.name, field.default, list(choices), help_text)
         else:
-            define_flag = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}[kind]
-            define_flag(field.name, field.default, help_text)
+            DEFINES[kind](field.name, field.default, help_text)
 
 
 def define_workdir():

@@ -276,7 +276,7 @@ def test_resolved_fills_in_the_published_values(method, published):
     config = DistillConfig(method=method, epochs=7)
     resolved = config.resolved()
     assert {name: getattr(resolved, name) for name in NONE} == NONE | published
-    assert dataclasses.replace(resolved, **dict.fromkeys(published)) == config
+    assert dataclasses.replace(resolved, **dict.fromkeys([*published, "validation_fraction"])) == config
     assert resolved.resolved() == resolved
 
 
@@ -295,6 +295,20 @@ def test_resolved_fills_in_the_published_values(method, published):
 def test_resolved_keeps_what_was_given(given):
     resolved = DistillConfig(**given).resolved()
     assert {name: getattr(resolved, name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    "given, share",
+    [
+        ({"method": "kd"}, 0.0),
+        ({"method": "trikd"}, 0.0),
+        ({"method": "trikd", "generations": 2}, 0.1),
+        ({"method": "trikd", "generations": 2, "validation_fraction": 0.0}, 0.0),
+        ({"method": "kd", "validation_fraction": 0.3}, 0.3),
+    ],
+)
+def test_images_to_choose_by_are_held_out_where_there_is_a_choice(given, share):
+    assert DistillConfig(**given).resolved().validation_fraction == share
 
 
 def test_resolved_with_negatives_of_the_batch():
@@ -343,6 +357,7 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         TeacherConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
         TeacherConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
+        DistillConfig(method="trikd", student_term_reaches_teacher=True),
         DistillConfig(
             method="tkd_soft",
             temperature=2.5,

@@ -35,6 +35,13 @@ def test_logits_of_all_images_in_batches(batch_size, batches, as_dict):
     assert outputs.dtype == np.float32
 
 
+def test_images_of_another_size_are_resized():
+    """A model of four pixels on images of sixteen in one colour, which resizing leaves as they are."""
+    model = keras.Sequential([keras.Input((2, 2, 1)), layers.Flatten(), layers.Dense(2, kernel_initializer="ones")])
+    images = np.repeat(np.arange(3, dtype="uint8"), 16).reshape(3, 4, 4, 1)
+    np.testing.assert_allclose(evaluation.logits(model, images), [[0, 0], [4, 4], [8, 8]], rtol=1e-6)
+
+
 def test_logits_of_a_low_precision_model_are_float32():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(3, dtype="mixed_bfloat16")])
     outputs = evaluation.logits(model, np.ones((3, 2), "float32"))

@@ -157,3 +157,47 @@ def test_baseline_of_an_anchored_run_is_its_anchor(tmp_path):
     student, teacher = (training.build_model(f"digits_{role}", splits, 0, role) for role in ("student", "teacher"))
     results = training.distill_online(dataclasses.replace(config, epochs=1), workdir, splits, student, teacher, None)
     assert results["baseline"]["parameters"] == 666
+
+
+def anchors_of(config, workdir, monkeypatch):
+    """The weights of the first generation's student and anchor, and the stages that were trained before it."""
+    seen, trained = [], []
+    fit_stage = stages.fit_stage
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
+
+    def look(config, teacher, student, anchor):
+        seen.extend([student.get_weights(), anchor.get_weights()])
+        raise InterruptedError
+
+    monkeypatch.setattr(generations, "make_trikd", look)
+    with pytest.raises(InterruptedError):
+        training.distill(config, workdir)
+    return *seen, trained
+
+
+def test_another_runs_student_alone_is_the_anchor_and_is_not_trained_again(run, tmp_path, monkeypatch):
+    config = dataclasses.replace(run[1], baseline=str(run[0]), generations=1)
+    student, anchor, trained = anchors_of(config, tmp_path, monkeypatch)
+    assert equal(anchor, weights(run[0] / "baseline.keras")) and not equal(anchor, student) and trained == []
+
+
+def test_another_run_without_the_student_alone_has_no_anchor(run, tmp_path):
+    shutil.copy(run[0] / "results.json", tmp_path)
+    config = dataclasses.replace(run[1], baseline=str(tmp_path))
+    with pytest.raises(ValueError, match="must be the run that trained the student alone.*without baseline.keras"):
+        training.distill(config, tmp_path / "run")
+
+
+def test_an_untrained_anchor_does_not_start_where_the_student_starts(run, tmp_path, monkeypatch):
+    config = dataclasses.replace(run[1], baseline="none", anchor="random", generations=1)
+    student, anchor, trained = anchors_of(config, tmp_path, monkeypatch)
+    assert trained == []
+    # Kernels; biases start at zero in every network.
+    assert not any(np.array_equal(a, b) for a, b in zip(student, anchor, strict=True) if a.any())
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_whether_the_students_term_reaches_the_teacher_is_a_setting(reaches):
+    config = DistillConfig(method="trikd", student_term_reaches_teacher=reaches).resolved()
+    models = [training.build_model(f"digits_{role}", data.load("digits"), 0, role) for role in ("teacher", "student")]
+    assert generations.make_trikd(config, *models, None).student_term_reaches_teacher is reaches

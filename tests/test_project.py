@@ -21,7 +21,7 @@ ALLOWED = {
     "layer_outputs": set(),
     "teachers": set(),
     "verification": set(),
-    "evaluation": {"layer_outputs", "verification"},
+    "evaluation": {"layer_outputs", "teachers", "verification"},
     "workdir": set(),
     "models": set(),
     "data": set(),

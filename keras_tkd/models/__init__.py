@@ -40,7 +40,7 @@ def build(name, image_shape, classes):
 
     Args:
         name: a name in `MODELS`, or a path that ends with `.keras`.
-        image_shape: (height, width, channels) of the images.
+        image_shape: (height, width, channels) of the images; a None among them takes any that a file's model has.
         classes: number of classes, the length of the model's output; None takes any that a file's model has.
 
     Returns:

@@ -24,6 +24,7 @@ _MODULES = (
     "evaluation",
     "losses",
     "methods",
+    "metrics",
     "miners",
     "models",
     "teachers",

@@ -25,6 +25,9 @@ def test_the_example_learns_an_embedding(capsys):
         exec(EXAMPLE.replace("EPOCHS = 20", f"EPOCHS = {epochs}"), names)
         accuracy[epochs] = names["accuracy"]
     assert accuracy[3] > accuracy[0] + 0.05
+    logs = names["model"].history.history
+    assert logs["triplet_violated"][-1] < logs["triplet_violated"][0]
+    assert len(logs) == 4 and all(f"| `{name}` |" in PAGE for name in logs.keys() - {"loss"})
     assert f"of the same class for {accuracy[3]:.2%} of the test images" in capsys.readouterr().out
 
 

@@ -26,6 +26,7 @@ ALLOWED = {
     "models": set(),
     "data": set(),
     "losses": {"distances", "live", "miners"},
+    "metrics": {"losses"},
     "fingerprints": set(),
     "cache_files": {"workdir"},
     "cache_building": {"data", "ensemble", "ensemble_reader", "fingerprints", "keras_compat"},

@@ -15,6 +15,7 @@ from keras_tkd.losses.decoupled import (
 from keras_tkd.losses.embedding import (
     TripletLoss,
     triplet_loss,
+    triplet_statistics,
 )
 from keras_tkd.losses.features import (
     AttentionTransfer,
@@ -88,4 +89,5 @@ __all__ = [
     "soft_targets",
     "triplet_distillation",
     "triplet_loss",
+    "triplet_statistics",
 ]

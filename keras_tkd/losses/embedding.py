@@ -24,16 +24,41 @@ def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0))
     Returns:
         `(batch,)`.
     """
+    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    if miner == "all":
+        return mean_of_valid(mean_violation(positive + margin, negative, others), mates)
+    return mean_of_valid(ops.relu(positive - negative + margin), mates)
+
+
+def triplet_statistics(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
+    """Means over a row's triplets, those of `triplet_loss` with the same arguments.
+
+    Returns:
+        `(positive_distance, negative_distance, violated, valid)`, `(batch,)` each: both distances, the share of
+        triplets whose margin is violated, and bool, whether the row has a triplet; where not, the means say nothing.
+    """
+    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    if miner == "all":
+        violated = share_below(positive + margin, negative, others)
+    else:
+        violated = ops.cast(positive - negative + margin > 0, positive.dtype)
+    means = mean_of_valid(positive, mates), mean_of_valid(negative, others), mean_of_valid(violated, mates)
+    return *means, tf.reduce_any(mates, axis=1)
+
+
+def mine(labels, embeddings, miner, seed):
+    """Distances of each row's positives, which of them stand in a triplet, the same for negatives: `(batch, k)` each.
+
+    A positive's negative is that of its own column; under `"all"` it is each valid one of the row.
+    """
     distances = pairwise_euclidean(embeddings)
-    index, valid = columns(*POSITIVE_MINERS[miner](labels, seed, distances))
+    index, mates = columns(*POSITIVE_MINERS[miner](labels, seed, distances))
     positive = tf.gather(distances, index, batch_dims=1)
     if miner == "all":
         others = other_class(labels)
-        values = mean_violation(positive + margin, distances, others)
-        return mean_of_valid(values, valid & tf.reduce_any(others, axis=1, keepdims=True))
-    index, has_negative = columns(*MINERS[miner](labels, seed, distances, positive))
-    values = ops.relu(positive - tf.gather(distances, index, batch_dims=1) + margin)
-    return mean_of_valid(values, valid & has_negative)
+        return positive, mates & tf.reduce_any(others, axis=1, keepdims=True), distances, others
+    index, others = columns(*MINERS[miner](labels, seed, distances, positive))
+    return positive, mates & others, tf.gather(distances, index, batch_dims=1), mates & others
 
 
 def columns(index, valid):
@@ -63,6 +88,18 @@ def mean_violation(limits, distances, others):
     total = tf.cast(count, tf.float64) * limits - tf.gather(sums, count, batch_dims=1)
     negatives = tf.reduce_sum(tf.cast(others, tf.float64), axis=1, keepdims=True)
     return tf.cast(total / tf.maximum(negatives, 1.0), dtype)
+
+
+def share_below(limits, distances, others):
+    """Share of the row's negatives that are nearer than each of the row's limits, by sorting too.
+
+    Args and Returns: as in `mean_violation`.
+    """
+    negated = -only_where(others, distances)
+    # Of the negated, those that are no negatives are minus infinity, and never above a limit.
+    count = tf.shape(distances)[1] - count_up_to(negated, -limits)
+    negatives = tf.reduce_sum(tf.cast(others, limits.dtype), axis=1, keepdims=True)
+    return tf.cast(count, limits.dtype) / tf.maximum(negatives, 1.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -126,13 +163,15 @@ class TripletLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         # Before everything is cast to the loss's dtype, which could not tell large labels apart.
-        values = self.values(arrays(y_true), arrays(y_pred))
+        values = self.of_each_row(triplet_loss, y_true, y_pred)
         return super().__call__(values, values, sample_weight)
 
     def call(self, y_true, y_pred):
         return y_pred
 
-    def values(self, labels, embeddings):
+    def of_each_row(self, function, labels, embeddings):
+        """What `triplet_loss` or `triplet_statistics` says of the rows, by the loss's margin, miner and seed."""
+        labels, embeddings = arrays(labels), arrays(embeddings)
         labels, embeddings = tf.convert_to_tensor(labels), ops.convert_to_tensor(embeddings, dtype=self.dtype)
         if len(embeddings.shape) != 2 or (len(labels.shape) != 1 and labels.shape[1:] != (1,)):
             raise ValueError(
@@ -141,7 +180,7 @@ class TripletLoss(keras.losses.Loss):
             )
         check_same_batch(self.name, embeddings, labels)
         margin = TripletLoss.margin.live(self).tensor(self.dtype)
-        return triplet_loss(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
+        return function(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
 
     def get_config(self):
         own = {"margin": self.margin, "miner": self.miner, "seed": self.seed}

@@ -1,0 +1,66 @@
+"""Metrics for training an embedding with triplets."""
+
+import keras
+import tensorflow as tf
+
+from keras_tkd.losses.embedding import TripletLoss, triplet_statistics
+
+STATISTICS = ("positive_distance", "negative_distance", "violated")
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class TripletStatistics(keras.metrics.Metric):
+    """Mean distances and violated margins in the triplets of a `TripletLoss`, for `compile(metrics=[...])`.
+
+    The triplets are those of the loss: its miner, its margin as it is at the time, its distances. Each anchor has the
+    mean over its triplets; each number is the mean over all anchors of an epoch that have a triplet, and the others
+    count nowhere. One metric puts three numbers into the logs:
+
+        NAME_positive_distance    ||f_i - f_p||
+        NAME_negative_distance    ||f_i - f_n||
+        NAME_violated             share, 0..1, of triplets with ||f_i - f_p|| - ||f_i - f_n|| + margin > 0
+
+    Args:
+        loss: a `TripletLoss`, the one given to `compile`. A model that is loaded has a copy of it here.
+        name: NAME; None is the loss's name.
+        dtype: as in `keras.metrics.Metric`.
+
+    Call: `update_state(labels, embeddings)`, as the loss is called; under `weighted_metrics` anchors are weighted.
+    `result()` is a dict of three scalars, 0 where there was no triplet.
+
+    Raises:
+        ValueError: a loss of another kind; labels that are no class ids.
+
+    Example:
+
+    >>> statistics = TripletStatistics(TripletLoss(margin=3.0))
+    >>> statistics([0, 0, 1], [[0.0], [3.0], [7.0]])    # 3 - 7 + 3 < 0 and 3 - 4 + 3 > 0; the third has no positive
+    {"triplet_positive_distance": 3.0, "triplet_negative_distance": 5.5, "triplet_violated": 0.5}
+    """
+
+    def __init__(self, loss, name=None, dtype=None):
+        if not isinstance(loss, TripletLoss):
+            raise ValueError(f"`loss` must be a keras_tkd.losses.TripletLoss. Received: loss={loss!r}")
+        super().__init__(name=name or loss.name, dtype=dtype)
+        self.loss = loss
+        self.totals = self.add_variable((len(STATISTICS),), initializer="zeros", name="totals")
+        self.anchors = self.add_variable((), initializer="zeros", name="anchors")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        *means, valid = self.loss.of_each_row(triplet_statistics, y_true, y_pred)
+        weights = tf.cast(valid, self.dtype)
+        if sample_weight is not None:
+            weights *= tf.reshape(tf.cast(sample_weight, self.dtype), [-1])
+        self.totals.assign_add(tf.linalg.matvec(tf.cast(tf.stack(means), self.dtype), weights))
+        self.anchors.assign_add(tf.reduce_sum(weights))
+
+    def result(self):
+        means = tf.unstack(tf.math.divide_no_nan(self.totals.value, self.anchors.value))
+        return {f"{self.name}_{statistic}": mean for statistic, mean in zip(STATISTICS, means, strict=True)}
+
+    def get_config(self):
+        return {"loss": keras.saving.serialize_keras_object(self.loss), "name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})

@@ -1,5 +1,8 @@
-"""The code of the pages in docs/ runs, and does what the text around it says."""
+"""The code of the pages in docs/ runs, and does what the text around it says; so do the examples of the losses."""
 
+import ast
+import doctest
+import math
 import pathlib
 import re
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_tkd.data
-from keras_tkd import models
+from keras_tkd import losses, metrics, models
 from keras_tkd.miners import MINERS
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
@@ -80,3 +83,22 @@ def test_the_cache_runs(tmp_path, monkeypatch):
     exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
     assert np.load("cache/train/features.npy").shape == (4, 6, 6, 6, 4)
     assert np.load("cache/test/logits.npy").shape == (1, 3, 3)
+
+
+DOCUMENTED = {name: thing for name, thing in vars(losses).items() if isinstance(thing, type)}
+DOCUMENTED.pop("DistillationLoss")
+DOCUMENTED["TripletStatistics"] = metrics.TripletStatistics
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_the_numbers_of_an_example_are_what_it_gives(name):
+    names = DOCUMENTED | {"np": np, "math": math}
+    compared = 0
+    for example in doctest.DocTestParser().get_examples(DOCUMENTED[name].__doc__):
+        if not example.want:
+            exec(example.source, names)
+            continue
+        found, said = (keras.tree.flatten(x) for x in (eval(example.source, names), ast.literal_eval(example.want)))
+        np.testing.assert_allclose(np.concatenate([np.ravel(x) for x in found]), said, atol=1e-4)
+        compared += 1
+    assert compared

@@ -86,6 +86,14 @@ class ContrastiveRepresentation(DistillationLoss):
     Raises:
         ValueError: data without `"index"` or labels; labels of one class; a dtype of 16 bits.
 
+    Example:
+
+    >>> loss = ContrastiveRepresentation(labels=[0, 1, 1, 1], negatives=3)
+    >>> loss.build((None, 2), (None, 2))
+    >>> nothing = [[0.0, 0.0]]     # all <v, m> are 0: Z = M, and a = -log N. Twice log(1 + 3) + 3 log(1 + 1/3)
+    >>> loss({"features": nothing, "labels": [0], "index": [0]}, nothing)
+    4.4987
+
     Reference: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020 (arXiv 1910.10699), with
     exact positives (the sample itself). Deviations: negatives are drawn with repetition; the 1e-7 in the code's
     logarithms is left out.

@@ -199,6 +199,14 @@ class Hint(ProjectedLoss):
     Raises:
         ValueError: a vector against a map.
 
+    Example:
+
+    >>> loss = Hint()
+    >>> loss.build((None, 2), (None, 1))     # a teacher's layer of width 2, a student's of width 1
+    >>> loss.layers[0].layers[0].set_weights([np.array([[1.0, 2.0]])])
+    >>> loss([[3.0, 1.0]], [[2.0]])     # 2 is projected to (2, 4): ((2 - 3)^2 + (4 - 1)^2) / 2
+    5.0
+
     Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, with the projector of later comparisons.
     They train with hints first and with soft targets later; here, as in those comparisons, the hint is a term among
     others.
@@ -272,6 +280,13 @@ class VariationalInformation(ProjectedLoss):
 
     Raises:
         ValueError: a vector against a map; `start` not above 1e-5.
+
+    Example:
+
+    >>> loss = VariationalInformation(start=4.0, reduction=None)
+    >>> loss.build((None, 1), (None, 1))
+    >>> loss([[0.0], [2.0]], [[0.0], [0.0]])     # mu(0) = 0: log(4) / 2, and (2^2 / 4 + log(4)) / 2
+    [0.6931, 1.1931]
 
     Reference: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019. The regressor,
     three 1x1 convolutions with ReLUs between, is that of later comparisons.

@@ -221,7 +221,7 @@ class RelationalAngle(LayerPairsLoss):
     at i = 0 (0 against 1), at i = 1 (1/sqrt(2) against -1) and at i = 2 (1/sqrt(2) against 1), two of each:
 
     >>> RelationalAngle()([[0, 0], [1, 0], [0, 1]], [[0.0], [1.0], [2.0]])
-    >>> # 2 (0.5 + (1.7071 - 0.5) + 0.2929^2 / 2) / 27
+    ...     # 2 (0.5 + (1.7071 - 0.5) + 0.2929^2 / 2) / 27
     0.1296
 
     Reference: Park et al., "Relational Knowledge Distillation", CVPR 2019. The mean is over all b^3 triples, degenerate

@@ -92,18 +92,6 @@ def test_normalized_of_a_sure_teacher_is_the_cross_entropy():
     assert value == pytest.approx(math.log(5) + math.log(16 / 3), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "loss, teacher, student, expected",
-    [
-        (DecoupledTargets(temperature=1.0, beta=0.0), [[0.0, 0.0]], [[LOG3, 0.0]], 0.1438),
-        (NormalizedTargets(), [[0.0, 0.0]], [[0.0, 0.0]], 0.3466),
-    ],
-    ids=["dkd", "nkd"],
-)
-def test_docstring_example_as_it_is_written(loss, teacher, student, expected):
-    assert float(loss({"logits": teacher, "labels": [0]}, student)) == pytest.approx(expected, abs=1e-4)
-
-
 # Labels
 
 BOTH = pytest.mark.parametrize("loss", [DecoupledTargets, NormalizedTargets], ids=["dkd", "nkd"])

@@ -124,12 +124,6 @@ def test_by_hand(miner):
     assert float(loss([0, 0, 1, 1], LINE)) < np.mean(BY_HAND[miner])
 
 
-def test_docstring_example_as_it_is_written():
-    loss = TripletLoss(margin=1.0, miner="all", reduction=None)
-    found = loss([0, 0, 1], [[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]])
-    assert found.numpy() == pytest.approx([4.0, 6 - math.sqrt(13), 0.0], rel=1e-6)
-
-
 @every_miner
 @pytest.mark.parametrize("labels", [np.zeros(10, int), np.arange(10)], ids=["one class", "ten classes"])
 def test_no_triplet_is_no_value_and_no_gradient(miner, labels):

@@ -164,19 +164,6 @@ def test_logit_regression_of_maps_averages_over_all_axes_but_the_first():
 # Both
 
 
-@pytest.mark.parametrize(
-    "loss, teacher, student, expected",
-    [
-        (SoftTargets(temperature=1.0), [[40.0, 0.0, 0.0]], [[0.0, 40.0, 0.0]], 40.0),
-        (LogitRegression(), [[1.0, 2.0]], [[3.0, 2.0]], 2.0),
-    ],
-    ids=["kd", "logits"],
-)
-def test_docstring_example_as_it_is_written(loss, teacher, student, expected):
-    """With plain lists, as Keras's own losses take them."""
-    assert float(loss(teacher, student)) == pytest.approx(expected, rel=1e-6)
-
-
 @pytest.mark.parametrize("loss", [SoftTargets(), LogitRegression()], ids=["kd", "logits"])
 def test_unequal_shapes(loss):
     full = np.zeros((4, 3))

@@ -259,12 +259,6 @@ def test_config_round_trip():
     assert defaults.negative_classes == "labels"
 
 
-def test_docstring_example_as_it_is_written():
-    loss = PairDistillation(margin=5.0, reduction=None)
-    found = loss({"logits": [[0.0, 0.0], [0.0, 0.0]], "same": [1, 0]}, [[3.0, 4.0], [0.0, 2.0]])
-    assert found.numpy().tolist() == [25.0, 9.0]
-
-
 def test_inputs_prefer_the_partners_of_the_batch():
     teacher, own = {"logits": "t", "conv": "t conv"}, {"logits": "s", "stage": "s stage", "step": 3}
     both = own | {"partner": {"logits": "p", "stage": "p stage"}, "same": "same"}

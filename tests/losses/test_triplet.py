@@ -114,11 +114,6 @@ def test_negative_of_another_shape_is_an_error():
             TripletDistillation()(rows, {"positive": rows, "negative": negative})
 
 
-def test_docstring_example_as_it_is_written():
-    loss = TripletDistillation(margin=5.0)
-    assert float(loss([[0.0, 0.0]], {"positive": [[3.0, 4.0]], "negative": [[0.0, 2.0]]})) == 8.0
-
-
 # Negatives from the batch
 
 

@@ -140,7 +140,7 @@ def with_classes(model, classes):
     if not classes or not integers or len(set(classes)) < len(classes) or not all(0 <= c < count for c in classes):
         raise ValueError(
             f"`classes` must be indices of the model's outputs, from 0 to {count - 1}, none twice. "
-            f"Received: classes={classes}"
+            f"Received: classes={classes}. Names become indices by keras_tkd.data.class_indices(classes, class_names)"
         )
     chosen = keras.ops.take(logits, [int(index) for index in classes], axis=-1)
     outputs = {**outputs, "logits": chosen} if isinstance(outputs, dict) else chosen

@@ -73,7 +73,7 @@ def test_a_model_from_a_file(tmp_path):
         (network, [0, 4], r"from 0 to 3.*classes=\[0, 4\]"),
         (network, [0, -1], r"from 0 to 3.*classes=\[0, -1\]"),
         (network, [1, 2, 1], r"none twice.*classes=\[1, 2, 1\]"),
-        (network, ["1", "2"], "must be indices"),
+        (network, ["cat", "dog"], r"must be indices.*\['cat', 'dog'\].*keras_tkd.data.class_indices"),
         (lambda: network(output=keras.layers.Softmax()), [0, 1], "ends in a softmax.*logits_model"),
         (lambda: keras.Sequential([keras.layers.Dense(3)]), [0, 1], "functional or sequential.*Sequential"),
     ],

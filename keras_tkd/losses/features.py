@@ -90,11 +90,18 @@ def pooling_matrix(positions, cells, dtype):
     return ops.convert_to_tensor(matrix, dtype=dtype)
 
 
-def check_maps(name, shape):
-    if len(shape) != 4 or None in shape[1:]:
+def check_maps(name, teachers, students):
+    """Raises `ValueError` unless all shapes, of each side a list, are those of maps of known size."""
+    if any(len(shape) != 4 or None in shape[1:] for shape in [*teachers, *students]):
         raise ValueError(
-            f"Loss '{name}' reads feature maps (batch, height, width, channels) of known size. Received: {tuple(shape)}"
+            f"Loss '{name}' reads feature maps (batch, height, width, channels) of known size. Received: teacher "
+            f"{', '.join(map(str, teachers))}; student {', '.join(map(str, students))}"
         )
+
+
+def shapes_of(outputs):
+    """Shapes of a list of outputs, with None for the batch."""
+    return [(None, *x.shape[1:]) for x in outputs]
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -128,12 +135,10 @@ class AttentionTransfer(LayerPairsLoss):
     default_name = "at"
 
     def build(self, teacher_shapes, student_shapes):
-        for shape in [*shape_list(teacher_shapes), *shape_list(student_shapes)]:
-            check_maps(self.name, shape)
+        check_maps(self.name, shape_list(teacher_shapes), shape_list(student_shapes))
 
     def compare(self, teacher, student):
-        check_maps(self.name, (None, *teacher.shape[1:]))
-        check_maps(self.name, (None, *student.shape[1:]))
+        check_maps(self.name, shapes_of([teacher]), shapes_of([student]))
         return attention_transfer(teacher, student)
 
 
@@ -361,8 +366,7 @@ class FlowOfSolution(DistillationLoss):
                 f"Loss '{self.name}' reads two layers or more on each side. "
                 f"Received: teacher {teacher_shapes}, student {student_shapes}"
             )
-        for shape in [*teachers, *students]:
-            check_maps(self.name, shape)
+        check_maps(self.name, teachers, students)
         for place, (teacher, student) in enumerate(zip(teachers, students, strict=True)):
             if teacher[-1] != student[-1] and place not in self._projectors:
                 name = f"{self.name}_projector{place + 1}"
@@ -378,8 +382,7 @@ class FlowOfSolution(DistillationLoss):
                     f"Loss '{self.name}' reads two layers or more, as many of the teacher as of the student. "
                     f"Received: {len(teachers)} of the teacher, {len(students)} of the student"
                 )
-            for x in maps:
-                check_maps(self.name, (None, *x.shape[1:]))
+        check_maps(self.name, shapes_of(teachers), shapes_of(students))
         check_same_batch(self.name, *teachers, *students)
         students = [self._projectors[i](x) if i in self._projectors else x for i, x in enumerate(students)]
         pairs = zip(zip(teachers, teachers[1:], strict=False), zip(students, students[1:], strict=False), strict=True)

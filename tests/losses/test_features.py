@@ -97,10 +97,13 @@ def test_attention_is_taken_after_pooling():
 @pytest.mark.parametrize("loss", [AttentionTransfer(), FlowOfSolution()], ids=lambda loss: loss.name)
 def test_maps_are_needed(loss):
     vectors, image = np.zeros((2, 3)), np.zeros((2, 2, 2, 3))
-    for teacher, student in (([vectors] * 2, [image] * 2), ([image] * 2, [vectors] * 2)):
-        with pytest.raises(ValueError, match=f"'{loss.name}' reads feature maps"):
+    for teacher, student, shown in (
+        ([vectors] * 2, [image] * 2, r"teacher \(None, 3\).*; student \(None, 2, 2, 3\)"),
+        ([image] * 2, [vectors] * 2, r"teacher \(None, 2, 2, 3\).*; student \(None, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=f"'{loss.name}' reads feature maps.*{shown}"):
             loss(teacher, student)
-        with pytest.raises(ValueError, match=f"'{loss.name}' reads feature maps"):
+        with pytest.raises(ValueError, match=f"'{loss.name}' reads feature maps.*{shown}"):
             loss.build([(None, *x.shape[1:]) for x in teacher], [(None, *x.shape[1:]) for x in student])
     with pytest.raises(ValueError, match="of known size"):
         loss.build([(None, None, None, 3)] * 2, [(None, 2, 2, 3)] * 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
-from keras_tkd import Distiller
+from keras_tkd import Distiller, TeacherEnsemble
 from keras_tkd.keras_compat import KerasDistillation, snake_case
 from keras_tkd.losses import DistillationLoss, Hint, LogitRegression, SoftTargets
 
@@ -250,6 +250,36 @@ class TestDefects:
         assert int(mine.optimizer.iterations.numpy()) == 6
         theirs = loaded(keras_own(LogitsDistillation(2.0, KL)))
         skip_unless(getattr(theirs, "optimizer", None) is None, "loaded without an optimizer")
+
+    def test_the_file_holds_the_teacher(self, tmp_path):
+        teacher, file = deep("teacher", width=10_000), tmp_path / "distiller.keras"
+        size = 4 * teacher.count_params()
+        z_t = X @ kernel(linear("teacher", 1))
+        mine = Distiller(None, linear("student", 2), SoftTargets(2.0), student_loss_weight=0.0)
+        mine.compile("sgd", LABEL_LOSS)
+        given = {"image": X, "teacher": {"logits": z_t}}
+        mine.fit(given, Y, batch_size=4, verbose=0)
+        mine.save(file)
+        assert file.stat().st_size < size / 4
+        again = keras.saving.load_model(file)
+        z_s = X @ kernel(mine.student)
+        result = again.evaluate(given, Y, batch_size=12, verbose=0, return_dict=True)
+        assert result["kd"] == pytest.approx(soft_targets(z_t, z_s, 2.0).mean(), rel=1e-4)
+        keras_own(LogitsDistillation(2.0, KL), teacher=teacher).save(file)
+        skip_unless(file.stat().st_size > size, "the file holds the teacher")
+
+    def test_one_teacher(self):
+        teachers = [linear("teacher", seed) for seed in (1, 3)]
+        distiller = ours(SoftTargets(2.0), teacher=TeacherEnsemble(teachers, average="losses"))
+        z_s = X @ kernel(distiller.student)
+        expected = np.mean([soft_targets(X @ kernel(teacher), z_s, 2.0).mean() for teacher in teachers])
+        assert evaluate(distiller)["kd"] == pytest.approx(expected, rel=1e-4)
+        try:
+            keras_own(LogitsDistillation(2.0, KL), teacher=teachers)
+            refused = False
+        except Exception:
+            refused = True
+        skip_unless(refused, "one teacher")
 
     def test_features_of_other_width_have_no_projector(self):
         models = {"teacher": deep("teacher", width=16), "student": deep("student", width=8)}

@@ -2,12 +2,14 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
 from keras_tkd.methods import METHODS
+from keras_tkd.workdir import OWN_FILES
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted((ROOT / "keras_tkd").rglob("*.py"))
@@ -100,6 +102,21 @@ def test_readme_and_methods_agree():
     readme = (ROOT / "README.md").read_text()
     for method in METHODS:
         assert f"| `{method}` |" in readme
+
+
+def test_readme_lists_the_paper_of_every_method():
+    readme = (ROOT / "README.md").read_text()
+    papers = readme.partition("## Papers")[2].splitlines()
+    cited = re.findall(r"\| (?:after )?(\w+)[^|]*?, (\d{4}) \|$", readme, re.MULTILINE)
+    # All but the baseline, and a variant that its authors describe elsewhere.
+    assert len(cited) == len(METHODS) - 2
+    for author, year in cited:
+        assert any(author in paper and year in paper for paper in papers), (author, year)
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_readme_lists_what_a_run_leaves(name):
+    assert re.search(rf"^\|.*`{re.escape(name)}/?`.*\|.*\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
 
 
 def test_the_package_is_imported_without_tensorflow():

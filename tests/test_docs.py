@@ -85,6 +85,26 @@ def test_the_cache_runs(tmp_path, monkeypatch):
     assert np.load("cache/test/logits.npy").shape == (1, 3, 3)
 
 
+def test_several_teachers():
+    first, second = re.findall(r"```python\n(.*?)```", (DOCS / "teachers.md").read_text(), re.DOTALL)
+    keras.utils.set_random_seed(0)
+    names = {role: small_model(4) for role in ("teacher_a", "teacher_b", "teacher_c", "student")}
+    exec(first, names)
+    assert len(names["distiller"].teacher.teachers) == 3
+    exec(second, names)
+    distiller = names["distiller"]
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    images = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype("float32")
+    logs = distiller.evaluate(images, np.arange(6) % 3, verbose=0, return_dict=True)
+    z_a, z_b, z_s = (names[role].predict(images, verbose=0) for role in ("teacher_a", "teacher_b", "student"))
+    log_a, log_s = (z / 4 - np.log(np.exp(z / 4).sum(-1, keepdims=True)) for z in (z_a, z_s))
+    assert logs["kd"] == pytest.approx(16 * (np.exp(log_a) * (log_a - log_s)).sum(-1).mean(), rel=1e-4)
+    assert logs["logits"] == pytest.approx(((z_b - z_s) ** 2).mean(), rel=1e-4)
+    to_own = np.linalg.norm((z_a + z_b) / 2 - z_s, axis=1).mean()
+    assert logs["tkd_positive_distance"] == pytest.approx(to_own, rel=1e-4)
+    assert not names["teacher_a"].trainable_variables and not names["teacher_b"].trainable_variables
+
+
 DOCUMENTED = {name: thing for name, thing in vars(losses).items() if isinstance(thing, type)}
 DOCUMENTED.pop("DistillationLoss")
 DOCUMENTED["TripletStatistics"] = metrics.TripletStatistics

@@ -106,10 +106,18 @@ def test_evaluate_says_the_same(sp_run, teacher_run):
     assert measured["teacher"]["verification"]["auc"] == pytest.approx(auc_of(teacher, *opened, "flatten"), abs=1e-4)
 
 
-def test_another_runs_baseline_brings_its_verification(sp_run, teacher_run, tmp_path):
-    config = DistillConfig(**QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(sp_run[0]))
-    results = training.distill(config, tmp_path)
-    assert results["baseline"] == sp_run[1]["baseline"] and "verification" in results["student"]
+@pytest.mark.parametrize("method", ["tkd", "trikd"])
+def test_triplets_and_online_teachers_are_verified_beside_another_runs_baseline(method, sp_run, teacher_run, tmp_path):
+    teacher = {"teacher_path": str(teacher_run[0])} if method == "tkd" else {}
+    results = training.distill(DistillConfig(**QUICK, method=method, baseline=str(sp_run[0]), **teacher), tmp_path)
+    assert results["baseline"] == sp_run[1]["baseline"]
+    splits = data.load("digits", open_set_fraction=0.4)
+    opened = splits.open_set_images, splits.open_set_identities
+    files = {"student": tmp_path, "teacher": teacher_run[0] if teacher else tmp_path}
+    for role, folder in files.items():
+        expected = auc_of(folder / f"{role}.keras", *opened)
+        assert results[role]["verification"]["auc"] == pytest.approx(expected, abs=1e-4)
+    assert results["student"]["verification"]["auc"] not in (expected, sp_run[1]["student"]["verification"]["auc"])
 
 
 def test_other_teachers_are_verified_by_a_layer_of_theirs(teacher_run, tmp_path):

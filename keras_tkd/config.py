@@ -13,7 +13,7 @@ from keras_tkd.methods import METHODS
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 SCHEDULES = ("constant", "cosine", "step")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 DRAWS = ("drawn", "in_batch")
 ANCHORS = ("trained", "random", "none")
 TRAININGS = ("online", "offline")
@@ -200,7 +200,11 @@ class RunConfig(DataConfig):
     weight_decay: float = option(
         0.0, "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2."
     )
-    precision: str = option("float32", "Precision of the computation; weights and losses stay float32.", PRECISIONS)
+    precision: str = option(
+        "float32",
+        "Precision of the computation; weights and losses stay float32. 'auto': what this machine is fast in.",
+        PRECISIONS,
+    )
     seed: int = option(0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.")
     teacher_model: str = option("digits_teacher", "Name of the teacher's architecture, or a .keras file of it.")
 

@@ -52,3 +52,21 @@ def read_flags(config_class, text):
 def as_bool(text):
     """What `flag_lines` wrote of a bool."""
     return {"True": True, "False": False}[text]
+
+
+def as_recorded(config, path):
+    """The configuration with what an earlier beginning of the same run settled on in place of `"auto"`.
+
+    Args:
+        path: the flagfile that the earlier beginning left; it need not exist.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    recorded = dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
+    return dataclasses.replace(
+        config,
+        **{
+            field.name: recorded[field.name]
+            for field in dataclasses.fields(config)
+            if getattr(config, field.name) == "auto" and field.name in recorded.keys() - set(config.unread)
+        },
+    )

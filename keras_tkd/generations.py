@@ -5,7 +5,7 @@ import shutil
 
 import keras
 
-from keras_tkd import data, evaluation, export, run_cache, stages
+from keras_tkd import data, evaluation, precision, run_cache, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.trikd import TriKD
 from keras_tkd.workdir import Stage, whole_file
@@ -56,7 +56,7 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
     if not stage.finished:
         for model in (student, teacher, anchor):
             if model is not None:
-                export.set_precision(model, config.precision)
+                precision.set_precision(model, config.precision)
         pipeline = batches(config, workdir, splits, number, anchor)
         stages.decay_weights(student, config.weight_decay)
         stages.decay_weights(teacher, config.teacher.weight_decay)

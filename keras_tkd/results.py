@@ -9,7 +9,7 @@ import statistics
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd import evaluation, export
+from keras_tkd import evaluation
 from keras_tkd.config import DATA
 from keras_tkd.ensemble import members
 from keras_tkd.flagfile import flag_lines
@@ -71,12 +71,17 @@ def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, e
 
 
 def describe_outputs(model, outputs, splits):
-    described = {"parameters": export.trainable_parameters(model)}
+    described = {"parameters": trainable_parameters(model)}
     if outputs is None:
         return described
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     at_chance = evaluation.at_chance(accuracy, splits.test_labels)
     return {"test_accuracy": accuracy, **described, "at_chance": at_chance}
+
+
+def trainable_parameters(model):
+    """Number of trainable parameters; BatchNorm's moving statistics are none."""
+    return sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
 
 
 def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):

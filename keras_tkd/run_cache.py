@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_tkd import data
 from keras_tkd.cache_building import Source
 from keras_tkd.teacher_cache import TeacherCache
-from keras_tkd.workdir import FLAGS
 
 FOLDER = "teacher_cache"
 MEASURED_IMAGES = 64
@@ -57,16 +56,6 @@ def seen(config):
     """In which views the teacher sees the training images."""
     augment = data.AUGMENTATIONS[config.augmentation]
     return {"augment": augment, "seed": config.seed, "views": config.teacher_views or 1}
-
-
-def as_recorded(config, workdir):
-    """The configuration with what an earlier beginning of the same run settled on in place of `"auto"`."""
-    path = pathlib.Path(workdir) / FLAGS
-    if config.teacher_cache == "auto" and path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("--teacher_cache="):
-                return dataclasses.replace(config, teacher_cache=line.partition("=")[2])
-    return config
 
 
 def settle(config, workdir, splits, teacher, losses):

@@ -5,7 +5,7 @@ import typing
 
 import keras
 
-from keras_tkd import data, evaluation, export, run_cache
+from keras_tkd import data, evaluation, precision, run_cache
 from keras_tkd.callbacks import (
     KeepState,
     Progress,
@@ -73,7 +73,7 @@ def teach(config, workdir, splits, teacher):
         teacher: the teacher's model.
     """
     for model in members(teacher):
-        export.set_precision(model, config.precision)
+        precision.set_precision(model, config.precision)
     pipeline = distillation_pipeline(config, splits, teacher)
     shapes = {"image": (None, *splits.image_shape)}
     if config.teacher_cache == "off":
@@ -97,7 +97,7 @@ def train_student(config, workdir, splits, student, teaching):
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
     stage = Stage(workdir, "student", settings_of(config))
     if not stage.finished:
-        export.set_precision(student, config.precision)
+        precision.set_precision(student, config.precision)
         decay_weights(student, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
         distiller = Distiller(teaching.teacher, student, *losses_of(config, splits.train_labels))
@@ -170,7 +170,7 @@ def train_alone(model, config, workdir, splits, name, title, architecture):
     settings = {setting: getattr(config, setting) for setting in TRAINING} | {"model": architecture}
     stage = Stage(workdir, name, settings)
     if not stage.finished:
-        export.set_precision(model, config.precision)
+        precision.set_precision(model, config.precision)
         decay_weights(model, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
         compile_model(model, config)
@@ -258,7 +258,7 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
     )
     seconds = keep.seconds
     for path, model in files.items():
-        export.set_precision(model, "float32")
+        precision.set_precision(model, "float32")
         save_model(model, path)
     stage.record(keep.history, seconds, finished=True)
 

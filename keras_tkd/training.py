@@ -6,10 +6,10 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, run_cache, stages, teachers
+from keras_tkd import data, evaluation, models, precision, run_cache, stages, teachers
 from keras_tkd.distiller import Distiller
 from keras_tkd.ensemble import TeacherEnsemble, members
-from keras_tkd.flagfile import flag_lines
+from keras_tkd.flagfile import as_recorded, flag_lines
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.results import (
     baseline_path,
@@ -21,7 +21,7 @@ from keras_tkd.results import (
     epochs_to,
     read_baseline,
 )
-from keras_tkd.workdir import SPLIT, Workdir, read_json, write_json
+from keras_tkd.workdir import FLAGS, SPLIT, Workdir, read_json, write_json
 
 
 def train_teacher(config, workdir, existing="refuse"):
@@ -35,10 +35,8 @@ def train_teacher(config, workdir, existing="refuse"):
     Returns:
         The results, as in `results.json`.
     """
-    workdir = Workdir(workdir, flag_lines(config), existing)
-    finished = workdir.finished_results()
+    config, workdir, finished = open_workdir(config, workdir, existing)
     if finished:
-        print(f"Finished already: {workdir.path}")
         return finished
     splits = load_splits(config)
     new = build_model(config.teacher_model, splits, config.seed, "Teacher")
@@ -67,13 +65,8 @@ def distill(config, workdir, existing="refuse"):
     Returns:
         The results, as in `results.json`.
     """
-    config = config.resolved()
-    if existing != "overwrite":
-        config = run_cache.as_recorded(config, workdir)
-    workdir = Workdir(workdir, flag_lines(config), existing)
-    finished = workdir.finished_results()
+    config, workdir, finished = open_workdir(config.resolved(), workdir, existing)
     if finished:
-        print(f"Finished already: {workdir.path}")
         return finished
     # First everything that can be refused.
     with_teacher = bool(config.recipe.terms)
@@ -181,6 +174,18 @@ def evaluate(config):
         teacher_outputs, described = describe_teacher(teacher, splits, None, teacher_layer)
     outputs = closed_set_logits(model, splits)
     return describe_model(model, outputs, splits, teacher_outputs, embedding_layer=layer) | described
+
+
+def open_workdir(config, path, existing):
+    """The configuration with its precision settled, the `Workdir`, and the results of a finished run, else None."""
+    if existing != "overwrite":
+        config = as_recorded(config, pathlib.Path(path) / FLAGS)
+    config = precision.settle(config)
+    workdir = Workdir(path, flag_lines(config), existing)
+    finished = workdir.finished_results()
+    if finished:
+        print(f"Finished already: {workdir.path}")
+    return config, workdir, finished
 
 
 def start_devices():

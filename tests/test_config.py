@@ -14,7 +14,7 @@ from keras_tkd.config import (
     EvaluateConfig,
     TeacherConfig,
 )
-from keras_tkd.flagfile import flag_lines, read_flags, value_type
+from keras_tkd.flagfile import as_recorded, flag_lines, read_flags, value_type
 from keras_tkd.methods import METHODS
 
 NAN = math.nan
@@ -412,8 +412,9 @@ assert not loaded, loaded
 def test_choices_are_what_the_library_offers():
     import keras
 
-    from keras_tkd import data, ensemble, export, teachers
+    from keras_tkd import data, ensemble, teachers
     from keras_tkd.miners import MINERS
+    from keras_tkd.precision import set_precision
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
     assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)
@@ -422,6 +423,21 @@ def test_choices_are_what_the_library_offers():
     assert set(choices["method"]) == set(METHODS)
     assert set(choices["miner"]) == set(MINERS)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inner"), keras.layers.Dense(2)])
-    for precision in choices["precision"]:
-        export.set_precision(model, precision)
+    for precision in set(choices["precision"]) - {"auto"}:
+        set_precision(model, precision)
         assert model.get_layer("inner").dtype_policy.name == precision
+
+
+def test_auto_is_what_an_earlier_beginning_settled_on(tmp_path):
+    path = tmp_path / "flags.flags"
+    auto = DistillConfig(method="kd", precision="auto")
+    assert as_recorded(auto, path) == auto
+    path.write_text(
+        "# --precision=mixed_float16\n--method=kd\n--precision=mixed_bfloat16\n--teacher_cache=a=b\n--of_old=1\n"
+    )
+    settled = as_recorded(auto, path)
+    assert settled == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
+    # What was asked for stays, and so does what the method does not read.
+    assert as_recorded(TeacherConfig(precision="float32"), path).precision == "float32"
+    baseline = as_recorded(DistillConfig(method="baseline", precision="auto"), path)
+    assert (baseline.precision, baseline.teacher_cache) == ("mixed_bfloat16", "auto")

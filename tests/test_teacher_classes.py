@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import Distiller, data, export, models, report, results, teachers, training
+from keras_tkd import Distiller, data, models, precision, report, results, teachers, training
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
 from keras_tkd.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
@@ -101,7 +101,7 @@ def test_in_a_distiller():
 
 def test_the_logits_stay_float32_in_mixed_precision():
     some = teachers.with_classes(network(), [2, 0])
-    export.set_precision(some, "mixed_bfloat16")
+    precision.set_precision(some, "mixed_bfloat16")
     policies = {layer.name: layer.dtype_policy.name for layer in some.layers}
     assert policies["hidden"] == "mixed_bfloat16" and policies["logits"] == "float32"
     assert keras.backend.standardize_dtype(some(X).dtype) == "float32"

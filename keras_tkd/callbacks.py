@@ -12,7 +12,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
     """Raises `FloatingPointError` when a loss is not finite, naming the step and, for a Distiller, the loss.
 
     Args:
-        every: steps between two looks. A look waits for the step to finish; between looks, training does not wait.
+        every: steps between two looks, and as many more as it takes to the end of an execution. A look waits for the
+            step to finish; between looks, training does not wait.
     """
 
     def __init__(self, every=50):
@@ -80,23 +81,30 @@ class WarmUp(keras.callbacks.Callback):
 class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` and `learning_rate` to each epoch's logs.
 
-    The clock runs from the end of an epoch's first step, which may have had to compile, to the end of its last,
-    without validation.
+    The clock runs over the steps of an epoch, without validation. In the first epoch it starts after the steps of the
+    first execution, which had to compile: an epoch of these alone has no `images_per_second`.
 
     Args:
         samples: training images per epoch.
-        batch_size: images of the first step.
+        batch_size: images of a step.
     """
 
     def __init__(self, samples, batch_size):
         super().__init__()
-        self.timed_samples = samples - batch_size
+        self.samples = samples
+        self.batch_size = batch_size
+
+    def on_train_begin(self, logs=None):
+        self._compiled = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._begin = self._end = None
+        self._timed_samples = self.samples
+        self._begin, self._end = time.perf_counter(), None
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._begin is None:
+        if not self._compiled:
+            self._compiled = True
+            self._timed_samples -= (batch + 1) * self.batch_size
             self._begin = time.perf_counter()
 
     def on_test_begin(self, logs=None):
@@ -104,8 +112,8 @@ class Throughput(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         seconds = (self._end or time.perf_counter()) - self._begin
-        if self.timed_samples > 0:
-            logs["images_per_second"] = self.timed_samples / seconds
+        if self._timed_samples > 0:
+            logs["images_per_second"] = self._timed_samples / seconds
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 
@@ -191,7 +199,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "accuracy": "Share of images whose largest logit is the label's.",
         "agreement": "Share of images for which student and teacher name the same class.",
         "learning_rate": "Learning rate of the epoch.",
-        "images_per_second": "Training images per second, without validation and without the first step.",
+        "images_per_second": "Training images per second, without validation and without what had to compile.",
         "positive_distance": "Mean distance between the teacher's and the student's logits for the same image.",
         "negative_distance": "Mean distance between the teacher's logits for an image and the student's logits for an "
         "image of another class.",

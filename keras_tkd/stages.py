@@ -36,6 +36,9 @@ TRAINING = (
     "seed",
 )
 HELD_OUT_BATCH = 256
+# Steps from one return to Python to the next. It saves small steps a seventh of their time and large ones nothing
+# (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
+STEPS_PER_EXECUTION = 8
 
 
 def train_teacher(config, workdir, splits, teacher):
@@ -208,7 +211,15 @@ def scheduled(optimizer, config):
 def compile_model(model, config, **arguments):
     """Compiles a model, or a Distiller, for training on class ids as a run's configuration says."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer_of(config), loss, metrics=["accuracy"], **arguments)
+    model.compile(
+        optimizer_of(config),
+        loss,
+        metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_EXECUTION,
+        # XLA on GPUs alone, as Keras decides: on CPUs it costs nearly three times the work (benchmarks/choices.py).
+        jit_compile="auto",
+        **arguments,
+    )
 
 
 def fit_stage(trained, files, config, stage, splits, pipeline, title, state, callbacks=()):

@@ -10,15 +10,11 @@ from keras_tkd.callbacks import Progress, StopOnNonFinite, TensorBoardScalars, T
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
 
 
-def model(loss="mse"):
-    made = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="small")
-    made.compile("sgd", loss)
-    return made
-
-
-def fit(*callbacks, loss="mse", **arguments):
+def fit(*callbacks, loss="mse", steps_per_execution=1, **arguments):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="small")
+    model.compile("sgd", loss, steps_per_execution=steps_per_execution)
     settings = {"batch_size": 2, "epochs": 2, "verbose": 0, "validation_data": (X, Y)} | arguments
-    return model(loss).fit(X, Y, callbacks=list(callbacks), **settings)
+    return model.fit(X, Y, callbacks=list(callbacks), **settings)
 
 
 def not_finite(y_true, y_pred):
@@ -30,29 +26,40 @@ def test_a_plain_model_whose_loss_is_not_finite_is_stopped():
         fit(StopOnNonFinite(), loss=not_finite)
 
 
-@pytest.mark.parametrize(("every", "steps"), [(1, 1), (3, 3), (50, 5)])
-def test_it_looks_every_so_many_steps_and_at_the_end_of_the_epoch(every, steps):
+@pytest.mark.parametrize(
+    ("every", "together", "executions"), [(1, 1, 1), (3, 1, 3), (50, 1, 5), (1, 2, 1), (3, 2, 2), (50, 2, 3)]
+)
+def test_it_looks_every_so_many_steps_and_at_the_end_of_the_epoch(every, together, executions):
     seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     with pytest.raises(FloatingPointError):
-        fit(count, StopOnNonFinite(every), loss=not_finite)
-    assert len(seen) == steps
+        fit(count, StopOnNonFinite(every), loss=not_finite, steps_per_execution=together)
+    assert len(seen) == executions
 
 
-def test_throughput_leaves_out_the_first_step_and_validation(monkeypatch):
-    """A clock that moves by 2 s in each training step and by 100 s in validation: 8 images in 4 steps of 2 s."""
+@pytest.mark.parametrize(("together", "epochs_timed"), [(1, 2), (2, 2), (5, 1), (8, 1)])
+def test_throughput_leaves_out_what_had_to_compile_and_validation(together, epochs_timed, monkeypatch):
+    """A clock that moves by 2 s in each training step, by 50 s more in the first, and by 100 s in validation.
+
+    So each step of 2 images takes 2 s: an image a second, wherever steps are timed.
+    """
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
 
     class Clock(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            now[0] += 2
+        def on_epoch_begin(self, epoch, logs=None):
+            self._done = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            done = min(batch + 1, 5)
+            now[0] += 2 * (done - self._done) + 50 * (now[0] == 0)
+            self._done = done
 
         def on_test_end(self, logs=None):
             now[0] += 100
 
-    history = fit(Clock(), Throughput(samples=10, batch_size=2)).history
-    assert history["images_per_second"] == [1.0, 1.0]
+    history = fit(Clock(), Throughput(samples=10, batch_size=2), steps_per_execution=together).history
+    assert history["images_per_second"] == [1.0] * epochs_timed
     assert history["learning_rate"] == [pytest.approx(0.01)] * 2
 
 

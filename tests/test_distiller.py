@@ -531,6 +531,11 @@ class TestNotFinite:
         for later in weights[7:]:
             np.testing.assert_array_equal(weights[6], later)
 
+    def test_names_the_step_among_several_of_an_execution(self):
+        distiller = compiled([SoftTargets(), Poisoned(step=7)], steps_per_execution=5)
+        with pytest.raises(FloatingPointError, match="'poisoned' was not finite at step 7"):
+            distiller.fit(X, Y, batch_size=1, epochs=3, verbose=0)
+
     def test_looks_every_50_steps(self):
         distiller = compiled(Poisoned(step=3))
         x, y = np.tile(X, (20, 1)), np.tile(Y, 20)

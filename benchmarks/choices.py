@@ -1,0 +1,112 @@
+"""What stands behind settings that runs do not ask for: steps per execution, XLA, tf.data's autotuner.
+
+python benchmarks/choices.py --json=choices.json
+
+The same training under each value of a setting, in turn. `wall` and `processor` are medians over rounds of the ratios
+to the first value, of seconds by the clock and of seconds that the process computed on all cores together, which other
+work on the machine disturbs less; `seconds` are those by the clock, round by round.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from keras_tkd import Distiller, data, losses, models  # noqa: E402
+
+# Student, teacher, shape of an image, batch, steps of an epoch, epochs of a run: as on digits, and as on CIFAR-10.
+SIZES = {
+    "digits": ("digits_student", "digits_teacher", (8, 8, 1), 64, 23, 5),
+    "cifar10": ("tkd_student", "tkd_teacher", (32, 32, 3), 128, 100, 1),
+}
+
+
+def student_alone(size, options=None, **arguments):
+    name, _, shape, batch, steps, epochs = SIZES[size]
+    batches = data.image_dataset(*arrays(shape, steps * batch), batch, seed=0)
+    return fit(models.build(name, shape, 10), batches.with_options(options or tf.data.Options()), epochs, arguments)
+
+
+def kd(size, **arguments):
+    name, teacher, shape, batch, steps, epochs = SIZES[size]
+    distiller = Distiller(models.build(teacher, shape, 10), models.build(name, shape, 10), losses.SoftTargets(), [0.9])
+    batches = data.triplet_dataset(*arrays(shape, steps * batch), batch, seed=0, negatives=None)
+    return fit(distiller, batches, epochs, arguments)
+
+
+def arrays(shape, samples):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (samples, *shape), dtype="uint8"), rng.integers(0, 10, samples)
+
+
+def fit(model, batches, epochs, arguments):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss, metrics=["accuracy"], **arguments)
+    return lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False)
+
+
+def autotuned(on):
+    options = tf.data.Options()
+    options.autotune.enabled = on
+    return options
+
+
+STEPS = (1, 4, 8, 16, 32)
+CHOICES = {
+    "steps_per_execution_digits": lambda: {n: student_alone("digits", steps_per_execution=n) for n in STEPS},
+    "steps_per_execution_digits_kd": lambda: {n: kd("digits", steps_per_execution=n) for n in STEPS},
+    "steps_per_execution_cifar10": lambda: {n: student_alone("cifar10", steps_per_execution=n) for n in STEPS},
+    "xla": lambda: {on: student_alone("cifar10", jit_compile=on) for on in (False, True)},
+    "autotune": lambda: {on: student_alone("cifar10", autotuned(on)) for on in (False, True)},
+}
+
+
+def measure(tasks, rounds):
+    seconds = {value: [] for value in tasks}
+    for _ in range(rounds + 1):
+        for value, task in tasks.items():
+            began = time.perf_counter(), time.process_time()
+            task()
+            seconds[value].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    # The first round warms up.
+    (wall, processor), *_ = by_clock = {
+        value: list(zip(*own[1:], strict=True)) for value, own in seconds.items()
+    }.values()
+
+    def ratio(own, first):
+        return round(statistics.median(a / b for a, b in zip(own, first, strict=True)), 3)
+
+    return {
+        str(value): {
+            "wall": ratio(own[0], wall),
+            "processor": ratio(own[1], processor),
+            "seconds": [round(s, 2) for s in own[0]],
+        }
+        for value, own in zip(tasks, by_clock, strict=True)
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file to write the figures to")
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one to warm up")
+    parser.add_argument("--only", nargs="+", default=list(CHOICES), choices=list(CHOICES))
+    arguments = parser.parse_args()
+    figures = {}
+    for name in arguments.only:
+        figures[name] = measure(CHOICES[name](), arguments.rounds)
+        print(json.dumps({name: figures[name]}), flush=True)
+    if arguments.json:
+        with open(arguments.json, "w") as file:
+            json.dump(figures, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ One order throughout: indices, gather, augment, prefetch. Whole batches at every
 """
 
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +12,10 @@ import tensorflow as tf
 from keras_tkd.data.preprocessing import in_view, view_of_epoch, view_seeds
 from keras_tkd.data.triplets import ClassOrder, ClassSampler, draw, epoch_order, key
 
-PARALLEL_CALLS = 2
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
+# few feed any student (two crop and mirror 90,000 images/s of CIFAR-10's size, benchmarks/README.md).
+PARALLEL_CALLS = min(CPUS, 8)
 PREFETCHED_BATCHES = 4
 SEEDS = 2**30
 # Each has random numbers of its own: the seed of role number n is `seed + n * SEEDS`.
@@ -292,7 +296,8 @@ def batches(count, batch_size, order, make_batch, training, initial_epoch):
 def steady():
     """Options of every pipeline: batches in their order, and no autotuning."""
     options = tf.data.Options()
-    # Its pauses round the time of an epoch up, to 1.3, 2.5, 5.1 ... seconds.
+    # A pass ends only when the tuner's pause does, and its pauses double: epochs of 1.3, 2.5, 5.1 ... seconds, whatever
+    # the work (benchmarks/choices.py shows the seconds of each).
     options.autotune.enabled = False
     options.deterministic = True
     return options

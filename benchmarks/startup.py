@@ -1,0 +1,95 @@
+"""Seconds from the command to the end of its first execution of training steps, and where they go.
+
+python benchmarks/startup.py --flagfile=flags/digits/tkd.flags
+python benchmarks/startup.py --flagfile=flags/cifar10/short_kd.flags --data_dir=DIR --teacher_path=teacher.keras
+
+All flags but `--runs` and `--script` are the script's own. Each run is a process of its own in an empty folder, ended
+after its first steps. `wall` are seconds by the clock, `processor` those that the process computed on all cores
+together, which other work on the machine disturbs less; each is counted from the start of the process.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SCRIPTS = pathlib.Path(__file__).parent.parent / "scripts"
+MARK = "startup: "
+
+
+def child(script, began, arguments):
+    """Runs a script up to its first training steps; prints the seconds at which it came to each of its parts."""
+    sys.path.insert(0, str(SCRIPTS))
+    import run_flags
+
+    seconds = {}
+
+    def mark(name):
+        seconds.setdefault(name, (time.time() - began, time.process_time()))
+
+    def marked(function, name):
+        def run(*args, **kwargs):
+            result = function(*args, **kwargs)
+            mark(name)
+            return result
+
+        return run
+
+    def first_steps(callback, batch, logs=None):
+        mark("first steps")
+        print(MARK + json.dumps(seconds), flush=True)
+        os._exit(0)
+
+    def import_training():
+        training = import_all()
+        mark("imports")
+        training.load_splits = marked(training.load_splits, "data")
+        training.begin = marked(training.begin, "models, checks, estimates")
+        training.stages.Progress.on_train_batch_end = first_steps
+        return training
+
+    import_all, run_flags.import_training = run_flags.import_training, import_training
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+
+
+def measure(script, arguments):
+    """Seconds, `(wall, processor)`, at which one run came to each of its parts."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, f"--script={script}", f"--child={time.time()}"]
+        command += [*arguments, f"--workdir={folder}/run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if not lines:
+        sys.exit(f"The run ended before its first steps:\n{done.stdout}{done.stderr}")
+    return json.loads(lines[0].removeprefix(MARK))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--script", default="distill.py")
+    parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
+    own, arguments = parser.parse_known_args()
+    if own.child:
+        child(own.script, own.child, arguments)
+        return
+    runs = [measure(own.script, arguments) for _ in range(own.runs)]
+    figures = {
+        part: {
+            clock: round(statistics.median(run[part][i] for run in runs), 2)
+            for i, clock in enumerate(("wall", "processor"))
+        }
+        for part in runs[0]
+    }
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -36,7 +36,7 @@ TRAINING = (
     "seed",
 )
 HELD_OUT_BATCH = 256
-# Steps from one return to Python to the next. It saves small steps a seventh of their time and large ones nothing
+# Steps from one return to Python to the next. Eight save small steps an eighth of their work, large ones lose nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
 STEPS_PER_EXECUTION = 8
 

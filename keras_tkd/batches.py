@@ -16,6 +16,11 @@ def as_batch(x):
     return x if is_batch(x) else {"image": x}
 
 
+def images_of(role, batch):
+    """What the model in a role sees: the images, or for a privileged teacher those of its own."""
+    return batch.get("teacher_image", batch["image"]) if role == "teacher" else batch["image"]
+
+
 def batch_size(batch):
     return tf.shape(keras.tree.flatten(batch["image"])[0])[0]
 

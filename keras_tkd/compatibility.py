@@ -70,17 +70,17 @@ def check_input_shape(role, model, shape):
     ):
         raise ValueError(
             f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
-            f"student input shape {tuple(shape)}. Put the {role} behind layers that resize or convert the image, or "
-            'train on batches that hold a "teacher_image"'
+            f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
+            + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
         )
 
 
-def check_given_outputs(outputs, losses):
-    """Raises `ValueError` if a batch's `"teacher"` does not hold what the losses read."""
+def check_given_outputs(role, outputs, losses):
+    """Raises `ValueError` if what a batch holds under a role (`"teacher"`) is not what the losses read."""
     names = {name for loss in losses for name in as_list(loss.teacher_layers or "logits")}
     if names - set(outputs):
         raise ValueError(
-            'A batch\'s "teacher" must hold the outputs that the losses read. '
+            f'A batch\'s "{role}" must hold the outputs that the losses read. '
             f"Received: {sorted(outputs)}, without {sorted(names - set(outputs))}"
         )
 

@@ -3,7 +3,8 @@
 Who owns what:
 - the losses say what they read (`DistillationLoss.inputs`) and own their projectors;
 - `LayerOutputs` gets named outputs out of one forward pass, `TeacherReader` those of the teacher;
-- the Distiller runs the passes, weights and sums the terms, tracks them, and updates the student;
+- the Distiller has the order of a step: it runs the passes, weights and sums the terms, tracks them, and updates what
+  learns; a subclass in which more than the student learns (`TriKD`) adds a total, a learner and its losses;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
 
@@ -11,13 +12,15 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import compatibility, teachers
-from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, is_batch
+from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, images_of, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
 from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.layer_outputs import LayerOutputs, output_shapes
 from keras_tkd.live import LiveNumber, check_number
 from keras_tkd.losses.base import layers_read, select
+from keras_tkd.step import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
 
+TOTAL = "loss"
 STUDENT_LOSS = "student_loss"
 REGULARIZATION = "regularization"
 AGREEMENT = "agreement"
@@ -143,17 +146,21 @@ class Distiller(keras.Model):
         shapes = as_batch(input_shape)
         with tf.init_scope():
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
-            if "teacher" in shapes:
-                teacher = {name: tuple(shape) for name, shape in shapes["teacher"].items()}
-                self._read_teacher.check_given(teacher)
-            else:
-                teacher = self._read_teacher.build(shapes.get("teacher_image", shapes["image"]))
+            teacher = self._output_shapes(self._read_teacher, shapes)
             compatibility.check_built_models(self._read_teacher.teachers, self.student)
             for loss in self._read_teacher.losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
         self.loss_layers = [layer for loss in self._read_teacher.losses for layer in loss.layers]
         names = self._names_tracked(comparable=teacher.get("logits") == student["logits"])
         self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def _output_shapes(self, reader, shapes):
+        """Shapes of a model's outputs by name: those that batches bring, or its own, for which it is built."""
+        if reader.role not in shapes:
+            return reader.build(images_of(reader.role, shapes))
+        given = {name: tuple(shape) for name, shape in shapes[reader.role].items()}
+        reader.check_given(given)
+        return given
 
     def _names_tracked(self, comparable):
         """Names of all that a step tracks; `comparable` says whether teacher and student name the same classes."""
@@ -179,45 +186,58 @@ class Distiller(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = self._prepare(x)
-        teacher = self._run_teacher(batch)
-        with tf.GradientTape() as tape:
-            y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
-            y_pred = compared_with(y, y_pred)
-            total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, True)
-            scaled = self.optimizer.scale_loss(total)
-        variables = self.trainable_variables
-        self._update_unless_bad(values, [(self.optimizer, tape.gradient(scaled, variables), variables)])
-        self._track(batch, total, values, pairs, teacher, student)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        with tf.GradientTape(persistent=True) as tape:
+            step = self._run(batch, y, sample_weight, training=True)
+            losses, learners = self._terms(step), self._learners()
+            totals = totals_of(losses)
+            scaled = {name: learners[name][0].scale_loss(total) for name, total in totals.items()}
+        updates = [(optimizer, tape.gradient(scaled[name], own), own) for name, (optimizer, own) in learners.items()]
+        self._update_unless_bad(values_of(losses), updates)
+        self._track(step, losses, totals)
+        return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        batch = self._prepare(x)
-        teacher = self._run_teacher(batch)
-        y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
-        y_pred = compared_with(y, y_pred)
-        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, False)
-        self._track(batch, total, values, pairs, teacher, student)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        step = self._run(self._prepare(x), y, sample_weight, training=False)
+        losses = self._terms(step)
+        self._track(step, losses, totals_of(losses))
+        return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
 
     def _prepare(self, x):
+        """The batch, with the outputs of the models that do not learn: what the data do not bring is computed."""
         batch = as_batch(x)
         if not self.built:
             shapes = keras.tree.map_structure(lambda tensor: tuple(tensor.shape), batch)
             self.build(shapes if is_batch(x) else shapes["image"])
+        for reader in self._frozen_readers():
+            if reader.role in batch:
+                reader.check_given(batch[reader.role])
+            else:
+                _, outputs = reader(images_of(reader.role, batch), training=False)
+                batch = batch | {reader.role: keras.tree.map_structure(tf.stop_gradient, outputs)}
         return batch
 
-    def _run_teacher(self, batch):
-        if "teacher" in batch:
-            self._read_teacher.check_given(batch["teacher"])
-            return batch["teacher"]
-        _, outputs = self._read_teacher(self._teacher_images(batch), training=False)
-        return keras.tree.map_structure(tf.stop_gradient, outputs)
+    def _frozen_readers(self):
+        """The readers of the models that do not learn."""
+        return [self._read_teacher]
 
-    def _teacher_images(self, batch):
-        return batch.get("teacher_image", batch["image"])
+    def _learners(self):
+        """`(optimizer, variables)` of each model that learns, by the metric that its total is."""
+        return {TOTAL: (self.optimizer, self.trainable_variables)}
 
-    def _run_student(self, batch, step, training):
+    def _run(self, batch, y, sample_weight, training):
+        """The `Step` of a prepared batch: all outputs, and what the losses read of them."""
+        teacher = self._run_teacher(batch, training)
+        y_pred, student = self._run_student(batch, training)
+        fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
+        labels, index = class_ids(y), batch.get("index")
+        pairs = [loss.inputs(fixed, student, labels, index) for loss in self._read_teacher.losses]
+        return Step(batch, y, sample_weight, compared_with(y, y_pred), teacher, student, pairs, training)
+
+    def _run_teacher(self, batch, training):
+        return batch["teacher"]
+
+    def _run_student(self, batch, training):
         """One forward pass over the images and, where there are, their companions.
 
         BatchNorm's statistics are then those of all, and its moving averages see all.
@@ -231,27 +251,25 @@ class Distiller(keras.Model):
         def part(nest, i):
             return keras.tree.map_structure(lambda x: x[i * count : (i + 1) * count], nest) if roles else nest
 
-        student = part(outputs, 0) | {role: part(outputs, i) for i, role in enumerate(roles, 1)} | {"step": step}
+        student = part(outputs, 0) | {role: part(outputs, i) for i, role in enumerate(roles, 1)}
+        student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
         if "same" in batch:
             student["same"] = batch["same"]
         return part(y_pred, 0), student
 
-    def _compute_losses(self, batch, y, y_pred, sample_weight, teacher, student, training):
-        """The total, the values of the single losses by name, and what each distillation loss was given."""
-        weights, values, pairs = [], {}, []
-        if self._compile_loss is not None and y is not None:
-            values[STUDENT_LOSS] = self._compile_loss(y, y_pred, sample_weight)
-            weights.append(self._live_student_loss_weight.tensor())
-        labels, index = class_ids(y), batch.get("index")
-        for name, loss, live in zip(self.term_names, self._read_teacher.losses, self._live_weights, strict=True):
-            pair = loss.inputs(teacher, student, labels, index)
-            values[name] = tf.cast(loss(*pair, sample_weight=sample_weight, training=training), tf.float32)
-            weights.append(live.tensor())
-            pairs.append(pair)
+    def _terms(self, step):
+        """The losses of each model that learns, `{metric of its total: {name: (weight, value)}}`."""
+        losses = {}
+        if self._compile_loss is not None and step.y is not None:
+            value = self._compile_loss(step.y, step.y_pred, step.sample_weight)
+            losses[STUDENT_LOSS] = self._live_student_loss_weight.tensor(), value
+        terms = zip(self.term_names, self._read_teacher.losses, self._live_weights, step.pairs, strict=True)
+        for name, loss, live, pair in terms:
+            value = loss(*pair, sample_weight=step.sample_weight, training=step.training)
+            losses[name] = live.tensor(), tf.cast(value, tf.float32)
         if self.losses:
-            values[REGULARIZATION] = tf.add_n([tf.cast(loss, tf.float32) for loss in self.losses])
-            weights.append(1.0)
-        return weighted_sum(weights, values), values, pairs
+            losses[REGULARIZATION] = 1.0, sum_of(self.losses)
+        return {TOTAL: losses}
 
     def _update_unless_bad(self, values, updates):
         """Ends a training step: applies the gradients if every loss is finite, else notes the first that was not.
@@ -280,17 +298,24 @@ class Distiller(keras.Model):
         tf.cond(tf.reduce_all(finite), update, note)
         self.step.assign_add(1)
 
-    def _track(self, batch, total, values, pairs, teacher, student):
-        values = dict(values)
-        for term, loss, pair in zip(self.term_names, self._read_teacher.losses, pairs, strict=True):
-            values |= {f"{term}_{name}": value for name, value in loss.statistics(*pair).items()}
-        if AGREEMENT in self._trackers and "logits" in teacher:
-            values[AGREEMENT] = share_of_equal(*(tf.argmax(side["logits"], -1) for side in (teacher, student)))
-        count = batch_size(batch)
-        self._loss_tracker.update_state(total, sample_weight=count)
+    def _track(self, step, losses, totals):
+        count = batch_size(step.batch)
+        self._loss_tracker.update_state(totals[TOTAL], sample_weight=count)
+        values = self._statistics(step) | values_of(losses) | totals
         for name, tracker in self._trackers.items():
             if name in values:
                 tracker.update_state(values[name], sample_weight=count)
+
+    def _statistics(self, step):
+        """What is tracked beside the losses, by name."""
+        values = {}
+        for term, loss, pair in zip(self.term_names, self._read_teacher.losses, step.pairs, strict=True):
+            values |= {f"{term}_{name}": value for name, value in loss.statistics(*pair).items()}
+        if AGREEMENT in self._trackers and "logits" in step.teacher:
+            values[AGREEMENT] = share_of_equal(
+                *(tf.argmax(side["logits"], -1) for side in (step.teacher, step.student))
+            )
+        return values
 
     # Around Keras's loops.
 
@@ -315,38 +340,18 @@ class Distiller(keras.Model):
 
     # Saving.
 
+    # Arguments of the constructor, all of them attributes: Keras's objects, and plain values.
+    SERIALIZED = ("teacher", "student", "distillation_losses")
+    PLAIN = ("distillation_loss_weights", "student_loss_weight", "name")
+
     def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "teacher": serialize(self.teacher),
-            "student": serialize(self.student),
-            "distillation_losses": [serialize(loss) for loss in self.distillation_losses],
-            "distillation_loss_weights": self.distillation_loss_weights,
-            "student_loss_weight": self.student_loss_weight,
-            "name": self.name,
-        }
+        objects = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in self.SERIALIZED}
+        return objects | {name: getattr(self, name) for name in self.PLAIN}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for key in ("teacher", "student", "distillation_losses"):
-            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-        return cls(**config)
-
-
-def compared_with(y, y_pred):
-    """What of a student's outputs meets the labels: of a dict the logits, unless the labels are a dict themselves."""
-    return y_pred["logits"] if isinstance(y_pred, dict) and not isinstance(y, dict) else y_pred
-
-
-def weighted_sum(weights, values):
-    """Sum of the values of losses, a dict, times their weights, in the dict's order."""
-    return tf.add_n([weight * value for weight, value in zip(weights, values.values(), strict=True)])
-
-
-def share_of_equal(first, second):
-    """Share of entries, 0..1, in which two tensors of class ids are equal."""
-    return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))
+        load = keras.saving.deserialize_keras_object
+        return cls(**config | {name: load(config[name], custom_objects=custom_objects) for name in cls.SERIALIZED})
 
 
 def number_duplicates(names):

@@ -16,6 +16,8 @@ class EnsembleReader:
     `"teacher_1/logits"` and so on.
     """
 
+    role = "teacher"
+
     def __init__(self, ensemble, losses):
         layers = layers_read(losses, "teacher_layers")
         if layers and ensemble.average != "losses":
@@ -37,7 +39,7 @@ class EnsembleReader:
         return {"logits": logits[0]} | self._of_each(shapes)
 
     def check_given(self, outputs):
-        compatibility.check_given_outputs(outputs, self.losses)
+        compatibility.check_given_outputs("teacher", outputs, self.losses)
 
     def __call__(self, images, training=False):
         outputs = [reader(images, training=training)[1] for reader in self._readers]

@@ -11,16 +11,20 @@ class TeacherReader:
     Args:
         teacher: `keras.Model` that returns logits; None where batches bring its outputs, and nothing is read.
         losses: list of `DistillationLoss`, which say what is read.
+        role: `"teacher"`, or another whose outputs are used like a teacher's (`"anchor"`): the entry of a batch that
+            brings them, and the word in errors.
 
     Call: `reader(images, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, as `LayerOutputs`
     does; images of another height or width than the teacher takes are resized.
 
     Attributes:
+        role: as given.
         teachers: list of the models that run.
         losses: the losses as they are to be evaluated on what the reader gives.
     """
 
-    def __init__(self, teacher, losses):
+    def __init__(self, teacher, losses, role="teacher"):
+        self.role = role
         self.teachers = [] if teacher is None else [teacher]
         self.losses = list(losses)
         self._outputs = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
@@ -35,13 +39,13 @@ class TeacherReader:
         size = teachers.other_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
-        compatibility.check_input_shape("teacher", teacher, shape)
+        compatibility.check_input_shape(self.role, teacher, shape)
         return output_shapes(teacher, self._outputs.names, shape)
 
     def check_given(self, outputs):
-        """Raises `ValueError` if the outputs in a batch's `"teacher"` are not those that the losses read."""
-        compatibility.check_given_outputs(outputs, self.losses)
-        if key(0, "logits") in outputs:
+        """Raises `ValueError` if the outputs that a batch brings are not those that the losses read."""
+        compatibility.check_given_outputs(self.role, outputs, self.losses)
+        if self.role == "teacher" and key(0, "logits") in outputs:
             raise ValueError(
                 'The batch\'s "teacher" holds the outputs of several teachers, whose losses are to be averaged: give '
                 f"the Distiller their TeacherEnsemble as its teacher. Received: {sorted(outputs)}"

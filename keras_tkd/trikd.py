@@ -7,12 +7,15 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import compatibility, teachers
-from keras_tkd.batches import as_batch, class_ids
-from keras_tkd.distiller import Distiller, compared_with, is_regularized, share_of_equal, weighted_sum
-from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.batches import as_batch, class_ids, images_of
+from keras_tkd.distiller import Distiller, is_regularized
+from keras_tkd.layer_outputs import output_shapes
 from keras_tkd.live import LiveAttribute, check_number, live_number
 from keras_tkd.losses.logits import SoftTargets
+from keras_tkd.step import share_of_equal, sum_of
+from keras_tkd.teacher_reader import TeacherReader
 
+TEACHER_TOTAL = "teacher_total"
 TEACHER_LOSS = "teacher_loss"
 TEACHER_ANCHOR = "teacher_anchor"
 TEACHER_PEER = "teacher_peer"
@@ -44,7 +47,7 @@ class TriKD(Distiller):
         teacher: `keras.Model` that returns logits; it is trained, unless it has no trainable weights.
         student: `keras.Model` that returns logits.
         anchor: trained `keras.Model` that returns logits, usually of the student's architecture; it is frozen. None
-            leaves its term out.
+            leaves its term out. Images of another height or width than it takes are resized for it.
         temperature: T > 0 of all three divergences. May be set while training, as all weights may.
         teacher_loss_weight, anchor_weight, peer_weight: >= 0, weights of the teacher's terms.
         student_loss_weight, distillation_weight: >= 0, weights of the student's terms.
@@ -106,8 +109,9 @@ class TriKD(Distiller):
         self.peer_weight = peer_weight
         self.student_term_reaches_teacher = bool(student_term_reaches_teacher)
         self.teacher_optimizer = None
-        self._read_anchor = None if anchor is None else LayerOutputs(anchor)
-        super().__init__(teacher, student, SoftTargets(temperature), [distillation_weight], student_loss_weight, name)
+        soft_targets = SoftTargets(temperature)
+        self._read_anchor = None if anchor is None else TeacherReader(anchor, [soft_targets], "anchor")
+        super().__init__(teacher, student, soft_targets, [distillation_weight], student_loss_weight, name)
         if any(layer.compute_dtype == "float16" for layer in teacher._flatten_layers()):
             self.dtype_policy = "mixed_float16"
 
@@ -155,8 +159,8 @@ class TriKD(Distiller):
         self._build_teacher_optimizer()
 
     def _check_anchor(self, shapes):
-        compatibility.check_input_shape("anchor", self.anchor, shapes["image"])
-        anchor, student = (output_shapes(model, [], shapes["image"])["logits"] for model in (self.anchor, self.student))
+        anchor = self._output_shapes(self._read_anchor, shapes)["logits"]
+        student = output_shapes(self.student, [], shapes["image"])["logits"]
         compatibility.check_logits("anchor", self.anchor)
         if anchor[1:] != student[1:]:
             raise ValueError(
@@ -230,111 +234,68 @@ class TriKD(Distiller):
 
     # One step.
 
-    def train_step(self, data):
+    def _frozen_readers(self):
+        readers = [] if self.online else super()._frozen_readers()
+        return readers if self.anchor is None else [*readers, self._read_anchor]
+
+    def _learners(self):
+        learners = super()._learners()
+        if self.online:
+            learners[TEACHER_TOTAL] = self.teacher_optimizer, self.teacher.trainable_variables
+        return learners
+
+    def _run_teacher(self, batch, training):
         if not self.online:
-            return super().train_step(data)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        batch = self._prepare(x)
-        with tf.GradientTape() as teacher_tape:
-            teacher = self._run_teacher(batch, training=True)
-            with tf.GradientTape() as tape:
-                y_pred, student = self._run_student(batch, tf.identity(self.step.value), training=True)
-                y_pred = compared_with(y, y_pred)
-                fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
-                total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, fixed, student, True)
-                scaled = self.optimizer.scale_loss(total)
-            fixed = tf.stop_gradient(student["logits"])
-            teacher_total, teacher_values = self._teacher_losses(batch, y, sample_weight, teacher["logits"], fixed)
-            teacher_scaled = self.teacher_optimizer.scale_loss(teacher_total)
-        variables, teacher_variables = self.trainable_variables, self.teacher.trainable_variables
-        updates = [
-            (self.optimizer, tape.gradient(scaled, variables), variables),
-            (self.teacher_optimizer, teacher_tape.gradient(teacher_scaled, teacher_variables), teacher_variables),
-        ]
-        values |= teacher_values
-        self._update_unless_bad(values, updates)
-        values |= teacher_accuracy(y, teacher["logits"])
-        self._track(batch, total, values, pairs, teacher, student)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def test_step(self, data):
-        if not self.online:
-            return super().test_step(data)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        batch = self._prepare(x)
-        teacher = self._run_teacher(batch)
-        y_pred, student = self._run_student(batch, tf.zeros((), "int64"), training=False)
-        y_pred = compared_with(y, y_pred)
-        total, values, pairs = self._compute_losses(batch, y, y_pred, sample_weight, teacher, student, False)
-        values |= self._teacher_losses(batch, y, sample_weight, teacher["logits"], student["logits"])[1]
-        values |= teacher_accuracy(y, teacher["logits"])
-        self._track(batch, total, values, pairs, teacher, student)
-        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def _prepare(self, x):
-        batch = super()._prepare(x)
-        if self.anchor is not None and "anchor" not in batch:
-            _, outputs = self._read_anchor(batch["image"], training=False)
-            batch = batch | {"anchor": keras.tree.map_structure(tf.stop_gradient, outputs)}
-        return batch
-
-    def _run_teacher(self, batch, training=False):
-        if not training:
-            return super()._run_teacher(batch)
-        _, outputs = self._read_teacher(self._teacher_images(batch), training=True)
+            return super()._run_teacher(batch, training)
+        _, outputs = self._read_teacher(images_of("teacher", batch), training=training)
         return outputs
 
-    def _teacher_losses(self, batch, y, sample_weight, teacher, student):
-        """The teacher's total and the values of its losses by name; `teacher` and `student` are logits."""
-        soft_targets = self.distillation_losses[0]
-        values, weights = {}, []
-        if self._compile_loss is not None and y is not None:
-            values[TEACHER_LOSS] = self._compile_loss(y, teacher, sample_weight)
-            weights.append(live_number(self, "teacher_loss_weight"))
-        if self.anchor is not None:
-            values[TEACHER_ANCHOR] = soft_targets(batch["anchor"]["logits"], teacher, sample_weight)
-            weights.append(live_number(self, "anchor_weight"))
-        values[TEACHER_PEER] = soft_targets(student, teacher, sample_weight)
-        weights.append(live_number(self, "peer_weight"))
-        if self.teacher.losses:
-            values[TEACHER_REGULARIZATION] = tf.add_n([tf.cast(loss, tf.float32) for loss in self.teacher.losses])
-            weights.append(1.0)
-        total = weighted_sum(weights, values)
-        if self.student_term_reaches_teacher:
-            total += self._live_weights[0].tensor() * soft_targets(teacher, student, sample_weight)
-        return total, values
+    def _terms(self, step):
+        losses = super()._terms(step)
+        return losses | {TEACHER_TOTAL: self._teacher_losses(step)} if self.online else losses
 
-    def _track(self, batch, total, values, pairs, teacher, student):
+    def _teacher_losses(self, step):
+        """`{name: (weight, value)}`; the student is fixed here."""
+        teacher, student = step.teacher["logits"], tf.stop_gradient(step.student["logits"])
+        losses = {}
+        if self._compile_loss is not None and step.y is not None:
+            value = self._compile_loss(step.y, teacher, step.sample_weight)
+            losses[TEACHER_LOSS] = live_number(self, "teacher_loss_weight"), value
         if self.anchor is not None:
-            values = values | {
-                STUDENT_ANCHOR: self.distillation_losses[0](batch["anchor"]["logits"], student["logits"])
-            }
-        super()._track(batch, total, values, pairs, teacher, student)
+            value = self._soft_targets(step.batch["anchor"]["logits"], teacher, step)
+            losses[TEACHER_ANCHOR] = live_number(self, "anchor_weight"), value
+        losses[TEACHER_PEER] = live_number(self, "peer_weight"), self._soft_targets(student, teacher, step)
+        if self.teacher.losses:
+            losses[TEACHER_REGULARIZATION] = 1.0, sum_of(self.teacher.losses)
+        if self.student_term_reaches_teacher:
+            # The student's own term, under its name: it is the same number, here as a function of the teacher.
+            losses[self.term_names[0]] = self._live_weights[0].tensor(), self._soft_targets(teacher, student, step)
+        return losses
+
+    def _soft_targets(self, target, logits, step):
+        return self.distillation_losses[0](target, logits, sample_weight=step.sample_weight)
+
+    def _statistics(self, step):
+        values = super()._statistics(step)
+        if self.anchor is not None:
+            values[STUDENT_ANCHOR] = self.distillation_losses[0](step.batch["anchor"]["logits"], step.student["logits"])
+        if self.online:
+            values |= teacher_accuracy(step.y, step.teacher["logits"])
+        return values
 
     # Saving.
 
-    def get_config(self):
-        serialize = keras.saving.serialize_keras_object
-        return {
-            "teacher": serialize(self.teacher),
-            "student": serialize(self.student),
-            "anchor": serialize(self.anchor),
-            "temperature": self.temperature,
-            "teacher_loss_weight": self.teacher_loss_weight,
-            "anchor_weight": self.anchor_weight,
-            "peer_weight": self.peer_weight,
-            "student_loss_weight": self.student_loss_weight,
-            "distillation_weight": self.distillation_weight,
-            "student_term_reaches_teacher": self.student_term_reaches_teacher,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        config = dict(config)
-        for key in ("teacher", "student", "anchor"):
-            config[key] = keras.saving.deserialize_keras_object(config[key], custom_objects=custom_objects)
-        return cls(**config)
+    SERIALIZED = ("teacher", "student", "anchor")
+    PLAIN = (
+        "temperature",
+        "teacher_loss_weight",
+        "anchor_weight",
+        "peer_weight",
+        "student_loss_weight",
+        "distillation_weight",
+        "student_term_reaches_teacher",
+        "name",
+    )
 
 
 def teacher_accuracy(y, logits):

@@ -194,6 +194,21 @@ class TestOneStep:
         for mine, theirs in zip(live.teacher.get_weights(), cached.teacher.get_weights(), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
 
+    def test_anchors_of_another_input_size_see_the_image_resized(self):
+        """Planes of one value v, which resizing leaves: teacher and student say v, the anchor 3 v, of two classes."""
+
+        def mean(size, factor, name):
+            kernel = keras.initializers.Constant(np.stack([np.full(size**2, factor / size**2), np.zeros(size**2)], 1))
+            head = keras.layers.Dense(2, use_bias=False, kernel_initializer=kernel)
+            return keras.Sequential([keras.Input((size, size, 1)), keras.layers.Flatten(), head], name=name)
+
+        planes = np.broadcast_to(np.arange(4.0).reshape(4, 1, 1, 1) / 4, (4, 6, 6, 1))
+        trikd = TriKD(mean(6, 1.0, "teacher"), mean(6, 1.0, "student"), mean(3, 3.0, "anchor"))
+        trikd.compile("sgd", LABEL_LOSS)
+        result = trikd.evaluate(planes, Y[:4] % 2, verbose=0, return_dict=True)
+        logits = [factor * np.stack([np.arange(4) / 4, np.zeros(4)], -1) for factor in (3, 1)]
+        assert result["teacher_anchor"] == pytest.approx(divergence(*logits, 1.0).mean(), rel=1e-4)
+
 
 class TestSpecialCases:
     def test_without_anchor_at_temperature_1_it_is_mutual_learning(self):
@@ -328,7 +343,7 @@ class TestRefusals:
             ),
             (
                 lambda: compiled(anchor=keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])),
-                r"The anchor must take the inputs.*\(None, 6\).*\(None, 5\)",
+                r"The anchor must take the inputs.*\(None, 6\).*\(None, 5\).*that convert the image$",
             ),
             (lambda: compiled(peer_weight=-1.0), "`peer_weight` must be a number >= 0.*-1"),
             (lambda: compiled(distillation_weight=-1.0), "`distillation_weight` must be a number >= 0.*-1"),
@@ -360,3 +375,7 @@ class TestRefusals:
         trikd.compile("sgd", LABEL_LOSS)
         with pytest.raises(ValueError, match="teacher that trains has no outputs to be kept"):
             trikd.fit({"image": X, "teacher": {"logits": np.zeros((12, 3))}}, Y, verbose=0)
+
+    def test_kept_outputs_of_an_anchor_without_logits(self):
+        with pytest.raises(ValueError, match=r"batch's \"anchor\" must hold.*\['embedding'\], without \['logits'\]"):
+            compiled().fit({"image": X, "anchor": {"embedding": X}}, Y, verbose=0)

@@ -148,11 +148,6 @@ class TriKD(Distiller):
             return
         shapes = as_batch(input_shape)
         super().build(input_shape)
-        if self.online and "teacher" in shapes:
-            raise ValueError(
-                "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
-                "out, or freeze the teacher: `teacher.trainable = False`"
-            )
         if self.anchor is not None:
             with tf.init_scope():
                 self._check_anchor(shapes)
@@ -233,6 +228,20 @@ class TriKD(Distiller):
             self.optimizer.build(self.trainable_variables)
 
     # One step.
+
+    def _prepare(self, x):
+        batch = as_batch(x)
+        if self.online and "teacher" in batch:
+            raise ValueError(
+                "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
+                "out, or freeze the teacher: `teacher.trainable = False`"
+            )
+        if self.anchor is None and "anchor" in batch:
+            raise ValueError(
+                "Outputs of an anchor are read where there is one. Received: batches with an entry 'anchor', "
+                "anchor=None. Leave it out, or give the anchor: `TriKD(teacher, student, anchor)`"
+            )
+        return super()._prepare(x)
 
     def _frozen_readers(self):
         readers = [] if self.online else super()._frozen_readers()

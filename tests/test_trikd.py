@@ -370,11 +370,20 @@ class TestRefusals:
         with pytest.raises(ValueError, match="must be two objects"):
             trikd.compile(optimizer, LABEL_LOSS, teacher_optimizer=optimizer)
 
-    def test_outputs_of_a_teacher_that_trains(self):
-        trikd = TriKD(keras.Sequential([keras.layers.Dense(3)]), keras.Sequential([keras.layers.Dense(3)]))
+    @pytest.mark.parametrize("built", [True, False])
+    @pytest.mark.parametrize("method", ["fit", "evaluate"])
+    def test_kept_outputs_of_a_teacher_that_trains(self, method, built):
+        def models():
+            return keras.Sequential(([keras.Input((5,))] if built else []) + [keras.layers.Dense(3)])
+
+        trikd = TriKD(models(), models())
         trikd.compile("sgd", LABEL_LOSS)
         with pytest.raises(ValueError, match="teacher that trains has no outputs to be kept"):
-            trikd.fit({"image": X, "teacher": {"logits": np.zeros((12, 3))}}, Y, verbose=0)
+            getattr(trikd, method)({"image": X, "teacher": {"logits": np.zeros((12, 3))}}, Y, verbose=0)
+
+    def test_kept_outputs_of_an_anchor_that_is_not_there(self):
+        with pytest.raises(ValueError, match="Outputs of an anchor are read where there is one.*anchor=None"):
+            compiled(anchor=None).fit({"image": X, "anchor": {"logits": np.zeros((12, 3))}}, Y, verbose=0)
 
     def test_kept_outputs_of_an_anchor_without_logits(self):
         with pytest.raises(ValueError, match=r"batch's \"anchor\" must hold.*\['embedding'\], without \['logits'\]"):

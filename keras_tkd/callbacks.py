@@ -209,6 +209,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "student_anchor": "Divergence of the student from the anchor; no loss holds it.",
         "teacher_anchor": "Divergence of the teacher from the anchor, before its weight.",
         "teacher_peer": "Divergence of the teacher from the student, before its weight.",
+        "teacher_total": "What the online teacher minimises: the weighted sum of its losses.",
         "teacher_loss": "The teacher's loss on the labels, before its weight.",
         "teacher_regularization": "Sum of the teacher's regularization losses (weight decay).",
         "student_loss": "Loss on the labels, before its weight.",

@@ -59,8 +59,9 @@ class TriKD(Distiller):
     run.
 
     Metrics: `student_loss`, `kd` (the student's terms), `teacher_loss`, `teacher_anchor`, `teacher_peer` (the teacher's
-    terms, before their weights), `student_anchor` (the student's divergence from the anchor, which no loss holds),
-    `teacher_accuracy`, `agreement` and the regularization of both models.
+    terms, before their weights), `teacher_total` (what the teacher minimises), `student_anchor` (the student's
+    divergence from the anchor, which no loss holds), `teacher_accuracy`, `agreement` and the regularization of both
+    models. Of a teacher without trainable weights there is `teacher_anchor` alone.
 
     Raises:
         ValueError: models that cannot go together, one object in two roles, an anchor that shares weights with a model
@@ -166,11 +167,9 @@ class TriKD(Distiller):
     def _names_tracked(self, comparable):
         names = super()._names_tracked(comparable)
         if self.anchor is not None:
-            names.append(STUDENT_ANCHOR)
+            names += [STUDENT_ANCHOR, TEACHER_ANCHOR]
         if self.online:
-            names += [TEACHER_LOSS, TEACHER_PEER, TEACHER_ACCURACY]
-            if self.anchor is not None:
-                names.append(TEACHER_ANCHOR)
+            names += [TEACHER_TOTAL, TEACHER_LOSS, TEACHER_PEER, TEACHER_ACCURACY]
             if is_regularized(self.teacher):
                 names.append(TEACHER_REGULARIZATION)
         return names
@@ -287,7 +286,10 @@ class TriKD(Distiller):
     def _statistics(self, step):
         values = super()._statistics(step)
         if self.anchor is not None:
-            values[STUDENT_ANCHOR] = self.distillation_losses[0](step.batch["anchor"]["logits"], step.student["logits"])
+            anchor = step.batch["anchor"]["logits"]
+            values[STUDENT_ANCHOR] = self._soft_targets(anchor, step.student["logits"], step)
+            if not self.online:  # an online teacher's is one of its losses
+                values[TEACHER_ANCHOR] = self._soft_targets(anchor, step.teacher["logits"], step)
         if self.online:
             values |= teacher_accuracy(step.y, step.teacher["logits"])
         return values

@@ -119,6 +119,10 @@ class TestOneStep:
             return totals(t, s, anchor, teacher, student, rows, temperature, reaches)
 
         assert history["loss"][0] == pytest.approx(of(teacher, student)[1], rel=1e-5)
+        assert history["teacher_total"][0] == pytest.approx(of(teacher, student)[0], rel=1e-5)
+        for role, kernel in (("teacher", teacher), ("student", student)):
+            distances = divergence(X.astype("float64") @ anchor, X.astype("float64") @ kernel, temperature)
+            assert history[f"{role}_anchor"][0] == pytest.approx((distances * rows).mean(), rel=1e-5)
         expected = teacher - 0.2 * gradient(lambda t: of(t, student)[0], teacher)
         np.testing.assert_allclose(trikd.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
         expected = student - 0.1 * gradient(lambda s: of(teacher, s)[1], student)
@@ -139,12 +143,14 @@ class TestOneStep:
             "teacher_accuracy": np.mean(teacher.argmax(-1) == Y),
             "agreement": np.mean(student.argmax(-1) == teacher.argmax(-1)),
         }
+        expected["teacher_total"] = sum(expected[f"teacher_{term}"] for term in ("loss", "anchor", "peer"))
+        expected["loss"] = expected["student_loss"] + expected["kd"]
         held_out = trikd.evaluate(X, Y, verbose=0, return_dict=True)
         history = one_step(trikd)
         for name, value in expected.items():
             assert held_out[name] == pytest.approx(value, rel=1e-5), name
             assert history[name][0] == pytest.approx(value, rel=1e-5), name
-        assert set(history) == set(expected) | {"loss"}
+        assert set(history) == set(expected)
 
     def test_each_model_runs_once_and_in_its_mode(self):
         calls = []
@@ -240,7 +246,9 @@ class TestSpecialCases:
         histories = [one_step(trikd), one_step(hinton)]
         for name, value in histories[1].items():
             assert histories[0][name] == value, name
-        assert set(histories[0]) - set(histories[1]) == {"student_anchor"}
+        assert set(histories[0]) - set(histories[1]) == {"student_anchor", "teacher_anchor"}
+        distance = divergence(X @ trikd.anchor.get_weights()[0], X @ kernel, 4.0).mean()
+        assert histories[0]["teacher_anchor"][0] == pytest.approx(distance, rel=1e-4)
         np.testing.assert_array_equal(trikd.student.get_weights()[0], hinton.student.get_weights()[0])
         np.testing.assert_array_equal(frozen.get_weights()[0], kernel)
         assert (

@@ -60,6 +60,16 @@ def check_anchor(anchor, teacher, student):
             )
 
 
+def check_frozen(role, models):
+    """Raises `ValueError` for a model that was made trainable again and would not learn."""
+    for model in models:
+        if model.trainable_variables:
+            raise ValueError(
+                f"The {role} must stay frozen. Received: '{model.name}' with trainable weights. "
+                f"Set `{role}.trainable = False`"
+            )
+
+
 def check_input_shape(role, model, shape):
     """Raises `ValueError` if the teacher (or anchor) does not take the images that the student takes."""
     expected = getattr(model, "input_shape", None) if model.built else None

@@ -186,6 +186,8 @@ class Distiller(keras.Model):
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = self._prepare(x)
+        for reader in self._frozen_readers():
+            compatibility.check_frozen(reader.role, reader.teachers)
         with tf.GradientTape(persistent=True) as tape:
             step = self._run(batch, y, sample_weight, training=True)
             losses, learners = self._terms(step), self._learners()

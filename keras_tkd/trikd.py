@@ -64,8 +64,8 @@ class TriKD(Distiller):
     models. Of a teacher without trainable weights there is `teacher_anchor` alone.
 
     Raises:
-        ValueError: models that cannot go together, one object in two roles, an anchor that shares weights with a model
-            that trains; weights or a temperature out of range.
+        ValueError: models that cannot go together or share weights; weights or a temperature out of range; in training:
+            an anchor that was made trainable again.
 
     Example:
 
@@ -183,14 +183,9 @@ class TriKD(Distiller):
             args, kwargs: as for `keras.Model.compile`. Its `metrics` are the student's.
 
         Raises:
-            ValueError: one optimizer object for both models; an anchor that was made trainable again.
+            ValueError: one optimizer object for both models.
         """
         super().compile(optimizer, *args, **kwargs)
-        if self.anchor is not None and self.anchor.trainable_variables:
-            raise ValueError(
-                f"The anchor must stay frozen. Received: '{self.anchor.name}' with trainable weights. "
-                "Set `anchor.trainable = False`"
-            )
         if teacher_optimizer is None:
             teacher_optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(self.optimizer))
         teacher_optimizer = keras.optimizers.get(teacher_optimizer)

@@ -366,11 +366,15 @@ class TestRefusals:
         with pytest.raises(ValueError, match="`teacher` must be a keras.Model: it learns.*teacher=None"):
             TriKD(None, linear("student", 2))
 
-    def test_an_anchor_that_was_made_trainable_again(self):
-        trikd = TriKD(linear("teacher", 1), linear("student", 2), linear("anchor", 3))
-        trikd.anchor.trainable = True
-        with pytest.raises(ValueError, match="anchor must stay frozen"):
-            trikd.compile("sgd", LABEL_LOSS)
+    @pytest.mark.parametrize("role", ["anchor", "teacher"])
+    def test_a_frozen_model_that_was_made_trainable_again(self, role):
+        anchored = compiled()
+        plain = Distiller(linear("teacher", 1), linear("student", 2), SoftTargets())
+        plain.compile("sgd", LABEL_LOSS)
+        distiller, model = (anchored, anchored.anchor) if role == "anchor" else (plain, plain.teacher)
+        model.trainable = True
+        with pytest.raises(ValueError, match=f"The {role} must stay frozen.*'{role}' with trainable weights"):
+            one_step(distiller)
 
     def test_one_optimizer_for_both(self):
         trikd = TriKD(linear("teacher", 1), linear("student", 2))

@@ -1,5 +1,6 @@
 """What may go together in a Distiller; everything else is a `ValueError` before any training."""
 
+import itertools
 import numbers
 
 import keras
@@ -35,29 +36,42 @@ def check_weights(weights, count):
     return weights
 
 
-def check_models(teacher, student):
-    """Raises `ValueError` for what can be seen of two models before they are built."""
-    for role, model in (("teacher", teacher), ("student", student)):
-        if not isinstance(model, keras.Model) and not (role == "teacher" and model is None):
-            raise ValueError(f"`{role}` must be a keras.Model. Received: {role}={model!r}")
-    if teacher is not None and any(part is student for part in teacher._flatten_layers()):
-        raise ValueError(f"`teacher` and `student` must be two models. Received: '{student.name}' for both")
+def check_models(**models):
+    """Raises `ValueError` for what can be seen of models before they are built.
+
+    Args:
+        models: by role; all but the student may be None, where there is none.
+    """
+    for role, model in models.items():
+        optional = role != "student"
+        if not isinstance(model, keras.Model) and not (optional and model is None):
+            or_none = " or None" if optional else ""
+            raise ValueError(f"`{role}` must be a keras.Model{or_none}. Received: {role}={model!r}")
+    check_apart(**models)
 
 
-def check_anchor(anchor, teacher, student):
-    """Raises `ValueError` for what can be seen of an anchor before models are built; None is no anchor."""
-    if anchor is None:
-        return
-    if not isinstance(anchor, keras.Model):
-        raise ValueError(f"`anchor` must be a keras.Model or None. Received: anchor={anchor!r}")
-    own = {id(variable) for variable in anchor.variables}
-    for role, model in (("teacher", teacher), ("student", student)):
-        if anchor is model or own & {id(variable) for variable in getattr(model, "variables", ())}:
+def check_apart(**models):
+    """Raises `ValueError` for models that share weights, or one of which is a part of another.
+
+    Freezing one would freeze what the other is to learn, and training it change what is to stay.
+
+    Args:
+        models: by role, None where there is none.
+    """
+    there = [(role, model) for role, model in models.items() if model is not None]
+    for (role, model), (other_role, other) in itertools.combinations(there, 2):
+        nested = contains(model, other) or contains(other, model)
+        own = {id(variable) for variable in model.variables}
+        if nested or any(id(variable) in own for variable in other.variables):
             raise ValueError(
-                f"The anchor stays as it is, and the {role} trains: they must share no weights. Received: anchor "
-                f"'{anchor.name}' and {role} '{model.name}'. Give a copy: `anchor = keras.models.clone_model({role})`, "
-                f"`anchor.set_weights({role}.get_weights())`"
+                f"`{role}` and `{other_role}` must be two models that share no weights. Received: {role} "
+                f"'{model.name}' and {other_role} '{other.name}', which share some. Give a copy: "
+                "`copy = keras.models.clone_model(model)`, `copy.set_weights(model.get_weights())`"
             )
+
+
+def contains(model, part):
+    return any(layer is part for layer in model._flatten_layers())
 
 
 def check_frozen(role, models):

@@ -59,8 +59,8 @@ class Distiller(keras.Model):
     `FloatingPointError`, which names the first such step and loss.
 
     Raises:
-        ValueError: models that cannot go together, that end in a softmax, or that are one and the same; a student
-            without weights; weights that are negative or of the wrong number.
+        ValueError: models that cannot go together, that end in a softmax, or that share weights; a student without
+            weights; weights that are negative or of the wrong number.
 
     Example:
 
@@ -81,7 +81,7 @@ class Distiller(keras.Model):
         student_loss_weight=1.0,
         name="distiller",
     ):
-        compatibility.check_models(teacher, student)
+        compatibility.check_models(teacher=teacher, student=student)
         # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
         float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
         super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
@@ -148,6 +148,7 @@ class Distiller(keras.Model):
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
             teacher = self._output_shapes(self._read_teacher, shapes)
             compatibility.check_built_models(self._read_teacher.teachers, self.student)
+            compatibility.check_apart(teacher=self.teacher, student=self.student)
             for loss in self._read_teacher.losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
         self.loss_layers = [layer for loss in self._read_teacher.losses for layer in loss.layers]

@@ -101,7 +101,7 @@ class TriKD(Distiller):
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
-        compatibility.check_anchor(anchor, teacher, student)
+        compatibility.check_models(anchor=anchor, teacher=teacher, student=student)
         check_number("distillation_weight", distillation_weight)
         # Before the rest: models that are built already build this one in the base class.
         self.anchor = anchor
@@ -158,6 +158,7 @@ class TriKD(Distiller):
         anchor = self._output_shapes(self._read_anchor, shapes)["logits"]
         student = output_shapes(self.student, [], shapes["image"])["logits"]
         compatibility.check_logits("anchor", self.anchor)
+        compatibility.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         if anchor[1:] != student[1:]:
             raise ValueError(
                 f"The anchor must name the student's classes. Received: anchor output {anchor}, student output "

@@ -567,6 +567,13 @@ def subclassed_softmax():
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("built", [True, False])
+    def test_models_that_share_a_layer(self, built):
+        inputs, shared = [keras.Input((5,))] if built else [], keras.layers.Dense(4)
+        teacher, student = (keras.Sequential([*inputs, shared, keras.layers.Dense(CLASSES)]) for _ in range(2))
+        with pytest.raises(ValueError, match="`teacher` and `student` must be two models that share no weights"):
+            compiled(SoftTargets(), student=student, teacher=teacher).evaluate(X, Y, verbose=0)
+
     @pytest.mark.parametrize(
         ("make", "message"),
         [

@@ -331,6 +331,9 @@ class TestKerasAround:
             np.testing.assert_array_equal(mine, theirs)
 
 
+SHARING = "`teacher` and `student` must be two models that share no weights"
+
+
 class TestRefusals:
     SHARED = linear("shared", 0)
 
@@ -345,6 +348,7 @@ class TestRefusals:
                 lambda: compiled(teacher=TestRefusals.SHARED, anchor=keras.Sequential(TestRefusals.SHARED.layers)),
                 "share no weights.*teacher",
             ),
+            (lambda: compiled(student=keras.Sequential([TestRefusals.SHARED]), teacher=TestRefusals.SHARED), SHARING),
             (
                 lambda: compiled(anchor=keras.Sequential([keras.Input((5,)), keras.layers.Dense(4)])),
                 r"anchor must name the student's classes.*\(None, 4\).*\(None, 3\)",
@@ -375,6 +379,14 @@ class TestRefusals:
         model.trainable = True
         with pytest.raises(ValueError, match=f"The {role} must stay frozen.*'{role}' with trainable weights"):
             one_step(distiller)
+
+    def test_an_anchor_that_shares_a_layer_when_it_is_built(self):
+        layer = keras.layers.Dense(CLASSES)
+        student, anchor = keras.Sequential([layer]), keras.Sequential([layer])
+        trikd = TriKD(linear("teacher", 1), student, anchor)
+        trikd.compile("sgd", LABEL_LOSS)
+        with pytest.raises(ValueError, match="`anchor` and `student` must be two models that share no weights"):
+            one_step(trikd)
 
     def test_one_optimizer_for_both(self):
         trikd = TriKD(linear("teacher", 1), linear("student", 2))

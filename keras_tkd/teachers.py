@@ -167,6 +167,8 @@ PREPROCESSING = {"none": None, "unit": unit, "imagenet": imagenet, "caffe": caff
 def with_preprocessing(model, mode):
     """`model` behind the pixel scaling it was trained with, so that it takes pixels of 0..255.
 
+    The layers are shared with `model`, which stays as it was, and keep their names.
+
     Args:
         mode: `"none"`, `"unit"` (to 0..1), `"imagenet"` (to 0..1, then the ImageNet mean and deviation per channel) or
             `"caffe"` (blue, green, red; ImageNet mean subtracted, in pixels).
@@ -183,8 +185,11 @@ def with_preprocessing(model, mode):
     shape = tuple(model.input_shape[1:])
     if mode in ("imagenet", "caffe") and shape[-1] != 3:
         raise ValueError(f"Preprocessing {mode!r} is for colour images of 3 channels. Received: input shape {shape}")
-    inputs = keras.Input(shape, name="pixels")
-    return keras.Model(inputs, model(PREPROCESSING[mode](inputs)), name=model.name)
+    # The scaling is nested, lest a layer of the model have its name. The model is not: its layers' paths would change.
+    inputs = keras.Input(shape)
+    scaling = keras.Model(inputs, PREPROCESSING[mode](inputs), name=f"pixels_{mode}")
+    pixels = keras.Input(shape, name="pixels")
+    return keras.Model(pixels, model.call(scaling(pixels)), name=model.name)
 
 
 def other_size(model, shape):

@@ -14,6 +14,7 @@ from keras_tkd.losses import (
     SoftTargets,
     TripletDistillation,
 )
+from keras_tkd.teachers import with_preprocessing
 
 CLASSES = 3
 RNG = np.random.default_rng(0)
@@ -252,25 +253,34 @@ def mean_pixels(size, factor, name="mean"):
     """`factor` times the mean pixel, for images of this size only."""
     kernel = keras.initializers.Constant(factor / size**2)
     dense = keras.layers.Dense(CLASSES, use_bias=False, kernel_initializer=kernel)
-    return keras.Sequential([keras.Input((size, size, 1)), keras.layers.Flatten(), dense], name=name)
+    return keras.Sequential([keras.Input((size, size, 1)), keras.layers.Flatten(name="flat"), dense], name=name)
 
 
-@pytest.mark.parametrize("average", ["losses", "logits"])
+@pytest.mark.parametrize("average", ["alone", "losses", "logits"])
 def test_teachers_of_other_input_sizes(average):
-    """Planes of one value v: means are what they were after resizing. Teachers say v and 3 v, the student 5 v."""
+    """Planes of one value v: means are what they were after resizing. Teachers say v and 3 v, the student 5 v.
+
+    One of the teachers takes pixels of 0..1.
+    """
     images = np.broadcast_to(np.arange(4.0).reshape(4, 1, 1, 1), (4, 8, 8, 1)).astype("float32")
-    ensemble = TeacherEnsemble([mean_pixels(4, 1.0), mean_pixels(16, 3.0)], average)
-    distiller = compiled(ensemble, LogitRegression(), mean_pixels(8, 5.0, "student"))
+    of_0_to_1 = with_preprocessing(mean_pixels(16, 3.0 * 255), "unit")
+    teacher = of_0_to_1 if average == "alone" else TeacherEnsemble([mean_pixels(4, 1.0), of_0_to_1], average)
+    losses = [LogitRegression()]
+    if average != "logits":  # layers are read by one name, behind a scaling or not
+        losses.append(SimilarityPreserving(teacher_layers="flat", student_layers="flat"))
+    distiller = compiled(teacher, losses, mean_pixels(8, 5.0, "student"))
     squares = (0 + 1 + 4 + 9) / 4
-    # (5 v - v)^2 and (5 v - 3 v)^2, half each; or (5 v - 2 v)^2.
-    expected = squares * ((16 + 4) / 2 if average == "losses" else 9)
+    # (5 v - 3 v)^2; (5 v - v)^2 and this, half each; or (5 v - 2 v)^2.
+    expected = squares * {"alone": 4, "losses": (16 + 4) / 2, "logits": 9}[average]
     result = distiller.evaluate(images, np.arange(4) % CLASSES, verbose=0, return_dict=True)
     assert result["logits"] == pytest.approx(expected, rel=1e-5)
+    # Planes are all alike but for their length, which similarities do not see.
+    assert result.get("sp", 0.0) == pytest.approx(0.0, abs=1e-6)
     privileged = {"image": images, "teacher_image": np.zeros((4, 16, 16, 1), "float32")}
     result = distiller.evaluate(privileged, np.arange(4) % CLASSES, verbose=0, return_dict=True)
     assert result["logits"] == pytest.approx(25 * squares, rel=1e-5)
     if average == "logits":
-        np.testing.assert_allclose(ensemble(images.astype("uint8"))[:, 0], [0, 2, 4, 6], rtol=1e-5)
+        np.testing.assert_allclose(teacher(images.astype("uint8"))[:, 0], [0, 2, 4, 6], rtol=1e-5)
 
 
 def test_negatives_and_statistics():

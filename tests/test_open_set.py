@@ -129,7 +129,7 @@ def test_other_teachers_are_verified_by_a_layer_of_theirs(teacher_run, tmp_path)
         "baseline": "none",
         "teacher_path": str(tmp_path / "unit.keras"),
         "teacher_preprocessing": "unit",
-        "teacher_embedding_layer": "unit/digits_teacher/embedding",
+        "teacher_embedding_layer": "digits_teacher/embedding",
     }
     results = training.distill(DistillConfig(**QUICK | {"epochs": 1}, **config), tmp_path / "run")
     expected = teacher_run[1]["teacher"]["verification"]

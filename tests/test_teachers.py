@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 
 from keras_tkd import teachers
+from keras_tkd.layer_outputs import LayerOutputs
 
 # Integers: their products and sums are exact in float32, so that logits can be compared with ==.
 KERNEL = np.array([[1, -2, 3], [0, 4, -1], [-3, 1, 2], [2, -1, -4]], "float32")
@@ -191,6 +192,31 @@ def test_preprocessing_gives_the_pixels_the_model_was_trained_on(mode, dtype):
     outputs = output(model, images)
     assert outputs.shape == (1, 1, 2, 3)
     np.testing.assert_allclose(outputs[0, 0, 0], SEEN[mode], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["functional", "sequential", "dictionary"])
+def test_preprocessing_keeps_the_layers_and_the_model(kind, tmp_path):
+    """Also where the model has a scaling of its own, which a file may call as Keras would call the next one."""
+    _, latest = (layers.Rescaling(1.0).name for _ in range(2))
+    own = f"rescaling_{int(latest.rpartition('_')[2]) + 1}"
+    norm = layers.BatchNormalization(name="norm")
+    steps = [layers.Rescaling(2.0, name=own), norm, layers.Flatten(), dense()]
+    model = keras.Sequential([keras.Input((1, 2, 2)), *steps], name="teacher")
+    if kind != "sequential":
+        outputs = {"logits": model.outputs[0]} if kind == "dictionary" else model.outputs[0]
+        model = keras.Model(model.inputs[0], outputs, name="teacher")
+    trained(model)
+    images = X.reshape(-1, 1, 2, 2)
+    expected = output(model, images / 255)
+    scaled = teachers.with_preprocessing(model, "unit")
+    assert scaled.name == "teacher" and scaled.get_layer("norm") is norm
+    # 2 / 255 of it, and by the square root of Keras's 1.001 less.
+    read = LayerOutputs(scaled, ["norm"])(images)[1]["norm"]
+    np.testing.assert_allclose(read, images * 2 / 255 / np.sqrt(1.001), rtol=1e-5)
+    np.testing.assert_allclose(output(scaled, images), expected, rtol=1e-5)
+    np.testing.assert_array_equal(output(model, images / 255), expected)
+    scaled.save(tmp_path / "teacher.keras")
+    np.testing.assert_allclose(output(keras.saving.load_model(tmp_path / "teacher.keras"), images), expected, rtol=1e-5)
 
 
 def test_preprocessing_none_changes_nothing_and_unit_takes_grey_images():

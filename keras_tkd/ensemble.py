@@ -1,6 +1,7 @@
 """Several teachers as one model: their losses, their probabilities or their logits averaged."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_tkd.compatibility import check_logits
@@ -45,8 +46,8 @@ class TeacherEnsemble(keras.Model):
         teachers: list of different `keras.Model`s that return logits of the same classes. They may differ in the
             height and width of the image they take: each gets it resized. Pixels of other scales are
             `teachers.with_preprocessing`'s.
-        average: `"losses"`, `"probabilities"` or `"logits"`.
-        weights: None, a list of a number >= 0 for each teacher, `"entropy"` or `"confidence"`.
+        average: `"losses"`, `"probabilities"` or `"logits"`; there is no default.
+        weights: None, a list or array of a number >= 0 for each teacher, `"entropy"` or `"confidence"`.
         name: name of the model.
 
     Call: images `(batch, height, width, channels)`, or whatever the teachers take, to float32 logits
@@ -73,7 +74,7 @@ class TeacherEnsemble(keras.Model):
     where all entropies are 0, weights are equal.
     """
 
-    def __init__(self, teachers, average, weights=None, name="ensemble"):
+    def __init__(self, teachers, average=None, weights=None, name="ensemble"):
         teachers = list(teachers) if isinstance(teachers, (list, tuple)) else [teachers]
         check_teachers(teachers)
         if average not in AVERAGES:
@@ -189,7 +190,7 @@ def check_weights(weights, count):
     """The weights as they are kept: None, a list of numbers, or the name of a weighting."""
     if weights is None or (isinstance(weights, str) and weights in WEIGHTINGS):
         return weights
-    if isinstance(weights, (list, tuple)):
+    if isinstance(weights, (list, tuple, np.ndarray)):
         for weight in weights:
             check_number("weights", weight)
         if len(weights) == count and sum(weights) > 0:

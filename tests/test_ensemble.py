@@ -190,7 +190,7 @@ class Counted(keras.Model):
         return {"logits": self.last(hidden), "block": hidden}
 
 
-def test_each_teacher_runs_once_per_step_and_its_layers_are_read():
+def test_layers_of_each_teacher_are_read_in_its_one_run():
     """Three losses, two of layers; teachers of different width that are built by their first batch."""
     teachers = [Counted(1, 4), Counted(2, 7), Counted(3, 5)]
     ensemble = TeacherEnsemble(teachers, "losses", "entropy")
@@ -247,6 +247,20 @@ def test_numbers_set_on_a_loss_reach_all_its_copies():
     distiller = compiled(TeacherEnsemble([maps(2), maps(3)], "losses"), loss, maps(2))
     distiller.evaluate(RNG.normal(size=(12, 2, 2, 1)), Y, verbose=0)
     assert [layer.kernel.shape for layer in distiller.loss_layers] == [(2, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("average", ["losses", "probabilities", "logits"])
+def test_each_teacher_runs_once_per_step(average):
+    """Two losses on all teachers."""
+    ensemble = TeacherEnsemble([Counted(seed, 4) for seed in (1, 2, 3)], average)
+    distiller = compiled(ensemble, [SoftTargets(), LogitRegression()], run_eagerly=True)
+    distiller.build((None, 5))
+    CALLS.clear()
+    distiller.fit(X, Y, batch_size=6, verbose=0)
+    assert CALLS == 2 * [(1, False), (2, False), (3, False)]
+    CALLS.clear()
+    measured(distiller)
+    assert CALLS == [(1, False), (2, False), (3, False)]
 
 
 def mean_pixels(size, factor, name="mean"):
@@ -379,7 +393,17 @@ def other(inputs, classes):
 ONE = linear(1)
 
 
+def test_weights_may_be_an_array():
+    assert TeacherEnsemble([ONE, linear(2)], "losses", np.array([1, 3])).teacher_weights == [1.0, 3.0]
+    with pytest.raises(ValueError, match="2 numbers"):
+        TeacherEnsemble([ONE, linear(2)], "losses", np.ones(3))
+
+
 class TestRefusals:
+    def test_an_average_that_is_not_named(self):
+        with pytest.raises(ValueError, match="`average` must be one of losses, probabilities, logits.*average=None"):
+            TeacherEnsemble([ONE, linear(2)])
+
     @pytest.mark.parametrize(
         ("teachers", "arguments", "message"),
         [

@@ -5,6 +5,7 @@ Each field is one flag of the scripts; its help text, and its choices if it has 
 
 import dataclasses
 import difflib
+import numbers
 import os
 
 from keras_tkd.combination import check_negatives, combine, parse
@@ -82,6 +83,9 @@ class DataConfig:
             if choices and not (value is None and field.default is None):
                 for part in value if isinstance(value, tuple) else [value]:
                     check_choice(field.name, part, choices)
+            if value_type(field)[0] is int and not (value is None and field.default is None):
+                parts = value if isinstance(value, (tuple, list)) else [value]
+                check(all(map(is_whole, parts)), f"`{field.name}` must be a whole number", self, field.name)
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )
@@ -483,6 +487,10 @@ def name_or_numbers(values):
 
     values = tuple(map(number, values))
     return values[0] if len(values) == 1 and isinstance(values[0], str) else values or None
+
+
+def is_whole(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def default(cls, name):

@@ -30,7 +30,7 @@ DATA_RULES = [
 RUN_RULES = [
     *DATA_RULES,
     ("open_set_fraction", {}, [1.0]),
-    ("epochs", {}, [0, -1]),
+    ("epochs", {}, [0, -1, 1.5, 2.0, True, None]),
     ("batch_size", {}, [0]),
     ("learning_rate", {}, [0.0, -0.1, NAN]),
     ("schedule_factor", {"schedule": "step", "schedule_epochs": (2,)}, [0.0, -1.0]),
@@ -41,7 +41,7 @@ RUN_RULES = [
     ("augmentation", {}, ["flip", None]),
     ("schedule", {}, ["linear", None]),
     ("precision", {}, ["float16", None]),
-    ("schedule_epochs", {"schedule": "step"}, [(), (30, 20), (20, 20)]),
+    ("schedule_epochs", {"schedule": "step"}, [(), (30, 20), (20, 20), (20, 30.5)]),
     ("schedule_epochs", {"schedule": "cosine"}, [(20,)]),
     ("schedule_epochs", {"schedule": "constant"}, [(20, 30)]),
 ]
@@ -63,6 +63,7 @@ DISTILL_RULES = [
     ("method", {}, ["tdk", None]),
     *TEACHERS_RULES,
     ("teacher_epochs", {}, [0]),
+    ("generations", {"method": "trikd"}, [0, 1.5, True]),
     ("teacher_learning_rate", {}, [0.0, NAN]),
     ("teacher_weight_decay", {}, [-0.1]),
     ("teacher_embedding_layer", {}, ["embedding"]),

@@ -6,15 +6,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import Distiller, data, models, stages
+from keras_tkd import Distiller, data, generations, models, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config import DistillConfig
 from keras_tkd.flagfile import read_flags
 from keras_tkd.methods import METHODS, make_losses
 
 FLAGS = pathlib.Path(__file__).parent.parent / "flags" / "digits"
-# Those of a trained teacher; test_trikd.py and test_generations.py have the others.
 DISTILLING = [name for name, method in METHODS.items() if method.terms and not method.online]
+# Those whose teacher learns too; test_trikd.py has their step under XLA and in mixed precision.
+ONLINE = [name for name, method in METHODS.items() if method.online]
 WITH_LAYERS = ["fitnet", "vid", "fsp", "crd"]
 LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -50,6 +51,24 @@ def test_own_term_falls_on_digits(method, digits, teacher):
     batches = pipeline(digits.train_images, digits.train_labels, batch_size=64, seed=0, training=True)
     history = distiller.fit(batches, epochs=4, verbose=0, shuffle=False).history
     for name in distiller.term_names:
+        assert history[name][-1] < history[name][0], name
+
+
+@pytest.mark.parametrize("method", ONLINE)
+def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, teacher):
+    """From a teacher that is ahead: two that begin as equals agree at first, for neither knows anything."""
+    config = config_of(method)
+    keras.utils.set_random_seed(0)
+    student, anchor = (models.build(config.student_model, digits.image_shape, digits.classes) for _ in range(2))
+    online = stages.copy_of(teacher)
+    online.trainable = True
+    anchored = METHODS[method].online.anchored
+    trikd = generations.make_trikd(config, online, student, anchor if anchored else None)
+    own, teachers = (stages.optimizer_of(of) for of in (config, config.teacher))
+    trikd.compile(own, LABEL_LOSS, teacher_optimizer=teachers)
+    batches = data.triplet_dataset(digits.train_images, digits.train_labels, 64, seed=0, negatives=None)
+    history = trikd.fit(batches, epochs=3, verbose=0, shuffle=False).history
+    for name in ["kd", "teacher_peer", *(["teacher_anchor"] if anchored else [])]:
         assert history[name][-1] < history[name][0], name
 
 

@@ -321,6 +321,22 @@ class TestKerasAround:
         for name in ("student_loss", "teacher_loss"):
             assert np.mean(history[name][-3:]) < np.mean(history[name][:3]), name
 
+    def test_the_step_is_the_same_under_xla_and_near_it_in_bfloat16(self):
+        def history(dtype="float32", **options):
+            keras.utils.set_random_seed(0)
+            models = [deep(role, width, dtype=dtype) for role, width in (("t", 16), ("s", 8), ("a", 8))]
+            trikd = TriKD(*models, temperature=2.0, student_term_reaches_teacher=True)
+            trikd.compile(keras.optimizers.SGD(0.1, momentum=0.9), LABEL_LOSS, **options)
+            return trikd.fit(X, Y, batch_size=len(X), epochs=2, shuffle=False, verbose=0).history
+
+        exact, compiled_by_xla, mixed = history(), history(jit_compile=True), history("mixed_bfloat16")
+        terms = {"loss", "student_loss", "kd", "student_anchor", "teacher_total", "teacher_loss", "teacher_peer"}
+        assert terms < set(exact)
+        for name in terms | {"teacher_anchor"}:
+            assert abs(exact[name][1] / exact[name][0] - 1) > 1e-3, name  # what is compared has moved
+            np.testing.assert_allclose(compiled_by_xla[name], exact[name], rtol=1e-4, err_msg=name)
+            np.testing.assert_allclose(mixed[name], exact[name], rtol=0.1, atol=1e-2, err_msg=name)
+
     def test_a_loss_that_is_not_finite_moves_neither_model(self):
         trikd = compiled()
         trikd.anchor.set_weights([np.full((5, CLASSES), np.nan, "float32")])

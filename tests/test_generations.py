@@ -100,17 +100,30 @@ def test_more_generations_keep_those_there_are(run, tmp_path_factory, monkeypatc
     assert results["generations"][:2] == run[2]["generations"]
 
 
-def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [1, 2])
+def test_interrupted_generation_goes_on_to_the_same_weights(number, run, tmp_path, monkeypatch):
     """Both models, both optimizers: what went on after an interruption is what was never interrupted."""
-    config = dataclasses.replace(run[1], generations=1)
+    workdir, config, results = run
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    for generation in range(number, 3):
+        shutil.rmtree(tmp_path / "checkpoints" / "generations" / str(generation))
+    (tmp_path / "results.json").unlink()
+    trained = []
+    fit_stage = stages.fit_stage
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
     monkeypatch.setattr(KeepState, "__init__", remember_always(KeepState.__init__))
     monkeypatch.setattr(KeepState, "on_epoch_end", stop_after(KeepState.on_epoch_end))
     with pytest.raises(KeyboardInterrupt):
         training.distill(config, tmp_path)
     monkeypatch.setattr(KeepState, "on_epoch_end", stop_after.original)
-    training.distill(config, tmp_path)
-    for role in ("student", "teacher"):
-        assert equal(weights(tmp_path / f"{role}.keras"), weights(run[0] / f"generations/1/{role}.keras"))
+    again = training.distill(config, tmp_path)
+    # The one that was stopped, once more that, and the one after it.
+    assert trained == [f"generations/{n}/student" for n in (number, number, 2)][: 4 - number]
+    assert again["generation"] == results["generation"]
+    for generation in (1, 2):
+        for role in ("student", "teacher"):
+            file = f"generations/{generation}/{role}.keras"
+            assert equal(weights(tmp_path / file), weights(workdir / file)), file
 
 
 def remember_always(initialize):

@@ -183,9 +183,10 @@ def train_alone(model, config, workdir, splits, name, title, architecture):
 
 
 def copy_of(model):
-    """A model of the same architecture and weights."""
+    """A model of the same architecture, weights and seeds of dropout, whatever was drawn before in this process."""
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    for variable, value in zip(copy.variables, model.variables, strict=True):
+        variable.assign(value)
     return copy
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_tkd import cache_building
 from keras_tkd.cache_files import CacheFiles
-from keras_tkd.data.pipelines import PARALLEL_CALLS, as_tensor, steady
+from keras_tkd.data.windows import PARALLEL_CALLS, as_tensor, steady
 
 
 class TeacherCache:

@@ -1,25 +1,18 @@
-"""tf.data pipelines over images in memory. A batch is a pure function of (seed, epoch, step).
+"""tf.data pipelines over images. A batch is a pure function of (seed, epoch, step).
 
-One order throughout: indices, gather, augment, prefetch. Whole batches at every stage, no Python per image.
+One order throughout: windows, indices, gather, augment, prefetch. Whole batches at every stage, no Python per image.
 """
-
-import functools
-import os
 
 import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.preprocessing import in_view, view_of_epoch, view_seeds
-from keras_tkd.data.triplets import ClassOrder, ClassSampler, draw, epoch_order, key
+from keras_tkd.data.triplets import ClassOrder, ClassSampler, check_two_classes, draw, epoch_order, key
+from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, as_tensor, source_of, steady, steps
 
-CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
-# few feed any student (two crop and mirror 90,000 images/s of CIFAR-10's size, benchmarks/README.md).
-PARALLEL_CALLS = min(CPUS, 8)
-PREFETCHED_BATCHES = 4
 SEEDS = 2**30
 # Each has random numbers of its own: the seed of role number n is `seed + n * SEEDS`.
-ROLES = ("image", "negative", "positive", "partner", "same")
+ROLES = ("image", "negative", "positive", "partner", "same", "window")
 
 
 def triplet_dataset(
@@ -74,23 +67,25 @@ def triplet_dataset(
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
-    samplers = {}
+    told_apart_by = {}
     if negatives:
-        told_apart_by = labels if negative_labels is None else negative_labels
-        check_lengths(images, told_apart_by, "labels" if negative_labels is None else "negative_labels")
-        samplers["negative"] = ClassSampler(told_apart_by).other_class
+        told_apart_by["negative"] = labels if negative_labels is None else negative_labels
+        check_lengths(images, told_apart_by["negative"], "labels" if negative_labels is None else "negative_labels")
+        check_two_classes(told_apart_by["negative"])
     check_lengths(images, labels, "labels")
     if positives:
-        samplers["positive"] = ClassSampler(labels, others=False).same_class
+        told_apart_by["positive"] = labels
 
-    def companions(index, seed_of):
-        return {role: sampler(index, seed_of(role)) for role, sampler in samplers.items()}, {}
+    def companions(samplers, anchors, seed_of):
+        draws = {"negative": ClassSampler.other_class, "positive": ClassSampler.same_class}
+        return {role: draws[role](sampler, anchors, seed_of(role)) for role, sampler in samplers.items()}, {}
 
     return anchor_dataset(
         images,
         labels,
         batch_size,
         companions,
+        told_apart_by=told_apart_by,
         seed=seed,
         teacher_images=teacher_images,
         augment=augment,
@@ -124,11 +119,15 @@ def pair_dataset(
     check_lengths(images, labels, "labels")
     told_apart_by = labels if partner_labels is None else partner_labels
     check_lengths(images, told_apart_by, "labels" if partner_labels is None else "partner_labels")
-    sampler = ClassSampler(told_apart_by)
+    check_two_classes(told_apart_by)
 
-    def companions(index, seed_of):
-        same = draw(seed_of("same"), tf.fill(tf.shape(index), tf.constant(2, tf.int64))) == 1
-        mates, others = sampler.same_class(index, seed_of("positive")), sampler.other_class(index, seed_of("negative"))
+    def companions(samplers, anchors, seed_of):
+        sampler = samplers["partner"]
+        same = draw(seed_of("same"), tf.fill(tf.shape(anchors), tf.constant(2, tf.int64))) == 1
+        mates, others = (
+            sampler.same_class(anchors, seed_of("positive")),
+            sampler.other_class(anchors, seed_of("negative")),
+        )
         return {"partner": tf.where(same, mates, others)}, {"same": same}
 
     return anchor_dataset(
@@ -136,6 +135,7 @@ def pair_dataset(
         labels,
         batch_size,
         companions,
+        told_apart_by={"partner": told_apart_by},
         seed=seed,
         augment=augment,
         views=views,
@@ -203,14 +203,20 @@ def class_batches(
     with tf.device("CPU:0"):
         images, labels = as_tensor(images), tf.constant(np.asarray(labels))
 
-    def make_batch(epoch, step, index):
-        picked = tf.gather(images, index)
-        if augment and training:
-            numbers = step * order.batch_size + tf.range(order.batch_size, dtype=tf.int64)
-            picked = augment(picked, view_seeds(numbers, seed, epoch))
-        return picked, tf.gather(labels, index)
+    def batches_of(epoch):
+        samples = order(epoch)
 
-    return batches(order.count, order.batch_size, order, make_batch, training, initial_epoch)
+        def make_batch(step):
+            numbers = step * order.batch_size + tf.range(order.batch_size, dtype=tf.int64)
+            index = tf.gather(samples, numbers)
+            picked = tf.gather(images, index)
+            if augment and training:
+                picked = augment(picked, view_seeds(numbers, seed, epoch))
+            return picked, tf.gather(labels, index)
+
+        return numbered(order.count, order.batch_size).map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+
+    return passes(batches_of, steps(order.count, order.batch_size), training, initial_epoch)
 
 
 def anchor_dataset(
@@ -219,6 +225,7 @@ def anchor_dataset(
     batch_size,
     companions,
     *,
+    told_apart_by,
     seed,
     teacher_images=None,
     augment=None,
@@ -229,9 +236,10 @@ def anchor_dataset(
     """Batches in which every sample is an anchor once per pass, with companions: what the data sets above share.
 
     Args:
-        companions: a function of the anchors' indices and of `seed_of(role)`, which gives the seed of a role in this
-            batch. It returns two dicts: the indices of companions, whose images come under their names, and what comes
-            in the batch as it is.
+        companions: a function of a `ClassSampler` for each of `told_apart_by`, of the anchors and of `seed_of(role)`,
+            which gives the seed of a role in this batch. It returns two dicts: companions, whose images come under
+            their names, and what comes in the batch as it is. Samples are numbered as in the window that holds them.
+        told_apart_by: dict from a sampler's name to the classes of all samples that it goes by.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
@@ -242,77 +250,75 @@ def anchor_dataset(
             "`teacher_images` must hold one image for each of `images`. "
             f"Received: {len(images)} images, {len(teacher_images)} teacher_images"
         )
-    count = len(labels)
-    steps = -(-count // batch_size)
+    source = source_of(images)
+    window_steps = steps(source.window_size, batch_size)
     with tf.device("CPU:0"):
-        images, labels = as_tensor(images), tf.constant(np.asarray(labels))
+        labels = tf.constant(np.asarray(labels))
+        told_apart_by = {name: tf.constant(np.asarray(classes)) for name, classes in told_apart_by.items()}
         teacher_images = None if teacher_images is None else as_tensor(teacher_images)
 
     augment = augment if training else None
 
-    def look_up(source, index, role, view):
-        return in_view(tf.gather(source, index), index, role_seed(seed, role), view, augment)
+    def windows_of(epoch):
+        windows = source.windows(key(role_seed(seed, "window"), epoch) if training else None)
+        batches = windows.enumerate().flat_map(lambda number, window: batches_of(epoch, number, window))
+        # The last batch of a window may lack some images, which the next one has.
+        return batches.rebatch(batch_size) if source.window_count > 1 else batches
 
-    def make_batch(epoch, step, index):
-        found, batch = companions(index, lambda role: key(role_seed(seed, role), epoch * steps + step))
-        batch |= {role: look_up(images, drawn, role, epoch) for role, drawn in found.items()}
+    def batches_of(epoch, number, window):
+        number += epoch * source.window_count
+        count = tf.size(window.ids, tf.int64)
+        order = epoch_order(count, seed, number) if training else tf.range(count)
+        samplers = {name: ClassSampler(tf.gather(ids, window.ids)) for name, ids in told_apart_by.items()}
         view = view_of_epoch(epoch, seed, views)
-        batch |= {"image": look_up(images, index, "image", view), "index": index}
-        if teacher_images is not None:
-            batch["teacher_image"] = look_up(teacher_images, index, "image", view)
-        if augment:
-            batch["view"] = tf.fill(tf.shape(index), view)
-        return batch, tf.gather(labels, index)
 
-    order = functools.partial(epoch_order, count, seed) if training else lambda _: tf.range(count, dtype=tf.int64)
-    return batches(count, batch_size, order, make_batch, training, initial_epoch)
+        def make_batch(step):
+            places = order[step * batch_size : (step + 1) * batch_size]
+            index = tf.gather(window.ids, places)
+            step += number * window_steps
+            found, batch = companions(samplers, places, lambda role: key(role_seed(seed, role), step))
+
+            def seen(images, index, role, view):
+                return in_view(images, index, role_seed(seed, role), view, augment)
+
+            for role, drawn in found.items():
+                batch[role] = seen(window.images_of(drawn), tf.gather(window.ids, drawn), role, epoch)
+            batch |= {"image": seen(window.images_of(places), index, "image", view), "index": index}
+            if teacher_images is not None:
+                batch["teacher_image"] = seen(tf.gather(teacher_images, index), index, "image", view)
+            if augment:
+                batch["view"] = tf.fill(tf.shape(index), view)
+            return batch, tf.gather(labels, index)
+
+        return numbered(count, batch_size).map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+
+    return passes(windows_of, steps(len(labels), batch_size), training, initial_epoch)
 
 
-def batches(count, batch_size, order, make_batch, training, initial_epoch):
-    """Dataset of `make_batch(epoch, step, indices)`, one pass of which is one epoch.
+def numbered(count, batch_size):
+    return tf.data.Dataset.range(steps(count, batch_size))
+
+
+def passes(batches_of, batch_count, training, initial_epoch):
+    """Dataset of batches, one pass of which is one epoch.
 
     Args:
-        count: number of indices in an epoch.
-        order: function from the number of an epoch to its indices, int64 `(count,)`.
+        batches_of: function from the number of an epoch to the dataset of its batches.
+        batch_count: how many these are.
         training: whether each pass is the next epoch; else all are the first.
     """
-    steps = -(-count // batch_size)
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
 
     def begin_pass(_):
-        epoch = counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
-        return epoch, order(epoch)
+        return counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
 
-    def steps_of(epoch, indices):
-        steps_of_epoch = tf.data.Dataset.range(steps)
-        return steps_of_epoch.map(lambda step: (epoch, step, indices[step * batch_size : (step + 1) * batch_size]))
-
-    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(steps_of)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-    dataset = dataset.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+    dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(batches_of)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count))
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(steady())
-
-
-def steady():
-    """Options of every pipeline: batches in their order, and no autotuning."""
-    options = tf.data.Options()
-    # A pass ends only when the tuner's pause does, and its pauses double: epochs of 1.3, 2.5, 5.1 ... seconds, whatever
-    # the work (benchmarks/choices.py shows the seconds of each).
-    options.autotune.enabled = False
-    options.deterministic = True
-    return options
 
 
 def role_seed(seed, role):
     return seed + ROLES.index(role) * SEEDS
-
-
-def as_tensor(images):
-    """A tensor of the array's values: of the same memory where it is aligned as TensorFlow needs it, else a copy."""
-    images = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else np.asarray(images)
-    if images.ctypes.data % 64 == 0 and images.flags.writeable and images.size:
-        return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
-    return tf.constant(images)
 
 
 def check_lengths(images, labels, name):

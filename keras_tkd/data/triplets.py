@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+TWO_CLASSES = "Samples of another class are only drawn from two classes or more"
+
 
 def epoch_order(count, seed, epoch):
     """The order in which an epoch shows the samples.
@@ -28,27 +30,24 @@ class ClassSampler:
     want is then one uniform number, moved past those places where it would fall into them or behind them.
 
     Args:
-        labels: `(samples,)` class ids of any values.
-        others: whether samples of other classes will be drawn, which takes two classes.
+        labels: `(samples,)` class ids of any values, also a tensor inside a pipeline.
     """
 
-    def __init__(self, labels, others=True):
-        classes, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
-        if others and len(classes) < 2:
-            raise ValueError(
-                f"Samples of another class are only drawn from two classes or more. Received: {len(classes)}: {classes}"
-            )
-        order = np.argsort(inverse, kind="stable")
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        self._order = tf.constant(order, tf.int64)
-        self._place = tf.constant(np.argsort(order), tf.int64)
-        self._start = tf.constant(starts[inverse], tf.int64)
-        self._count = tf.constant(counts[inverse], tf.int64)
+    def __init__(self, labels):
+        labels = tf.convert_to_tensor(labels)
+        self._order = tf.argsort(labels, stable=True)
+        ordered = tf.gather(labels, self._order)
+        self._start = tf.searchsorted(ordered, labels, side="left", out_type=tf.int64)
+        self._count = tf.searchsorted(ordered, labels, side="right", out_type=tf.int64) - self._start
+        self._place = tf.cast(tf.math.invert_permutation(self._order), tf.int64)
+        self._order = tf.cast(self._order, tf.int64)
 
     def other_class(self, anchors, seed):
         """Samples of other classes, int64 `(batch,)`; `seed` is a tensor of two integers and alone decides."""
         start, count = tf.gather(self._start, anchors), tf.gather(self._count, anchors)
-        place = draw(seed, tf.size(self._order, tf.int64) - count)
+        others = tf.size(self._order, tf.int64) - count
+        with tf.control_dependencies([tf.debugging.assert_positive(others, TWO_CLASSES)]):
+            place = draw(seed, others)
         return tf.gather(self._order, tf.where(place < start, place, place + count))
 
     def same_class(self, anchors, seed):
@@ -58,6 +57,13 @@ class ClassSampler:
         place = draw(seed, count - 1)
         place = tf.where(place < own, place, place + 1) % count
         return tf.gather(self._order, start + place)
+
+
+def check_two_classes(labels):
+    """Raises `ValueError` for labels of a single class, which has no samples of another one."""
+    classes = np.unique(np.asarray(labels))
+    if len(classes) < 2:
+        raise ValueError(f"{TWO_CLASSES}. Received: {len(classes)}: {classes}")
 
 
 def draw(seed, choices):

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_tkd.data.pipelines import PARALLEL_CALLS, PREFETCHED_BATCHES, as_tensor, steady
 from keras_tkd.data.preprocessing import in_view
+from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, source_of, steady, steps
 
 
 def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
@@ -18,17 +18,17 @@ def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
     Returns:
         `tf.data.Dataset` of known cardinality with batches of images, the samples of each view in their own order.
     """
-    steps = -(-len(images) // batch_size)
-    count = tf.constant(len(images), tf.int64)
-    with tf.device("CPU:0"):
-        images = as_tensor(images)
+    source = source_of(images)
+    batch_count = steps(len(images), batch_size)
+    first_view, first_batch = divmod(first, batch_count)
 
-    def make_batch(number):
-        start = number % steps * batch_size
-        index = tf.range(start, tf.minimum(start + batch_size, count))
-        return in_view(tf.gather(images, index), index, seed, number // steps, augment)
+    def batches_of(view):
+        batches = source.batches(batch_size, tf.where(view == first_view, tf.constant(first_batch, tf.int64), 0))
+        return batches.map(lambda index, images: (view, index, images))
 
-    numbers = tf.data.Dataset.range(first, steps * views)
-    return (
-        numbers.map(make_batch, num_parallel_calls=PARALLEL_CALLS).prefetch(PREFETCHED_BATCHES).with_options(steady())
+    dataset = tf.data.Dataset.range(first_view, views).flat_map(batches_of)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(batch_count * views - first, 0)))
+    dataset = dataset.map(
+        lambda view, index, images: in_view(images, index, seed, view, augment), num_parallel_calls=PARALLEL_CALLS
     )
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(steady())

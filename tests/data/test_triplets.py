@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data.triplets import ClassOrder, ClassSampler, epoch_order, times_before
+from keras_tkd.data.triplets import ClassOrder, ClassSampler, check_two_classes, epoch_order, times_before
 
 ONCE_IN_A_MILLION = 1e-6
 
@@ -107,12 +107,14 @@ def test_the_seed_alone_decides():
 @pytest.mark.parametrize("labels", [[3, 3, 3], [0]])
 def test_one_class_has_no_negatives(labels):
     with pytest.raises(ValueError, match=f"two classes.*{labels[0]}"):
-        ClassSampler(labels)
+        check_two_classes(labels)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="two classes"):
+        drawn(0, 5, labels=labels)
 
 
 def drawn_mates(anchor, count=20_000, seed=(1, 2)):
     anchors = tf.fill([count], tf.constant(anchor, tf.int64))
-    return ClassSampler(LABELS, others=False).same_class(anchors, tf.constant(seed, tf.int64)).numpy()
+    return ClassSampler(LABELS).same_class(anchors, tf.constant(seed, tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("label", [-2, 7, 1000])
@@ -129,7 +131,7 @@ def test_samples_of_the_same_class_are_uniform_over_its_others(label):
 def test_a_sample_that_is_alone_in_its_class_is_its_own_mate():
     alone = int(np.flatnonzero(LABELS == 0)[0])
     assert set(drawn_mates(alone, 100)) == {alone}
-    one_class = ClassSampler([3, 3], others=False).same_class(tf.constant([0, 1], tf.int64), tf.constant([0, 0]))
+    one_class = ClassSampler([3, 3]).same_class(tf.constant([0, 1], tf.int64), tf.constant([0, 0]))
     assert one_class.numpy().tolist() == [1, 0]
 
 

@@ -1,5 +1,6 @@
 """Fills a teacher cache: what is answered, by whom, and that the answers are still his."""
 
+import functools
 import importlib.metadata
 import sys
 import time
@@ -15,6 +16,7 @@ from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.keras_compat import KerasDistillation
 
 DTYPES = ("float16", "float32")
+FINGERPRINTED = 256  # images that are looked at together
 SAMPLED = 16  # samples that stand for all where a view is fingerprinted, or the live teacher is asked
 # What two forward passes in other batches, or on other machines, may differ by: a share of an output's largest value.
 NOISE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -31,7 +33,7 @@ class Source:
                 f"Received: views={views}, augment={augment}"
             )
         check_seed(seed)
-        images = np.asarray(images) if not isinstance(images, np.ndarray) else images
+        images = images if isinstance(images, (np.ndarray, data.ImageStream)) else np.asarray(images)
         if not len(images):
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self.augment, self.seed = images, views, augment, seed
@@ -43,9 +45,13 @@ class Source:
         # Spread over all, so that another order of the samples shows.
         self.sampled = np.unique(np.linspace(0, len(images) - 1, SAMPLED).astype("int64"))
 
+    @functools.cached_property
+    def _sampled_images(self):
+        return tf.constant(self.images[self.sampled])
+
     def show(self, view):
         """The samples that stand for all, in one of their views."""
-        return data.in_view(tf.constant(self.images[self.sampled]), self.sampled, self.seed, view, self.augment)
+        return data.in_view(self._sampled_images, self.sampled, self.seed, view, self.augment)
 
     def describe(self, dtype):
         """All that decides what a cache holds, as plain data: what is large by its fingerprint."""
@@ -63,7 +69,9 @@ class Source:
             "teacher": " ".join(map(fingerprints.of_weights, self.reader.teachers)),
             "combined": self.combined,
             "architecture": " ".join(map(fingerprints.of_layers, self.reader.teachers)),
-            "images": fingerprints.of_array(self.images),
+            "images": fingerprints.of_pieces(
+                self.images.dtype, self.images.shape, data.in_order(self.images, FINGERPRINTED)
+            ),
             "samples": len(self.images),
             "views": self.views,
             "outputs": sorted(self.shapes),

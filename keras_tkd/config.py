@@ -31,6 +31,7 @@ DATA = (
     "test_fraction",
     "split_seed",
     "open_set_fraction",
+    "shuffle_window",
     "validation_fraction",
     "train_fraction",
     "augmentation",
@@ -60,6 +61,11 @@ class DataConfig:
     split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
     open_set_fraction: float | None = option(
         None, "Share of the classes (identities) that no model is trained on: their images test verification."
+    )
+    shuffle_window: int | None = option(
+        None,
+        "Leave the images of a data set of tensorflow-datasets on disk, and hold so many at a time, within which they "
+        "are shuffled and negatives drawn; all images are held in memory if not given.",
     )
     embedding_layer: str | None = option(
         None, "Layer whose outputs verification compares; 'embedding', as in this package's models, if not given."
@@ -95,6 +101,12 @@ class DataConfig:
         if self.open_set_fraction is not None:
             rule = "`open_set_fraction` must be above 0 and at most 1"
             check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
+        if self.shuffle_window is not None:
+            check(self.shuffle_window >= 1, "`shuffle_window` must be >= 1", self, "shuffle_window")
+            rule = "`shuffle_window` streams data sets of tensorflow-datasets; digits are held in memory"
+            check(self.dataset != "digits", rule, self, "dataset", "shuffle_window")
+            rule = "`open_set_fraction` takes images out of memory: it does not go with `shuffle_window`"
+            check(self.open_set_fraction is None, rule, self, "open_set_fraction", "shuffle_window")
         for name in ("embedding_layer", "teacher_embedding_layer"):
             given = getattr(self, name, None) is not None
             check(not given or self.open_set_fraction, f"`{name}` goes with `open_set_fraction`", self, name)
@@ -220,6 +232,8 @@ class RunConfig(DataConfig):
             check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        rule = "`shuffle_window` must be a batch or more"
+        check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
         if self.validation_fraction is not None:

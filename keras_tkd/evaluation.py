@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tkd import teachers
+from keras_tkd import data, teachers
 from keras_tkd.layer_outputs import LayerOutputs
 from keras_tkd.verification import verification as verification
 
@@ -15,22 +15,25 @@ def logits(model, images, batch_size=256):
 
     Images of another height or width than the model takes are resized for it, as the `Distiller` does for a teacher.
     """
-    return layer_outputs(model, images, "logits", batch_size)
+    return np.concatenate([*layer_outputs(model, images, "logits", batch_size)])
+
+
+def named_classes(model, images, batch_size=256):
+    """The class that the model names for each image, int64 `(samples,)`; no outputs are kept."""
+    return np.concatenate([output.argmax(-1) for output in layer_outputs(model, images, "logits", batch_size)])
 
 
 def embeddings(model, images, layer=EMBEDDING, batch_size=256):
     """The outputs of a layer for all images, float32 `(samples, width)`; `layer` is named as in `LayerOutputs`."""
-    return layer_outputs(model, images, layer, batch_size)
+    return np.concatenate([*layer_outputs(model, images, layer, batch_size)])
 
 
 def layer_outputs(model, images, layer, batch_size):
+    """Yields what a layer puts out, batch by batch."""
     outputs = LayerOutputs(model, [layer])
-    batches = []
-    for start in range(0, len(images), batch_size):
-        batch = teachers.resized(model, images[start : start + batch_size])
-        output = outputs(batch, training=False)[1][layer]
-        batches.append(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
-    return np.concatenate(batches)
+    for shown in data.in_order(images, batch_size):
+        output = outputs(teachers.resized(model, shown), training=False)[1][layer]
+        yield keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))
 
 
 def accuracy(outputs, labels):

@@ -11,10 +11,15 @@ PIECE = 2**26  # bytes of an array that are looked at together
 
 def of_array(array):
     """Of the values of an array in their order, its shape and its dtype."""
-    digest = hashlib.sha256(f"{array.dtype.str} {tuple(array.shape)}".encode())
     rows = max(1, PIECE * len(array) // max(1, array.nbytes))
-    for start in range(0, len(array), rows):
-        digest.update(np.ascontiguousarray(array[start : start + rows]))
+    return of_pieces(array.dtype, array.shape, (array[i : i + rows] for i in range(0, len(array), rows)))
+
+
+def of_pieces(dtype, shape, pieces):
+    """That of the array of this dtype and shape whose values come in pieces, one after another."""
+    digest = hashlib.sha256(f"{np.dtype(dtype).str} {tuple(shape)}".encode())
+    for piece in pieces:
+        digest.update(np.ascontiguousarray(piece))
     return short(digest)
 
 

@@ -132,7 +132,7 @@ def distillation_pipeline(config, splits, teacher):
     companions = config.recipe.companions if config.negatives == "drawn" else set()
     named = None
     if companions and config.negative_classes == "teacher":
-        named = evaluation.logits(teacher, splits.train_images).argmax(-1)
+        named = evaluation.named_classes(teacher, splits.train_images)
 
     def pipeline(images, labels, *, training, **arguments):
         arguments["views"] = config.teacher_views

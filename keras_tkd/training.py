@@ -201,6 +201,7 @@ def load_data(config):
         test_fraction=config.test_fraction,
         split_seed=config.split_seed,
         open_set_fraction=config.open_set_fraction,
+        shuffle_window=config.shuffle_window,
         progress=sys.stdout.isatty(),
     )
     return splits.with_classes(config.classes) if config.classes else splits

@@ -5,3 +5,36 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # One process of tests for each core: threads of their own would only get in each other's way.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+STORED = {"train": (40, 1, 55, 24), "test": (18,)}  # images in each file
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    """A folder with the prepared data set `shades`: 8x8x3 noise in several files, the brighter the higher its class."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("data") / "shades" / "1.0.0"
+    folder.mkdir(parents=True)
+    names = ["dark", "grey", "light"]
+    features = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(names=names)}
+    features = tfds.features.FeaturesDict(features)
+    rng = np.random.default_rng(0)
+    splits = []
+    for split, lengths in STORED.items():
+        for number, length in enumerate(lengths):
+            name = f"shades-{split}.tfrecord-{number:05}-of-{len(lengths):05}"
+            with tf.io.TFRecordWriter(str(folder / name)) as file:
+                for label in rng.integers(0, 3, length):
+                    image = rng.integers(10 + 80 * label, 70 + 80 * label, (8, 8, 3), dtype="uint8")
+                    file.write(features.serialize_example({"image": image, "label": label}))
+        splits.append(tfds.core.SplitInfo(name=split, shard_lengths=list(lengths), num_bytes=0))
+    keys = ("image", "label")
+    tfds.folder_dataset.write_metadata(
+        data_dir=str(folder), features=features, split_infos=splits, supervised_keys=keys, check_data=False
+    )
+    return folder.parent.parent

@@ -23,7 +23,7 @@ ALLOWED = {
     "layer_outputs": set(),
     "teachers": set(),
     "verification": set(),
-    "evaluation": {"layer_outputs", "teachers", "verification"},
+    "evaluation": {"data", "layer_outputs", "teachers", "verification"},
     "workdir": set(),
     "models": set(),
     "data": set(),

@@ -1,4 +1,4 @@
-"""Labelled images by name: in memory exactly once, as uint8."""
+"""Labelled images by name: in memory exactly once, as uint8, or streamed from disk."""
 
 import os
 
@@ -19,9 +19,10 @@ def load(
     test_fraction=0.2,
     split_seed=0,
     open_set_fraction=None,
+    shuffle_window=None,
     progress=False,
 ):
-    """Loads a data set of labelled images into memory, as uint8. Nothing is ever downloaded.
+    """Loads a data set of labelled images, as uint8, into memory or to be streamed. Nothing is ever downloaded.
 
     `name` is one of three things:
 
@@ -49,10 +50,12 @@ def load(
         open_set_fraction: the share of the classes, above 0, whose images are all taken out of training and test: see
             `Splits.with_open_set`. At least two are taken and two are left; 1 takes all. None takes none. A class
             of a folder that is taken may have a single image.
+        shuffle_window: None loads all images into memory. N leaves those of a tensorflow-datasets name on disk, for
+            training and test alike, from where they are read N at a time: see `ImageStream`.
         progress: True shows a progress bar while files are read.
 
     Returns:
-        A `Splits`. Its images are aligned to 64 bytes.
+        A `Splits`. Its images are arrays aligned to 64 bytes; with `shuffle_window`, each an `ImageStream`.
 
     Raises:
         FileNotFoundError: if `data_dir` or the folder does not exist, or the data set is not prepared.
@@ -79,6 +82,8 @@ def load(
             f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
         )
     size = _height_and_width(image_size)
+    if shuffle_window is not None:
+        _check_streamed(name, shuffle_window, open_set_fraction)
 
     def unseen(class_names):
         return () if open_set_fraction is None else open_set_classes(class_names, open_set_fraction, split_seed)
@@ -88,7 +93,7 @@ def load(
     elif _is_folder(name):
         splits = load_folder(name, size, test_fraction, split_seed, unseen, progress)
     else:
-        splits = load_prepared(name, data_dir, size, progress)
+        splits = load_prepared(name, data_dir, size, shuffle_window, progress)
     return splits if open_set_fraction is None else splits.with_open_set(unseen(splits.class_names))
 
 
@@ -117,6 +122,21 @@ def _is_folder(name):
         return False
     # A run's own directory is easily called like its data set, and must not change what the name means.
     return os.sep in name or name not in known_names()
+
+
+def _check_streamed(name, shuffle_window, open_set_fraction):
+    if shuffle_window < 1:
+        raise ValueError(f"`shuffle_window` must be >= 1, or None. Received: shuffle_window={shuffle_window}")
+    if name == "digits" or _is_folder(name):
+        raise ValueError(
+            "`shuffle_window` streams what tensorflow-datasets has prepared; folders of images and digits are loaded "
+            f"into memory. Received: {name} with shuffle_window={shuffle_window}. Leave it out"
+        )
+    if open_set_fraction is not None:
+        raise ValueError(
+            "`open_set_fraction` takes images out of memory, and does not go with `shuffle_window`. "
+            f"Received: open_set_fraction={open_set_fraction}, shuffle_window={shuffle_window}"
+        )
 
 
 def _height_and_width(image_size):

@@ -40,7 +40,7 @@ def triplet_dataset(
 
     Args:
         images: `(samples, height, width, channels)`, kept in the dtype given. Memory from `keras_tkd.data.load` is
-            shared; other arrays are copied once.
+            shared; other arrays are copied once. Or an `ImageStream`, which says what then holds inside a window only.
         labels: `(samples,)` class ids, any integers.
         batch_size: anchors per batch, >= 1. The last batch of a pass may be smaller.
         seed: integer in [0, 2^30).

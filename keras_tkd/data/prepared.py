@@ -7,11 +7,13 @@ import os
 import numpy as np
 
 from keras_tkd.data.splits import Splits, aligned_empty, resize
+from keras_tkd.data.streams import ImageStream
 
+_LABELS = 4096  # read together
 _READ_BYTES = 2**21  # of one batch at most: small beside any data set, whatever the size of its images
 
 
-def load_prepared(name, data_dir, size, progress):
+def load_prepared(name, data_dir, size, shuffle_window, progress):
     builder = _prepared_builder(name, data_dir)
     # A split without samples is as good as none.
     available = [key for key, split in builder.info.splits.items() if split.num_examples]
@@ -28,19 +30,21 @@ def load_prepared(name, data_dir, size, progress):
         raise ValueError(
             f"The images of {name} differ in size: pass `image_size` (--image_size), a common size in pixels."
         )
-    arrays = {}
+    image_shape = (*(size or (height, width)), channels)
+    found = {}
     for split in ("train", test):
-        count = builder.info.splits[split].num_examples
-        images = aligned_empty((count, *(size or (height, width)), channels))
-        labels = np.empty(count, np.int32)
-        _read_tfds(builder, split, (image_key, label_key), size, images, labels, progress)
+        if shuffle_window is None:
+            images, labels = _read_tfds(builder, split, (image_key, label_key), size, image_shape, progress)
+        else:
+            images = _stream(name, builder, split, image_key, size, image_shape, shuffle_window)
+            labels = _read_labels(builder, split, label_key, progress)
         if labels.min() < 0 or labels.max() >= len(class_names):
             raise ValueError(
                 f"Labels must be at least 0 and less than the number of classes, {len(class_names)}. "
                 f"Received: labels from {labels.min()} to {labels.max()} in the split `{split}` of {name}"
             )
-        arrays[split] = images, labels
-    return Splits(name, *arrays["train"], *arrays[test], class_names)
+        found[split] = images, labels
+    return Splits(name, *found["train"], *found[test], class_names)
 
 
 def _prepared_builder(name, data_dir):
@@ -92,13 +96,41 @@ def _supervised_keys(name, info):
     return keys[:2]
 
 
-def _read_tfds(builder, split, keys, size, images, labels, progress):
-    """Fills `images` and `labels` from one split, in the order in which it is stored."""
+def _read_tfds(builder, split, keys, size, image_shape, progress):
+    """Images and labels of one split, in the order in which it is stored."""
+    image_key, label_key = keys
+    count = builder.info.splits[split].num_examples
+    images, labels = aligned_empty((count, *image_shape)), np.empty(count, np.int32)
+
+    def image_and_label(sample):
+        return _sized(sample[image_key], size), sample[label_key]
+
+    # tf.data reserves memory for a whole batch in advance, so many tiny images are not one batch either.
+    batch_size = max(1, min(_READ_BYTES // math.prod(image_shape), 512))
+    start = 0
+    for image_batch, label_batch in _read(builder, split, image_and_label, batch_size, progress):
+        stop = start + len(label_batch)
+        images[start:stop] = image_batch
+        labels[start:stop] = label_batch
+        start = stop
+    return images, labels
+
+
+def _read_labels(builder, split, label_key, progress):
+    """Labels of one split, in the order in which it is stored; no image is decoded."""
+    import tensorflow_datasets as tfds
+
+    decoders = tfds.decode.PartialDecoding({label_key: True})
+    batches = _read(builder, split, lambda sample: sample[label_key], _LABELS, progress, decoders)
+    return np.concatenate([*batches]).astype(np.int32)
+
+
+def _read(builder, split, function, batch_size, progress, decoders=None):
+    """Yields what `function` makes of the samples of one split, in their order, in batches."""
     import keras
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    image_key, label_key = keys
     parallel = os.cpu_count()
     # Autotuning grows its buffers with the machine, and caching would hold a second copy of the data.
     options = tf.data.Options()
@@ -111,21 +143,29 @@ def _read_tfds(builder, split, keys, size, images, labels, progress):
         num_parallel_calls_for_decode=parallel,
         num_parallel_calls_for_interleave_files=1,
     )
-    dataset = builder.as_dataset(split=split, read_config=config, shuffle_files=False)
+    dataset = builder.as_dataset(split=split, read_config=config, shuffle_files=False, decoders=decoders)
+    dataset = dataset.map(function, num_parallel_calls=parallel).batch(batch_size).prefetch(1)
+    count = builder.info.splits[split].num_examples
+    bar = keras.utils.Progbar(count, verbose=int(progress), unit_name="image")
+    for start, batch in zip(range(0, count, batch_size), dataset.as_numpy_iterator(), strict=True):
+        yield batch
+        bar.update(min(start + batch_size, count))
 
-    def image_and_label(sample):
-        image = sample[image_key]
-        return image if size is None else resize(image, size), sample[label_key]
 
-    dataset = dataset.map(image_and_label, num_parallel_calls=parallel)
-    # tf.data reserves memory for a whole batch in advance, so many tiny images are not one batch either.
-    batch_size = max(1, min(_READ_BYTES // math.prod(images.shape[1:]), 512))
-    dataset = dataset.batch(batch_size).prefetch(1)
-    bar = keras.utils.Progbar(len(images), verbose=int(progress), unit_name="image")
-    start = 0
-    for image_batch, label_batch in dataset.as_numpy_iterator():
-        stop = start + len(label_batch)
-        images[start:stop] = image_batch
-        labels[start:stop] = label_batch
-        bar.update(stop)
-        start = stop
+def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
+    info = builder.info
+    if info.file_format.value != "tfrecord":
+        raise ValueError(
+            "With `shuffle_window` (--shuffle_window), images are read from TFRecord files. "
+            f"Received: {name}, prepared as {info.file_format.value}. Prepare it as tfrecord, or load it without"
+        )
+
+    def decode(record):
+        return _sized(info.features.deserialize_example(record)[image_key], size)
+
+    split = info.splits[split]
+    return ImageStream(split.filepaths, split.shard_lengths, decode, image_shape, shuffle_window)
+
+
+def _sized(image, size):
+    return image if size is None else resize(image, size)

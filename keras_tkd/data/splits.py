@@ -1,4 +1,4 @@
-"""What a data set is in memory: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
+"""What a data set is: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
 
 import dataclasses
 import math
@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from keras_tkd.data.classes import class_indices
+from keras_tkd.data.streams import ImageStream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -14,7 +15,8 @@ class Splits:
 
     Attributes:
         name: the name it was loaded by.
-        train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`.
+        train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`. Arrays, or where they are
+            larger than memory, an `ImageStream`.
         train_labels: `(n,)`, int32, `0 <= label < classes`; likewise `test_labels`.
         class_names: one name per class; a label is an index into it.
         validation_images, validation_labels: as above, or None where `with_validation` was not called.
@@ -28,12 +30,12 @@ class Splits:
     """
 
     name: str
-    train_images: np.ndarray
+    train_images: np.ndarray | ImageStream
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_images: np.ndarray | ImageStream
     test_labels: np.ndarray
     class_names: tuple[str, ...]
-    validation_images: np.ndarray | None = None
+    validation_images: np.ndarray | ImageStream | None = None
     validation_labels: np.ndarray | None = None
     split: dict[str, list[str]] | None = None
     open_set_images: np.ndarray | None = None
@@ -288,6 +290,8 @@ def aligned_empty(shape, dtype=np.uint8):
 
 
 def take_rows(array, indices):
+    if isinstance(array, ImageStream):
+        return array.take(indices)
     rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)
     # The default mode buffers the output, which is a second copy; the indices are valid in any mode.
     return np.take(array, indices, axis=0, out=rows, mode="clip")

@@ -46,7 +46,8 @@ class ClassSampler:
         """Samples of other classes, int64 `(batch,)`; `seed` is a tensor of two integers and alone decides."""
         start, count = tf.gather(self._start, anchors), tf.gather(self._count, anchors)
         others = tf.size(self._order, tf.int64) - count
-        with tf.control_dependencies([tf.debugging.assert_positive(others, TWO_CLASSES)]):
+        message = f"{TWO_CLASSES}, and a window of streamed images has one. Pass a larger `shuffle_window`"
+        with tf.control_dependencies([tf.debugging.assert_positive(others, message)]):
             place = draw(seed, others)
         return tf.gather(self._order, tf.where(place < start, place, place + count))
 

@@ -1,7 +1,7 @@
 """Which images are in memory together: a pass over the samples goes from window to window.
 
 Who owns what:
-- a source of images (`HeldImages`) says which windows a pass consists of;
+- a source of images, `HeldImages` or an `ImageStream`, says which windows a pass consists of;
 - `pipelines` cuts a window into batches, and draws companions for anchors inside it.
 """
 
@@ -36,13 +36,25 @@ class Window(typing.NamedTuple):
         return tf.gather(self.images, tf.gather(self.rows, places))
 
 
-class HeldImages:
-    """Images in memory: a single window holds them all.
+class ImageSource:
+    """Where images come from.
 
     Attributes:
         window_count: windows in a pass.
         window_size: samples in a window; the last of a pass may have fewer.
     """
+
+    def windows(self, seed=None):
+        """The windows of a pass, a dataset; `seed`, a tensor of two integers, decides their order, None is by ids."""
+        raise NotImplementedError
+
+    def batches(self, batch_size, first=0):
+        """A dataset of `(ids, images)` in the order of ids, from the batch of number `first` on."""
+        raise NotImplementedError
+
+
+class HeldImages(ImageSource):
+    """Images in memory: a single window holds them all."""
 
     window_count = 1
 
@@ -52,12 +64,10 @@ class HeldImages:
         self.window_size = len(images)
 
     def windows(self, seed=None):
-        """The windows of a pass, a dataset; `seed`, a tensor of two integers, decides their order, None is by ids."""
         rows = tf.range(self.window_size, dtype=tf.int64)
         return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))
 
     def batches(self, batch_size, first=0):
-        """A dataset of `(ids, images)` in the order of ids, from the batch of number `first` on."""
         count = tf.constant(self.window_size, tf.int64)
 
         def batch(number):
@@ -68,8 +78,17 @@ class HeldImages:
 
 
 def source_of(images):
-    """What a pipeline reads: arrays are held."""
-    return HeldImages(images)
+    """What a pipeline reads: a source as it is, an array held in memory."""
+    return images if isinstance(images, ImageSource) else HeldImages(images)
+
+
+def in_order(images, batch_size):
+    """Yields all images of an array or of a source in the order of their ids, `batch_size` at a time, as arrays."""
+    if isinstance(images, ImageSource):
+        batches = images.batches(batch_size).prefetch(1).with_options(steady())
+        yield from (batch for _, batch in batches.as_numpy_iterator())
+    else:
+        yield from (images[start : start + batch_size] for start in range(0, len(images), batch_size))
 
 
 def steps(count, batch_size):

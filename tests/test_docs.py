@@ -67,8 +67,8 @@ def test_verification(tmp_path, monkeypatch, capsys):
         assert f"`{name}`" in page
 
 
-def small_model(width):
-    images = keras.Input((8, 8, 1))
+def small_model(width, channels=1):
+    images = keras.Input((8, 8, channels))
     features = keras.layers.Conv2D(width, 3, name="features")(images)
     return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(features)))
 
@@ -122,3 +122,16 @@ def test_the_numbers_of_an_example_are_what_it_gives(name):
         np.testing.assert_allclose(np.concatenate([np.ravel(x) for x in found]), said, atol=1e-4)
         compared += 1
     assert compared
+
+
+def test_streaming_runs(stored, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "streaming.md").read_text(), re.DOTALL)
+    for there, here in (("imagenet_resized/64x64", "shades"), ("DIR", str(stored)), ("50_000", "40")):
+        assert there in example
+        example = example.replace(there, here)
+    names = {"teacher": small_model(4, 3), "student": small_model(2, 3)}
+    names["loss"] = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert names["images"].window_count == 3
+    assert np.load("cache/train/logits.npy").shape == (4, 120, 3)

@@ -32,7 +32,8 @@ class ImageStream(ImageSource):
     window of several classes; tensorflow-datasets stores samples in an order of its own, without regard to classes.
 
     Memory: while a window is in use, the next one is read ahead; twice `shuffle_window` images are held, whatever the
-    size of the data set, beside 20 bytes for each sample.
+    size of the data set, and for a moment up to half as many more while one takes the other's place. Beside it there
+    are a few bytes for each sample.
 
     `len`, `shape`, `dtype` and rows by id are those of the array that it stands for. The id of a sample is its position
     in the order in which it is stored, as in the arrays that `load` reads.

@@ -118,7 +118,7 @@ class Throughput(keras.callbacks.Callback):
 
 
 class WarnAtChance(keras.callbacks.Callback):
-    """Prints a warning if a model still answers at chance after its first epochs.
+    """Prints a warning if a model, or a teacher that learns with it, still answers at chance after its first epochs.
 
     Args:
         at_chance: function of a validation accuracy, True for chance level.
@@ -131,13 +131,16 @@ class WarnAtChance(keras.callbacks.Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 == self.epochs and self.at_chance(logs["val_accuracy"]):
-            print(
-                f"\nWarning: after {self.epochs} epochs {self.model.name} is at chance: accuracy "
-                f"{logs['val_accuracy']:.2%} on images not trained on. It may have collapsed (dead ReLUs): a lower "
-                "learning rate or a smaller weight of the distillation losses helps.",
-                flush=True,
-            )
+        if epoch + 1 != self.epochs:
+            return
+        for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):
+            if metric in logs and self.at_chance(logs[metric]):
+                print(
+                    f"\nWarning: after {self.epochs} epochs {name} is at chance: accuracy {logs[metric]:.2%} on images "
+                    "not trained on. It may have collapsed (dead ReLUs): a lower learning rate or a smaller weight of "
+                    "the distillation losses helps.",
+                    flush=True,
+                )
 
 
 class Progress(keras.callbacks.Callback):

@@ -74,6 +74,16 @@ def test_chance_is_warned_of_once_and_by_name(capsys):
     assert "Warning" not in capsys.readouterr().out
 
 
+def test_a_teacher_that_learns_too_is_warned_of_by_itself(capsys):
+    class Accuracies(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs |= {"val_accuracy": 0.9, "val_teacher_accuracy": 0.1}
+
+    fit(Accuracies(), WarnAtChance(lambda accuracy: accuracy == 0.1, epochs=2), epochs=4)
+    shown = capsys.readouterr().out
+    assert shown.count("Warning") == 1 and "after 2 epochs the teacher is at chance: accuracy 10.00%" in shown
+
+
 def test_progress_elsewhere_than_on_a_terminal_is_about_ten_lines(capsys):
     fit(Progress("Teacher", metrics=("loss", "val_loss")), epochs=40)
     lines = capsys.readouterr().out.splitlines()

@@ -11,13 +11,13 @@ import argparse
 import json
 import os
 import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from timing import Task, by_all_clocks  # noqa: E402
 
 from keras_tkd import Distiller, data, losses, models  # noqa: E402
 
@@ -31,14 +31,20 @@ SIZES = {
 def student_alone(size, options=None, **arguments):
     name, _, shape, batch, steps, epochs = SIZES[size]
     batches = data.image_dataset(*arrays(shape, steps * batch), batch, seed=0)
-    return fit(models.build(name, shape, 10), batches.with_options(options or tf.data.Options()), epochs, arguments)
+    return fit(
+        models.build(name, shape, 10),
+        batches.with_options(options or tf.data.Options()),
+        steps * batch,
+        epochs,
+        arguments,
+    )
 
 
 def kd(size, **arguments):
     name, teacher, shape, batch, steps, epochs = SIZES[size]
     distiller = Distiller(models.build(teacher, shape, 10), models.build(name, shape, 10), losses.SoftTargets(), [0.9])
     batches = data.triplet_dataset(*arrays(shape, steps * batch), batch, seed=0, negatives=None)
-    return fit(distiller, batches, epochs, arguments)
+    return fit(distiller, batches, steps * batch, epochs, arguments)
 
 
 def arrays(shape, samples):
@@ -46,10 +52,10 @@ def arrays(shape, samples):
     return rng.integers(0, 256, (samples, *shape), dtype="uint8"), rng.integers(0, 10, samples)
 
 
-def fit(model, batches, epochs, arguments):
+def fit(model, batches, images, epochs, arguments):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss, metrics=["accuracy"], **arguments)
-    return lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False)
+    return Task(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False), epochs * images)
 
 
 def autotuned(on):
@@ -69,27 +75,17 @@ CHOICES = {
 
 
 def measure(tasks, rounds):
-    seconds = {value: [] for value in tasks}
-    for _ in range(rounds + 1):
-        for value, task in tasks.items():
-            began = time.perf_counter(), time.process_time()
-            task()
-            seconds[value].append((time.perf_counter() - began[0], time.process_time() - began[1]))
-    # The first round warms up.
-    (wall, processor), *_ = by_clock = {
-        value: list(zip(*own[1:], strict=True)) for value, own in seconds.items()
-    }.values()
+    measured = by_all_clocks(tasks, rounds)
 
-    def ratio(own, first):
+    def over_first(own, first):
         return round(statistics.median(a / b for a, b in zip(own, first, strict=True)), 3)
 
     return {
         str(value): {
-            "wall": ratio(own[0], wall),
-            "processor": ratio(own[1], processor),
-            "seconds": [round(s, 2) for s in own[0]],
+            **{clock: over_first(of[value], next(iter(of.values()))) for clock, of in measured.items()},
+            "seconds": [round(own * task.images / 128_000, 2) for own in measured["wall"][value]],
         }
-        for value, own in zip(tasks, by_clock, strict=True)
+        for value, task in tasks.items()
     }
 
 

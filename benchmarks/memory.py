@@ -1,9 +1,13 @@
-"""Memory of a training run, over the bytes of its data: peak of a run less the peak of the same run on 1,000 images.
+"""Peaks of memory, each in a process of its own; prints bytes as JSON.
 
-python benchmarks/memory.py --data_dir=DIR
+python benchmarks/memory.py training_added data
+python benchmarks/memory.py SimilarityPreserving RelationalDistance RelationalAngle
 
-Each run is a process of its own: CIFAR-10 loaded from tensorflow-datasets, 30 steps of tkd with drawn negatives, 5
-steps of validation. The small run reads 1,000 images of the same files.
+- `training_added`: the peak of a training run less that of the same run on 1,000 images: CIFAR-10 loaded (without
+  `--data_dir`, random images of its size, prepared in the same form), 30 steps of tkd with drawn negatives, 5 steps of
+  validation. `data`: the bytes of the images.
+- A loss over a whole batch, by its class: what value and gradient on 512 embeddings of 128 numbers add to the peak of
+  resident bytes, less what they add on 8 (code and buffers of TensorFlow).
 """
 
 import argparse
@@ -12,12 +16,19 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
+
+import synthetic
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def train(data_dir, samples):
-    """Prints the bytes of the data in memory and the peak of resident bytes of this process."""
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def train(name, data_dir, samples):
+    """The bytes of the data in memory and the peak of resident bytes of this process."""
     import keras
     import tensorflow_datasets as tfds
 
@@ -25,7 +36,7 @@ def train(data_dir, samples):
 
     if samples:
         keep_first(tfds, samples)
-    splits = data.load("cifar10", data_dir)
+    splits = data.load(name, data_dir)
     teacher, student = (
         models.build(name, splits.image_shape, splits.classes) for name in ("tkd_teacher", "tkd_student")
     )
@@ -37,8 +48,7 @@ def train(data_dir, samples):
     distiller.fit(
         batches, epochs=30 // steps, steps_per_epoch=steps, validation_data=held_out, validation_steps=5, verbose=0
     )
-    size = splits.train_images.nbytes + splits.test_images.nbytes
-    print(json.dumps({"data": size, "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    return {"data": splits.train_images.nbytes + splits.test_images.nbytes, "peak": peak()}
 
 
 def keep_first(tfds, samples):
@@ -49,22 +59,77 @@ def keep_first(tfds, samples):
     tfds.core.DatasetBuilder.as_dataset = lambda *args, **kwargs: as_dataset(*args, **kwargs).take(samples)
 
 
-def measure(data_dir, samples):
-    command = [sys.executable, __file__, f"--data_dir={data_dir}", f"--child={samples}"]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+def evaluate(name, batch, size=128):
+    """The bytes that value and gradient of a loss add to the peak of this process."""
+    import numpy as np
+    import tensorflow as tf
+
+    from keras_tkd import losses
+
+    loss = getattr(losses, name)()
+    teacher, student = (tf.constant(x, tf.float32) for x in np.random.default_rng(0).normal(size=(2, batch, size)))
+
+    @tf.function
+    def run(teacher, student):
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            value = loss(teacher, student)
+        return value, tape.gradient(value, student)
+
+    before = peak()
+    for _ in range(5):
+        run(teacher, student)[1].numpy()
+    return peak() - before
+
+
+def in_process(function, *arguments):
+    """What a function of this file returns in a process of its own."""
+    call = json.dumps([function.__name__, *arguments])
+    done = subprocess.run([sys.executable, __file__, f"--call={call}"], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(tasks, data_dir, batch):
+    """dict task -> bytes."""
+    measured = {}
+    if {"training_added", "data"} & set(tasks):
+        measured = of_training("cifar10", data_dir) if data_dir else of_synthetic_training()
+    for task in tasks:
+        if task not in measured:
+            measured[task] = in_process(evaluate, task, batch) - in_process(evaluate, task, 8)
+    return {task: measured[task] for task in tasks}
+
+
+def of_training(name, data_dir):
+    whole, small = (in_process(train, name, data_dir, samples) for samples in (0, 1_000))
+    return {"training_added": whole["peak"] - small["peak"], "data": whole["data"]}
+
+
+def of_synthetic_training():
+    with tempfile.TemporaryDirectory() as data_dir:
+        in_process(write, data_dir)
+        return of_training("noise", data_dir)
+
+
+def write(data_dir):
+    """A data set of CIFAR-10's size."""
+    return str(synthetic.write(data_dir, "noise", train=50_000, test=10_000))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, help="folder of prepared tensorflow-datasets")
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", help="training_added, data, and classes of keras_tkd.losses")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=512, help="embeddings that a loss is given")
+    parser.add_argument("--data_dir", help="folder of prepared tensorflow-datasets with cifar10")
+    parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child is not None:
-        train(arguments.data_dir, arguments.child)
+    if arguments.call:
+        name, *given = json.loads(arguments.call)
+        print(json.dumps({"train": train, "evaluate": evaluate, "write": write}[name](*given)))
         return
-    whole, small = measure(arguments.data_dir, 0), measure(arguments.data_dir, 1_000)
-    figures = {"whole": whole, "small": small, "memory_over_data": (whole["peak"] - small["peak"]) / whole["data"]}
-    print(json.dumps(figures, indent=2))
+    rounds = [measure(arguments.tasks, arguments.data_dir, arguments.batch) for _ in range(arguments.rounds)]
+    print(json.dumps({task: [measured[task] for measured in rounds] for task in arguments.tasks}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,258 @@
+"""What is timed: the paper's networks on random images of CIFAR-10's size, in batches of 128."""
+
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from operations import training_operations  # noqa: E402
+from timing import Task  # noqa: E402
+
+from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, data, losses, models  # noqa: E402
+from keras_tkd.data.splits import aligned_empty  # noqa: E402
+from keras_tkd.methods import make_losses  # noqa: E402
+from keras_tkd.stages import STEPS_PER_EXECUTION  # noqa: E402
+
+SHAPE = (32, 32, 3)
+CIFAR10 = 50_000  # images for training
+SIZE_OF_PRODUCT = 2048
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Tasks:
+    """Makes tasks by name: the names are those of its methods, and `method:NAME` for the methods of the package.
+
+    Args:
+        count: images in an epoch, which a task goes through once unless it says otherwise.
+        folder: where caches are written.
+        teacher: name of the teacher's model.
+        batch_size, classes: as they say.
+    """
+
+    def __init__(self, count, folder, teacher="tkd_teacher", batch_size=128, classes=10):
+        self.count, self.folder, self.batch_size, self.classes = count, folder, batch_size, classes
+        self.name_of_teacher = teacher
+        rng = np.random.default_rng(0)
+        self.images = aligned_empty((count, *SHAPE))
+        self.images[:] = rng.integers(0, 256, self.images.shape, dtype="uint8")
+        self.labels = rng.integers(0, classes, count)
+
+    def make(self, name):
+        name, _, method = name.partition(":")
+        return getattr(self, name)(method) if method else getattr(self, name)()
+
+    # Parts.
+
+    def student(self):
+        return models.build("tkd_student", SHAPE, self.classes)
+
+    def new_teacher(self):
+        return models.build(self.name_of_teacher, SHAPE, self.classes)
+
+    @functools.cached_property
+    def teacher(self):
+        return self.new_teacher()
+
+    @functools.cached_property
+    def plain(self):
+        return data.triplet_dataset(self.images, self.labels, self.batch_size, seed=0, negatives=None)
+
+    @functools.cached_property
+    def triplets(self):
+        return data.triplet_dataset(self.images, self.labels, self.batch_size, seed=0)
+
+    @functools.cached_property
+    def image_batches(self):
+        return data.image_dataset(self.images, self.labels, self.batch_size, seed=0)
+
+    def fit(self, model, batches, epochs=1, steps_per_execution=STEPS_PER_EXECUTION):
+        loss, optimizer = keras.losses.SparseCategoricalCrossentropy(from_logits=True), keras.optimizers.SGD(0.001, 0.9)
+        model.compile(optimizer, loss, metrics=["accuracy"], steps_per_execution=steps_per_execution)
+        return Task(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False), epochs * self.count)
+
+    def live(self, loss, weight, batches=None):
+        return self.fit(Distiller(self.teacher, self.student(), loss, [weight]), batches or self.plain)
+
+    def cached(self, loss, weight, batches=None, read="logits", student=None):
+        """With the cache of what the loss reads, which the first such task builds."""
+        batches = self.cache(loss, read).attach(batches or self.plain)
+        return self.fit(Distiller(None, student or self.student(), loss, [weight]), batches)
+
+    def cache(self, loss, name):
+        return TeacherCache.build(self.teacher, self.images, f"{self.folder}/{name}", losses=[loss], progress=False)
+
+    # A student alone.
+
+    def student_fit(self):
+        return self.fit(self.student(), self.image_batches)
+
+    def student_fit_of_two(self):
+        """On 256 images a step; the time is of 128 of them and another 128."""
+        twice = (np.concatenate([array, array]) for array in (self.images, self.labels))
+        return self.fit(self.student(), data.image_dataset(*twice, 2 * self.batch_size, seed=0))
+
+    def keras_fit(self):
+        """As a Keras user writes it: a mean over four epochs, since tf.data's autotuner rounds epochs up."""
+        slices = tf.data.Dataset.from_tensor_slices((self.images, self.labels))
+        batches = slices.shuffle(10_000).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
+        return self.fit(self.student(), batches, epochs=4, steps_per_execution=1)
+
+    def gemm(self):
+        """Float32 matrix products, counted as the images whose training takes as many operations."""
+        a, b = (tf.random.stateless_normal([SIZE_OF_PRODUCT] * 2, [0, i]) for i in range(2))
+        products = 8
+
+        def run():
+            for _ in range(products):
+                tf.matmul(a, b)
+
+        return Task(run, products * 2 * SIZE_OF_PRODUCT**3 / training_operations(self.student()))
+
+    # With a cache.
+
+    def kd_cached(self):
+        return self.cached(losses.SoftTargets(), 0.9)
+
+    def kd_cached_bf16(self):
+        with policy("mixed_bfloat16"):
+            student = self.student()
+        return self.cached(losses.SoftTargets(), 0.9, student=student)
+
+    def tkd_in_batch_cached(self):
+        return self.cached(losses.TripletDistillation(), 2.0)
+
+    def tkd_drawn_cached(self):
+        return self.cached(losses.TripletDistillation(), 2.0, self.triplets)
+
+    def sp_cached(self):
+        return self.cached(losses.SimilarityPreserving("features", "features"), 3000.0, read="features")
+
+    def feature_cached(self):
+        return self.cached(squares_of_features(), 1.0, read="features")
+
+    # Making a cache.
+
+    def teacher_forward(self, model=None, batch_size=256):
+        model = model or self.teacher
+        forward = tf.function(lambda batch: model(batch, training=False))
+
+        def run():
+            for batch in data.view_batches(self.images, batch_size, seed=0):
+                forward(batch)
+
+        return Task(run, self.count)
+
+    def build_logits(self):
+        return self._build(losses.SoftTargets())
+
+    def build_features(self):
+        return self._build(losses.SimilarityPreserving("features", "features"))
+
+    def _build(self, loss):
+        def run():
+            shutil.rmtree(f"{self.folder}/built", ignore_errors=True)
+            self.cache(loss, "built")
+
+        return Task(run, self.count)
+
+    # A live teacher.
+
+    def kd(self):
+        return self.live(losses.SoftTargets(), 0.9)
+
+    def logits(self):
+        return self.live(losses.LogitRegression(), 0.1)
+
+    def tkd_in_batch(self):
+        return self.live(losses.TripletDistillation(), 2.0)
+
+    def tkd_drawn(self):
+        return self.live(losses.TripletDistillation(), 2.0, self.triplets)
+
+    def sp(self):
+        return self.live(losses.SimilarityPreserving("features", "features"), 3000.0)
+
+    def kd_ensemble_of_2(self):
+        ensemble = TeacherEnsemble([self.teacher, self.new_teacher()], average="losses")
+        return self.fit(Distiller(ensemble, self.student(), losses.SoftTargets(), [0.9]), self.plain)
+
+    def trikd(self):
+        return self.fit(TriKD(self.new_teacher(), self.student(), self.student()), self.plain)
+
+    def teacher_fit(self):
+        return self.fit(self.new_teacher(), self.image_batches)
+
+    def anchor_forward(self):
+        return self.teacher_forward(self.student())
+
+    def method(self, name):
+        # crd keeps something of each sample: of as many as CIFAR-10 has.
+        labels = np.random.default_rng(1).integers(0, self.classes, CIFAR10)
+        of_method, weights = make_losses(name, labels=labels)
+        # Weights that move nothing: what is measured is work.
+        weights = [1e-6 * weight for weight in weights]
+        return self.fit(Distiller(self.teacher, self.student(), of_method, weights), self.plain)
+
+    # The neighbours: Keras's Distiller on our batches, compiled as Keras does by default, and PyTorch on its own.
+
+    def keras_distiller(self, loss=None):
+        loss = loss or keras.distillation.LogitsDistillation(loss=keras.losses.KLDivergence())
+        distiller = keras.distillation.Distiller(self.new_teacher(), self.student(), distillation_losses=loss)
+        return self.fit(distiller, self.image_batches, steps_per_execution=1)
+
+    def keras_distiller_feature(self):
+        return self.keras_distiller(squares_of_features())
+
+    def torch_tkd_drawn(self):
+        return self._torch("drawn")
+
+    def torch_tkd_in_batch(self):
+        return self._torch("in_batch")
+
+    def _torch(self, negatives):
+        """In a process of its own, asleep between epochs: in one the frameworks would hinder each other."""
+        command = [sys.executable, f"{HERE}/torch_tkd.py", f"--negatives={negatives}", f"--images={self.count}"]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+        def run():
+            child.stdin.write("epoch\n")
+            if child.stdout.readline() != "done\n":
+                raise RuntimeError(f"{command} ended")
+
+        return Task(run, self.count)
+
+    # The pipeline alone.
+
+    def pipeline(self, augment=None):
+        batches = data.triplet_dataset(self.images, self.labels, self.batch_size, seed=0, augment=augment)
+
+        def run():
+            for _ in batches:
+                pass
+
+        return Task(run, self.count)
+
+    def pipeline_augmented(self):
+        return self.pipeline(data.crop_and_flip)
+
+
+def squares_of_features():
+    """Keras's own loss, which both take: the `features` of a ResNet and of the paper's student are of one shape."""
+    return keras.distillation.FeatureDistillation("mse", "features", "features")
+
+
+@contextlib.contextmanager
+def policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

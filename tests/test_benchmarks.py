@@ -1,0 +1,67 @@
+"""The benchmarks' own arithmetic and what they write; no time is measured here."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
+
+import keys  # noqa: E402
+import operations  # noqa: E402
+import run  # noqa: E402
+import tasks  # noqa: E402
+
+from keras_tkd import losses, models  # noqa: E402
+from keras_tkd.methods import METHODS  # noqa: E402
+
+
+@pytest.mark.parametrize("key", run.RATIOS)
+def test_every_side_of_a_ratio_is_a_task_of_its_group(key):
+    ratio = run.RATIOS[key]
+    named = {task for side in ratio.sides for task in side}
+    if keys.GROUPS[ratio.group].program == "memory.py":
+        assert named <= {"training_added", "data", *vars(losses)}
+    else:
+        assert all(task.partition(":")[2] in METHODS or hasattr(tasks.Tasks, task) for task in named)
+
+
+def test_operations_of_the_papers_student():
+    # Multiply-adds: kernel x positions of the convolutions, 32x32, 16x16 and 8x8, and the two dense layers.
+    convolutions = 3 * 3 * 3 * 32 * 1024 + 3 * 3 * 32 * 32 * 256 + 3 * 3 * 32 * 64 * 64
+    dense = 1024 * 128 + 128 * 10
+    student = models.build("tkd_student", (32, 32, 3), 10)
+    assert operations.forward_operations(student) == 2 * (convolutions + dense)
+    assert round(operations.training_operations(student) / 1e6, 1) == 27.3
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios_or_that_of_the_means():
+    measured = {"a": [1.0, 4.0, 10.0], "b": [1.0, 1.0, 3.0], "c": [1.0, 1.0, 1.0]}
+    ratio = keys.Ratio("student", "a / b + c")
+    assert run.value(ratio, measured, mean=False) == 2.0  # of 1/2, 4/2, 10/4
+    assert run.value(ratio, measured, mean=True) == 15.0 / 8.0
+
+
+def test_what_is_written(monkeypatch, tmp_path, capsys):
+    def measure(group, names, *_):
+        return {name: [2.0 if name == "kd_cached" else 1.0] for name in names}
+
+    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", f"--json={tmp_path}/figures.json"])
+    run.main()
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert list(written) == [*keys.KEYS, "details"]
+    assert written["kd_cached_over_fit"] == 2.0 and written["kd_cached_of_gemm"] == 0.5
+    assert written["torch_tkd_drawn_speedup"] is None
+    assert "pip install torch" in written["details"]["skipped"]["torch_tkd_drawn_speedup"]
+    shown = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert shown["kd_cached_over_fit"] == ["2.000", "<=", "1.05", "no"]
+    assert shown["memory_over_data"] == ["1.000", "<=", "1.70", "yes"]
+    assert shown["torch_tkd_drawn_speedup"] == ["-", ">=", "3.50"]
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(SystemExit, match="Received: kd_over_everything"):
+        run.chosen(["sp_over_kd", "kd_over_everything"])

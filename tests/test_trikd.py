@@ -397,8 +397,8 @@ class TestRefusals:
             one_step(distiller)
 
     def test_an_anchor_that_shares_a_layer_when_it_is_built(self):
-        layer = keras.layers.Dense(CLASSES)
-        student, anchor = keras.Sequential([layer]), keras.Sequential([layer])
+        shared = keras.layers.Dense(4)
+        student, anchor = (keras.Sequential([shared, keras.layers.Dense(CLASSES)]) for _ in range(2))
         trikd = TriKD(linear("teacher", 1), student, anchor)
         trikd.compile("sgd", LABEL_LOSS)
         with pytest.raises(ValueError, match="`anchor` and `student` must be two models that share no weights"):

@@ -60,8 +60,8 @@ def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, t
     config = config_of(method)
     keras.utils.set_random_seed(0)
     student, anchor = (models.build(config.student_model, digits.image_shape, digits.classes) for _ in range(2))
-    online = stages.copy_of(teacher)
-    online.trainable = True
+    online = models.build(config.teacher_model, digits.image_shape, digits.classes)
+    online.set_weights(teacher.get_weights())
     anchored = METHODS[method].online.anchored
     trikd = generations.make_trikd(config, online, student, anchor if anchored else None)
     own, teachers = (stages.optimizer_of(of) for of in (config, config.teacher))

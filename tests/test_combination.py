@@ -189,7 +189,7 @@ def test_a_list_in_place_of_the_method():
     assert config.title == resolved.title == title
     assert " + ".join(resolved.losses) == title
     assert (resolved.student_loss_weight, resolved.warmup_epochs, resolved.negatives) == (1.0, 20, None)
-    others = {"losses", "student_loss_weight", "warmup_epochs"}
+    others = {"losses", "student_loss_weight", "validation_fraction", "warmup_epochs"}
     for field in dataclasses.fields(config):
         assert field.name in others or getattr(resolved, field.name) == getattr(config, field.name)
     # An empty list is none.

@@ -100,13 +100,11 @@ def test_more_generations_keep_those_there_are(run, tmp_path_factory, monkeypatc
     assert results["generations"][:2] == run[2]["generations"]
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_interrupted_generation_goes_on_to_the_same_weights(number, run, tmp_path, monkeypatch):
+def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monkeypatch):
     """Both models, both optimizers: what went on after an interruption is what was never interrupted."""
     workdir, config, results = run
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
-    for generation in range(number, 3):
-        shutil.rmtree(tmp_path / "checkpoints" / "generations" / str(generation))
+    shutil.rmtree(tmp_path / "checkpoints" / "generations" / "2")
     (tmp_path / "results.json").unlink()
     trained = []
     fit_stage = stages.fit_stage
@@ -117,8 +115,7 @@ def test_interrupted_generation_goes_on_to_the_same_weights(number, run, tmp_pat
         training.distill(config, tmp_path)
     monkeypatch.setattr(KeepState, "on_epoch_end", stop_after.original)
     again = training.distill(config, tmp_path)
-    # The one that was stopped, once more that, and the one after it.
-    assert trained == [f"generations/{n}/student" for n in (number, number, 2)][: 4 - number]
+    assert trained == 2 * ["generations/2/student"]
     assert again["generation"] == results["generation"]
     for generation in (1, 2):
         for role in ("student", "teacher"):

@@ -189,9 +189,12 @@ class Distiller(keras.Model):
         batch = self._prepare(x)
         for reader in self._frozen_readers():
             compatibility.check_frozen(reader.role, reader.teachers)
-        with tf.GradientTape(persistent=True) as tape:
+        learners = self._learners()
+        # A persistent tape also differentiates what happens inside a custom gradient, which costs, and which XLA refuses
+        # where there is a branch in it.
+        with tf.GradientTape(persistent=len(learners) > 1) as tape:
             step = self._run(batch, y, sample_weight, training=True)
-            losses, learners = self._terms(step), self._learners()
+            losses = self._terms(step)
             totals = totals_of(losses)
             scaled = {name: learners[name][0].scale_loss(total) for name, total in totals.items()}
         updates = [(optimizer, tape.gradient(scaled[name], own), own) for name, (optimizer, own) in learners.items()]

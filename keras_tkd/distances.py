@@ -49,7 +49,9 @@ def pairwise_euclidean(a, b=None):
         above can tell apart. A row that is not finite has distances that are NaN. There are no second derivatives.
     """
     a = _vectors(tf.convert_to_tensor(a))
-    return _pairwise_of_one(a) if b is None else _pairwise_euclidean(a, _vectors(tf.convert_to_tensor(b)))
+    if b is None:
+        return tf.cast(_root(squared_distances(a)), a.dtype)
+    return _pairwise_euclidean(a, _vectors(tf.convert_to_tensor(b)))
 
 
 def _vectors(x):
@@ -77,8 +79,12 @@ def _pairwise_euclidean(a, b):
 
 
 @tf.custom_gradient
-def _pairwise_of_one(x):
-    """The same of `x` with itself: one product forward, and one, `W + W^T` with `x`, backward."""
+def squared_distances(x):
+    """`||x_i - x_j||^2` of the rows of `x`, `(n, width)`, among themselves: `(n, n)`, in float64.
+
+    As `pairwise_euclidean`: one product forward, and one backward, `dx_i = 2 sum_j (W + W^T)_ij (x_i - x_j)` with W
+    what arrives. Where two losses of a step ask for those of the same rows, TensorFlow computes them once.
+    """
     dtype = x.dtype
     x = tf.cast(x, tf.float64)
     x -= tf.reduce_mean(x, axis=0)
@@ -86,14 +92,20 @@ def _pairwise_of_one(x):
     own = tf.linalg.diag_part(products)
     norms = own[:, None] + own
     squares = norms - 2.0 * products
-    distances = tf.sqrt(tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares))
+    squares = tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares)
 
     def gradient(upstream):
-        w = tf.math.divide_no_nan(tf.cast(upstream, tf.float64), distances)
-        w += tf.transpose(w)
+        w = 2.0 * (upstream + tf.transpose(upstream))
         return tf.cast(tf.reduce_sum(w, axis=1)[:, None] * x - tf.matmul(w, x), dtype)
 
-    return tf.cast(distances, dtype), gradient
+    return squares, gradient
+
+
+@tf.custom_gradient
+def _root(squares):
+    distances = tf.sqrt(squares)
+    # Nothing where the distance is 0; a NaN stays one.
+    return distances, lambda upstream: tf.math.divide_no_nan(upstream, 2.0 * distances)
 
 
 def unit(x, minimum=0.0):

@@ -4,149 +4,130 @@ import functools
 
 import tensorflow as tf
 
-# Cosines taken at a time: those of as many anchors as fit, of one at least. 8 MB in float32.
-COSINES = 2**21
+from keras_tkd.distances import squared_distances
+
+# Cosines taken at a time: those of as many anchors as fit, of one at least. The largest arrays hold an eighth of them
+# (`add_up`): 8 MB in float32.
+COSINES = 2**24
+
+compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
 
 
 def mean_huber_of_angles(teacher, student):
     """`(batch,)`: the mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
 
-    Four functions of the angles are compiled by XLA at the first call for each batch size, whatever runs around them.
+    Sums over the angles are compiled by XLA at the first call for each batch size, whatever runs around them.
 
-    The gradient, by hand. With `h = clip(cos_s - cos_t, -1, 1)`, which is symmetric in j and k, `r` the inverses, and
-    `u[i]` what arrives for anchor i, over `batch^2`:
+    The gradient, by hand. With `h = clip(cos_s - cos_t, -1, 1)`, which is symmetric in j and k, `r` the student's
+    inverse distances, and `u[i]` what arrives for anchor i, over `batch^2`:
 
-        d products[j, k] = sum_i u[i] h[i, j, k] r[i, j] r[i, k]       computed again, block by block
-        d offsets[i, j]  = 2 u[i] r[i, j] sum_k h[i, j, k] r[i, k]
-        d inverses[i, j] = 2 u[i] sum_k h[i, j, k] cos_s[i, j, k] / r[i, j]
+        d squares[i, j] = u[i] r[i, j] sum_k h[i, j, k] (r[i, k] - r[i, j] cos_s[i, j, k])      squares next to i
+                          - 1/2 sum_a u[a] h[a, i, j] r[a, i] r[a, j]                           across from a
 
-    and from there to the points: `offsets` and `inverses` depend on `products` and its diagonal, with `d r / d G[i, j]`
-    `r^3`, and `-r^3 / 2` for either norm.
+    The last sum waits for `u`, and computes the cosines again.
 
     Args:
         teacher, student: `(batch, width)`. No gradient flows to the teacher.
     """
-    _, *of_teacher = angle_parts(tf.stop_gradient(teacher))
+    dtype = student.dtype
     count = tf.shape(student)[0]
+    size = tf.cast(count, dtype) ** 2
     anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
     padding = -count % anchors
     whole = (count > 0) & (anchors >= count)  # one block: without the loops, whose overhead shows in a step
-    size = tf.cast(count, student.dtype) ** 2
+    of_teacher = angle_parts(tf.stop_gradient(squared_distances(teacher)), dtype)
 
     def blocks(rows):
         padded = tf.pad(rows, [[0, padding], [0, 0]])
-        return tf.reshape(padded, [-1, anchors, tf.shape(rows)[1]])
+        return tf.reshape(padded, [-1, anchors, count])
 
     def rows(blocks):
         return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]
 
     @tf.custom_gradient
-    def forward(student):
-        points, products, offsets, inverses = angle_parts(student)
-        parts = [blocks(part) for part in (offsets, inverses, *of_teacher[1:])]
+    def of_squares(squares):
+        of_student = angle_parts(squares, dtype)
+        parts = [*of_student, *of_teacher]
 
         def networks(parts):
-            return (products, *parts[:2]), (of_teacher[0], *parts[2:])
+            return (of_student[0], *parts[:2]), (of_teacher[0], *parts[2:])
 
-        def add_up(parts):
-            return tuple(sums(*networks(parts)) for sums in (huber_sums, offset_sums, inverse_sums))
+        def beside_in_blocks():
+            sums = tf.map_fn(
+                lambda parts: anchor_sums(*networks(parts)),
+                [blocks(part) for part in parts],
+                fn_output_signature=(dtype, dtype),
+                parallel_iterations=1,
+            )
+            return tuple(map(rows, sums))
 
-        outputs = (student.dtype,) * 3
-        sums = tf.cond(
-            whole,
-            lambda: tuple(sum_[None] for sum_ in add_up([part[0] for part in parts])),
-            lambda: tf.map_fn(add_up, parts, fn_output_signature=outputs, parallel_iterations=1),
-        )
-        values, by_offset, by_inverse = (rows(sum_) for sum_ in sums)
+        values, beside = tf.cond(whole, lambda: anchor_sums(*networks(parts)), beside_in_blocks)
 
         def gradient(upstream):
-            weighted = upstream[:, None] / size * inverses
+            upstream = upstream[:, None] / size
+            weighted = upstream * of_student[1]
 
-            def add(total, parts):
-                return total + product_sums(*networks(parts[:-1]), parts[-1])
+            def across_in_blocks():
+                return tf.foldl(
+                    lambda total, parts: total + across_sums(*networks(parts[:-1]), parts[-1]),
+                    [blocks(part) for part in (*parts, weighted)],
+                    tf.zeros_like(beside),
+                    parallel_iterations=1,
+                )
 
-            all_parts = [*parts, blocks(weighted)]
-            of_products = tf.cond(
-                whole,
-                lambda: add(0.0, [part[0] for part in all_parts]),
-                lambda: tf.foldl(add, all_parts, tf.zeros_like(products), parallel_iterations=1),
-            )
-            of_offsets = 2.0 * weighted * by_offset
-            of_squares = 2.0 * weighted * by_inverse * inverses
-            # In float64 again: what follows are small differences where points are near.
-            of_products, of_offsets, of_squares = (
-                tf.cast(part, tf.float64) for part in (of_products, of_offsets, of_squares)
-            )
-            of_gram = of_products - of_offsets + of_squares
-            of_norms = tf.reduce_sum(of_offsets - of_squares, 1) - tf.reduce_sum(of_squares, 0)
-            # No part for the mean: angles stay when all points move, and so the rows add up to zero.
-            of_points = tf.matmul(of_gram + tf.transpose(of_gram), points) + of_norms[:, None] * points
-            return tf.cast(of_points, student.dtype)
+            across = tf.cond(whole, lambda: across_sums(*networks(parts), weighted), across_in_blocks)
+            return tf.cast(upstream * beside - across, squares.dtype)
 
-        return tf.reduce_sum(values, 1) / size, gradient
+        return values / size, gradient
 
-    return forward(student)
+    return of_squares(squared_distances(student))
 
 
-def angle_parts(x):
-    """What the cosines of all angles are made of.
+@compiled
+def angle_parts(squares, dtype):
+    """What the cosines of all angles are made of, by the law of cosines.
 
-    With `e` the rows of `x` less their mean, `G = e e^T`:
-
-        cos[i, j, k] = (G[j, k] - G[i, j] - G[i, k] + G[i, i]) / (d[i, j] d[i, k])
+        cos[i, j, k] = (squares[i, j] + squares[i, k] - squares[j, k]) / 2 / (d[i, j] d[i, k])
 
     Returns:
-        `(points, products, offsets, inverses)`: `e` in float64, and, each `(batch, batch)`, `G`,
-        `G[i, i] / 2 - G[i, j]`, and `1 / d[i, j]`, 0 where the points are one (in float32: nearer than 1e-5 times their
-        norm, where rounding decides the direction).
+        `(halves, inverses)`, `(batch, batch)` each: `squares / 2`, and `1 / d`, 0 where the points are one (in float32:
+        nearer than 1e-5 times the distances from there, where rounding decides the direction).
     """
-    # In float64, which costs nothing at this size: the differences of near points are small.
-    e = tf.cast(x - tf.reduce_mean(x, axis=0), tf.float64)
-    products = tf.matmul(e, e, transpose_b=True)
-    norms = tf.linalg.diag_part(products)[:, None]
-    sums = norms + tf.transpose(norms)
-    squares = sums - 2.0 * products
-    one = squares <= (1e-10 if x.dtype == tf.float32 else 1e-13) * sums
+    near = 1e-10 if dtype == tf.float32 else 0.0
+    one = squares <= near * tf.reduce_mean(squares, axis=1, keepdims=True)
     inverses = tf.math.rsqrt(tf.where(one, tf.constant(float("inf"), tf.float64), squares))
-    return e, *(tf.cast(part, x.dtype) for part in (products, norms / 2.0 - products, inverses))
+    return tf.cast(squares / 2.0, dtype), tf.cast(inverses, dtype)
 
 
-def cosines(products, offsets, inverses):
-    """`(anchors, batch, batch)`: cosines of the angles at the anchors whose rows of `offsets`, `inverses` are given."""
-    numerators = products + offsets[:, :, None] + offsets[:, None, :]
+def cosines(halves, to_points, inverses):
+    """`(anchors, batch, batch)`: cosines of the angles at anchors, whose rows of halves are `to_points`."""
+    numerators = to_points[:, :, None] + to_points[:, None, :] - halves
     return numerators * (inverses[:, :, None] * inverses[:, None, :])
 
 
-def differences_and_slopes(own, teacher):
-    """`cos_s - cos_t` at some anchors, and the derivative of its Huber loss; `own`, `teacher` are for `cosines`."""
-    differences = cosines(*own) - cosines(*teacher)
-    return differences, tf.clip_by_value(differences, -1.0, 1.0)
+def add_up(x, axis):
+    """The sum over an axis as one of eight terms, which XLA computes in one loop with `x`.
 
-
-# Sums over the angles at some anchors, each compiled by itself: the ten steps from the parts to a slope are then one
-# loop, and one array of all the angles, where separate operations, or one function of all sums, hold several.
-compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
-
-
-@compiled
-def huber_sums(own, teacher):
-    differences, slopes = differences_and_slopes(own, teacher)
-    return tf.reduce_sum(slopes * (differences - slopes / 2.0), 1)
+    A `reduce_sum` alone would be given all of `x` as an array.
+    """
+    most, rest = tf.split(x, [tf.shape(x)[axis] // 8 * 8, -1], axis)
+    return tf.reduce_sum(tf.add_n(tf.split(most, 8, axis)), axis) + tf.reduce_sum(rest, axis)
 
 
 @compiled
-def offset_sums(own, teacher):
-    _, slopes = differences_and_slopes(own, teacher)
-    return tf.reduce_sum(slopes * own[2][:, :, None], 1)
+def anchor_sums(student, teacher):
+    """Of each anchor: `(anchors,)`, the sum of its Huber losses; `(anchors, batch)`, their slopes by `squares`."""
+    inverses = student[2]
+    own = cosines(*student)
+    differences = own - cosines(*teacher)
+    slopes = tf.clip_by_value(differences, -1.0, 1.0)
+    losses = add_up(slopes * (differences - slopes / 2.0), 1)
+    beside = add_up(slopes * (inverses[:, :, None] - inverses[:, None, :] * own), 1)
+    return tf.reduce_sum(losses, 1), inverses * beside
 
 
 @compiled
-def inverse_sums(own, teacher):
-    _, slopes = differences_and_slopes(own, teacher)
-    return tf.reduce_sum(slopes * cosines(*own), 1)
-
-
-@compiled
-def product_sums(own, teacher, weighted):
-    _, slopes = differences_and_slopes(own, teacher)
-    return tf.reduce_sum(slopes * (weighted[:, :, None] * own[2][:, None, :]), 0)
+def across_sums(student, teacher, weighted):
+    """`(batch, batch)`: the sum over the anchors of their slopes by the squares across from them."""
+    slopes = tf.clip_by_value(cosines(*student) - cosines(*teacher), -1.0, 1.0)
+    return add_up(slopes * (weighted[:, :, None] * student[2][:, None, :]), 0) / 2.0

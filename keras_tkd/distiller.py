@@ -190,8 +190,8 @@ class Distiller(keras.Model):
         for reader in self._frozen_readers():
             compatibility.check_frozen(reader.role, reader.teachers)
         learners = self._learners()
-        # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it where
-        # there is a branch in it.
+        # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
+        # where there is a branch in it.
         with tf.GradientTape(persistent=len(learners) > 1) as tape:
             step = self._run(batch, y, sample_weight, training=True)
             losses = self._terms(step)

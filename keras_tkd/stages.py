@@ -36,7 +36,7 @@ TRAINING = (
     "seed",
 )
 HELD_OUT_BATCH = 256
-# Steps from one return to Python to the next. Eight save small steps an eighth of their work, large ones lose nothing
+# Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
 STEPS_PER_EXECUTION = 8
 
@@ -217,7 +217,7 @@ def compile_model(model, config, **arguments):
         loss,
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_EXECUTION,
-        # XLA on GPUs alone, as Keras decides: on CPUs it costs nearly three times the work (benchmarks/choices.py).
+        # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",
         **arguments,
     )

@@ -99,8 +99,8 @@ def steps(count, batch_size):
 def steady():
     """Options of every pipeline: batches in their order, and no autotuning."""
     options = tf.data.Options()
-    # A pass ends only when the tuner's pause does, and its pauses double: epochs of 1.3, 2.5, 5.1 ... seconds, whatever
-    # the work (benchmarks/choices.py shows the seconds of each).
+    # With it, a pass can end only when the tuner's pause does, and its pauses double: up to 1.3, 2.5, 5.1 ... seconds
+    # (benchmarks/choices.py measures epochs with and without).
     options.autotune.enabled = False
     options.deterministic = True
     return options

@@ -1,0 +1,112 @@
+"""Trained teachers that a run is given, and what is measured of them and others."""
+
+import dataclasses
+
+from keras_tkd.config.data import DataConfig
+from keras_tkd.config.fields import check, check_choice, option
+
+PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+AVERAGES = ("losses", "probabilities", "logits")
+WEIGHTINGS = ("entropy", "confidence")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeachersConfig(DataConfig):
+    """Trained teachers that a run is given: one, or an ensemble of several."""
+
+    teacher_path: tuple[str, ...] | None = option(
+        None, "Keras model file of a trained teacher, or of several, separated by commas. Without it, one is trained."
+    )
+    teacher_preprocessing: tuple[str, ...] = option(
+        ("none",), "Scaling of the pixels that --teacher_path expects: one for all, or one for each.", PREPROCESSING
+    )
+    teacher_average: str | None = option(None, "What is averaged of several teachers; needed for these.", AVERAGES)
+    teacher_weights: tuple[str, ...] | str | None = option(
+        None, "Weights of several teachers: a number >= 0 for each, 'entropy' or 'confidence'; equal if not given."
+    )
+    teacher_classes: tuple[str, ...] | None = option(
+        None,
+        "Which classes of the teachers in --teacher_path the data's classes are, by name or index, in the order of the "
+        "data's. For a teacher of all classes of the data set they are those of --classes.",
+    )
+    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
+
+    @property
+    def unread(self):
+        several = len(self.teacher_path or ()) > 1
+        return super().unread + ([] if several else ["teacher_average", "teacher_weights"])
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "teacher_path", self.teacher_path or None)
+        object.__setattr__(self, "teacher_weights", name_or_numbers(self.teacher_weights))
+        paths, scalings = self.teacher_path or (), self.teacher_preprocessing
+        check(
+            paths or scalings == ("none",),
+            "`teacher_preprocessing` goes with `teacher_path`",
+            self,
+            "teacher_preprocessing",
+        )
+        check(paths or not self.teacher_classes, "`teacher_classes` goes with `teacher_path`", self, "teacher_classes")
+        check(
+            len(scalings) in (1, len(paths)),
+            "`teacher_preprocessing` must be one for all teachers, or one for each",
+            self,
+            "teacher_path",
+            "teacher_preprocessing",
+        )
+        check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
+        if len(paths) < 2:
+            for name in ("teacher_average", "teacher_weights"):
+                check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
+            return
+        check(
+            self.teacher_average,
+            f"`teacher_average` must say what is averaged of several teachers: {', '.join(AVERAGES)}",
+            self,
+            "teacher_average",
+        )
+        weights = self.teacher_weights
+        if isinstance(weights, tuple):
+            numbers = all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in weights)
+            check(
+                numbers and len(weights) == len(paths) and sum(weights) > 0,
+                f"`teacher_weights` must be {len(paths)} numbers >= 0 that are not all 0, one for each teacher, or one "
+                f"of {', '.join(WEIGHTINGS)}",
+                self,
+                "teacher_weights",
+            )
+        elif weights is not None:
+            check_choice("teacher_weights", weights, WEIGHTINGS)
+            check(
+                weights != "confidence" or self.teacher_average == "losses",
+                "`teacher_weights=confidence` reads labels, which weight losses only: `teacher_average` must be losses",
+                self,
+                "teacher_average",
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(TeachersConfig):
+    """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
+
+    model_path: str | None = option(None, "Keras model file to measure.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
+
+
+def name_or_numbers(values):
+    """Weights as text or numbers: the one name there is by itself, numbers as a tuple; anything else as it is."""
+    if not isinstance(values, (tuple, list)):
+        return values
+
+    def number(value):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+
+    values = tuple(map(number, values))
+    return values[0] if len(values) == 1 and isinstance(values[0], str) else values or None

@@ -1,0 +1,74 @@
+"""How a model is trained."""
+
+import dataclasses
+
+from keras_tkd.config.data import DataConfig
+from keras_tkd.config.fields import check, option
+
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+SCHEDULES = ("constant", "cosine", "step")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(DataConfig):
+    """What training a teacher and distilling have in common: the data and how a model is trained on them."""
+
+    validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.")
+    train_fraction: float | None = option(None, "Share of each class's training images to train on; all if not given.")
+    augmentation: str = option("none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS)
+    epochs: int = option(30, "Passes over the training images.")
+    batch_size: int = option(128, "Images per step.")
+    learning_rate: float = option(0.1, "Learning rate of the first epoch.")
+    momentum: float = option(0.9, "Momentum of stochastic gradient descent.")
+    schedule: str = option("cosine", "How the learning rate falls, from epoch to epoch.", SCHEDULES)
+    schedule_epochs: tuple[int, ...] = option((), "Epochs at which --schedule=step multiplies the learning rate.")
+    schedule_factor: float = option(0.1, "What --schedule=step multiplies it with.")
+    weight_decay: float = option(
+        0.0, "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2."
+    )
+    precision: str = option(
+        "float32",
+        "Precision of the computation; weights and losses stay float32. 'auto': what this machine is fast in.",
+        PRECISIONS,
+    )
+    seed: int = option(0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.")
+    teacher_model: str = option("digits_teacher", "Name of the teacher's architecture, or a .keras file of it.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("epochs", "batch_size"):
+            check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
+        for name in ("learning_rate", "schedule_factor"):
+            check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
+        for name in ("weight_decay", "momentum"):
+            check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        rule = "`shuffle_window` must be a batch or more"
+        check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")
+        check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
+        check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
+        if self.validation_fraction is not None:
+            rule = "`validation_fraction` must be in [0, 1)"
+            check(0 <= self.validation_fraction < 1, rule, self, "validation_fraction")
+        if self.train_fraction is not None:
+            check(0 < self.train_fraction <= 1, "`train_fraction` must be in (0, 1]", self, "train_fraction")
+        rule = "`open_set_fraction` must be less than 1, or there is nothing to train on"
+        check(self.open_set_fraction != 1, rule, self, "open_set_fraction")
+        if self.schedule == "step":
+            check(
+                self.schedule_epochs
+                and self.schedule_epochs[0] >= 1
+                and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
+                "`schedule_epochs` must be rising epochs, from 1 on, for schedule='step'",
+                self,
+                "schedule_epochs",
+            )
+        else:
+            check(
+                not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherConfig(RunConfig):
+    """One run of `train_teacher`."""

@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -8,6 +9,22 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+
+def pytest_collection_finish():
+    """TensorFlow's many objects stay: no need to look through them whenever garbage is collected."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_step_per_execution():
+    """A step of several is traced twice, once in a loop: test_stages.py shows that it is the same step."""
+    from keras_tkd import stages
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "STEPS_PER_EXECUTION", 1)
+        yield
+
 
 STORED = {"train": (40, 1, 55, 24), "test": (18,)}  # images in each file
 

@@ -6,6 +6,7 @@ average-pooled to the smaller; where they must agree in width and do not, the st
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_tkd.distances import unit
@@ -51,8 +52,17 @@ def flow_of_solution(teacher, student):
 
 def attention(x):
     """`(batch, positions)`: mean of the squares over the channels, divided by the norm over all positions."""
-    energy = ops.mean(ops.square(x), axis=-1)
-    return unit(ops.reshape(energy, (ops.shape(x)[0], x.shape[1] * x.shape[2])))
+    return unit(ops.reshape(energy(x), (ops.shape(x)[0], x.shape[1] * x.shape[2])))
+
+
+@tf.custom_gradient
+def energy(x):
+    """Mean of the squares over the channels; its gradient is one product, where spreading a mean takes several."""
+
+    def gradient(upstream):
+        return x * (2.0 / x.shape[-1] * upstream)[..., None]
+
+    return tf.reduce_mean(tf.square(x), axis=-1), gradient
 
 
 def flow(first, second):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
-# few feed any student (two crop and mirror 90,000 images/s of CIFAR-10's size, benchmarks/README.md).
+# few feed any student (two crop and mirror 130,000 images/s of CIFAR-10's size, benchmarks/README.md).
 PARALLEL_CALLS = min(CPUS, 8)
 PREFETCHED_BATCHES = 4
 

@@ -20,8 +20,6 @@ from keras_tkd.losses.embedding import (
 from keras_tkd.losses.features import (
     AttentionTransfer,
     FlowOfSolution,
-    Hint,
-    VariationalInformation,
     attention_transfer,
     flow_of_solution,
 )
@@ -37,6 +35,7 @@ from keras_tkd.losses.pairs import (
     PairDistillation,
     pair_distillation,
 )
+from keras_tkd.losses.projected import Hint, VariationalInformation
 from keras_tkd.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,

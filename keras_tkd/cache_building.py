@@ -2,8 +2,6 @@
 
 import functools
 import importlib.metadata
-import sys
-import time
 
 import keras
 import numpy as np
@@ -14,6 +12,7 @@ from keras_tkd.data.pipelines import check_seed, check_views
 from keras_tkd.ensemble import TeacherEnsemble
 from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.keras_compat import KerasDistillation
+from keras_tkd.utils.progress import Progress
 
 DTYPES = ("float16", "float32")
 FINGERPRINTED = 256  # images that are looked at together
@@ -140,22 +139,3 @@ def check_range(name, largest, dtype):
 
 def versions():
     return {name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow", "numpy")}
-
-
-class Progress:
-    """Images done, of so many: one bar on a terminal, at most about ten lines elsewhere."""
-
-    def __init__(self, title, done, total):
-        print(f"{title}, {done:,} are there" if done else title, flush=True)
-        self.done, self.total = done, total
-        self._bar = keras.utils.Progbar(total, unit_name="image", interval=0.2) if sys.stdout.isatty() else None
-        self._line, self._began, self._before = done, time.perf_counter(), done
-
-    def add(self, images):
-        self.done += images
-        if self._bar:
-            self._bar.update(self.done)
-        elif self.done == self.total or self.done - self._line >= self.total / 10:
-            self._line = self.done
-            seconds = time.perf_counter() - self._began
-            print(f"  {self.done:,}/{self.total:,} images  {seconds:.1f} s", flush=True)

@@ -21,7 +21,7 @@ import urllib.parse
 
 import numpy as np
 
-from keras_tkd.workdir import read_json, write_json
+from keras_tkd.utils.files import read_json, write_json
 
 try:
     import fcntl

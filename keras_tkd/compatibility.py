@@ -6,8 +6,8 @@ import numbers
 import keras
 
 from keras_tkd import keras_compat, teachers
-from keras_tkd.live import check_number
 from keras_tkd.losses.base import DistillationLoss, as_list
+from keras_tkd.utils.hyperparameters import check_number
 
 
 def check_losses(losses, teacher, student):

@@ -5,9 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.compatibility import check_logits
-from keras_tkd.live import check_number
 from keras_tkd.teacher_reader import TeacherReader
-from keras_tkd.teachers import resized
+from keras_tkd.utils.hyperparameters import check_number
+from keras_tkd.utils.resizing import resized
 
 AVERAGES = ("losses", "probabilities", "logits")
 WEIGHTINGS = ("entropy", "confidence")

@@ -4,9 +4,9 @@ import tensorflow as tf
 
 from keras_tkd import compatibility
 from keras_tkd.ensemble import TeacherEnsemble, check_classes
-from keras_tkd.live import LiveNumber
 from keras_tkd.losses.base import DistillationLoss, as_list, layers_read, select
 from keras_tkd.teacher_reader import TeacherReader, key
+from keras_tkd.utils.hyperparameters import LiveNumber
 
 
 class EnsembleReader:

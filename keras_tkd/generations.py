@@ -5,10 +5,12 @@ import shutil
 
 import keras
 
-from keras_tkd import data, evaluation, precision, run_cache, stages
+from keras_tkd import data, evaluation, run_cache, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.trikd import TriKD
-from keras_tkd.workdir import Stage, whole_file
+from keras_tkd.utils import precision
+from keras_tkd.utils.files import whole_file
+from keras_tkd.workdir import Stage
 
 
 @dataclasses.dataclass(frozen=True)

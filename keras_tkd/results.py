@@ -13,7 +13,7 @@ from keras_tkd import evaluation
 from keras_tkd.config import DATA
 from keras_tkd.ensemble import members
 from keras_tkd.flagfile import flag_lines
-from keras_tkd.workdir import read_json
+from keras_tkd.utils.files import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.
 BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model", "embedding_layer")
@@ -66,7 +66,7 @@ def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, e
         described["seconds"] = round(seconds, 2)
     if splits.open_set_images is not None:
         embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
-        described["verification"] = evaluation.verification(embeddings, splits.open_set_identities)
+        described["verification"] = evaluation.verification_scores(embeddings, splits.open_set_identities)
     return described
 
 

@@ -5,7 +5,7 @@ import typing
 
 import keras
 
-from keras_tkd import data, evaluation, precision, run_cache
+from keras_tkd import data, evaluation, run_cache
 from keras_tkd.callbacks import (
     KeepState,
     Progress,
@@ -16,10 +16,13 @@ from keras_tkd.callbacks import (
     WarnAtChance,
 )
 from keras_tkd.config import DATA
+from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distiller import Distiller
 from keras_tkd.ensemble import TeacherEnsemble, members
-from keras_tkd.methods import list_or_name, make_losses
-from keras_tkd.workdir import Stage, save_model
+from keras_tkd.methods.registry import list_or_name
+from keras_tkd.utils import precision
+from keras_tkd.utils.files import save_model
+from keras_tkd.workdir import Stage
 
 # What decides the outcome of a training on the labels alone, the model aside.
 TRAINING = (

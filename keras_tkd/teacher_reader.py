@@ -1,8 +1,9 @@
 """Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
 
-from keras_tkd import compatibility, teachers
-from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd import compatibility
 from keras_tkd.losses.base import layers_read
+from keras_tkd.utils import resizing
+from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
 
 class TeacherReader:
@@ -36,7 +37,7 @@ class TeacherReader:
             ValueError: the teacher does not take such images; a layer that it does not have; no teacher.
         """
         teacher = self._only()
-        size = teachers.other_size(teacher, shape)
+        size = resizing.other_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
         compatibility.check_input_shape(self.role, teacher, shape)
@@ -52,7 +53,7 @@ class TeacherReader:
             )
 
     def __call__(self, images, training=False):
-        return self._outputs(teachers.resized(self._only(), images), training=training)
+        return self._outputs(resizing.resized(self._only(), images), training=training)
 
     def _only(self):
         if not self.teachers:

@@ -2,7 +2,8 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from keras_tkd.utils.keras_graph import last_operation
 
 SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
@@ -86,21 +87,6 @@ def is_softmax(operation):
     if type(operation).__name__ == "Softmax":  # keras.ops.softmax in a functional graph
         return True
     return getattr(operation, "activation", None) is keras.activations.softmax
-
-
-def last_operation(model):
-    """The operation that makes the model's single output and its input tensor; `(None, None)` without a graph."""
-    outputs = getattr(model, "outputs", None)
-    if not outputs or len(outputs) != 1:
-        return None, None
-    return made_by(outputs[0])
-
-
-def made_by(tensor):
-    """The operation that makes a tensor of a graph, and what it makes it of: a tensor, or several."""
-    operation, node_index, _ = tensor._keras_history
-    inputs = operation._inbound_nodes[node_index].input_tensors
-    return operation, inputs[0] if len(inputs) == 1 else inputs
 
 
 def with_classes(model, classes):
@@ -190,28 +176,3 @@ def with_preprocessing(model, mode):
     scaling = keras.Model(inputs, PREPROCESSING[mode](inputs), name=f"pixels_{mode}")
     pixels = keras.Input(shape, name="pixels")
     return keras.Model(pixels, model.call(scaling(pixels)), name=model.name)
-
-
-def other_size(model, shape):
-    """`(height, width)` that `model` takes where images of `shape` have another size; None where nothing is to be done.
-
-    Args:
-        model: a built `keras.Model`.
-        shape: shape of a batch of images, `(batch, height, width, channels)`.
-    """
-    expected = getattr(model, "input_shape", None) if model.built else None
-    if not isinstance(expected, tuple) or not isinstance(shape, (tuple, list)) or len(expected) != 4 or len(shape) != 4:
-        return None
-    sizes = [(a, b) for a, b in zip(expected[1:3], shape[1:3], strict=True) if a is not None]
-    return tuple(expected[1:3]) if len(sizes) == 2 and any(a != b for a, b in sizes) else None
-
-
-def resized(model, images):
-    """`images` in the height and width that `model` takes; inputs that are no images are left as they are."""
-    size = None if keras.tree.is_nested(images) else other_size(model, tuple(images.shape))
-    return resize(images, size) if size else images
-
-
-def resize(images, size):
-    """Images resized to `size`, `(height, width)`: bilinear, smoothed where they shrink. float32, in the same range."""
-    return tf.image.resize(images, size, antialias=True)

@@ -6,7 +6,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_tkd import data, evaluation, models, precision, run_cache, stages, teachers
+from keras_tkd import data, evaluation, models, run_cache, stages, teachers
 from keras_tkd.distiller import Distiller
 from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.flagfile import as_recorded, flag_lines
@@ -21,7 +21,9 @@ from keras_tkd.results import (
     epochs_to,
     read_baseline,
 )
-from keras_tkd.workdir import FLAGS, SPLIT, Workdir, read_json, write_json
+from keras_tkd.runs import devices
+from keras_tkd.utils.files import read_json, write_json
+from keras_tkd.workdir import FLAGS, SPLIT, Workdir
 
 
 def train_teacher(config, workdir, existing="refuse"):
@@ -180,7 +182,7 @@ def open_workdir(config, path, existing):
     """The configuration with its precision settled, the `Workdir`, and the results of a finished run, else None."""
     if existing != "overwrite":
         config = as_recorded(config, pathlib.Path(path) / FLAGS)
-    config = precision.settle(config)
+    config = devices.settle(config)
     workdir = Workdir(path, flag_lines(config), existing)
     finished = workdir.finished_results()
     if finished:

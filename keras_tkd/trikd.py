@@ -9,11 +9,11 @@ import tensorflow as tf
 from keras_tkd import compatibility, teachers
 from keras_tkd.batches import as_batch, class_ids, images_of
 from keras_tkd.distiller import Distiller, is_regularized
-from keras_tkd.layer_outputs import output_shapes
-from keras_tkd.live import LiveAttribute, check_number, live_number
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.step import share_of_equal, sum_of
 from keras_tkd.teacher_reader import TeacherReader
+from keras_tkd.utils.hyperparameters import LiveAttribute, check_number, live_number
+from keras_tkd.utils.layer_outputs import output_shapes
 
 TEACHER_TOTAL = "teacher_total"
 TEACHER_LOSS = "teacher_loss"

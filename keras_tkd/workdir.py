@@ -1,10 +1,10 @@
 """The folder of a run: files that appear whole or not at all, and what belongs to which experiment."""
 
-import contextlib
 import json
-import os
 import pathlib
 import shutil
+
+from keras_tkd.utils.files import read_json, write_json, write_text
 
 FLAGS = "flags.flags"
 RESULTS = "results.json"
@@ -119,36 +119,3 @@ class Stage:
         self.history, self.seconds, self.finished = history, seconds, finished
         fields = {"settings": self._settings, "history": history, "seconds": seconds, "finished": finished}
         write_json(self._record_path, fields)
-
-
-@contextlib.contextmanager
-def whole_file(path):
-    """A path to write to, beside `path`; it becomes `path` if the block ends without an error."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_text(path, text):
-    with whole_file(path) as unfinished:
-        unfinished.write_text(text)
-
-
-def write_json(path, value):
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path):
-    return json.loads(pathlib.Path(path).read_text()) if pathlib.Path(path).exists() else None
-
-
-def save_model(model, path):
-    """Saves a Keras model so that the file appears whole or not at all."""
-    with whole_file(path) as unfinished:
-        model.save(unfinished)
-    return pathlib.Path(path)

@@ -111,12 +111,12 @@ def import_training():
 
 def show(runs, workdirs):
     """Prints the tables of finished runs, the verdict, and what to do next."""
-    from keras_tkd import report
+    from keras_tkd.reports import tables, verdict
 
-    print("", report.table(runs), sep="\n")
+    print("", tables.table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
-        print(report.verdict(runs))
-    verified = report.verification_table(runs)
+        print(verdict.verdict(runs))
+    verified = tables.verification_table(runs)
     if verified:
         print("", verified, sep="\n")
     print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")

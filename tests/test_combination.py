@@ -8,10 +8,11 @@ import pytest
 from losses import oracles
 
 from keras_tkd import Distiller
-from keras_tkd.combination import combine, parse
 from keras_tkd.config import DistillConfig
+from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.flagfile import flag_lines, read_flags
-from keras_tkd.methods import METHODS, make_losses
+from keras_tkd.methods import METHODS
+from keras_tkd.methods.combination import combine, parse
 
 BOTH = ("teacher_layers", "student_layers")
 

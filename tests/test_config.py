@@ -410,7 +410,7 @@ def test_choices_are_what_the_library_offers():
 
     from keras_tkd import data, ensemble, teachers
     from keras_tkd.miners import MINERS
-    from keras_tkd.precision import set_precision
+    from keras_tkd.utils.precision import set_precision
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
     assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)

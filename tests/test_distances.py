@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.distances import euclidean, pairwise_euclidean, safe_sqrt, unit
+from keras_tkd.utils.distances import euclidean, pairwise_euclidean, safe_sqrt, unit
 
 MODES = {
     "eager": lambda function: function,

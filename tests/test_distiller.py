@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller
+from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distiller import number_duplicates
 from keras_tkd.losses import (
     DistillationLoss,
@@ -15,7 +16,7 @@ from keras_tkd.losses import (
     SoftTargets,
     TripletDistillation,
 )
-from keras_tkd.methods import METHODS, make_losses
+from keras_tkd.methods import METHODS
 
 CLASSES = 3
 # On the models of this file, which have no layers for features; test_every_method.py trains all.

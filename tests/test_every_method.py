@@ -9,8 +9,9 @@ import pytest
 from keras_tkd import Distiller, data, generations, models, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config import DistillConfig
+from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.flagfile import read_flags
-from keras_tkd.methods import METHODS, make_losses
+from keras_tkd.methods import METHODS
 
 FLAGS = pathlib.Path(__file__).parent.parent / "flags" / "digits"
 DISTILLING = [name for name, method in METHODS.items() if method.terms and not method.online]

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_tkd.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
 X = np.array([[1.0, 2.0, 3.0], [-1.0, 0.5, 4.0]], "float32")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.live import LiveAttribute, LiveNumber, check_number
+from keras_tkd.utils.hyperparameters import LiveAttribute, LiveNumber, check_number
 
 
 class Spring:

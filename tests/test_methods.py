@@ -3,7 +3,8 @@
 import pytest
 
 from keras_tkd import losses
-from keras_tkd.methods import METHODS, make_losses
+from keras_tkd.distillation.method_losses import make_losses
+from keras_tkd.methods import METHODS
 
 # From the papers: weight of the loss on the labels, layers, and per term: class, weight, what the paper sets.
 TRIPLETS = ("TripletDistillation", 2.0, {"margin": 5.0})

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tkd import precision, training
+from keras_tkd import training
 from keras_tkd.config import DistillConfig, TeacherConfig
+from keras_tkd.runs import devices
+from keras_tkd.utils import precision
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), dtype=np.uint8)
 
@@ -121,12 +123,12 @@ flags\t\t: fpu avx2 avx512f{}
     ],
 )
 def test_chosen_by_what_the_hardware_says_of_itself(gpus, flags, chosen, reason):
-    found, why = precision.choose(["GPU"] * gpus, CPUINFO.format(flags, flags))
+    found, why = devices.choose(["GPU"] * gpus, CPUINFO.format(flags, flags))
     assert found == chosen and re.search(reason, why)
 
 
 def test_without_cpuinfo_it_is_float32():
-    assert precision.choose([], "")[0] == "float32"
+    assert devices.choose([], "")[0] == "float32"
 
 
 class TestAuto:
@@ -139,7 +141,7 @@ class TestAuto:
         def has(flags):
             (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags, flags))
 
-        monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
         has(" amx_bf16")
         return has
 

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import Distiller, data, models, precision, report, results, teachers, training
+from keras_tkd import Distiller, data, models, results, teachers, training
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
 from keras_tkd.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
+from keras_tkd.reports import tables
+from keras_tkd.utils import precision
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 5)).astype("float32")
@@ -213,7 +215,7 @@ def test_a_student_of_four_digits(teacher_run, tmp_path, capsys):
     assert run["teacher"]["test_accuracy"] == pytest.approx(among_four)
     assert among_four >= among_ten > 0.8
     assert run["test_samples"] == len(kept)
-    assert run["classes"] == ["8", "3", "0", "1"] and "sp on digits (8, 3, 0, 1)" in report.table([run])
+    assert run["classes"] == ["8", "3", "0", "1"] and "sp on digits (8, 3, 0, 1)" in tables.table([run])
     student = keras.saving.load_model(tmp_path / "run" / "student.keras")
     assert student.output_shape == (None, 4)
     accuracy = np.mean(student.predict(digits.test_images[kept], verbose=0).argmax(-1) == labels)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, data, evaluation, models, report, stages, training
+from keras_tkd import Distiller, data, evaluation, models, stages, training
 from keras_tkd.callbacks import KeepState
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
 from keras_tkd.flagfile import read_flags
+from keras_tkd.reports import tables
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -91,7 +92,7 @@ def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, 
     config = DistillConfig(**settings, losses=losses, teacher_path=str(teacher_run[0]))
     results = training.distill(config, tmp_path)
     title = "kd@temperature=2.0:0.1 + kd@temperature=8.0:0.1 + tkd@margin=5.0:0.5 + sp:10.0"
-    assert results["method"] == title and f"{title} on digits" in report.table([results])
+    assert results["method"] == title and f"{title} on digits" in tables.table([results])
     record = json.loads((tmp_path / "checkpoints" / "student" / "record.json").read_text())
     terms = {"kd", "kd_2", "tkd", "sp"}
     assert terms | {f"val_{term}" for term in terms} | {"tkd_violated"} <= set(record["history"][0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import evaluation
-from keras_tkd.verification import draw_pairs, measures, verification
+from keras_tkd.evaluation.verification import draw_pairs, measures, verification_scores
 
 
 def vectors(*degrees):
@@ -52,7 +52,7 @@ def three(result):
 
 def test_perfect_separation():
     # Within an identity 10 degrees at most, between the two 80 at least.
-    result = verification(vectors(0, 10, 90, 100), [7, 7, 3, 3])
+    result = verification_scores(vectors(0, 10, 90, 100), [7, 7, 3, 3])
     assert three(result) == [1.0, 0.0, 1.0]
     assert (result["same_pairs"], result["different_pairs"], result["pairs"]) == (2, 4, "all")
     assert (result["images"], result["identities"]) == (4, 2)
@@ -61,12 +61,12 @@ def test_perfect_separation():
 def test_all_equal_is_chance():
     # One threshold accepts everything, the others nothing: from (0, 0) to (1, 1) in a straight line.
     for row in ([1.0, 3.0], [0.0, 0.0]):
-        assert three(verification(np.tile(row, (6, 1)), [0, 0, 0, 1, 1, 1])) == [0.5, 0.5, 0.0]
+        assert three(verification_scores(np.tile(row, (6, 1)), [0, 0, 0, 1, 1, 1])) == [0.5, 0.5, 0.0]
 
 
 def test_the_wrong_way_round():
     # Same: 90 and 90 degrees; different: 0, 90, 90 and 0. Each same pair ties with two of the four: 2 * 0.5 / 4.
-    result = verification(vectors(0, 90, 0, 90), [0, 0, 1, 1])
+    result = verification_scores(vectors(0, 90, 0, 90), [0, 0, 1, 1])
     # The curve goes (0, 0), (0.5, 0), (1, 1): false accepts = false rejects where 0.5 + x / 2 = 1 - x, at x = 1/3.
     assert three(result) == pytest.approx([0.25, 2 / 3, 0.0])
 
@@ -110,18 +110,18 @@ def test_length_does_not_matter():
     embeddings = vectors(0, 30, 50, 80, 85)
     identities = ["a", "a", "b", "b", "a"]
     scaled = embeddings * np.array([[3.0], [1e-6], [1e6], [0.1], [7.0]])
-    assert verification(scaled, identities) == verification(embeddings, identities)
+    assert verification_scores(scaled, identities) == verification_scores(embeddings, identities)
 
 
 def test_rounding_breaks_no_ties():
     # All rows have one direction; their lengths, and so the rounding of their cosines, differ.
     lengths = np.random.default_rng(0).uniform(0.1, 9, 40)
     embeddings = lengths[:, None] * np.array([[1.0, 3.0, 7.0]])
-    assert three(verification(embeddings, np.arange(40) % 3)) == [0.5, 0.5, 0.0]
+    assert three(verification_scores(embeddings, np.arange(40) % 3)) == [0.5, 0.5, 0.0]
 
 
 def test_an_identity_with_one_image_is_in_different_pairs():
-    result = verification(vectors(0, 10, 90), ["ada", "ada", "bob"])
+    result = verification_scores(vectors(0, 10, 90), ["ada", "ada", "bob"])
     assert (result["same_pairs"], result["different_pairs"]) == (1, 2)
     assert three(result) == [1.0, 0.0, 1.0]
 
@@ -136,13 +136,13 @@ def test_random_embeddings(seed):
     # Small integers: many ties, and zero vectors among them.
     embeddings = generator.integers(-1, 3, (40, 2 + seed)) + (seed % 2) * (identities == 3)[:, None]
     embeddings[5] = 0
-    result = verification(embeddings.astype("float32"), identities)
+    result = verification_scores(embeddings.astype("float32"), identities)
     assert result == pytest.approx(oracle(embeddings, identities.tolist()), abs=1e-12)
 
 
 def test_many_pairs_of_chance():
     generator = np.random.default_rng(0)
-    result = verification(generator.normal(size=(400, 16)), np.arange(400) % 8)
+    result = verification_scores(generator.normal(size=(400, 16)), np.arange(400) % 8)
     # 8 * 50 * 49 / 2 and 400 * 399 / 2 less those.
     assert (result["same_pairs"], result["different_pairs"], result["pairs"]) == (9800, 70000, "all")
     assert three(result) == pytest.approx([0.5, 0.5, 0.01], abs=0.02)
@@ -155,20 +155,20 @@ def test_drawn_pairs_tell_of_all():
     generator = np.random.default_rng(1)
     identities = generator.integers(0, 5, 300)
     embeddings = generator.normal(size=(300, 4)) + 1.5 * generator.normal(size=(5, 4))[identities]
-    everything = verification(embeddings, identities)
-    drawn = verification(embeddings, identities, max_pairs=5000, seed=3)
+    everything = verification_scores(embeddings, identities)
+    drawn = verification_scores(embeddings, identities, max_pairs=5000, seed=3)
     assert (drawn["same_pairs"], drawn["different_pairs"], drawn["pairs"]) == (5000, 5000, "drawn")
     assert three(drawn) == pytest.approx(three(everything), abs=0.04)
-    assert drawn == verification(embeddings, identities, max_pairs=5000, seed=3)
-    assert drawn != verification(embeddings, identities, max_pairs=5000, seed=4)
+    assert drawn == verification_scores(embeddings, identities, max_pairs=5000, seed=3)
+    assert drawn != verification_scores(embeddings, identities, max_pairs=5000, seed=4)
 
 
 def test_a_kind_with_few_pairs_is_not_drawn():
     # 12 samples of 6 identities: 6 pairs of one, 60 of two.
     embeddings = np.random.default_rng(0).normal(size=(12, 3))
-    result = verification(embeddings, np.arange(12) % 6, max_pairs=59)
+    result = verification_scores(embeddings, np.arange(12) % 6, max_pairs=59)
     assert (result["same_pairs"], result["different_pairs"], result["pairs"]) == (6, 59, "drawn")
-    assert verification(embeddings, np.arange(12) % 6, max_pairs=60)["pairs"] == "all"
+    assert verification_scores(embeddings, np.arange(12) % 6, max_pairs=60)["pairs"] == "all"
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -203,8 +203,8 @@ def test_every_pair_is_drawn_equally_often(same):
 )
 def test_errors(embeddings, identities, arguments, message):
     with pytest.raises(ValueError, match=message):
-        verification(embeddings, identities, **arguments)
+        verification_scores(embeddings, identities, **arguments)
 
 
 def test_it_is_an_evaluation():
-    assert evaluation.verification is verification
+    assert evaluation.verification_scores is verification_scores

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from keras_tkd.combination import check_negatives, combine, parse
 from keras_tkd.config.fields import check, default, option
 from keras_tkd.config.teachers import TeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherConfig
-from keras_tkd.methods import METHODS
+from keras_tkd.methods.combination import check_negatives, combine, parse
+from keras_tkd.methods.registry import METHODS
 
 DRAWS = ("drawn", "in_batch")
 ANCHORS = ("trained", "random", "none")

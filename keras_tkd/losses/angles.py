@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_tkd.distances import squared_distances
+from keras_tkd.utils.distances import squared_distances
 
 # Cosines taken at a time: those of as many anchors as fit, of one at least. The largest arrays hold an eighth of them
 # (`add_up`): 8 MB in float32.

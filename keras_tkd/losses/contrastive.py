@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.distances import unit
-from keras_tkd.live import LiveAttribute
 from keras_tkd.losses.base import DistillationLoss, check_same_batch, class_ids
 from keras_tkd.losses.relations import embedding
+from keras_tkd.utils.distances import unit
+from keras_tkd.utils.hyperparameters import LiveAttribute
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_tkd.live import LiveAttribute, live_numbers
 from keras_tkd.losses.base import LabelledLogitsLoss
+from keras_tkd.utils.hyperparameters import LiveAttribute, live_numbers
 
 
 def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, alpha=1.0, beta=8.0):

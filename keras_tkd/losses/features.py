@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.distances import unit
 from keras_tkd.losses.base import (
     DistillationLoss,
     LayerPairsLoss,
@@ -18,6 +17,7 @@ from keras_tkd.losses.base import (
     shape_list,
 )
 from keras_tkd.losses.maps import check_maps, mean_square, pooled_alike, shapes_of
+from keras_tkd.utils.distances import unit
 
 
 def attention_transfer(teacher, student):

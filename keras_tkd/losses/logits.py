@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_tkd.distances import safe_sqrt, unit
-from keras_tkd.live import LiveAttribute, live_numbers
 from keras_tkd.losses.base import LogitsLoss, check_same_shape
+from keras_tkd.utils.distances import safe_sqrt, unit
+from keras_tkd.utils.hyperparameters import LiveAttribute, live_numbers
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=False):

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_tkd.distances import euclidean
 from keras_tkd.losses.base import arrays, select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.utils.distances import euclidean
 
 
 def triplet_distillation(anchor, positive, negative, margin=5.0):

@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 
 import keras_tkd.losses
-from keras_tkd.live import LiveAttribute
 from keras_tkd.losses import (
     DIST,
     AttentionTransfer,
@@ -38,6 +37,7 @@ from keras_tkd.losses import (
     VariationalInformation,
 )
 from keras_tkd.miners import fair_coin, random_other_class, random_same_class
+from keras_tkd.utils.hyperparameters import LiveAttribute
 
 STEP = 7
 

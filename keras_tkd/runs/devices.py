@@ -1,12 +1,9 @@
-"""The precision of a run's computation: chosen for the machine, set for training, set back for the files."""
+"""The devices of a run, and the precision that they are fast in."""
 
 import dataclasses
 import pathlib
 
-import keras
 import tensorflow as tf
-
-from keras_tkd.teachers import last_operation, made_by
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -39,30 +36,3 @@ def choose(gpus, cpuinfo):
     if found:
         return "mixed_bfloat16", f"which this processor has in hardware ({', '.join(found)})"
     return "float32", f"for there is no GPU, and no flag {' or '.join(BFLOAT16_FLAGS)} of the processor"
-
-
-def set_precision(model, precision):
-    """Makes every layer of `model` compute in `precision`; scaling of pixels and the layer that makes the output
-    stay float32.
-
-    Weights are float32 under every one of these policies, so nothing is lost by setting one and setting it back.
-
-    Args:
-        model: a built `keras.Model`; changed in place, nested models too.
-        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-    """
-    for layer in model._flatten_layers():
-        # Pixels are scaled in float32: 1 / 255 in bfloat16 is off by 0.4 %.
-        layer.dtype_policy = "float32" if isinstance(layer, keras.layers.Rescaling) else precision
-    operation, inputs = last_operation(model)
-    while operation is not None and not is_plain_layer(operation):
-        if isinstance(operation, keras.Model):
-            operation, inputs = last_operation(operation)
-        else:  # what is done with the output, such as a choice of classes
-            operation, inputs = made_by(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
-    if operation is not None:
-        operation.dtype_policy = "float32"
-
-
-def is_plain_layer(operation):
-    return isinstance(operation, keras.layers.Layer) and not isinstance(operation, keras.Model)

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from keras_tkd.methods import METHODS, Method, list_or_name
+from keras_tkd.methods.registry import METHODS, Method, list_or_name
 
 LAYERS = ("teacher_layers", "student_layers")
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

@@ -8,7 +8,7 @@ FALSE_ACCEPTS = 0.01
 _BLOCK = 2**22  # numbers of gathered embeddings at a time
 
 
-def verification(embeddings, identities, max_pairs=1_000_000, seed=0):
+def verification_scores(embeddings, identities, max_pairs=1_000_000, seed=0):
     """How well the cosine similarity of two embeddings tells pairs of one identity from pairs of two.
 
     A pair is accepted if its similarity is at least a threshold. Over all thresholds, the share of accepted pairs among
@@ -42,7 +42,7 @@ def verification(embeddings, identities, max_pairs=1_000_000, seed=0):
 
     Example:
 
-    >>> result = verification([[1, 0], [2, 1], [0, 1], [1, 2]], ["ada", "ada", "bob", "bob"])
+    >>> result = verification_scores([[1, 0], [2, 1], [0, 1], [1, 2]], ["ada", "ada", "bob", "bob"])
     >>> result["auc"], result["same_pairs"], result["different_pairs"]
     (1.0, 2, 4)
     """

@@ -1,0 +1,1 @@
+"""The application: one run in one folder."""

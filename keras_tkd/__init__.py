@@ -15,7 +15,7 @@ _EXPORTS = {
     "Distiller": "keras_tkd.distiller",
     "METHODS": "keras_tkd.methods",
     "TeacherCache": "keras_tkd.teacher_cache",
-    "TeacherEnsemble": "keras_tkd.ensemble",
+    "TeacherEnsemble": "keras_tkd.teachers.ensemble",
     "TriKD": "keras_tkd.trikd",
 }
 _MODULES = (

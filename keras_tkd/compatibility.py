@@ -5,8 +5,9 @@ import numbers
 
 import keras
 
-from keras_tkd import keras_compat, teachers
-from keras_tkd.losses.base import DistillationLoss, as_list
+from keras_tkd import teachers
+from keras_tkd.losses import keras_adapter
+from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.utils.hyperparameters import check_number
 
 
@@ -15,7 +16,7 @@ def check_losses(losses, teacher, student):
     losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
     for i, loss in enumerate(losses):
         if isinstance(loss, keras.distillation.DistillationLoss):
-            losses[i] = keras_compat.adapt(loss, teacher, student)
+            losses[i] = keras_adapter.adapt(loss, teacher, student)
     if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
         raise ValueError(
             "`distillation_losses` must be a keras_tkd.losses.DistillationLoss, a loss of keras.distillation, or a "
@@ -84,31 +85,6 @@ def check_frozen(role, models):
             )
 
 
-def check_input_shape(role, model, shape):
-    """Raises `ValueError` if the teacher (or anchor) does not take the images that the student takes."""
-    expected = getattr(model, "input_shape", None) if model.built else None
-    single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
-    if single and (
-        len(expected) != len(shape)
-        or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
-    ):
-        raise ValueError(
-            f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
-            f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
-            + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
-        )
-
-
-def check_given_outputs(role, outputs, losses):
-    """Raises `ValueError` if what a batch holds under a role (`"teacher"`) is not what the losses read."""
-    names = {name for loss in losses for name in as_list(loss.teacher_layers or "logits")}
-    if names - set(outputs):
-        raise ValueError(
-            f'A batch\'s "{role}" must hold the outputs that the losses read. '
-            f"Received: {sorted(outputs)}, without {sorted(names - set(outputs))}"
-        )
-
-
 def check_built_models(models, student):
     """Raises `ValueError` for what only built models show: probabilities, a student that cannot learn.
 
@@ -116,19 +92,10 @@ def check_built_models(models, student):
         models: list of teachers.
     """
     for teacher in models:
-        check_logits("teacher", teacher)
-    check_logits("student", student)
+        teachers.check_logits("teacher", teacher)
+    teachers.check_logits("student", student)
     if not student.trainable_variables:
         raise ValueError(
             f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
             f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
-        )
-
-
-def check_logits(role, model):
-    """Raises `ValueError` for a model that returns probabilities."""
-    if teachers.ends_in_softmax(model):
-        raise ValueError(
-            f"The {role} must return logits, and '{model.name}' ends in a softmax. "
-            f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
         )

@@ -14,9 +14,9 @@ import tensorflow as tf
 from keras_tkd import compatibility, teachers
 from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, images_of, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
-from keras_tkd.ensemble_reader import reader_of
 from keras_tkd.losses.base import layers_read, select
 from keras_tkd.step import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
+from keras_tkd.teachers.ensemble_reader import reader_of
 from keras_tkd.utils.hyperparameters import LiveNumber, check_number
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 

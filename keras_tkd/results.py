@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from keras_tkd import evaluation
 from keras_tkd.config import DATA
-from keras_tkd.ensemble import members
 from keras_tkd.flagfile import flag_lines
+from keras_tkd.teachers.ensemble import members
 from keras_tkd.utils.files import read_json
 
 # Settings that make two trainings of a student comparable: equal budgets on equal data.

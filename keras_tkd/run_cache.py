@@ -8,8 +8,8 @@ import time
 import tensorflow as tf
 
 from keras_tkd import data
-from keras_tkd.cache_building import Source
-from keras_tkd.teacher_cache import TeacherCache
+from keras_tkd.teacher_cache.builder import Source
+from keras_tkd.teacher_cache.cache import TeacherCache
 
 FOLDER = "teacher_cache"
 MEASURED_IMAGES = 64

@@ -18,8 +18,8 @@ from keras_tkd.callbacks import (
 from keras_tkd.config import DATA
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distiller import Distiller
-from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.methods.registry import list_or_name
+from keras_tkd.teachers.ensemble import TeacherEnsemble, members
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
 from keras_tkd.workdir import Stage

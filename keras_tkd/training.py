@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_tkd import data, evaluation, models, run_cache, stages, teachers
 from keras_tkd.distiller import Distiller
-from keras_tkd.ensemble import TeacherEnsemble, members
 from keras_tkd.flagfile import as_recorded, flag_lines
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.results import (
@@ -22,6 +21,7 @@ from keras_tkd.results import (
     read_baseline,
 )
 from keras_tkd.runs import devices
+from keras_tkd.teachers.ensemble import TeacherEnsemble, members
 from keras_tkd.utils.files import read_json, write_json
 from keras_tkd.workdir import FLAGS, SPLIT, Workdir
 

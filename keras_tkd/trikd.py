@@ -11,7 +11,7 @@ from keras_tkd.batches import as_batch, class_ids, images_of
 from keras_tkd.distiller import Distiller, is_regularized
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.step import share_of_equal, sum_of
-from keras_tkd.teacher_reader import TeacherReader
+from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils.hyperparameters import LiveAttribute, check_number, live_number
 from keras_tkd.utils.layer_outputs import output_shapes
 
@@ -157,7 +157,7 @@ class TriKD(Distiller):
     def _check_anchor(self, shapes):
         anchor = self._output_shapes(self._read_anchor, shapes)["logits"]
         student = output_shapes(self.student, [], shapes["image"])["logits"]
-        compatibility.check_logits("anchor", self.anchor)
+        teachers.check_logits("anchor", self.anchor)
         compatibility.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         if anchor[1:] != student[1:]:
             raise ValueError(

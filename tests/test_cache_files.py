@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from keras_tkd import cache_files
-from keras_tkd.cache_files import CacheFiles
+from keras_tkd.teacher_cache import files
+from keras_tkd.teacher_cache.files import CacheFiles
 
 ROWS = (3, 1000)
 OUTPUTS = {"logits": (10,), "nested/block:pre_activation": (2, 3)}
@@ -107,7 +107,7 @@ def test_a_full_disk_loses_nothing(tmp_path):
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 191_999})
-    monkeypatch.setattr(cache_files.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
     # 3,000 rows of 10 + 6 numbers of 4 bytes.
     with pytest.raises(OSError, match="192,000 bytes are still to be written, and 191,999 are free.*Choose another"):
         begun(tmp_path / "cache")
@@ -129,7 +129,7 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     def refuse(path, text):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache_files, "write_json", refuse)
+    monkeypatch.setattr(files, "write_json", refuse)
     with pytest.raises(OSError, match="cannot be written to .*: Permission denied. .*hoose another"):
         begun(tmp_path / "cache")
 

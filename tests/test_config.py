@@ -408,8 +408,9 @@ assert not loaded, loaded
 def test_choices_are_what_the_library_offers():
     import keras
 
-    from keras_tkd import data, ensemble, teachers
+    from keras_tkd import data, teachers
     from keras_tkd.miners import MINERS
+    from keras_tkd.teachers import ensemble
     from keras_tkd.utils.precision import set_precision
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}

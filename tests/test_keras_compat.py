@@ -11,8 +11,8 @@ import pytest
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
 from keras_tkd import Distiller, TeacherEnsemble
-from keras_tkd.keras_compat import KerasDistillation, snake_case
 from keras_tkd.losses import DistillationLoss, Hint, LogitRegression, SoftTargets
+from keras_tkd.losses.keras_adapter import KerasDistillation, snake_case
 
 PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "from_keras_distillation.md").read_text()
 CLASSES = 3

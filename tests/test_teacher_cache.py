@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, cache_building
-from keras_tkd.cache_files import CacheFiles, locked
+from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
 from keras_tkd.data import crop_and_flip, image_dataset, pair_dataset, triplet_dataset, view_seeds
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
+from keras_tkd.teacher_cache import builder
+from keras_tkd.teacher_cache.files import CacheFiles, locked
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
 IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
@@ -307,7 +308,7 @@ def files_of(folder):
 def interrupt_after(batches, error, monkeypatch):
     """Lets the source of images fail after so many batches; returns how many the teacher was shown, in the end."""
     shown = []
-    original = cache_building.Source.batches
+    original = builder.Source.batches
 
     def failing(source, batch_size, first):
         for batch in original(source, batch_size, first):
@@ -316,7 +317,7 @@ def interrupt_after(batches, error, monkeypatch):
             shown.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(cache_building.Source, "batches", failing)
+    monkeypatch.setattr(builder.Source, "batches", failing)
     return shown
 
 
@@ -395,7 +396,7 @@ class TestSeveralProcesses:
             assert not (folder / "manifest.json").exists()
             # The other one builds it meanwhile.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("keras_tkd.cache_files.fcntl", None)
+                patch.setattr("keras_tkd.teacher_cache.files.fcntl", None)
                 build(teacher, folder)
             before = files_of(folder)
         thread.join()

@@ -10,9 +10,9 @@ Who owns what:
 
 import tensorflow as tf
 
-from keras_tkd import cache_building
-from keras_tkd.cache_files import CacheFiles
 from keras_tkd.data.windows import PARALLEL_CALLS, as_tensor, steady
+from keras_tkd.teacher_cache import builder
+from keras_tkd.teacher_cache.files import CacheFiles
 
 
 class TeacherCache:
@@ -90,7 +90,7 @@ class TeacherCache:
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
-        source = cache_building.Source(teacher, images, losses, views, augment, seed)
+        source = builder.Source(teacher, images, losses, views, augment, seed)
         made_from = source.describe(dtype) | (about or {})
         files = CacheFiles(directory)
         if files.manifest:
@@ -101,10 +101,10 @@ class TeacherCache:
             return cache
         with files.for_one_writer():
             if files.manifest is None:
-                described = {"batch_size": batch_size, "versions": cache_building.versions()}
+                described = {"batch_size": batch_size, "versions": builder.versions()}
                 files.create(made_from, (views, len(images)), source.shapes, **described)
             files.check_made_from(made_from)
-            cache_building.write(files, source, progress)
+            builder.write(files, source, progress)
         return cls(files)
 
     @classmethod

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd import data, fingerprints
+from keras_tkd import data
 from keras_tkd.data.pipelines import check_seed, check_views
-from keras_tkd.ensemble import TeacherEnsemble
-from keras_tkd.ensemble_reader import reader_of
-from keras_tkd.keras_compat import KerasDistillation
+from keras_tkd.losses.keras_adapter import KerasDistillation
+from keras_tkd.teacher_cache import fingerprints
+from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.teachers.ensemble_reader import reader_of
 from keras_tkd.utils.progress import Progress
 
 DTYPES = ("float16", "float32")

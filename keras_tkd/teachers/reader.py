@@ -1,7 +1,6 @@
 """Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
 
-from keras_tkd import compatibility
-from keras_tkd.losses.base import layers_read
+from keras_tkd.losses.base import as_list, layers_read
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
@@ -40,12 +39,12 @@ class TeacherReader:
         size = resizing.other_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
-        compatibility.check_input_shape(self.role, teacher, shape)
+        check_input_shape(self.role, teacher, shape)
         return output_shapes(teacher, self._outputs.names, shape)
 
     def check_given(self, outputs):
         """Raises `ValueError` if the outputs that a batch brings are not those that the losses read."""
-        compatibility.check_given_outputs(self.role, outputs, self.losses)
+        check_given_outputs(self.role, outputs, self.losses)
         if self.role == "teacher" and key(0, "logits") in outputs:
             raise ValueError(
                 'The batch\'s "teacher" holds the outputs of several teachers, whose losses are to be averaged: give '
@@ -67,3 +66,28 @@ class TeacherReader:
 def key(k, name):
     """Where an output of the teacher at position `k` stands among those of several."""
     return f"teacher_{k + 1}/{name}"
+
+
+def check_input_shape(role, model, shape):
+    """Raises `ValueError` if the teacher (or anchor) does not take the images that the student takes."""
+    expected = getattr(model, "input_shape", None) if model.built else None
+    single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
+    if single and (
+        len(expected) != len(shape)
+        or any(a != b for a, b in zip(expected[1:], shape[1:], strict=True) if a is not None and b is not None)
+    ):
+        raise ValueError(
+            f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
+            f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
+            + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
+        )
+
+
+def check_given_outputs(role, outputs, losses):
+    """Raises `ValueError` if what a batch holds under a role (`"teacher"`) is not what the losses read."""
+    names = {name for loss in losses for name in as_list(loss.teacher_layers or "logits")}
+    if names - set(outputs):
+        raise ValueError(
+            f'A batch\'s "{role}" must hold the outputs that the losses read. '
+            f"Received: {sorted(outputs)}, without {sorted(names - set(outputs))}"
+        )

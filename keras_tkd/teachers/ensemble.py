@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.compatibility import check_logits
-from keras_tkd.teacher_reader import TeacherReader
+from keras_tkd.teachers.logits import check_logits
+from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils.hyperparameters import check_number
 from keras_tkd.utils.resizing import resized
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_tkd import evaluation
 from keras_tkd.config import DATA
-from keras_tkd.flagfile import flag_lines
+from keras_tkd.config.flagfile import flag_lines
 from keras_tkd.teachers.ensemble import members
 from keras_tkd.utils.files import read_json
 

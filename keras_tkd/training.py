@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import data, evaluation, models, run_cache, stages, teachers
+from keras_tkd.config.flagfile import as_recorded, flag_lines
 from keras_tkd.distiller import Distiller
-from keras_tkd.flagfile import as_recorded, flag_lines
 from keras_tkd.generations import best, hand_over, train_generations
 from keras_tkd.results import (
     baseline_path,

@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 
 from keras_tkd.config import default
-from keras_tkd.flagfile import value_type
+from keras_tkd.config.flagfile import value_type
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()

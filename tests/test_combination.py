@@ -9,8 +9,8 @@ from losses import oracles
 
 from keras_tkd import Distiller
 from keras_tkd.config import DistillConfig
+from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.flagfile import flag_lines, read_flags
 from keras_tkd.methods import METHODS
 from keras_tkd.methods.combination import combine, parse
 

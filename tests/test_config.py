@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.config.flagfile import as_recorded, flag_lines, read_flags, value_type
 from keras_tkd.config.teachers import WEIGHTINGS
-from keras_tkd.flagfile import as_recorded, flag_lines, read_flags, value_type
 from keras_tkd.methods import METHODS
 
 NAN = math.nan

@@ -9,8 +9,8 @@ import pytest
 from keras_tkd import Distiller, data, generations, models, stages
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config import DistillConfig
+from keras_tkd.config.flagfile import read_flags
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.flagfile import read_flags
 from keras_tkd.methods import METHODS
 
 FLAGS = pathlib.Path(__file__).parent.parent / "flags" / "digits"

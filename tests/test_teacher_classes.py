@@ -8,7 +8,7 @@ import pytest
 
 from keras_tkd import Distiller, data, models, results, teachers, training
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
-from keras_tkd.flagfile import flag_lines, read_flags
+from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
 from keras_tkd.utils import precision

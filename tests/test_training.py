@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_tkd import Distiller, data, evaluation, models, stages, training
 from keras_tkd.callbacks import KeepState
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
-from keras_tkd.flagfile import read_flags
+from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports import tables
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}

@@ -86,17 +86,6 @@ class TeachersConfig(DataConfig):
             )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(TeachersConfig):
-    """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
-
-    model_path: str | None = option(None, "Keras model file to measure.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
-
-
 def name_or_numbers(values):
     """Weights as text or numbers: the one name there is by itself, numbers as a tuple; anything else as it is."""
     if not isinstance(values, (tuple, list)):

@@ -6,9 +6,11 @@ One order throughout: windows, indices, gather, augment, prefetch. Whole batches
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import in_view, view_of_epoch, view_seeds
-from keras_tkd.data.triplets import ClassOrder, ClassSampler, check_two_classes, draw, epoch_order, key
-from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, as_tensor, source_of, steady, steps
+from keras_tkd.data.arrays import as_tensor
+from keras_tkd.data.augmentation import in_view, view_of_epoch, view_seeds
+from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, steady, steps
+from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, draw, epoch_order, key
+from keras_tkd.data.sources import source_of
 
 SEEDS = 2**30
 # Each has random numbers of its own: the seed of role number n is `seed + n * SEEDS`.

@@ -1,12 +1,12 @@
 """What a data set is: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
 
 import dataclasses
-import math
 
 import numpy as np
 
+from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.classes import class_indices
-from keras_tkd.data.streams import ImageStream
+from keras_tkd.data.streaming import ImageStream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -277,28 +277,9 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
     return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
 
 
-def aligned_empty(shape, dtype=np.uint8):
-    """An uninitialized C-ordered array whose data start at a multiple of 64 bytes.
-
-    TensorFlow can share such memory without a copy (`tf.experimental.dlpack`); numpy's own is aligned to 16.
-    """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
 def take_rows(array, indices):
     if isinstance(array, ImageStream):
         return array.take(indices)
     rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)
     # The default mode buffers the output, which is a second copy; the indices are valid in any mode.
     return np.take(array, indices, axis=0, out=rows, mode="clip")
-
-
-def resize(images, size):
-    import tensorflow as tf
-
-    resized = tf.image.resize(images, size, method="bilinear", antialias=True)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import in_view
-from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, source_of, steady, steps
+from keras_tkd.data.augmentation import in_view
+from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, steady, steps
+from keras_tkd.data.sources import source_of
 
 
 def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_tkd.losses.base import LogitsLoss, check_same_shape
+from keras_tkd.losses.base import LogitsLoss
+from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.distances import safe_sqrt, unit
 from keras_tkd.utils.hyperparameters import LiveAttribute, live_numbers
 

@@ -3,7 +3,8 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import LogitsLoss, check_same_batch, check_same_shape
+from keras_tkd.losses.base import LogitsLoss
+from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.miners import MINERS
 from keras_tkd.utils.distances import euclidean, pairwise_euclidean
 from keras_tkd.utils.hyperparameters import LiveAttribute

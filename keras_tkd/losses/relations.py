@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.angles import mean_huber_of_angles
-from keras_tkd.losses.base import LayerPairsLoss, check_same_batch, check_same_shape
+from keras_tkd.losses.base import LayerPairsLoss
+from keras_tkd.losses.relational_angles import mean_huber_of_angles
+from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.utils.distances import pairwise_euclidean, unit
 from keras_tkd.utils.hyperparameters import LiveAttribute, live_numbers
 

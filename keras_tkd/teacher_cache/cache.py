@@ -10,7 +10,8 @@ Who owns what:
 
 import tensorflow as tf
 
-from keras_tkd.data.windows import PARALLEL_CALLS, as_tensor, steady
+from keras_tkd.data.arrays import as_tensor
+from keras_tkd.data.options import PARALLEL_CALLS, steady
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles
 

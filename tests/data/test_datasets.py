@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.datasets import load
-from keras_tkd.data.splits import Splits, aligned_empty, open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits, open_set_classes, stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -700,7 +701,7 @@ def test_tfds(tmp_path):
 
 
 def test_tfds_is_read_in_small_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_tkd.data.prepared._READ_BYTES", 40)  # three images of 12 bytes
+    monkeypatch.setattr("keras_tkd.data.tfds._READ_BYTES", 40)  # three images of 12 bytes
     write_tfds(tmp_path, train=[sample(value, 0) for value in range(10)], test=[sample(0, 0)])
     sizes = []
     batched = tf.data.Dataset.batch

@@ -16,7 +16,7 @@ from keras_tkd.data import (
     in_order,
     load,
     pair_dataset,
-    streams,
+    streaming,
     triplet_dataset,
     view_batches,
     view_seeds,
@@ -154,7 +154,7 @@ def test_each_pass_is_the_next_epoch_and_has_windows_of_its_own(stored):
 @pytest.mark.parametrize("calls, threads", [(1, 1), (8, 4)])
 def test_batches_do_not_depend_on_the_number_of_threads(stored, calls, threads, monkeypatch):
     expected = one_pass(triplets(streamed(stored), augment=crop_by_one))
-    monkeypatch.setattr(streams, "PARALLEL_CALLS", calls)
+    monkeypatch.setattr(streaming, "PARALLEL_CALLS", calls)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     assert_equal(one_pass(triplets(streamed(stored), augment=crop_by_one).with_options(options)), expected)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data.triplets import ClassOrder, ClassSampler, check_two_classes, epoch_order, times_before
+from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, epoch_order, times_before
 
 ONCE_IN_A_MILLION = 1e-6
 

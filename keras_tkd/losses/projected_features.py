@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tkd.losses.base import DistillationLoss, as_list, check_same_shape, shape_list
-from keras_tkd.losses.maps import mean_square, pooled_alike
+from keras_tkd.losses.base import DistillationLoss, as_list, shape_list
+from keras_tkd.losses.feature_maps import mean_square, pooled_alike
+from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.hyperparameters import check_number
 
 

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from keras_tkd.losses.base import arrays, select
+from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.losses.validation import arrays
 from keras_tkd.utils.distances import euclidean
 
 

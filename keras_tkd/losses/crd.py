@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.losses.base import DistillationLoss, check_same_batch, class_ids
+from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.relations import embedding
+from keras_tkd.losses.validation import check_same_batch, class_ids
 from keras_tkd.utils.distances import unit
 from keras_tkd.utils.hyperparameters import LiveAttribute
 

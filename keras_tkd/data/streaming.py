@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.triplets import draw
-from keras_tkd.data.windows import PARALLEL_CALLS, ImageSource, Window, steady, steps
+from keras_tkd.data.options import PARALLEL_CALLS, steady, steps
+from keras_tkd.data.sampling import draw
+from keras_tkd.data.sources import ImageSource, Window
 
 # Files read from in turn: what a window mixes, and a buffer of 256 KB each. Half of them at most: if all were open at
 # once, the windows of all passes would hold the same samples.

@@ -5,17 +5,12 @@ Who owns what:
 - `pipelines` cuts a window into batches, and draws companions for anchors inside it.
 """
 
-import os
 import typing
 
-import numpy as np
 import tensorflow as tf
 
-CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
-# few feed any student (two crop and mirror 130,000 images/s of CIFAR-10's size, benchmarks/README.md).
-PARALLEL_CALLS = min(CPUS, 8)
-PREFETCHED_BATCHES = 4
+from keras_tkd.data.arrays import as_tensor
+from keras_tkd.data.options import steady, steps
 
 
 class Window(typing.NamedTuple):
@@ -89,26 +84,3 @@ def in_order(images, batch_size):
         yield from (batch for _, batch in batches.as_numpy_iterator())
     else:
         yield from (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-
-
-def steps(count, batch_size):
-    """The number of batches of so many samples, of which the last may be smaller."""
-    return -(-count // batch_size)
-
-
-def steady():
-    """Options of every pipeline: batches in their order, and no autotuning."""
-    options = tf.data.Options()
-    # With it, a pass can end only when the tuner's pause does, and its pauses double: up to 1.3, 2.5, 5.1 ... seconds
-    # (benchmarks/choices.py measures epochs with and without).
-    options.autotune.enabled = False
-    options.deterministic = True
-    return options
-
-
-def as_tensor(images):
-    """A tensor of the array's values: of the same memory where it is aligned as TensorFlow needs it, else a copy."""
-    images = np.ascontiguousarray(images) if isinstance(images, np.ndarray) else np.asarray(images)
-    if images.ctypes.data % 64 == 0 and images.flags.writeable and images.size:
-        return tf.experimental.dlpack.from_dlpack(images.__dlpack__())
-    return tf.constant(images)

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import arrays, check_same_batch
 from keras_tkd.losses.mining import check_name, mean_of_valid
+from keras_tkd.losses.validation import arrays, check_same_batch
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 from keras_tkd.utils.distances import pairwise_euclidean
 from keras_tkd.utils.hyperparameters import LiveAttribute

@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.splits import Splits, aligned_empty, resize
-from keras_tkd.data.streams import ImageStream
+from keras_tkd.data.arrays import aligned_empty, resize
+from keras_tkd.data.splits import Splits
+from keras_tkd.data.streaming import ImageStream
 
 _LABELS = 4096  # read together
 _READ_BYTES = 2**21  # of one batch at most: small beside any data set, whatever the size of its images

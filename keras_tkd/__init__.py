@@ -12,11 +12,11 @@ from keras_tkd.utils.lazy_exports import make_lazy_exports
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Distiller": "keras_tkd.distiller",
+    "Distiller": "keras_tkd.distillation.distiller",
     "METHODS": "keras_tkd.methods",
     "TeacherCache": "keras_tkd.teacher_cache",
     "TeacherEnsemble": "keras_tkd.teachers.ensemble",
-    "TriKD": "keras_tkd.trikd",
+    "TriKD": "keras_tkd.distillation.trikd",
 }
 _MODULES = (
     "callbacks",
@@ -28,7 +28,7 @@ _MODULES = (
     "miners",
     "models",
     "teachers",
-    "training",
+    "runs",
 )
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]

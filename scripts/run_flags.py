@@ -100,13 +100,13 @@ def quiet():
 
 
 def import_training():
-    """`keras_tkd.training`, loaded without TensorFlow's start-up lines."""
+    """`keras_tkd.runs.commands`, loaded without TensorFlow's start-up lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet():
-        from keras_tkd import training
+        from keras_tkd.runs import commands, devices
 
-        training.start_devices()
-    return training
+        devices.start_devices()
+    return commands
 
 
 def show(runs, workdirs):

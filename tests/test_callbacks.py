@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.callbacks import Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.callbacks import StopOnNonFinite
+from keras_tkd.runs.callbacks import Progress, TensorBoardScalars, Throughput, WarnAtChance
 
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller
+from keras_tkd.distillation.distiller import number_duplicates
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.distiller import number_duplicates
 from keras_tkd.losses import (
     DistillationLoss,
     Hint,

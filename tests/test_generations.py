@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import data, evaluation, generations, stages, training
-from keras_tkd.callbacks import KeepState
+from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
-from keras_tkd.workdir import Workdir
+from keras_tkd.runs import commands, generations, inputs, stages
+from keras_tkd.runs.checkpoints import KeepState
+from keras_tkd.runs.workdir import Workdir
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0.05, "validation_fraction": 0.2}
 
@@ -20,7 +21,7 @@ QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trikd")
     config = DistillConfig(**QUICK, method="trikd", generations=2)
-    return workdir, config, training.distill(config, workdir)
+    return workdir, config, commands.distill(config, workdir)
 
 
 def weights(path):
@@ -75,7 +76,7 @@ def test_each_generation_has_the_student_before_it_as_its_anchor(run, tmp_path, 
         finished = results.read_text()
         results.unlink()
         with pytest.raises(InterruptedError):
-            training.distill(config, workdir)
+            commands.distill(config, workdir)
         record.write_text(kept)
         results.write_text(finished)
         assert equal(anchors[-1], weights(expected))
@@ -95,7 +96,7 @@ def test_more_generations_keep_those_there_are(run, tmp_path_factory, monkeypatc
     trained = []
     fit_stage = stages.fit_stage
     monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
-    results = training.distill(dataclasses.replace(run[1], generations=3), workdir, existing="continue")
+    results = commands.distill(dataclasses.replace(run[1], generations=3), workdir, existing="continue")
     assert trained == ["generations/3/student"] and len(results["generations"]) == 3
     assert results["generations"][:2] == run[2]["generations"]
 
@@ -112,9 +113,9 @@ def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monke
     monkeypatch.setattr(KeepState, "__init__", remember_always(KeepState.__init__))
     monkeypatch.setattr(KeepState, "on_epoch_end", stop_after(KeepState.on_epoch_end))
     with pytest.raises(KeyboardInterrupt):
-        training.distill(config, tmp_path)
+        commands.distill(config, tmp_path)
     monkeypatch.setattr(KeepState, "on_epoch_end", stop_after.original)
-    again = training.distill(config, tmp_path)
+    again = commands.distill(config, tmp_path)
     assert trained == 2 * ["generations/2/student"]
     assert again["generation"] == results["generation"]
     for generation in (1, 2):
@@ -145,7 +146,7 @@ def stop_after(on_epoch_end):
 
 def test_mutual_learning_has_no_anchor_and_no_generations(tmp_path):
     config = DistillConfig(**QUICK | {"validation_fraction": 0.0}, method="dml", baseline="none", train_fraction=0.1)
-    results = training.distill(config, tmp_path)
+    results = commands.distill(config, tmp_path)
     assert results["baseline"] is None and results["generation"] == 1 and len(results["generations"]) == 1
     assert not (tmp_path / "baseline.keras").exists()
     flags = (tmp_path / "flags.flags").read_text()
@@ -155,7 +156,7 @@ def test_mutual_learning_has_no_anchor_and_no_generations(tmp_path):
 def test_offline_teacher_is_trained_before(tmp_path):
     config = DistillConfig(**QUICK, method="trikd", teacher_training="offline", baseline="none", teacher_epochs=2)
     config = dataclasses.replace(config, batch_size=64, teacher_learning_rate=0.05)
-    results = training.distill(config, tmp_path)
+    results = commands.distill(config, tmp_path)
     assert "generations" not in results and (tmp_path / "checkpoints" / "teacher").exists()
 
 
@@ -163,9 +164,9 @@ def test_baseline_of_an_anchored_run_is_its_anchor(tmp_path):
     """`--baseline=none` spares no training where the student alone is the anchor; then it is reported as well."""
     workdir = Workdir(tmp_path, [])
     config = DistillConfig(**QUICK, method="trikd", baseline="none").resolved()
-    splits = training.load_splits(config)
-    student, teacher = (training.build_model(f"digits_{role}", splits, 0, role) for role in ("student", "teacher"))
-    results = training.distill_online(dataclasses.replace(config, epochs=1), workdir, splits, student, teacher, None)
+    splits = inputs.load_splits(config)
+    student, teacher = (inputs.build_model(f"digits_{role}", splits, 0, role) for role in ("student", "teacher"))
+    results = commands.distill_online(dataclasses.replace(config, epochs=1), workdir, splits, student, teacher, None)
     assert results["baseline"]["parameters"] == 666
 
 
@@ -181,7 +182,7 @@ def anchors_of(config, workdir, monkeypatch):
 
     monkeypatch.setattr(generations, "make_trikd", look)
     with pytest.raises(InterruptedError):
-        training.distill(config, workdir)
+        commands.distill(config, workdir)
     return *seen, trained
 
 
@@ -195,7 +196,7 @@ def test_another_run_without_the_student_alone_has_no_anchor(run, tmp_path):
     shutil.copy(run[0] / "results.json", tmp_path)
     config = dataclasses.replace(run[1], baseline=str(tmp_path))
     with pytest.raises(ValueError, match="must be the run that trained the student alone.*without baseline.keras"):
-        training.distill(config, tmp_path / "run")
+        commands.distill(config, tmp_path / "run")
 
 
 def test_an_untrained_anchor_does_not_start_where_the_student_starts(run, tmp_path, monkeypatch):
@@ -209,5 +210,5 @@ def test_an_untrained_anchor_does_not_start_where_the_student_starts(run, tmp_pa
 @pytest.mark.parametrize("reaches", [True, False])
 def test_whether_the_students_term_reaches_the_teacher_is_a_setting(reaches):
     config = DistillConfig(method="trikd", student_term_reaches_teacher=reaches).resolved()
-    models = [training.build_model(f"digits_{role}", data.load("digits"), 0, role) for role in ("teacher", "student")]
+    models = [inputs.build_model(f"digits_{role}", data.load("digits"), 0, role) for role in ("teacher", "student")]
     assert generations.make_trikd(config, *models, None).student_term_reaches_teacher is reaches

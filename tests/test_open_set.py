@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from keras_tkd import data, evaluation, models, training
+from keras_tkd import data, evaluation, models
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.runs import commands
 
 OPEN = {"dataset": "digits", "open_set_fraction": 0.4}
 QUICK = OPEN | {"epochs": 2, "batch_size": 64, "learning_rate": 0.05}
@@ -20,14 +21,14 @@ QUICK = OPEN | {"epochs": 2, "batch_size": 64, "learning_rate": 0.05}
 @pytest.fixture(scope="module")
 def teacher_run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("teacher")
-    return workdir, training.train_teacher(TeacherConfig(**QUICK), workdir)
+    return workdir, commands.train_teacher(TeacherConfig(**QUICK), workdir)
 
 
 @pytest.fixture(scope="module")
 def sp_run(tmp_path_factory, teacher_run):
     workdir = tmp_path_factory.mktemp("sp")
     config = DistillConfig(**QUICK, method="sp", teacher_path=str(teacher_run[0]))
-    return workdir, training.distill(config, workdir)
+    return workdir, commands.distill(config, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +93,13 @@ def test_accuracy_is_that_of_the_classes_that_were_trained_on(sp_run):
 def test_evaluate_says_the_same(sp_run, teacher_run):
     workdir, results = sp_run
     files = {"model_path": str(workdir / "student.keras"), "teacher_path": str(teacher_run[0])}
-    measured = training.evaluate(EvaluateConfig(**OPEN, **files))
+    measured = commands.evaluate(EvaluateConfig(**OPEN, **files))
     assert measured["verification"] == results["student"]["verification"]
     assert measured["teacher"]["verification"] == results["teacher"]["verification"]
     assert measured["test_accuracy"] == results["student"]["test_accuracy"]
     # Other layers, one of each model.
     layers = {"embedding_layer": "logits", "teacher_embedding_layer": "flatten"}
-    measured = training.evaluate(EvaluateConfig(**OPEN, **files, **layers))
+    measured = commands.evaluate(EvaluateConfig(**OPEN, **files, **layers))
     splits = data.load("digits", open_set_fraction=0.4)
     opened = splits.open_set_images, splits.open_set_identities
     student, teacher = workdir / "student.keras", teacher_run[0] / "teacher.keras"
@@ -109,7 +110,7 @@ def test_evaluate_says_the_same(sp_run, teacher_run):
 @pytest.mark.parametrize("method", ["tkd", "trikd"])
 def test_triplets_and_online_teachers_are_verified_beside_another_runs_baseline(method, sp_run, teacher_run, tmp_path):
     teacher = {"teacher_path": str(teacher_run[0])} if method == "tkd" else {}
-    results = training.distill(DistillConfig(**QUICK, method=method, baseline=str(sp_run[0]), **teacher), tmp_path)
+    results = commands.distill(DistillConfig(**QUICK, method=method, baseline=str(sp_run[0]), **teacher), tmp_path)
     assert results["baseline"] == sp_run[1]["baseline"]
     splits = data.load("digits", open_set_fraction=0.4)
     opened = splits.open_set_images, splits.open_set_identities
@@ -131,7 +132,7 @@ def test_other_teachers_are_verified_by_a_layer_of_theirs(teacher_run, tmp_path)
         "teacher_preprocessing": "unit",
         "teacher_embedding_layer": "digits_teacher/embedding",
     }
-    results = training.distill(DistillConfig(**QUICK | {"epochs": 1}, **config), tmp_path / "run")
+    results = commands.distill(DistillConfig(**QUICK | {"epochs": 1}, **config), tmp_path / "run")
     expected = teacher_run[1]["teacher"]["verification"]
     assert results["teacher"]["verification"]["auc"] == pytest.approx(expected["auc"], abs=1e-3)
 
@@ -142,7 +143,7 @@ def test_a_folder_of_identities(faces, tmp_path):
         s for s in range(99) if "fay" in data.load(str(faces), split_seed=s, open_set_fraction=0.5).open_set_names
     )
     config = TeacherConfig(**arguments, split_seed=seed, epochs=1, batch_size=8, learning_rate=0.05)
-    verified = training.train_teacher(config, tmp_path)["teacher"]["verification"]
+    verified = commands.train_teacher(config, tmp_path)["teacher"]["verification"]
     # Two identities with six images and one with one: 2 * 15 pairs of one; 6 * 6 + 2 * 6 of two.
     assert (verified["same_pairs"], verified["different_pairs"]) == (30, 48)
     split = json.loads((tmp_path / "split.json").read_text())
@@ -150,7 +151,7 @@ def test_a_folder_of_identities(faces, tmp_path):
         split["open_set_classes"]
     )
     # All of another folder, and other numbers of classes: nothing is said of classes.
-    measured = training.evaluate(
+    measured = commands.evaluate(
         EvaluateConfig(
             dataset=str(faces),
             open_set_fraction=1.0,
@@ -181,34 +182,34 @@ class TestRefusedBeforeAnyWork:
     def test_by_distill(self, change, message, teacher_run, tmp_path):
         config = DistillConfig(**QUICK | {"method": "sp", "teacher_path": str(teacher_run[0])} | change)
         with pytest.raises(ValueError, match=message):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_by_train_teacher(self, tmp_path):
         with pytest.raises(ValueError, match="--embedding_layer.*'dense'.*'embedding'"):
-            training.train_teacher(TeacherConfig(**QUICK, embedding_layer="dense"), tmp_path / "run")
+            commands.train_teacher(TeacherConfig(**QUICK, embedding_layer="dense"), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_by_evaluate(self, teacher_run):
         model = {"model_path": str(teacher_run[0] / "teacher.keras")}
         with pytest.raises(ValueError, match="must not have been trained on"):
-            training.evaluate(EvaluateConfig(**OPEN, **model, split_seed=1))
+            commands.evaluate(EvaluateConfig(**OPEN, **model, split_seed=1))
         with pytest.raises(ValueError, match="--embedding_layer.*'dense'"):
-            training.evaluate(EvaluateConfig(**OPEN, **model, embedding_layer="dense"))
+            commands.evaluate(EvaluateConfig(**OPEN, **model, embedding_layer="dense"))
 
     def test_the_baseline_of_other_embeddings(self, sp_run, teacher_run, tmp_path):
         config = DistillConfig(
             **QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(sp_run[0]), embedding_layer="logits"
         )
         with pytest.raises(ValueError, match="another budget: embedding_layer None there, logits here"):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
 
 
 def test_other_embeddings_train_nothing_again(sp_run, teacher_run, tmp_path):
     workdir = pathlib.Path(shutil.copytree(sp_run[0], tmp_path / "run"))
     times = {name: (workdir / name).stat().st_mtime_ns for name in ("student.keras", "baseline.keras")}
     config = DistillConfig(**QUICK, method="sp", teacher_path=str(teacher_run[0]), embedding_layer="logits")
-    results = training.distill(config, workdir, existing="continue")
+    results = commands.distill(config, workdir, existing="continue")
     assert {name: (workdir / name).stat().st_mtime_ns for name in times} == times
     for role in ("teacher", "baseline", "student"):
         assert results[role]["verification"]["auc"] != sp_run[1][role]["verification"]["auc"]
@@ -216,5 +217,5 @@ def test_other_embeddings_train_nothing_again(sp_run, teacher_run, tmp_path):
 
 def test_without_an_open_set_nothing_is_verified(tmp_path):
     models.build("digits_student", (8, 8, 1), 10).save(tmp_path / "student.keras")
-    measured = training.evaluate(EvaluateConfig(model_path=str(tmp_path / "student.keras")))
+    measured = commands.evaluate(EvaluateConfig(model_path=str(tmp_path / "student.keras")))
     assert set(measured) == {"test_accuracy", "parameters", "at_chance"}

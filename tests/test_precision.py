@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tkd import training
 from keras_tkd.config import DistillConfig, TeacherConfig
-from keras_tkd.runs import devices
+from keras_tkd.runs import commands, devices
 from keras_tkd.utils import precision
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), dtype=np.uint8)
@@ -147,21 +146,21 @@ class TestAuto:
 
     def test_a_run_says_it_and_keeps_it_on_another_machine(self, machine, tmp_path, capsys):
         config = TeacherConfig(**self.QUICK)
-        results = training.train_teacher(config, tmp_path / "run")
+        results = commands.train_teacher(config, tmp_path / "run")
         said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Precision: ")]
         assert said == ["Precision: mixed_bfloat16, which this processor has in hardware (amx_bf16)"]
         assert "--precision=mixed_bfloat16" in (tmp_path / "run" / "flags.flags").read_text().splitlines()
         machine("")
-        assert training.train_teacher(config, tmp_path / "run") == results
+        assert commands.train_teacher(config, tmp_path / "run") == results
         assert "Precision" not in capsys.readouterr().out
         # Interrupted and taken up.
         (tmp_path / "run" / "results.json").unlink()
-        assert training.train_teacher(config, tmp_path / "run")["flags"] == results["flags"]
+        assert commands.train_teacher(config, tmp_path / "run")["flags"] == results["flags"]
         # Begun anew, it is chosen anew.
-        anew = training.train_teacher(config, tmp_path / "run", "overwrite")
+        anew = commands.train_teacher(config, tmp_path / "run", "overwrite")
         assert "--precision=float32" in anew["flags"] and "Precision: float32, " in capsys.readouterr().out
 
     def test_distill_trains_all_its_models_in_it(self, tmp_path):
         config = DistillConfig(**self.QUICK, method="kd").resolved()
-        settled, *_ = training.open_workdir(config, tmp_path / "run", "refuse")
+        settled, *_ = commands.open_workdir(config, tmp_path / "run", "refuse")
         assert settled.precision == settled.teacher.precision == "mixed_bfloat16"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from keras_tkd.methods import METHODS
-from keras_tkd.workdir import OWN_FILES
+from keras_tkd.runs.workdir import OWN_FILES
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted((ROOT / "keras_tkd").rglob("*.py"))

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_tkd.results import trainable_parameters
+from keras_tkd.runs.results import trainable_parameters
 
 
 def test_trainable_parameters_do_not_count_statistics_and_frozen_weights():

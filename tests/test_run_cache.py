@@ -10,9 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import data, models, run_cache, stages, training
+from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
-from keras_tkd.workdir import Workdir
+from keras_tkd.runs import cached_teacher, commands, distillation_setup
+from keras_tkd.runs.workdir import Workdir
 
 QUICK = {"dataset": "digits", "epochs": 3, "batch_size": 256, "learning_rate": 0.05, "baseline": "none"}
 CROPPED = {"augmentation": "crop", "teacher_views": 2}
@@ -38,7 +39,7 @@ def teacher_path(tmp_path_factory, splits):
 
 
 def distill(path, teacher_path, **settings):
-    return training.distill(DistillConfig(**QUICK | {"teacher_path": teacher_path} | settings), path)
+    return commands.distill(DistillConfig(**QUICK | {"teacher_path": teacher_path} | settings), path)
 
 
 def history(workdir):
@@ -94,12 +95,12 @@ class TestAuto:
 
     @pytest.fixture(autouse=True)
     def slow(self, monkeypatch):
-        monkeypatch.setattr(run_cache, "seconds_per_image", lambda source: 0.1)
+        monkeypatch.setattr(cached_teacher, "seconds_per_image", lambda source: 0.1)
 
     def settle(self, splits, tmp_path, losses=(), **settings):
         config = DistillConfig(**QUICK | {"method": "kd"} | settings)
         teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
-        return run_cache.settle(config, Workdir(tmp_path / "run", []), splits, teacher, losses).teacher_cache
+        return cached_teacher.settle(config, Workdir(tmp_path / "run", []), splits, teacher, losses).teacher_cache
 
     @pytest.mark.parametrize(
         ("settings", "decision", "estimate"),
@@ -127,7 +128,7 @@ class TestAuto:
 
     def test_leaves_half_of_the_disk(self, splits, tmp_path, monkeypatch, capsys):
         usage = type("Usage", (), {"free": 2 * 35_940 - 1})
-        monkeypatch.setattr(run_cache.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(cached_teacher.shutil, "disk_usage", lambda _: usage)
         assert self.settle(splits, tmp_path) == "off"
         assert "more than half of the 71,879 bytes that are free" in capsys.readouterr().out
         usage.free += 1
@@ -139,7 +140,7 @@ class TestAuto:
         assert "--teacher_cache=workdir" in results["flags"]
         assert (tmp_path / "run" / "teacher_cache" / "train" / "logits.npy").exists()
         # The same command again, on a day when the estimate would say otherwise.
-        monkeypatch.setattr(run_cache, "seconds_per_image", lambda source: 0.0)
+        monkeypatch.setattr(cached_teacher, "seconds_per_image", lambda source: 0.0)
         assert distill(tmp_path / "run", teacher_path, method="kd") == results
         assert "Finished already" in capsys.readouterr().out
         # An interrupted run goes on with what it has begun with.
@@ -152,7 +153,7 @@ class TestAuto:
         )
         # One that is to begin anew decides anew.
         config = DistillConfig(**QUICK, teacher_path=teacher_path, method="kd")
-        assert "--teacher_cache=off" in training.distill(config, tmp_path / "run", "overwrite")["flags"]
+        assert "--teacher_cache=off" in commands.distill(config, tmp_path / "run", "overwrite")["flags"]
         assert not (tmp_path / "run" / "teacher_cache").exists()
 
 
@@ -160,7 +161,7 @@ def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
     config = DistillConfig(**QUICK, method="kd", teacher_cache="workdir").resolved()
     teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
     kernel = weakref.ref(teacher.trainable_variables[0])
-    teaching = stages.teach(config, Workdir(tmp_path / "run", []), splits, teacher)
+    teaching = distillation_setup.teach(config, Workdir(tmp_path / "run", []), splits, teacher)
     del teacher
     gc.collect()
     assert kernel() is None and teaching.teacher is None
@@ -175,7 +176,7 @@ def test_an_online_teachers_anchor_is_kept_generation_by_generation(tmp_path):
     for cache in ("off", "workdir"):
         settings = {"method": "trikd", "anchor": "random", "generations": 2, "learning_rate": 0.02, "epochs": 2}
         settings |= {"teacher_cache": cache, "teacher_cache_dtype": "float32", **CROPPED}
-        training.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
+        commands.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
         records = (tmp_path / cache / "checkpoints" / "generations").glob("*/student/record.json")
         curves.append([json.loads(path.read_text())["history"] for path in sorted(records)])
     folders = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/teacher_cache/*/*"))
@@ -193,7 +194,7 @@ def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):
     curves = []
     for cache in ("off", "workdir"):
         settings |= {"teacher_cache": cache, "teacher_cache_dtype": "float32"}
-        training.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
+        commands.distill(DistillConfig(**QUICK | settings), tmp_path / cache)
         curves.append(history(tmp_path / cache)[0])
     train = tmp_path / "workdir" / "teacher_cache" / "train"
     assert {path.name for path in train.glob("*.npy")} == {

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, TriKD, data, losses, models, stages
+from keras_tkd import Distiller, TriKD, data, losses, models
 from keras_tkd.config import TeacherConfig
+from keras_tkd.runs import optimization
 
 CONFIG = TeacherConfig(learning_rate=0.05)
-OF_A_RUN = stages.STEPS_PER_EXECUTION  # 8; in tests elsewhere it is 1
+OF_A_RUN = optimization.STEPS_PER_EXECUTION  # 8; in tests elsewhere it is 1
 RNG = np.random.default_rng(0)
 # 11 batches of 8, the last of them smaller: no whole number of executions.
 IMAGES, LABELS = RNG.integers(0, 256, (84, 8, 8, 1), dtype=np.uint8), RNG.integers(0, 10, 84)
@@ -39,8 +40,8 @@ def test_steps_together_are_the_steps_one_by_one(case, monkeypatch, recwarn):
     for together in (1, OF_A_RUN):
         keras.utils.set_random_seed(0)
         model = make()
-        monkeypatch.setattr(stages, "STEPS_PER_EXECUTION", together)
-        stages.compile_model(model, CONFIG)
+        monkeypatch.setattr(optimization, "STEPS_PER_EXECUTION", together)
+        optimization.compile_model(model, CONFIG)
         batches = pipeline(IMAGES, LABELS, 8, seed=0, augment=data.crop_and_flip)
         count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: executions.append(batch))
         histories.append(model.fit(batches, epochs=2, callbacks=[count], verbose=0, shuffle=False).history)
@@ -60,5 +61,5 @@ def test_xla_on_gpus_alone(case, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(tf.config, "list_physical_devices", lambda kind=None, devices=devices: devices)
             model = CASES[case][0]()
-            stages.compile_model(model, CONFIG)
+            optimization.compile_model(model, CONFIG)
         assert model.jit_compile is compiled

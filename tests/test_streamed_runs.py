@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import TeacherCache, data, evaluation, training
+from keras_tkd import TeacherCache, data, evaluation
 from keras_tkd.config import DistillConfig
+from keras_tkd.runs import commands
 
 QUICK = {"dataset": "shades", "epochs": 2, "batch_size": 32, "learning_rate": 0.02, "baseline": "none"}
 SEEN = {"seed": 3, "augment": data.crop_and_flip, "views": 2}
@@ -36,7 +37,7 @@ def teacher_path(teacher, tmp_path_factory):
 def distill(stored, teacher_path):
     def run(workdir, **settings):
         arguments = {"data_dir": str(stored), "teacher_path": teacher_path, "method": "kd"}
-        return training.distill(DistillConfig(**QUICK | arguments | settings), workdir)
+        return commands.distill(DistillConfig(**QUICK | arguments | settings), workdir)
 
     return run
 

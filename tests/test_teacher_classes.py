@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd import Distiller, data, models, results, teachers, training
+from keras_tkd import Distiller, data, models, teachers
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
 from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
+from keras_tkd.runs import baseline, commands, inputs
 from keras_tkd.utils import precision
 
 RNG = np.random.default_rng(0)
@@ -122,7 +123,7 @@ def chosen(outputs, splits, config):
     """The teacher's outputs, each of which gives its own number, as they reach the student."""
     teacher = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(outputs)])
     teacher.set_weights([np.zeros((64, outputs)), np.arange(outputs) + 10.0])
-    some = training.choose_classes(teacher, "teacher.keras", config, splits)
+    some = inputs.choose_classes(teacher, "teacher.keras", config, splits)
     return (numpy(some(np.zeros((1, 8, 8, 1))))[0] - 10.0).tolist()
 
 
@@ -187,14 +188,14 @@ def test_the_classes_are_part_of_what_is_trained_on():
     config = distilled(classes=("bird", "0"), teacher_classes=("4", "1"))
     assert DistillConfig(**read_flags(DistillConfig, "\n".join(flag_lines(config)))) == config
     assert config.teacher.classes == ("bird", "0")
-    assert "classes" in results.BUDGET and "classes" in training.stages.TRAINING
+    assert "classes" in baseline.BUDGET and "classes" in commands.stages.TRAINING
 
 
 @pytest.fixture(scope="module")
 def teacher_run(tmp_path_factory):
     """A teacher of all ten digits."""
     workdir = tmp_path_factory.mktemp("teacher")
-    training.train_teacher(TeacherConfig(epochs=3, batch_size=64, learning_rate=0.02), workdir)
+    commands.train_teacher(TeacherConfig(epochs=3, batch_size=64, learning_rate=0.02), workdir)
     return workdir
 
 
@@ -209,7 +210,7 @@ def test_a_student_of_four_digits(teacher_run, tmp_path, capsys):
 
     settings = {"epochs": 1, "batch_size": 64, "learning_rate": 0.05, "classes": ("8", "3", "0", "1")}
     config = DistillConfig(**settings, method="sp", teacher_path=str(teacher_run), baseline="none")
-    run = training.distill(config, tmp_path / "run")
+    run = commands.distill(config, tmp_path / "run")
     assert "Of the teacher's 10 classes, these are the data's: 8, 3, 0, 1" in capsys.readouterr().out
     # With fewer to choose from it cannot do worse.
     assert run["teacher"]["test_accuracy"] == pytest.approx(among_four)
@@ -223,7 +224,7 @@ def test_a_student_of_four_digits(teacher_run, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == run
 
     paths = {"model_path": str(tmp_path / "run" / "student.keras"), "teacher_path": str(teacher_run)}
-    measured = training.evaluate(EvaluateConfig(**paths, classes=("8", "3", "0", "1")))
+    measured = commands.evaluate(EvaluateConfig(**paths, classes=("8", "3", "0", "1")))
     assert measured["test_accuracy"] == accuracy
     assert measured["agreement"] == run["student"]["agreement"]
     assert measured["teacher"]["test_accuracy"] == run["teacher"]["test_accuracy"]
@@ -237,14 +238,14 @@ def test_refused_before_any_work(teacher_run, tmp_path):
         ({"classes": ("3", "8"), "teacher_path": str(teacher_run), "teacher_classes": ("3",)}, "each of the 2 classes"),
     ):
         with pytest.raises(ValueError, match=message):
-            training.distill(DistillConfig(method="kd", **settings), tmp_path / "run")
+            commands.distill(DistillConfig(method="kd", **settings), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
 def test_classes_in_another_order_are_found_out(teacher_run, tmp_path):
     settings = {"classes": ("8", "3", "0"), "teacher_classes": ("3", "0", "8"), "method": "kd"}
     with pytest.raises(ValueError, match="more than chance.*--teacher_classes"):
-        training.distill(DistillConfig(**settings, teacher_path=str(teacher_run)), tmp_path / "run")
+        commands.distill(DistillConfig(**settings, teacher_path=str(teacher_run)), tmp_path / "run")
 
 
 def test_evaluation_needs_a_teacher_for_its_classes():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, data, evaluation, models, stages, training
-from keras_tkd.callbacks import KeepState
+from keras_tkd import Distiller, data, evaluation, models
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports import tables
+from keras_tkd.runs import commands, optimization, stages
+from keras_tkd.runs.checkpoints import KeepState
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -21,14 +22,14 @@ QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0
 def teacher_run(tmp_path_factory):
     """A teacher of two epochs that knows more than chance, and its results."""
     workdir = tmp_path_factory.mktemp("teacher")
-    return workdir, training.train_teacher(TeacherConfig(**QUICK | {"batch_size": 64}), workdir)
+    return workdir, commands.train_teacher(TeacherConfig(**QUICK | {"batch_size": 64}), workdir)
 
 
 @pytest.fixture(scope="module")
 def tkd_run(tmp_path_factory, teacher_run):
     workdir = tmp_path_factory.mktemp("tkd")
     config = DistillConfig(**QUICK, method="tkd", teacher_path=str(teacher_run[0]))
-    return workdir, config, training.distill(config, workdir)
+    return workdir, config, commands.distill(config, workdir)
 
 
 def test_workdir_holds_what_a_run_leaves(tkd_run):
@@ -90,7 +91,7 @@ def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, 
     losses = ("kd@temperature=2:0.1", "kd@temperature=8:0.1", "tkd:0.5", "sp:10")
     settings = QUICK | {"epochs": 1, "baseline": "none"}
     config = DistillConfig(**settings, losses=losses, teacher_path=str(teacher_run[0]))
-    results = training.distill(config, tmp_path)
+    results = commands.distill(config, tmp_path)
     title = "kd@temperature=2.0:0.1 + kd@temperature=8.0:0.1 + tkd@margin=5.0:0.5 + sp:10.0"
     assert results["method"] == title and f"{title} on digits" in tables.table([results])
     record = json.loads((tmp_path / "checkpoints" / "student" / "record.json").read_text())
@@ -99,14 +100,14 @@ def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, 
     again = DistillConfig(**read_flags(DistillConfig, (tmp_path / "flags.flags").read_text()))
     assert again.losses == tuple(title.split(" + ")) and again.recipe == config.recipe
     capsys.readouterr()
-    assert training.distill(again, tmp_path) == results
+    assert commands.distill(again, tmp_path) == results
     assert "Finished already" in capsys.readouterr().out
 
 
 def test_finished_run_is_not_run_again(tkd_run, capsys):
     workdir, config, results = tkd_run
     times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
-    assert training.distill(config, workdir) == results
+    assert commands.distill(config, workdir) == results
     assert "Finished already" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == times
 
@@ -115,17 +116,17 @@ def test_other_experiment_is_refused_and_nothing_changes(tkd_run):
     workdir, config, _ = tkd_run
     times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     with pytest.raises(ValueError, match=r"another experiment.*--margin=5.0.*--margin=1.0"):
-        training.distill(dataclasses.replace(config, margin=1.0), workdir)
+        commands.distill(dataclasses.replace(config, margin=1.0), workdir)
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == times
 
 
 def test_continue_keeps_what_the_changed_flag_does_not_concern(tmp_path):
     config = DistillConfig(**QUICK | {"epochs": 1, "batch_size": 64}, method="tkd")
-    first = training.distill(config, tmp_path)
+    first = commands.distill(config, tmp_path)
     times = {
         name: (tmp_path / name).stat().st_mtime_ns for name in ("teacher.keras", "baseline.keras", "student.keras")
     }
-    second = training.distill(dataclasses.replace(config, margin=1.0), tmp_path, existing="continue")
+    second = commands.distill(dataclasses.replace(config, margin=1.0), tmp_path, existing="continue")
     changed = [name for name, time in times.items() if (tmp_path / name).stat().st_mtime_ns != time]
     assert changed == ["student.keras"]
     assert first["baseline"] == second["baseline"] and first["teacher"] == second["teacher"]
@@ -140,10 +141,10 @@ def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkey
 
     def run(workdir):
         if what == "teacher":
-            training.train_teacher(TeacherConfig(**settings), workdir)
+            commands.train_teacher(TeacherConfig(**settings), workdir)
         else:
             config = DistillConfig(**settings, method="tkd", teacher_path=str(teacher_run[0]), baseline="none")
-            training.distill(config, workdir)
+            commands.distill(config, workdir)
         return keras.saving.load_model(workdir / f"{what}.keras").get_weights()
 
     class Cut(KeepState):
@@ -166,7 +167,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkey
 def test_baseline_and_student_start_from_the_same_weights(tmp_path, teacher_run):
     settings = QUICK | {"learning_rate": 1e-20, "epochs": 1}
     config = DistillConfig(**settings, method="kd", teacher_path=str(teacher_run[0]), seed=3)
-    results = training.distill(config, tmp_path)
+    results = commands.distill(config, tmp_path)
     student, baseline = (
         keras.saving.load_model(tmp_path / f"{n}.keras").get_weights() for n in ("student", "baseline")
     )
@@ -181,7 +182,7 @@ def test_baseline_and_student_start_from_the_same_weights(tmp_path, teacher_run)
 
 def test_chance_is_warned_of_after_the_first_epochs(tmp_path, capsys, teacher_run):
     settings = QUICK | {"learning_rate": 1e-20, "epochs": 3}
-    training.distill(DistillConfig(**settings, method="baseline"), tmp_path)
+    commands.distill(DistillConfig(**settings, method="baseline"), tmp_path)
     assert "is at chance" in capsys.readouterr().out
 
 
@@ -189,7 +190,7 @@ class TestBaselineOfAnotherRun:
     def test_is_taken_if_the_budget_is_equal(self, tkd_run, tmp_path, teacher_run):
         workdir, config, results = tkd_run
         kd = DistillConfig(**QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(workdir))
-        assert training.distill(kd, tmp_path)["baseline"] == results["baseline"]
+        assert commands.distill(kd, tmp_path)["baseline"] == results["baseline"]
         assert not (tmp_path / "baseline.keras").exists()
 
     @pytest.mark.parametrize(
@@ -199,13 +200,13 @@ class TestBaselineOfAnotherRun:
         settings = QUICK | change
         config = DistillConfig(**settings, method="kd", teacher_path=str(teacher_run[0]), baseline=str(tkd_run[0]))
         with pytest.raises(ValueError, match=message):
-            training.distill(config, tmp_path / "new")
+            commands.distill(config, tmp_path / "new")
         assert not (tmp_path / "new").exists()
 
     def test_needs_a_finished_run(self, tmp_path, teacher_run):
         config = DistillConfig(**QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(tmp_path))
         with pytest.raises(ValueError, match="`baseline` must be"):
-            training.distill(config, tmp_path / "new")
+            commands.distill(config, tmp_path / "new")
 
 
 class TestTeachersOfOthers:
@@ -214,7 +215,7 @@ class TestTeachersOfOthers:
         with_softmax = keras.Model(teacher.inputs, keras.layers.Softmax()(teacher.outputs[0]), name="theirs")
         with_softmax.save(tmp_path / "theirs.keras")
         config = DistillConfig(**QUICK, method="kd", baseline="none", teacher_path=str(tmp_path / "theirs.keras"))
-        results = training.distill(config, tmp_path / "run")
+        results = commands.distill(config, tmp_path / "run")
         assert "ends in a softmax" in capsys.readouterr().out
         assert results["teacher"]["test_accuracy"] == teacher_run[1]["teacher"]["test_accuracy"]
 
@@ -224,7 +225,7 @@ class TestTeachersOfOthers:
         unit = keras.Model(pixels, teacher(pixels * 255.0), name="unit")  # wants 0..1
         unit.save(tmp_path / "unit.keras")
         arguments = QUICK | {"method": "kd", "baseline": "none", "teacher_path": str(tmp_path / "unit.keras")}
-        results = training.distill(DistillConfig(**arguments, teacher_preprocessing="unit"), tmp_path / "run")
+        results = commands.distill(DistillConfig(**arguments, teacher_preprocessing="unit"), tmp_path / "run")
         assert results["teacher"]["test_accuracy"] == pytest.approx(
             teacher_run[1]["teacher"]["test_accuracy"], abs=0.01
         )
@@ -236,7 +237,7 @@ class TestTeachersOfOthers:
         arguments = QUICK | {"baseline": "none", "teacher_path": str(tmp_path / "wide.keras")}
         for cache in ("off", "workdir"):
             config = DistillConfig(**arguments, method="kd", teacher_cache=cache)
-            results = training.distill(config, tmp_path / cache)
+            results = commands.distill(config, tmp_path / cache)
             # Twice as large and pooled again, the images are a little smoother than they were.
             assert results["teacher"]["test_accuracy"] == pytest.approx(
                 teacher_run[1]["teacher"]["test_accuracy"], abs=0.05
@@ -246,7 +247,7 @@ class TestTeachersOfOthers:
         models.build("digits_teacher", (8, 8, 1), 10).save(tmp_path / "untrained.keras")
         config = DistillConfig(**QUICK, method="kd", teacher_path=str(tmp_path / "untrained.keras"))
         with pytest.raises(ValueError, match="more than chance.*teacher_preprocessing"):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
 
     @pytest.mark.parametrize(
         ("make", "error", "message"),
@@ -261,7 +262,7 @@ class TestTeachersOfOthers:
         path = tmp_path / "missing.keras"
         make(path)
         with pytest.raises(error, match=message):
-            training.distill(DistillConfig(**QUICK, method="kd", teacher_path=str(path)), tmp_path / "run")
+            commands.distill(DistillConfig(**QUICK, method="kd", teacher_path=str(path)), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
@@ -285,7 +286,7 @@ class TestSeveralTeachers:
             return Distiller(teacher, *arguments)
 
         monkeypatch.setattr(stages, "Distiller", watched)
-        results = training.distill(config, tmp_path / "run")
+        results = commands.distill(config, tmp_path / "run")
         # Logits are computed in float32, whatever the precision.
         assert taught_by[0].get_layer("logits").compute_dtype == "float32"
         assert {layer.compute_dtype for layer in taught_by[0].layers} == {"float32", "bfloat16"}
@@ -295,7 +296,7 @@ class TestSeveralTeachers:
             assert described["parameters"] == parameters * alone["parameters"]
         assert len(results["teachers"]) == 2 and results["teachers"][0]["agreement"] > 0.99
         student = str(tmp_path / "run" / "student.keras")
-        measured = training.evaluate(EvaluateConfig(**ensemble, model_path=student))
+        measured = commands.evaluate(EvaluateConfig(**ensemble, model_path=student))
         assert measured["agreement"] == pytest.approx(results["student"]["agreement"], abs=0.01)
         assert [each["parameters"] for each in measured["teachers"]] == [alone["parameters"]] * 2
 
@@ -304,7 +305,7 @@ class TestSeveralTeachers:
         paths = (str(teacher_run[0]), str(tmp_path / "untrained.keras"))
         config = DistillConfig(**QUICK, method="kd", teacher_path=paths, teacher_average="logits")
         with pytest.raises(ValueError, match="more than chance.*untrained.keras"):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
 
     def test_layers_need_the_average_of_losses(self, teacher_run, tmp_path):
         copy = tmp_path / "copy.keras"
@@ -313,7 +314,7 @@ class TestSeveralTeachers:
             **QUICK, method="sp", teacher_path=(str(teacher_run[0]), str(copy)), teacher_average="logits"
         )
         with pytest.raises(ValueError, match="'features'.*average='losses'"):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
@@ -330,7 +331,7 @@ class TestRefusedBeforeAnyWork:
     )
     def test_names_what_is_wrong(self, change, message, tmp_path):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            training.distill(DistillConfig(**QUICK | {"method": "kd"} | change), tmp_path / "run")
+            commands.distill(DistillConfig(**QUICK | {"method": "kd"} | change), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_student_without_trainable_weights(self, tmp_path):
@@ -339,7 +340,7 @@ class TestRefusedBeforeAnyWork:
         frozen.save(tmp_path / "frozen.keras")
         config = DistillConfig(**QUICK, method="kd", student_model=str(tmp_path / "frozen.keras"))
         with pytest.raises(ValueError, match="trainable weights"):
-            training.distill(config, tmp_path / "run")
+            commands.distill(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
@@ -347,7 +348,7 @@ def test_a_loss_that_is_not_finite_leaves_no_result(tmp_path, teacher_run):
     settings = QUICK | {"learning_rate": 1e30, "schedule": "constant"}
     config = DistillConfig(**settings, method="logits", teacher_path=str(teacher_run[0]), baseline="none")
     with pytest.raises(FloatingPointError, match="not finite at step"):
-        training.distill(config, tmp_path)
+        commands.distill(config, tmp_path)
     assert not (tmp_path / "results.json").exists() and not (tmp_path / "student.keras").exists()
 
 
@@ -361,7 +362,7 @@ def test_mixed_precision_hands_over_float32(precision, tmp_path, teacher_run):
         baseline="none",
         teacher_path=str(teacher_run[0]),
     )
-    results = training.distill(config, tmp_path)
+    results = commands.distill(config, tmp_path)
     model = keras.saving.load_model(tmp_path / "student.keras")
     assert {layer.dtype_policy.name for layer in model._flatten_layers()} == {"float32"}
     images, labels = test_split()
@@ -386,7 +387,7 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
         validation_fraction=0.25,
         negative_classes="teacher",
     )
-    results = training.distill(config, tmp_path / "run")
+    results = commands.distill(config, tmp_path / "run")
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     # 20 images a class: 4 for testing; of the 16 left, 4 for validation.
     assert {part: len(files) for part, files in split.items()} == {"train": 24, "validation": 8, "test": 8}
@@ -404,7 +405,7 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
 )
 def test_learning_rate_of_each_epoch(settings, expected):
     config = TeacherConfig(epochs=4, learning_rate=0.5, **settings)
-    np.testing.assert_allclose([stages.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
+    np.testing.assert_allclose([optimization.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
 
 
 def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
@@ -416,7 +417,7 @@ def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
         [np.arange(6.0).reshape(3, 2), np.array([1.0, -2.0]), np.ones(2), np.full(2, 0.5), np.zeros(2), np.ones(2)]
     )
     before = [w.copy() for w in model.get_weights()]
-    stages.decay_weights(model, 0.1)
+    optimization.decay_weights(model, 0.1)
     model.compile(keras.optimizers.SGD(0.2, momentum=0.9), lambda y, z: keras.ops.sum(z, -1) * 0.0)
     model.fit(np.zeros((1, 3)), np.zeros((1, 2)), epochs=2, verbose=0)
     # w1 = w (1 - 0.02); v2 = 0.9 (-0.02 w) - 0.02 w1 = -0.0376 w; w2 = (0.98 - 0.0376) w.

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tkd.runs.workdir import Stage, Workdir
 from keras_tkd.utils.files import save_model, whole_file
-from keras_tkd.workdir import Stage, Workdir
 
 FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]
 OTHERS = ["--dataset=digits", "--margin=4.0", "--seed=0"]

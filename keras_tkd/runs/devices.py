@@ -36,3 +36,8 @@ def choose(gpus, cpuinfo):
     if found:
         return "mixed_bfloat16", f"which this processor has in hardware ({', '.join(found)})"
     return "float32", f"for there is no GPU, and no flag {' or '.join(BFLOAT16_FLAGS)} of the processor"
+
+
+def start_devices():
+    """Lets TensorFlow find its devices now; what it prints of that then comes at a time of the caller's choosing."""
+    tf.config.list_logical_devices()

@@ -5,12 +5,13 @@ import shutil
 
 import keras
 
-from keras_tkd import data, evaluation, run_cache, stages
+from keras_tkd import data, evaluation
 from keras_tkd.callbacks import WarmUp
-from keras_tkd.trikd import TriKD
+from keras_tkd.distillation.trikd import TriKD
+from keras_tkd.runs import cached_teacher, optimization, stages
+from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import whole_file
-from keras_tkd.workdir import Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,13 @@ def train_generation(config, workdir, splits, number, student, teacher, anchor):
             if model is not None:
                 precision.set_precision(model, config.precision)
         pipeline = batches(config, workdir, splits, number, anchor)
-        stages.decay_weights(student, config.weight_decay)
-        stages.decay_weights(teacher, config.teacher.weight_decay)
+        optimization.decay_weights(student, config.weight_decay)
+        optimization.decay_weights(teacher, config.teacher.weight_decay)
         keras.utils.set_random_seed(config.seed)
         trikd = make_trikd(config, teacher, student, anchor)
-        own = stages.optimizer_of(config.teacher)
-        stages.compile_model(trikd, config, teacher_optimizer=own)
-        callbacks = [stages.scheduled(own, config.teacher)]
+        own = optimization.optimizer_of(config.teacher)
+        optimization.compile_model(trikd, config, teacher_optimizer=own)
+        callbacks = [optimization.scheduled(own, config.teacher)]
         if config.warmup_epochs:
             callbacks.append(WarmUp(config.warmup_epochs))
         state = [*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step]
@@ -91,8 +92,8 @@ def batches(config, workdir, splits, number, anchor):
 
     if anchor is None or config.teacher_cache in ("auto", "off"):
         return images_alone
-    caches = run_cache.build(config, run_cache.folder(config, workdir) / f"anchor_{number}", splits, anchor)
-    return run_cache.attached(images_alone, caches, key="anchor")
+    caches = cached_teacher.build(config, cached_teacher.folder(config, workdir) / f"anchor_{number}", splits, anchor)
+    return cached_teacher.attached(images_alone, caches, key="anchor")
 
 
 def make_trikd(config, teacher, student, anchor):

@@ -11,11 +11,12 @@ Who owns what:
 import keras
 import tensorflow as tf
 
-from keras_tkd import compatibility, teachers
+from keras_tkd import teachers
 from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, images_of, is_batch
 from keras_tkd.callbacks import StopOnNonFinite
+from keras_tkd.distillation import validation
+from keras_tkd.distillation.forward_pass import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
 from keras_tkd.losses.base import layers_read, select
-from keras_tkd.step import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
 from keras_tkd.teachers.ensemble_reader import reader_of
 from keras_tkd.utils.hyperparameters import LiveNumber, check_number
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
@@ -81,11 +82,11 @@ class Distiller(keras.Model):
         student_loss_weight=1.0,
         name="distiller",
     ):
-        compatibility.check_models(teacher=teacher, student=student)
+        validation.check_models(teacher=teacher, student=student)
         # Keras scales losses if the policy of the compiled model is mixed_float16: that has to be the student's.
         float16 = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
         super().__init__(name=name, dtype="mixed_float16" if float16 else "float32", autocast=False)
-        losses = compatibility.check_losses(distillation_losses, teacher, student)
+        losses = validation.check_losses(distillation_losses, teacher, student)
         weights = [1.0] * len(losses) if distillation_loss_weights is None else distillation_loss_weights
         check_number("student_loss_weight", student_loss_weight)
         self.teacher = teacher
@@ -93,7 +94,7 @@ class Distiller(keras.Model):
         self.distillation_losses = list(losses)
         self.term_names = number_duplicates([loss.name for loss in losses])
         self._live_student_loss_weight = LiveNumber(student_loss_weight)
-        self._live_weights = tuple(LiveNumber(weight) for weight in compatibility.check_weights(weights, len(losses)))
+        self._live_weights = tuple(LiveNumber(weight) for weight in validation.check_weights(weights, len(losses)))
         self.freeze_teacher()
 
         self._read_teacher = reader_of(teacher, losses)
@@ -124,7 +125,7 @@ class Distiller(keras.Model):
 
     @distillation_loss_weights.setter
     def distillation_loss_weights(self, weights):
-        weights = compatibility.check_weights(weights, len(self._live_weights))
+        weights = validation.check_weights(weights, len(self._live_weights))
         for live, weight in zip(self._live_weights, weights, strict=True):
             live.set(weight)
 
@@ -147,8 +148,8 @@ class Distiller(keras.Model):
         with tf.init_scope():
             student = output_shapes(self.student, self._read_student.names, shapes["image"])
             teacher = self._output_shapes(self._read_teacher, shapes)
-            compatibility.check_built_models(self._read_teacher.teachers, self.student)
-            compatibility.check_apart(teacher=self.teacher, student=self.student)
+            validation.check_built_models(self._read_teacher.teachers, self.student)
+            validation.check_apart(teacher=self.teacher, student=self.student)
             for loss in self._read_teacher.losses:
                 loss.build(select(teacher, loss.teacher_layers), select(student, loss.student_layers))
         self.loss_layers = [layer for loss in self._read_teacher.losses for layer in loss.layers]
@@ -188,7 +189,7 @@ class Distiller(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         batch = self._prepare(x)
         for reader in self._frozen_readers():
-            compatibility.check_frozen(reader.role, reader.teachers)
+            validation.check_frozen(reader.role, reader.teachers)
         learners = self._learners()
         # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
         # where there is a branch in it.

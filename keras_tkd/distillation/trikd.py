@@ -6,11 +6,12 @@ The equations are our reading of the paper, whose own could not be read; see `Tr
 import keras
 import tensorflow as tf
 
-from keras_tkd import compatibility, teachers
+from keras_tkd import teachers
 from keras_tkd.batches import as_batch, class_ids, images_of
-from keras_tkd.distiller import Distiller, is_regularized
+from keras_tkd.distillation import validation
+from keras_tkd.distillation.distiller import Distiller, is_regularized
+from keras_tkd.distillation.forward_pass import share_of_equal, sum_of
 from keras_tkd.losses.logits import SoftTargets
-from keras_tkd.step import share_of_equal, sum_of
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils.hyperparameters import LiveAttribute, check_number, live_number
 from keras_tkd.utils.layer_outputs import output_shapes
@@ -101,7 +102,7 @@ class TriKD(Distiller):
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
-        compatibility.check_models(anchor=anchor, teacher=teacher, student=student)
+        validation.check_models(anchor=anchor, teacher=teacher, student=student)
         check_number("distillation_weight", distillation_weight)
         # Before the rest: models that are built already build this one in the base class.
         self.anchor = anchor
@@ -158,7 +159,7 @@ class TriKD(Distiller):
         anchor = self._output_shapes(self._read_anchor, shapes)["logits"]
         student = output_shapes(self.student, [], shapes["image"])["logits"]
         teachers.check_logits("anchor", self.anchor)
-        compatibility.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
+        validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         if anchor[1:] != student[1:]:
             raise ValueError(
                 f"The anchor must name the student's classes. Received: anchor output {anchor}, student output "

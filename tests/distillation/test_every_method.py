@@ -14,7 +14,7 @@ from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods import METHODS
 from keras_tkd.runs import distillation_setup, generations, optimization
 
-FLAGS = pathlib.Path(__file__).parent.parent / "flags" / "digits"
+FLAGS = pathlib.Path(__file__).parents[2] / "flags" / "digits"
 DISTILLING = [name for name, method in METHODS.items() if method.terms and not method.online]
 # Those whose teacher learns too; test_trikd.py has their step under XLA and in mixed precision.
 ONLINE = [name for name, method in METHODS.items() if method.online]

@@ -10,7 +10,7 @@ import pytest
 
 from keras_tkd.methods import METHODS
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 # Those of a budget are given after another flagfile.
 FLAGFILES = sorted(path for path in (ROOT / "flags").rglob("*.flags") if not path.stem.startswith("budget_"))
 # What those have that are not named after a method.

@@ -14,7 +14,7 @@ from keras_tkd import Distiller, TeacherEnsemble
 from keras_tkd.losses import DistillationLoss, Hint, LogitRegression, SoftTargets
 from keras_tkd.losses.keras_adapter import KerasDistillation, snake_case
 
-PAGE = (pathlib.Path(__file__).parent.parent / "docs" / "from_keras_distillation.md").read_text()
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "from_keras_distillation.md").read_text()
 CLASSES = 3
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5)).astype("float32")

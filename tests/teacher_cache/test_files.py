@@ -62,8 +62,8 @@ def test_files_are_ordinary_numpy_files(tmp_path):
 KILLED = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
-import test_cache_files as t
-t.cache_files.KEEP_SECONDS = 0.02
+import test_files as t
+t.files.KEEP_SECONDS = 0.02
 t.fill(t.begun(pathlib.Path(sys.argv[1])), pause=0.01)
 """
 

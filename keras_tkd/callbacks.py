@@ -5,7 +5,7 @@ import math
 import keras
 
 
-class StopOnNonFinite(keras.callbacks.Callback):
+class TerminateOnNonFinite(keras.callbacks.Callback):
     """Raises `FloatingPointError` when a loss is not finite, naming the step and, for a Distiller, the loss.
 
     Args:

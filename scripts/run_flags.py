@@ -62,7 +62,7 @@ def read(config_class):
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
-    for name in config.unread:
+    for name in config.irrelevant_fields:
         if flags.FLAGS[name].present:
             sys.exit(f"Error: {config.refusal(name)}. Received: {name}={values[name]!r}")
     return config

@@ -48,7 +48,7 @@ class DataConfig:
     )
 
     @property
-    def unread(self):
+    def irrelevant_fields(self):
         """Names of the fields that nothing in this run reads."""
         return []
 

@@ -3,11 +3,11 @@
 import dataclasses
 
 from keras_tkd.config.fields import check, option
-from keras_tkd.config.teachers import TeachersConfig
+from keras_tkd.config.teachers import PretrainedTeachersConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(TeachersConfig):
+class EvaluateConfig(PretrainedTeachersConfig):
     """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
 
     model_path: str | None = option(None, "Keras model file to measure.")

@@ -22,7 +22,7 @@ def flag_lines(config):
         value = getattr(config, field.name)
         if isinstance(value, tuple):
             value = ",".join(map(str, value)) or None
-        if value is not None and field.name not in config.unread:
+        if value is not None and field.name not in config.irrelevant_fields:
             lines.append(f"--{field.name}={value}")
     return lines
 
@@ -67,6 +67,6 @@ def as_recorded(config, path):
         **{
             field.name: recorded[field.name]
             for field in dataclasses.fields(config)
-            if getattr(config, field.name) == "auto" and field.name in recorded.keys() - set(config.unread)
+            if getattr(config, field.name) == "auto" and field.name in recorded.keys() - set(config.irrelevant_fields)
         },
     )

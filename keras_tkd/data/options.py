@@ -16,7 +16,7 @@ def steps(count, batch_size):
     return -(-count // batch_size)
 
 
-def steady():
+def deterministic_options():
     """Options of every pipeline: batches in their order, and no autotuning."""
     options = tf.data.Options()
     # With it, a pass can end only when the tuner's pause does, and its pauses double: up to 1.3, 2.5, 5.1 ... seconds

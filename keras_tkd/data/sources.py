@@ -2,7 +2,7 @@
 
 Who owns what:
 - a source of images, `HeldImages` or an `ImageStream`, says which windows a pass consists of;
-- `pipelines` cuts a window into batches, and draws companions for anchors inside it.
+- `pipelines` cuts a window into batches, and draws extra images for anchors inside it.
 """
 
 import typing
@@ -10,7 +10,7 @@ import typing
 import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
-from keras_tkd.data.options import steady, steps
+from keras_tkd.data.options import deterministic_options, steps
 
 
 class Window(typing.NamedTuple):
@@ -80,7 +80,7 @@ def source_of(images):
 def in_order(images, batch_size):
     """Yields all images of an array or of a source in the order of their ids, `batch_size` at a time, as arrays."""
     if isinstance(images, ImageSource):
-        batches = images.batches(batch_size).prefetch(1).with_options(steady())
+        batches = images.batches(batch_size).prefetch(1).with_options(deterministic_options())
         yield from (batch for _, batch in batches.as_numpy_iterator())
     else:
         yield from (images[start : start + batch_size] for start in range(0, len(images), batch_size))

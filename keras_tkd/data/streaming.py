@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.options import PARALLEL_CALLS, steady, steps
+from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options, steps
 from keras_tkd.data.sampling import draw
 from keras_tkd.data.sources import ImageSource, Window
 
@@ -85,7 +85,7 @@ class ImageStream(ImageSource):
             return records.skip(position - self._starts[file]).take(1)
 
         dataset = tf.data.Dataset.from_tensor_slices(positions).flat_map(read).map(self._image)
-        images = list(dataset.with_options(steady()).as_numpy_iterator())
+        images = list(dataset.with_options(deterministic_options()).as_numpy_iterator())
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
 
     def take(self, indices):

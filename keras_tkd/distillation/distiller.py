@@ -12,13 +12,13 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import teachers
-from keras_tkd.batches import COMPANIONS, as_batch, batch_size, class_ids, images_of, is_batch
-from keras_tkd.callbacks import StopOnNonFinite
+from keras_tkd.batches import EXTRA_IMAGES, as_batch, batch_size, class_ids, images_of, is_batch
+from keras_tkd.callbacks import TerminateOnNonFinite
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.forward_pass import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
 from keras_tkd.losses.base import layers_read, select
-from keras_tkd.teachers.ensemble_reader import reader_of
-from keras_tkd.utils.hyperparameters import LiveNumber, check_number
+from keras_tkd.teachers.ensemble_reader import make_teacher_reader
+from keras_tkd.utils.hyperparameters import Hyperparameter, check_number
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
 TOTAL = "loss"
@@ -93,18 +93,18 @@ class Distiller(keras.Model):
         self.student = student
         self.distillation_losses = list(losses)
         self.term_names = number_duplicates([loss.name for loss in losses])
-        self._live_student_loss_weight = LiveNumber(student_loss_weight)
-        self._live_weights = tuple(LiveNumber(weight) for weight in validation.check_weights(weights, len(losses)))
+        self._live_student_loss_weight = Hyperparameter(student_loss_weight)
+        self._live_weights = tuple(Hyperparameter(weight) for weight in validation.check_weights(weights, len(losses)))
         self.freeze_teacher()
 
-        self._read_teacher = reader_of(teacher, losses)
+        self._read_teacher = make_teacher_reader(teacher, losses)
         self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
         self.loss_layers = []
         self._trackers = {}
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
         # Step and term (its position) of the first loss that was not finite; -1 while there is none.
-        self._first_bad = tf.Variable([-1, -1], dtype="int64", trainable=False, name="first_bad")
+        self._first_non_finite = tf.Variable([-1, -1], dtype="int64", trainable=False, name="first_bad")
         if student.built and teacher is not None and teacher.built and getattr(student, "inputs", None):
             self.build(student.input_shape)
 
@@ -190,23 +190,23 @@ class Distiller(keras.Model):
         batch = self._prepare(x)
         for reader in self._frozen_readers():
             validation.check_frozen(reader.role, reader.teachers)
-        learners = self._learners()
+        learners = self._objectives()
         # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
         # where there is a branch in it.
         with tf.GradientTape(persistent=len(learners) > 1) as tape:
             step = self._run(batch, y, sample_weight, training=True)
-            losses = self._terms(step)
+            losses = self._compute_terms(step)
             totals = totals_of(losses)
             scaled = {name: learners[name][0].scale_loss(total) for name, total in totals.items()}
         updates = [(optimizer, tape.gradient(scaled[name], own), own) for name, (optimizer, own) in learners.items()]
-        self._update_unless_bad(values_of(losses), updates)
+        self._apply_if_finite(values_of(losses), updates)
         self._track(step, losses, totals)
         return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         step = self._run(self._prepare(x), y, sample_weight, training=False)
-        losses = self._terms(step)
+        losses = self._compute_terms(step)
         self._track(step, losses, totals_of(losses))
         return self.compute_metrics(x, y, step.y_pred, sample_weight=sample_weight)
 
@@ -228,7 +228,7 @@ class Distiller(keras.Model):
         """The readers of the models that do not learn."""
         return [self._read_teacher]
 
-    def _learners(self):
+    def _objectives(self):
         """`(optimizer, variables)` of each model that learns, by the metric that its total is."""
         return {TOTAL: (self.optimizer, self.trainable_variables)}
 
@@ -245,11 +245,11 @@ class Distiller(keras.Model):
         return batch["teacher"]
 
     def _run_student(self, batch, training):
-        """One forward pass over the images and, where there are, their companions.
+        """One forward pass over the images and, where there are, the extra images of the batch.
 
         BatchNorm's statistics are then those of all, and its moving averages see all.
         """
-        roles = [role for role in COMPANIONS if role in batch]
+        roles = [role for role in EXTRA_IMAGES if role in batch]
         sets = [batch["image"], *(batch[role] for role in roles)]
         images = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *sets) if roles else sets[0]
         y_pred, outputs = self._read_student(images, training=training)
@@ -264,7 +264,7 @@ class Distiller(keras.Model):
             student["same"] = batch["same"]
         return part(y_pred, 0), student
 
-    def _terms(self, step):
+    def _compute_terms(self, step):
         """The losses of each model that learns, `{metric of its total: {name: (weight, value)}}`."""
         losses = {}
         if self._compile_loss is not None and step.y is not None:
@@ -278,7 +278,7 @@ class Distiller(keras.Model):
             losses[REGULARIZATION] = 1.0, sum_of(self.losses)
         return {TOTAL: losses}
 
-    def _update_unless_bad(self, values, updates):
+    def _apply_if_finite(self, values, updates):
         """Ends a training step: applies the gradients if every loss is finite, else notes the first that was not.
 
         Args:
@@ -298,7 +298,7 @@ class Distiller(keras.Model):
 
         def note():
             bad = tf.stack([self.step.value, tf.argmin(tf.cast(finite, tf.int32))])
-            self._first_bad.assign(tf.where(self._first_bad[0] < 0, bad, self._first_bad))
+            self._first_non_finite.assign(tf.where(self._first_non_finite[0] < 0, bad, self._first_non_finite))
             return 0
 
         self._terms_noted = list(values)
@@ -329,21 +329,21 @@ class Distiller(keras.Model):
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """`keras.Model.fit`, which also raises `FloatingPointError` if a loss is not finite."""
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(StopOnNonFinite())
+            callbacks.append(TerminateOnNonFinite())
             callbacks.set_model(self)
         else:
             callbacks = keras.tree.flatten(callbacks or [])
-            if not any(isinstance(callback, StopOnNonFinite) for callback in callbacks):
-                callbacks = [*callbacks, StopOnNonFinite()]
+            if not any(isinstance(callback, TerminateOnNonFinite) for callback in callbacks):
+                callbacks = [*callbacks, TerminateOnNonFinite()]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def first_non_finite(self):
         """`(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
-        step, term = self._first_bad.numpy()
+        step, term = self._first_non_finite.numpy()
         return None if step < 0 else (int(step), self._terms_noted[term])
 
     def reset_first_non_finite(self):
-        self._first_bad.assign([-1, -1])
+        self._first_non_finite.assign([-1, -1])
 
     # Saving.
 

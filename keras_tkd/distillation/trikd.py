@@ -13,7 +13,7 @@ from keras_tkd.distillation.distiller import Distiller, is_regularized
 from keras_tkd.distillation.forward_pass import share_of_equal, sum_of
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
-from keras_tkd.utils.hyperparameters import LiveAttribute, check_number, live_number
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute, check_number, live_number
 from keras_tkd.utils.layer_outputs import output_shapes
 
 TEACHER_TOTAL = "teacher_total"
@@ -82,9 +82,9 @@ class TriKD(Distiller):
     weights and the temperature are our reading.
     """
 
-    teacher_loss_weight = LiveAttribute()
-    anchor_weight = LiveAttribute()
-    peer_weight = LiveAttribute()
+    teacher_loss_weight = HyperparameterAttribute()
+    anchor_weight = HyperparameterAttribute()
+    peer_weight = HyperparameterAttribute()
 
     def __init__(
         self,
@@ -243,8 +243,8 @@ class TriKD(Distiller):
         readers = [] if self.online else super()._frozen_readers()
         return readers if self.anchor is None else [*readers, self._read_anchor]
 
-    def _learners(self):
-        learners = super()._learners()
+    def _objectives(self):
+        learners = super()._objectives()
         if self.online:
             learners[TEACHER_TOTAL] = self.teacher_optimizer, self.teacher.trainable_variables
         return learners
@@ -255,8 +255,8 @@ class TriKD(Distiller):
         _, outputs = self._read_teacher(images_of("teacher", batch), training=training)
         return outputs
 
-    def _terms(self, step):
-        losses = super()._terms(step)
+    def _compute_terms(self, step):
+        losses = super()._compute_terms(step)
         return losses | {TEACHER_TOTAL: self._teacher_losses(step)} if self.online else losses
 
     def _teacher_losses(self, step):

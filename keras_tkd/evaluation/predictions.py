@@ -18,7 +18,7 @@ def logits(model, images, batch_size=256):
     return np.concatenate([*layer_outputs(model, images, "logits", batch_size)])
 
 
-def named_classes(model, images, batch_size=256):
+def predict_classes(model, images, batch_size=256):
     """The class that the model names for each image, int64 `(samples,)`; no outputs are kept."""
     return np.concatenate([output.argmax(-1) for output in layer_outputs(model, images, "logits", batch_size)])
 

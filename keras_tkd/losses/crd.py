@@ -8,7 +8,7 @@ from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.relations import embedding
 from keras_tkd.losses.validation import check_same_batch, class_ids
 from keras_tkd.utils.distances import unit
-from keras_tkd.utils.hyperparameters import LiveAttribute
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -101,7 +101,7 @@ class ContrastiveRepresentation(DistillationLoss):
     """
 
     default_name = "crd"
-    temperature = LiveAttribute(minimum=0.0, exclusive=True)
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
 
     def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **arguments):
         super().__init__(**arguments)

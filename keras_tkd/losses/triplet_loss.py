@@ -8,7 +8,7 @@ from keras_tkd.losses.mining import check_name, mean_of_valid
 from keras_tkd.losses.validation import arrays, check_same_batch
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 from keras_tkd.utils.distances import pairwise_euclidean
-from keras_tkd.utils.hyperparameters import LiveAttribute
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute
 
 
 def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
@@ -144,7 +144,7 @@ class TripletLoss(keras.losses.Loss):
     triplets alone whose value is not zero.
     """
 
-    margin = LiveAttribute(minimum=0.0)
+    margin = HyperparameterAttribute(minimum=0.0)
 
     def __init__(
         self,

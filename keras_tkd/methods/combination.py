@@ -140,7 +140,7 @@ def check_negatives(losses, negatives):
                 "`miner` picks negatives from the batch, with negatives='in_batch'. "
                 f"Received: negatives={negatives!r}, losses={losses}"
             )
-    if len(combine(losses).companions) > 1:
+    if len(combine(losses).extra_images) > 1:
         raise ValueError(
             "A batch is drawn with negatives or with partners. For losses that read the one and losses that read the "
             f"other, take both from the batch: negatives='in_batch'. Received: negatives={negatives!r}, losses={losses}"

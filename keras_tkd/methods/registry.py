@@ -18,7 +18,7 @@ class Term:
         needs: constructor arguments that come from the run: `"seed"`, `"labels"` (class ids of the training samples).
         layers: names of the layers that it reads in both models; empty for the final output. They are those of this
             package's models.
-        companions: what each image may be drawn with for it: `"negatives"` or `"partners"`, or None.
+        extra_images: what each image may be drawn with for it: `"negatives"` or `"partners"`, or None.
     """
 
     loss: str
@@ -26,7 +26,7 @@ class Term:
     arguments: dict = dataclasses.field(default_factory=dict)
     needs: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
-    companions: str | None = None
+    extra_images: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Method:
         return next(iter(read)) if len(read) == 1 else ()
 
     @property
-    def companions(self):
+    def extra_images(self):
         """What each image may be drawn with: a set of `"negatives"` and `"partners"`."""
-        return {term.companions for term in self.terms} - {None}
+        return {term.extra_images for term in self.terms} - {None}
 
     def reads(self, argument):
         """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
@@ -81,7 +81,7 @@ class Method:
 
 
 MINING = {"miner": "random", "negative_classes": "labels"}
-TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",), companions="negatives")
+TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="negatives")
 EMBEDDING = ("embedding",)
 STAGES = ("stage1", "stage2", "stage3")
 
@@ -111,7 +111,7 @@ METHODS = {
     ),
     "pairs": Method(
         "Pair (Siamese) loss with the teacher on one side (after Oki et al., 2020; loss and weight are our reading).",
-        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",), companions="partners"),),
+        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="partners"),),
     ),
     "sp": Method(
         "Similarity-preserving distillation (Tung & Mori, 2019).",

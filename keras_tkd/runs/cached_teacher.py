@@ -58,7 +58,7 @@ def seen(config):
     return {"augment": augment, "seed": config.seed, "views": config.teacher_views or 1}
 
 
-def settle(config, workdir, splits, teacher, losses):
+def resolve_teacher_cache(config, workdir, splits, teacher, losses):
     """The configuration with `"workdir"` or `"off"` in place of `"auto"`, by an estimate, which is printed.
 
     A cache is used where it changes nothing that was asked for, saves time, and fits.
@@ -66,7 +66,7 @@ def settle(config, workdir, splits, teacher, losses):
     Args:
         teacher: the teacher, or a model like the anchors of one that learns.
     """
-    if config.teacher_cache != "auto" or "teacher_cache" in config.unread:
+    if config.teacher_cache != "auto" or "teacher_cache" in config.irrelevant_fields:
         return config
     source = Source(teacher, splits.train_images, losses, **seen(config))
     students = config.generations or 1

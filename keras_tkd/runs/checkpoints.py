@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 
-class KeepState(keras.callbacks.Callback):
+class BackupState(keras.callbacks.Callback):
     """Writes what is needed to go on after an interruption, at the end of an epoch, every so many seconds.
 
     Args:

@@ -8,7 +8,7 @@ from keras_tkd import evaluation
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs import distillation_setup
 from keras_tkd.runs.workdir import SPLIT
-from keras_tkd.teachers.ensemble import members
+from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json
 
 
@@ -45,7 +45,7 @@ def check_embeddings(model, layer, splits):
     """Raises `ValueError` for a model without the embeddings that verification compares, before it is trained."""
     if splits.open_set_images is None:
         return
-    for member in members(model):
+    for member in flatten_ensemble(model):
         check_embeddings_of_one(member, layer or evaluation.EMBEDDING, splits)
 
 

@@ -7,7 +7,7 @@ from keras_tkd.config.flagfile import as_recorded, flag_lines
 from keras_tkd.runs import cached_teacher, devices, distillation_setup, stages
 from keras_tkd.runs.baseline import baseline_path, epochs_to, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_teacher, check_together, check_unseen
-from keras_tkd.runs.generations import best, hand_over, train_generations
+from keras_tkd.runs.generations import best, export_best_generation, train_generations
 from keras_tkd.runs.inputs import build_model, load_data, load_splits, load_teacher
 from keras_tkd.runs.results import closed_set_logits, describe_model, describe_run, describe_student, describe_teacher
 from keras_tkd.runs.workdir import FLAGS, SPLIT, Workdir
@@ -18,7 +18,7 @@ def train_teacher(config, workdir, existing="refuse"):
     """Trains a teacher on the labels and writes `teacher.keras`, `results.json`, logs and flags into `workdir`.
 
     Args:
-        config: `TeacherConfig`.
+        config: `TeacherTrainingConfig`.
         workdir: path of the run's folder.
         existing: see `Workdir`.
 
@@ -79,7 +79,7 @@ def distill(config, workdir, existing="refuse"):
         frozen, losses = (
             (student, []) if config.online else (teacher, distillation_setup.losses_of(config, splits.train_labels)[0])
         )
-        config = cached_teacher.settle(config, workdir, splits, frozen, losses)
+        config = cached_teacher.resolve_teacher_cache(config, workdir, splits, frozen, losses)
         workdir.flags = flag_lines(config)
 
     begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
@@ -98,7 +98,7 @@ def distill(config, workdir, existing="refuse"):
             stage, alone = stages.train_baseline(config, workdir, splits, student)
             baseline = describe_student(alone, splits, outputs, stage.seconds, layer)
         described["baseline"] = baseline
-    teaching = distillation_setup.teach(config, workdir, splits, teacher) if with_teacher else None
+    teaching = distillation_setup.set_up_distillation(config, workdir, splits, teacher) if with_teacher else None
     teacher = None  # with a cache nobody holds it any more
     # What is measured is the file that is handed over.
     stage, student = stages.train_student(config, workdir, splits, student, teaching)
@@ -118,7 +118,7 @@ def distill_online(config, workdir, splits, student, teacher, baseline):
         anchor = stages.untrained_copy_of(student, config.seed)
     generations = train_generations(config, workdir, splits, student, teacher, anchor)
     chosen = best(generations)
-    hand_over(chosen, workdir)
+    export_best_generation(chosen, workdir)
     outputs = evaluation.logits(chosen.teacher, splits.test_images)
     if alone is not None:
         baseline = describe_student(alone, splits, outputs, stage.seconds, config.embedding_layer)
@@ -172,7 +172,7 @@ def open_workdir(config, path, existing):
     """The configuration with its precision settled, the `Workdir`, and the results of a finished run, else None."""
     if existing != "overwrite":
         config = as_recorded(config, pathlib.Path(path) / FLAGS)
-    config = devices.settle(config)
+    config = devices.resolve_precision(config)
     workdir = Workdir(path, flag_lines(config), existing)
     finished = workdir.finished_results()
     if finished:

@@ -9,7 +9,7 @@ CPUINFO = pathlib.Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
-def settle(config):
+def resolve_precision(config):
     """The configuration with a precision in place of `"auto"`, which is printed with the reason."""
     if config.precision != "auto":
         return config

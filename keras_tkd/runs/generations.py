@@ -11,7 +11,7 @@ from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, optimization, stages
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
-from keras_tkd.utils.files import whole_file
+from keras_tkd.utils.files import atomic_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +118,9 @@ def best(generations):
     return max(generations, key=lambda generation: generation.validation_accuracy)
 
 
-def hand_over(generation, workdir):
+def export_best_generation(generation, workdir):
     """Copies a generation's models to where every run has them: `student.keras` and `teacher.keras`."""
     folder = generation.stage.model_path.parent
     for name in ("student.keras", "teacher.keras"):
-        with whole_file(workdir.path / name) as unfinished:
+        with atomic_write(workdir.path / name) as unfinished:
             shutil.copyfile(folder / name, unfinished)

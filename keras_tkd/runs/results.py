@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import evaluation
-from keras_tkd.teachers.ensemble import members
+from keras_tkd.teachers.ensemble import flatten_ensemble
 
 
 def describe_run(method, config, stage, splits):
@@ -42,7 +42,7 @@ def describe_student(student, splits, teacher_outputs, seconds, embedding_layer=
     """What results.json says of a student, alone or distilled: also its accuracy on the images it was trained on."""
     outputs = evaluation.logits(student, splits.test_images)
     described = describe_model(student, outputs, splits, teacher_outputs, seconds, embedding_layer)
-    named = evaluation.named_classes(student, splits.train_images)
+    named = evaluation.predict_classes(student, splits.train_images)
     return described | {"train_accuracy": float((named == splits.train_labels).mean())}
 
 
@@ -83,7 +83,7 @@ def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):
     Of an ensemble that is `"teacher"`, the ensemble, and `"teachers"`, each of its models by itself, whose agreement is
     that with the ensemble. An ensemble has no embeddings to verify.
     """
-    models = members(teacher)
+    models = flatten_ensemble(teacher)
     each = [closed_set_logits(model, splits) for model in models]
     if len(models) == 1:
         described = describe_model(teacher, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)

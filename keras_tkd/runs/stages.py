@@ -5,11 +5,11 @@ import dataclasses
 import keras
 
 from keras_tkd import data, evaluation
-from keras_tkd.callbacks import StopOnNonFinite, WarmUp
+from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
 from keras_tkd.config import DATA
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import Progress, TensorBoardScalars, Throughput, WarnAtChance
-from keras_tkd.runs.checkpoints import KeepState
+from keras_tkd.runs.checkpoints import BackupState
 from keras_tkd.runs.distillation_setup import losses_of
 from keras_tkd.runs.optimization import compile_model, decay_weights, learning_rate
 from keras_tkd.runs.workdir import Stage
@@ -50,7 +50,7 @@ def train_student(config, workdir, splits, student, teaching):
 
     Args:
         config: resolved `DistillConfig`.
-        teaching: the run's `Teaching`; None for a method without a teacher.
+        teaching: the run's `DistillationSetup`; None for a method without a teacher.
     """
     if teaching is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
@@ -122,7 +122,7 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
         callbacks: further callbacks.
     """
     trained.optimizer.build(trained.trainable_variables)
-    keep = KeepState([*state, *trained.optimizer.variables], stage)
+    keep = BackupState([*state, *trained.optimizer.variables], stage)
     done = keep.restore()
     if done:
         title = f"{title}, taken up after epoch {done}"
@@ -141,7 +141,7 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
         *callbacks,
         keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
         Throughput(len(splits.train_labels), config.batch_size),
-        StopOnNonFinite(),
+        TerminateOnNonFinite(),
         Progress(title),
         TensorBoardScalars(stage.logs),
         WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),

@@ -12,7 +12,7 @@ from keras_tkd.data.pipelines import check_seed, check_views
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.teachers.ensemble_reader import reader_of
+from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils.progress import Progress
 
 DTYPES = ("float16", "float32")
@@ -38,7 +38,7 @@ class Source:
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self.augment, self.seed = images, views, augment, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
-        self.reader = reader_of(teacher, losses)
+        self.reader = make_teacher_reader(teacher, losses)
         self.combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))
         self.shapes = {name: tuple(shape[1:]) for name, shape in shapes.items()}

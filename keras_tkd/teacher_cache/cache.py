@@ -11,7 +11,7 @@ Who owns what:
 import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
-from keras_tkd.data.options import PARALLEL_CALLS, steady
+from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles
 
@@ -158,7 +158,7 @@ class TeacherCache:
             return batch | {key: outputs}, *labels
 
         dataset = dataset.map(look_up, num_parallel_calls=PARALLEL_CALLS)
-        return dataset.prefetch(PARALLEL_CALLS).with_options(steady())
+        return dataset.prefetch(PARALLEL_CALLS).with_options(deterministic_options())
 
     def _check_batches(self, spec):
         batch = spec[0] if isinstance(spec, tuple) else None

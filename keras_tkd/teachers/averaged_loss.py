@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from keras_tkd.losses.base import DistillationLoss, as_list, select
 from keras_tkd.teachers.reader import key
-from keras_tkd.utils.hyperparameters import LiveNumber
+from keras_tkd.utils.hyperparameters import Hyperparameter
 
 
 class AveragedLoss:
@@ -74,5 +74,5 @@ def of_teacher(outputs, k):
 def copy_of(loss):
     """A loss like `loss` with layers of its own, which follows the numbers that are set on `loss` while training."""
     copy = type(loss).from_config(loss.get_config())
-    vars(copy).update({name: value for name, value in vars(loss).items() if isinstance(value, LiveNumber)})
+    vars(copy).update({name: value for name, value in vars(loss).items() if isinstance(value, Hyperparameter)})
     return copy

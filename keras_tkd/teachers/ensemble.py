@@ -156,7 +156,7 @@ class TeacherEnsemble(keras.Model):
         return cls(**{**config, "teachers": teachers})
 
 
-def members(teacher):
+def flatten_ensemble(teacher):
     """The models of a teacher: those of a `TeacherEnsemble`, or itself alone."""
     return list(teacher.teachers) if isinstance(teacher, TeacherEnsemble) else [teacher]
 

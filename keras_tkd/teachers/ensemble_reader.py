@@ -50,6 +50,6 @@ class EnsembleReader:
         return {key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}
 
 
-def reader_of(teacher, losses):
+def make_teacher_reader(teacher, losses):
     """The reader of a `Distiller`'s teacher, one model or a `TeacherEnsemble`, for its losses."""
     return (EnsembleReader if isinstance(teacher, TeacherEnsemble) else TeacherReader)(teacher, losses)

@@ -7,7 +7,7 @@ import pathlib
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def atomic_write(path):
     """A path to write to, beside `path`; it becomes `path` if the block ends without an error."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,7 @@ def whole_file(path):
 
 
 def write_text(path, text):
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text)
 
 
@@ -34,6 +34,6 @@ def read_json(path):
 
 def save_model(model, path):
     """Saves a Keras model so that the file appears whole or not at all."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         model.save(unfinished)
     return pathlib.Path(path)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 
-class LiveNumber:
+class Hyperparameter:
     """A Python number with a variable behind it.
 
     `number` is what the user gave; `tensor(dtype)` is what a traced step reads, so that a new number, set by a
@@ -26,10 +26,11 @@ class LiveNumber:
         return keras.ops.cast(self._variable.value, dtype)
 
 
-class LiveAttribute:
-    """Class attribute that holds a validated `LiveNumber` under its own name.
+class HyperparameterAttribute:
+    """Class attribute that holds a validated `Hyperparameter` under its own name.
 
-    Reading it gives the Python number, setting it validates and writes through; `live(instance)` is the `LiveNumber`.
+    Reading it gives the Python number, setting it validates and writes through; `live(instance)` is the
+    `Hyperparameter`.
 
     Args:
         minimum: smallest number allowed.
@@ -51,7 +52,7 @@ class LiveAttribute:
         if f"_live_{self.name}" in instance.__dict__:
             self.live(instance).set(number)
         else:
-            instance.__dict__[f"_live_{self.name}"] = LiveNumber(number)
+            instance.__dict__[f"_live_{self.name}"] = Hyperparameter(number)
 
     def live(self, instance):
         if f"_live_{self.name}" not in instance.__dict__:
@@ -59,13 +60,13 @@ class LiveAttribute:
         return instance.__dict__[f"_live_{self.name}"]
 
 
-def live_numbers(instance, *names):
-    """Tensors of the named `LiveAttribute`s of `instance`, in its dtype, as a dict."""
+def read_hyperparameters(instance, *names):
+    """Tensors of the named `HyperparameterAttribute`s of `instance`, in its dtype, as a dict."""
     return {name: getattr(type(instance), name).live(instance).tensor(instance.dtype) for name in names}
 
 
 def live_number(instance, name):
-    """Tensor, float32, of one `LiveAttribute` of `instance`."""
+    """Tensor, float32, of one `HyperparameterAttribute` of `instance`."""
     return getattr(type(instance), name).live(instance).tensor()
 
 

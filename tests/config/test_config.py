@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import as_recorded, flag_lines, read_flags, value_type
 from keras_tkd.config.teachers import WEIGHTINGS
 from keras_tkd.methods import METHODS
@@ -87,7 +87,7 @@ BROKEN = [
     (cls, name, around, value)
     for cls, rules in [
         (DataConfig, DATA_RULES),
-        (TeacherConfig, RUN_RULES),
+        (TeacherTrainingConfig, RUN_RULES),
         (DistillConfig, RUN_RULES + DISTILL_RULES),
         (EvaluateConfig, EVALUATE_RULES),
     ]
@@ -131,12 +131,12 @@ def test_the_edge_of_a_rule_is_allowed(name, value):
 
 def test_a_near_miss_is_suggested():
     with pytest.raises(ValueError, match="Did you mean 'crop_flip'"):
-        TeacherConfig(augmentation="crop_flp")
+        TeacherTrainingConfig(augmentation="crop_flp")
 
 
 def test_a_config_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        TeacherConfig().epochs = 3
+        TeacherTrainingConfig().epochs = 3
 
 
 # What each method reads beyond the data and the training: soft targets a temperature, the methods of triplets and pairs
@@ -324,17 +324,17 @@ def test_the_teacher_has_its_own_budget_on_the_same_data():
     data = {"dataset": "cifar10", "data_dir": "d", "split_seed": 4, "validation_fraction": 0.1}
     budget = {"epochs": 20, "learning_rate": 0.02, "weight_decay": 0.1, "batch_size": 64, "seed": 3}
     shared = {**data, **budget, "momentum": 0.5, "teacher_model": "tkd_teacher"}
-    assert DistillConfig(**shared).teacher == TeacherConfig(**shared)
+    assert DistillConfig(**shared).teacher == TeacherTrainingConfig(**shared)
     own = {"teacher_epochs": 5, "teacher_learning_rate": 0.3, "teacher_weight_decay": 0.0}
-    expected = TeacherConfig(**shared | {"epochs": 5, "learning_rate": 0.3, "weight_decay": 0.0})
+    expected = TeacherTrainingConfig(**shared | {"epochs": 5, "learning_rate": 0.3, "weight_decay": 0.0})
     assert DistillConfig(**shared, **own).teacher == expected
 
 
 def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
     shared = {"open_set_fraction": 0.5, "embedding_layer": "dense"}
-    assert DistillConfig(**shared).teacher == TeacherConfig(**shared)
+    assert DistillConfig(**shared).teacher == TeacherTrainingConfig(**shared)
     own = DistillConfig(**shared, teacher_embedding_layer="backbone/pool").teacher
-    assert own == TeacherConfig(**shared | {"embedding_layer": "backbone/pool"})
+    assert own == TeacherTrainingConfig(**shared | {"embedding_layer": "backbone/pool"})
     assert EvaluateConfig(model_path="m", open_set_fraction=1.0).open_set_fraction == 1
 
 
@@ -342,16 +342,16 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
     "config",
     [
         DataConfig(),
-        TeacherConfig(),
+        TeacherTrainingConfig(),
         DistillConfig(),
         EvaluateConfig(model_path="runs/a=b, c/student.keras"),
         EvaluateConfig(model_path="m", teacher_path="t", teacher_preprocessing="caffe", image_size=7),
-        TeacherConfig(open_set_fraction=0.1 + 0.2, embedding_layer="backbone/pool"),
+        TeacherTrainingConfig(open_set_fraction=0.1 + 0.2, embedding_layer="backbone/pool"),
         EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights=(1, 0.1 + 0.2)),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights="confidence"),
-        TeacherConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
-        TeacherConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
+        TeacherTrainingConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
+        TeacherTrainingConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
         DistillConfig(method="trikd", student_term_reaches_teacher=True),
         DistillConfig(
@@ -376,7 +376,7 @@ def test_flag_lines_read_back_as_the_same_config(config):
     assert type(config)(**read_flags(type(config), "# A comment.\n\n" + "\n".join(lines))) == config
     # What is None has no line, so that nothing reads "None" back; nor has what nothing reads, which would be an error.
     none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
-    none += config.unread
+    none += config.irrelevant_fields
     assert not [line for line in lines for name in none if line.startswith(f"--{name}=")]
 
 
@@ -391,7 +391,7 @@ def test_value_types():
 
 
 def test_every_field_has_a_help_text():
-    for cls in (EvaluateConfig, TeacherConfig, DistillConfig):
+    for cls in (EvaluateConfig, TeacherTrainingConfig, DistillConfig):
         assert all(field.metadata["help"].endswith(".") for field in dataclasses.fields(cls))
 
 
@@ -435,6 +435,6 @@ def test_auto_is_what_an_earlier_beginning_settled_on(tmp_path):
     settled = as_recorded(auto, path)
     assert settled == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
     # What was asked for stays, and so does what the method does not read.
-    assert as_recorded(TeacherConfig(precision="float32"), path).precision == "float32"
+    assert as_recorded(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
     baseline = as_recorded(DistillConfig(method="baseline", precision="auto"), path)
     assert (baseline.precision, baseline.teacher_cache) == ("mixed_bfloat16", "auto")

@@ -67,7 +67,7 @@ def test_the_text_of_an_entry_is_complete():
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.terms and not method.online])
 def test_a_list_of_one_is_the_method(method):
     one = combine([method])
-    assert (one.terms, one.companions) == (METHODS[method].terms, METHODS[method].companions)
+    assert (one.terms, one.extra_images) == (METHODS[method].terms, METHODS[method].extra_images)
     assert one.warmup_epochs == METHODS[method].warmup_epochs
     # But labels count as much as in any list.
     assert one.student_loss_weight == 1.0
@@ -78,8 +78,8 @@ def test_a_list_is_one_method():
     assert method == combine(["kd:0.9", "tkd", "sp:3000"])
     assert method.summary == "kd@temperature=4.0:0.9 + tkd@margin=5.0:2.0 + sp:3000.0"
     assert [term.layers for term in method.terms] == [(), (), ("features",)]
-    assert method.companions == {"negatives"} and method.warmup_epochs == 0
-    assert combine("pairs,tkd,dkd").companions == {"negatives", "partners"}
+    assert method.extra_images == {"negatives"} and method.warmup_epochs == 0
+    assert combine("pairs,tkd,dkd").extra_images == {"negatives", "partners"}
     # dkd's 20 epochs, however often it is listed.
     assert combine("pairs,dkd,dkd@beta=1").warmup_epochs == 20
 

@@ -76,8 +76,8 @@ def test_what_a_method_reads(method):
     assert METHODS[method].reads("temperature") == (method in softened)
     mined = method in ("tkd", "tkd_soft", "pairs")
     assert {METHODS[method].reads(name) for name in ("margin", "miner", "negative_classes")} == {mined}
-    companions = {"tkd": {"negatives"}, "tkd_soft": {"negatives"}, "pairs": {"partners"}}
-    assert METHODS[method].companions == companions.get(method, set())
+    extra_images = {"tkd": {"negatives"}, "tkd_soft": {"negatives"}, "pairs": {"partners"}}
+    assert METHODS[method].extra_images == extra_images.get(method, set())
 
 
 def test_teachers_that_learn_with_the_student():

@@ -100,7 +100,9 @@ class TestAuto:
     def settle(self, splits, tmp_path, losses=(), **settings):
         config = DistillConfig(**QUICK | {"method": "kd"} | settings)
         teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
-        return cached_teacher.settle(config, Workdir(tmp_path / "run", []), splits, teacher, losses).teacher_cache
+        return cached_teacher.resolve_teacher_cache(
+            config, Workdir(tmp_path / "run", []), splits, teacher, losses
+        ).teacher_cache
 
     @pytest.mark.parametrize(
         ("settings", "decision", "estimate"),
@@ -161,7 +163,7 @@ def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
     config = DistillConfig(**QUICK, method="kd", teacher_cache="workdir").resolved()
     teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
     kernel = weakref.ref(teacher.trainable_variables[0])
-    teaching = distillation_setup.teach(config, Workdir(tmp_path / "run", []), splits, teacher)
+    teaching = distillation_setup.set_up_distillation(config, Workdir(tmp_path / "run", []), splits, teacher)
     del teacher
     gc.collect()
     assert kernel() is None and teaching.teacher is None

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller, data, evaluation, models
-from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports import tables
 from keras_tkd.runs import commands, optimization, stages
-from keras_tkd.runs.checkpoints import KeepState
+from keras_tkd.runs.checkpoints import BackupState
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -22,7 +22,7 @@ QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0
 def teacher_run(tmp_path_factory):
     """A teacher of two epochs that knows more than chance, and its results."""
     workdir = tmp_path_factory.mktemp("teacher")
-    return workdir, commands.train_teacher(TeacherConfig(**QUICK | {"batch_size": 64}), workdir)
+    return workdir, commands.train_teacher(TeacherTrainingConfig(**QUICK | {"batch_size": 64}), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -136,25 +136,25 @@ def test_continue_keeps_what_the_changed_flag_does_not_concern(tmp_path):
 @pytest.mark.parametrize("what", ["teacher", "student"])
 def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkeypatch, teacher_run):
     """Dropout, momentum, shuffling, augmentation and negatives included."""
-    monkeypatch.setattr(KeepState.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(BackupState.__init__, "__defaults__", (0.0,))
     settings = QUICK | {"epochs": 4, "augmentation": "crop"}
 
     def run(workdir):
         if what == "teacher":
-            commands.train_teacher(TeacherConfig(**settings), workdir)
+            commands.train_teacher(TeacherTrainingConfig(**settings), workdir)
         else:
             config = DistillConfig(**settings, method="tkd", teacher_path=str(teacher_run[0]), baseline="none")
             commands.distill(config, workdir)
         return keras.saving.load_model(workdir / f"{what}.keras").get_weights()
 
-    class Cut(KeepState):
+    class Cut(BackupState):
         def on_epoch_end(self, epoch, logs=None):
             super().on_epoch_end(epoch, logs)
             if epoch == 1:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stages, "KeepState", Cut)
+        patch.setattr(stages, "BackupState", Cut)
         run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "results.json").exists()
     resumed, whole = run(tmp_path / "cut"), run(tmp_path / "whole")
@@ -404,7 +404,7 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
     ],
 )
 def test_learning_rate_of_each_epoch(settings, expected):
-    config = TeacherConfig(epochs=4, learning_rate=0.5, **settings)
+    config = TeacherTrainingConfig(epochs=4, learning_rate=0.5, **settings)
     np.testing.assert_allclose([optimization.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
 
 

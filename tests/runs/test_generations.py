@@ -11,7 +11,7 @@ import pytest
 from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands, generations, inputs, stages
-from keras_tkd.runs.checkpoints import KeepState
+from keras_tkd.runs.checkpoints import BackupState
 from keras_tkd.runs.workdir import Workdir
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0.05, "validation_fraction": 0.2}
@@ -110,11 +110,11 @@ def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monke
     trained = []
     fit_stage = stages.fit_stage
     monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
-    monkeypatch.setattr(KeepState, "__init__", remember_always(KeepState.__init__))
-    monkeypatch.setattr(KeepState, "on_epoch_end", stop_after(KeepState.on_epoch_end))
+    monkeypatch.setattr(BackupState, "__init__", remember_always(BackupState.__init__))
+    monkeypatch.setattr(BackupState, "on_epoch_end", stop_after(BackupState.on_epoch_end))
     with pytest.raises(KeyboardInterrupt):
         commands.distill(config, tmp_path)
-    monkeypatch.setattr(KeepState, "on_epoch_end", stop_after.original)
+    monkeypatch.setattr(BackupState, "on_epoch_end", stop_after.original)
     again = commands.distill(config, tmp_path)
     assert trained == 2 * ["generations/2/student"]
     assert again["generation"] == results["generation"]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from keras_tkd import data, evaluation, models
-from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands
 
 OPEN = {"dataset": "digits", "open_set_fraction": 0.4}
@@ -21,7 +21,7 @@ QUICK = OPEN | {"epochs": 2, "batch_size": 64, "learning_rate": 0.05}
 @pytest.fixture(scope="module")
 def teacher_run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("teacher")
-    return workdir, commands.train_teacher(TeacherConfig(**QUICK), workdir)
+    return workdir, commands.train_teacher(TeacherTrainingConfig(**QUICK), workdir)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_folder_of_identities(faces, tmp_path):
     seed = next(
         s for s in range(99) if "fay" in data.load(str(faces), split_seed=s, open_set_fraction=0.5).open_set_names
     )
-    config = TeacherConfig(**arguments, split_seed=seed, epochs=1, batch_size=8, learning_rate=0.05)
+    config = TeacherTrainingConfig(**arguments, split_seed=seed, epochs=1, batch_size=8, learning_rate=0.05)
     verified = commands.train_teacher(config, tmp_path)["teacher"]["verification"]
     # Two identities with six images and one with one: 2 * 15 pairs of one; 6 * 6 + 2 * 6 of two.
     assert (verified["same_pairs"], verified["different_pairs"]) == (30, 48)
@@ -187,7 +187,7 @@ class TestRefusedBeforeAnyWork:
 
     def test_by_train_teacher(self, tmp_path):
         with pytest.raises(ValueError, match="--embedding_layer.*'dense'.*'embedding'"):
-            commands.train_teacher(TeacherConfig(**QUICK, embedding_layer="dense"), tmp_path / "run")
+            commands.train_teacher(TeacherTrainingConfig(**QUICK, embedding_layer="dense"), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
     def test_by_evaluate(self, teacher_run):

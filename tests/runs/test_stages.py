@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller, TriKD, data, losses, models
-from keras_tkd.config import TeacherConfig
+from keras_tkd.config import TeacherTrainingConfig
 from keras_tkd.runs import optimization
 
-CONFIG = TeacherConfig(learning_rate=0.05)
+CONFIG = TeacherTrainingConfig(learning_rate=0.05)
 OF_A_RUN = optimization.STEPS_PER_EXECUTION  # 8; in tests elsewhere it is 1
 RNG = np.random.default_rng(0)
 # 11 batches of 8, the last of them smaller: no whole number of executions.

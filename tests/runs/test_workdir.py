@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_tkd.runs.workdir import Stage, Workdir
-from keras_tkd.utils.files import save_model, whole_file
+from keras_tkd.utils.files import atomic_write, save_model
 
 FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]
 OTHERS = ["--dataset=digits", "--margin=4.0", "--seed=0"]
@@ -191,11 +191,11 @@ def test_a_stage_of_other_settings_is_dropped(tmp_path):
 
 def test_a_whole_file_appears_at_the_end(tmp_path):
     path = tmp_path / "new" / "folder" / "model.keras"
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("whole")
         assert unfinished.suffix == ".keras" and not path.exists()
     assert tree(tmp_path) == {"new": None, "new/folder": None, "new/folder/model.keras": b"whole"}
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("another")
         assert path.read_text() == "whole"
     assert path.read_text() == "another"
@@ -208,7 +208,7 @@ def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path, error
     path = tmp_path / "results.json"
     if old:
         path.write_text(old)
-    with pytest.raises(error), whole_file(path) as unfinished:
+    with pytest.raises(error), atomic_write(path) as unfinished:
         if written:
             unfinished.write_text(written)
         raise error

@@ -82,7 +82,7 @@ def is_teachers(path):
 @pytest.fixture(scope="module")
 def configurations():
     """What the scripts read from each flagfile, as text."""
-    named = [("TeacherConfig" if is_teachers(path) else "DistillConfig", str(path)) for path in FLAGFILES]
+    named = [("TeacherTrainingConfig" if is_teachers(path) else "DistillConfig", str(path)) for path in FLAGFILES]
     command = [sys.executable, "-c", READ, *(word for pair in named for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import Distiller, data, models, teachers
-from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherConfig
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
@@ -195,7 +195,7 @@ def test_the_classes_are_part_of_what_is_trained_on():
 def teacher_run(tmp_path_factory):
     """A teacher of all ten digits."""
     workdir = tmp_path_factory.mktemp("teacher")
-    commands.train_teacher(TeacherConfig(epochs=3, batch_size=64, learning_rate=0.02), workdir)
+    commands.train_teacher(TeacherTrainingConfig(epochs=3, batch_size=64, learning_rate=0.02), workdir)
     return workdir
 
 

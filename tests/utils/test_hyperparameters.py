@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.utils.hyperparameters import LiveAttribute, LiveNumber, check_number
+from keras_tkd.utils.hyperparameters import Hyperparameter, HyperparameterAttribute, check_number
 
 
 class Spring:
-    stiffness = LiveAttribute(minimum=0.0, exclusive=True)
-    rest = LiveAttribute(minimum=-1.0)
+    stiffness = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    rest = HyperparameterAttribute(minimum=-1.0)
 
     def __init__(self, stiffness=2.0, rest=0.0):
         self.stiffness = stiffness
@@ -26,10 +26,10 @@ class Spring:
 def test_number_is_the_very_one_given():
     # 0.1 has no exact float32, and 2**53 + 1 no exact float64.
     for number in (3, 0.1, 2**53 + 1, np.float64(0.1)):
-        live = LiveNumber(1.0)
+        live = Hyperparameter(1.0)
         live.set(number)
         assert live.number is number
-        assert LiveNumber(number).number is number
+        assert Hyperparameter(number).number is number
         spring = Spring(stiffness=number)
         assert spring.stiffness is number
         spring.rest = number
@@ -37,7 +37,7 @@ def test_number_is_the_very_one_given():
 
 
 def test_tensor_has_the_dtype_asked_for():
-    live = LiveNumber(0.1)
+    live = Hyperparameter(0.1)
     assert live.tensor().dtype == "float32"
     assert live.tensor().numpy() == np.float32(0.1)
     assert live.tensor("float64").numpy() == 0.1
@@ -75,10 +75,10 @@ def test_instances_have_their_own_numbers():
 
 
 def test_the_class_shows_the_attribute_itself():
-    assert isinstance(Spring.stiffness, LiveAttribute)
+    assert isinstance(Spring.stiffness, HyperparameterAttribute)
     assert Spring.stiffness.name == "stiffness"
     spring = Spring()
-    assert isinstance(Spring.stiffness.live(spring), LiveNumber)
+    assert isinstance(Spring.stiffness.live(spring), Hyperparameter)
     assert Spring.stiffness.live(spring) is not Spring.rest.live(spring)
 
 
@@ -101,7 +101,7 @@ def test_models_do_not_track_it_as_a_weight():
         def __init__(self):
             super().__init__()
             self.spring = Spring()
-            self.number = LiveNumber(1.0)
+            self.number = Hyperparameter(1.0)
 
         def call(self, x):
             return self.spring.force(x) * self.number.tensor(x.dtype)

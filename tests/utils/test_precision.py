@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tkd.config import DistillConfig, TeacherConfig
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, devices
 from keras_tkd.utils import precision
 
@@ -145,7 +145,7 @@ class TestAuto:
         return has
 
     def test_a_run_says_it_and_keeps_it_on_another_machine(self, machine, tmp_path, capsys):
-        config = TeacherConfig(**self.QUICK)
+        config = TeacherTrainingConfig(**self.QUICK)
         results = commands.train_teacher(config, tmp_path / "run")
         said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Precision: ")]
         assert said == ["Precision: mixed_bfloat16, which this processor has in hardware (amx_bf16)"]

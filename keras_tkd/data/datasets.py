@@ -66,7 +66,7 @@ def load(
     Example:
 
     >>> splits = load("digits")
-    >>> splits.image_shape, splits.classes, len(splits.train_images) + len(splits.test_images)
+    >>> splits.image_shape, splits.num_classes, len(splits.train_images) + len(splits.test_images)
     ((8, 8, 1), 10, 1797)
     """
     name = os.fspath(name)

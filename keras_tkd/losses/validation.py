@@ -13,9 +13,9 @@ def class_ids(name, labels):
     return tf.cast(tf.reshape(labels, [-1]), tf.int64)
 
 
-def one_hot(name, labels, classes):
+def one_hot(name, labels, num_classes):
     """`(batch, classes)` bool, True at the label; labels are class ids, `(batch,)` or `(batch, 1)`."""
-    return class_ids(name, labels)[:, None] == tf.range(classes, dtype=tf.int64)
+    return class_ids(name, labels)[:, None] == tf.range(num_classes, dtype=tf.int64)
 
 
 def arrays(outputs):

@@ -30,7 +30,7 @@ def check_together(config, teacher, student, splits):
 def check_unseen(path, splits):
     """Raises `ValueError` for a model out of a run's folder that was trained on identities it is to be verified on."""
     record = read_json(pathlib.Path(path).parent / SPLIT)
-    if record is None or not splits.classes:
+    if record is None or not splits.num_classes:
         return
     seen = [name for name in splits.open_set_names or () if name not in record.get("open_set_classes", ())]
     if seen:

@@ -156,7 +156,7 @@ def evaluate(config):
     """
     splits = load_data(config)
     layer, teacher_layer = config.embedding_layer, config.teacher_embedding_layer or config.embedding_layer
-    model = models.build(config.model_path, splits.image_shape, splits.classes or None)
+    model = models.build(config.model_path, splits.image_shape, splits.num_classes or None)
     check_unseen(config.model_path, splits)
     check_embeddings(model, layer, splits)
     teacher_outputs, described = None, {}

@@ -33,7 +33,7 @@ def load_splits(config):
 def build_model(name, splits, seed, role):
     """A model for the data by name or file, returning logits. Starting weights are decided by the seed alone."""
     keras.utils.set_random_seed(seed)
-    return without_softmax(models.build(name, splits.image_shape, splits.classes or None), name, role)
+    return without_softmax(models.build(name, splits.image_shape, splits.num_classes or None), name, role)
 
 
 def without_softmax(model, name, role):
@@ -77,22 +77,23 @@ def choose_classes(teacher, path, config, splits):
     if config.teacher_classes:
         known = names if same_data else [str(index) for index in range(outputs)]
         chosen = data.class_indices(config.teacher_classes, known, "teacher_classes")
-        if len(chosen) != splits.classes:
+        if len(chosen) != splits.num_classes:
             raise ValueError(
-                f"`teacher_classes` must be one class of the teacher for each of the {splits.classes} classes of the "
-                f"data, {', '.join(splits.class_names)}. Received: teacher_classes={config.teacher_classes}"
+                "`teacher_classes` must be one class of the teacher for each of the "
+                f"{splits.num_classes} classes of the data, {', '.join(splits.class_names)}. "
+                f"Received: teacher_classes={config.teacher_classes}"
             )
-    elif splits.classes in (0, outputs):
+    elif splits.num_classes in (0, outputs):
         return teacher
     elif same_data:
         chosen = data.class_indices(splits.class_names, names)
     else:
         raise ValueError(
             f"The teacher must know the classes of the data. Received: {path} with {outputs} outputs, {config.dataset} "
-            f"with {splits.classes} classes. "
+            f"with {splits.num_classes} classes. "
             + (
                 "Say which of the teacher's they are, by index: --teacher_classes"
-                if outputs > splits.classes
+                if outputs > splits.num_classes
                 else "Leave out those it does not know: --classes"
             )
         )

@@ -88,7 +88,7 @@ def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):
     if len(models) == 1:
         described = describe_model(teacher, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
         return each[0], {"teacher": described}
-    outputs = np.asarray(teacher.combine(each)) if splits.classes else None
+    outputs = np.asarray(teacher.combine(each)) if splits.num_classes else None
     described = [
         describe_model(model, own, splits, outputs, embedding_layer=embedding_layer)
         for model, own in zip(models, each, strict=True)
@@ -98,4 +98,4 @@ def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):
 
 def closed_set_logits(model, splits):
     """The model's logits for the test images; None where all classes are in the open set."""
-    return evaluation.logits(model, splits.test_images) if splits.classes else None
+    return evaluation.logits(model, splits.test_images) if splits.num_classes else None

@@ -30,7 +30,7 @@ def digits():
 @pytest.fixture(scope="module")
 def teacher(digits):
     keras.utils.set_random_seed(0)
-    model = models.build("digits_teacher", digits.image_shape, digits.classes)
+    model = models.build("digits_teacher", digits.image_shape, digits.num_classes)
     model.compile(keras.optimizers.SGD(0.02, momentum=0.9), LABEL_LOSS, metrics=["accuracy"])
     history = model.fit(digits.train_images, digits.train_labels, batch_size=64, epochs=4, verbose=0).history
     assert history["accuracy"][-1] > 0.8
@@ -46,7 +46,7 @@ def config_of(method):
 def test_own_term_falls_on_digits(method, digits, teacher):
     config = config_of(method)
     keras.utils.set_random_seed(0)
-    student = models.build(config.student_model, digits.image_shape, digits.classes)
+    student = models.build(config.student_model, digits.image_shape, digits.num_classes)
     distiller = Distiller(teacher, student, *distillation_setup.losses_of(config, digits.train_labels))
     distiller.compile(keras.optimizers.SGD(config.learning_rate, momentum=config.momentum), LABEL_LOSS)
     pipeline = distillation_setup.distillation_pipeline(config, digits, teacher)
@@ -61,8 +61,8 @@ def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, t
     """From a teacher that is ahead: two that begin as equals agree at first, for neither knows anything."""
     config = config_of(method)
     keras.utils.set_random_seed(0)
-    student, anchor = (models.build(config.student_model, digits.image_shape, digits.classes) for _ in range(2))
-    online = models.build(config.teacher_model, digits.image_shape, digits.classes)
+    student, anchor = (models.build(config.student_model, digits.image_shape, digits.num_classes) for _ in range(2))
+    online = models.build(config.teacher_model, digits.image_shape, digits.num_classes)
     online.set_weights(teacher.get_weights())
     anchored = METHODS[method].online.anchored
     trikd = generations.make_trikd(config, online, student, anchor if anchored else None)
@@ -209,7 +209,7 @@ def test_privileged_teacher_sees_the_whole_image_and_the_student_a_masked_one(di
     masked = whole.copy()
     masked[:, :, 4:] = 0
     keras.utils.set_random_seed(0)
-    student = models.build("digits_student", digits.image_shape, digits.classes)
+    student = models.build("digits_student", digits.image_shape, digits.num_classes)
     distiller = Distiller(teacher, student, *make_losses("logits"))
     distiller.compile(keras.optimizers.SGD(0.05, momentum=0.9), LABEL_LOSS, metrics=["accuracy"])
     batches = data.triplet_dataset(masked, digits.train_labels, 64, seed=0, negatives=None, teacher_images=whole)

@@ -28,7 +28,7 @@ def splits():
 def teacher_path(tmp_path_factory, splits):
     """A teacher that knows more than chance."""
     keras.utils.set_random_seed(0)
-    model = models.build("digits_teacher", splits.image_shape, splits.classes)
+    model = models.build("digits_teacher", splits.image_shape, splits.num_classes)
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     )
@@ -99,7 +99,7 @@ class TestAuto:
 
     def settle(self, splits, tmp_path, losses=(), **settings):
         config = DistillConfig(**QUICK | {"method": "kd"} | settings)
-        teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
+        teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
         return cached_teacher.resolve_teacher_cache(
             config, Workdir(tmp_path / "run", []), splits, teacher, losses
         ).teacher_cache
@@ -161,7 +161,7 @@ class TestAuto:
 
 def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
     config = DistillConfig(**QUICK, method="kd", teacher_cache="workdir").resolved()
-    teacher = models.build("digits_teacher", splits.image_shape, splits.classes)
+    teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
     kernel = weakref.ref(teacher.trainable_variables[0])
     teaching = distillation_setup.set_up_distillation(config, Workdir(tmp_path / "run", []), splits, teacher)
     del teacher

@@ -36,7 +36,7 @@ class TeacherReader:
             ValueError: the teacher does not take such images; a layer that it does not have; no teacher.
         """
         teacher = self._only()
-        size = resizing.other_size(teacher, shape)
+        size = resizing.find_model_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
         check_input_shape(self.role, teacher, shape)
@@ -52,7 +52,7 @@ class TeacherReader:
             )
 
     def __call__(self, images, training=False):
-        return self._outputs(resizing.resized(self._only(), images), training=training)
+        return self._outputs(resizing.resize_for_model(self._only(), images), training=training)
 
     def _only(self):
         if not self.teachers:

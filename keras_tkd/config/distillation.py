@@ -5,7 +5,7 @@ import dataclasses
 from keras_tkd.config.fields import check, default, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
-from keras_tkd.methods.combination import check_negatives, combine, parse
+from keras_tkd.methods.combination import check_negatives, combine, parse_entry
 from keras_tkd.methods.registry import METHODS
 
 DRAWS = ("drawn", "in_batch")
@@ -245,7 +245,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
             k: v for k, v in published.items() if k in fields - set(self.irrelevant_fields) and getattr(self, k) is None
         }
         if self.losses:
-            missing["losses"] = tuple(str(parse(entry)) for entry in self.losses)
+            missing["losses"] = tuple(str(parse_entry(entry)) for entry in self.losses)
         return dataclasses.replace(self, **missing)
 
     @property

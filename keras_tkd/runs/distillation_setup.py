@@ -7,7 +7,7 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.methods.registry import list_or_name
+from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.runs import cached_teacher
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
@@ -79,8 +79,8 @@ def losses_of(config, labels):
     losses, weights = make_losses(
         config.recipe,
         weights=config.distillation_weights,
-        teacher_layers=list_or_name(config.teacher_layers),
-        student_layers=list_or_name(config.student_layers),
+        teacher_layers=as_layer_argument(config.teacher_layers),
+        student_layers=as_layer_argument(config.student_layers),
         seed=config.seed,
         labels=labels,
         temperature=config.temperature,

@@ -20,7 +20,7 @@ def set_precision(model, precision):
     for layer in flatten_layers(model):
         # 1 / 255 in bfloat16 is off by 0.4 %, and would darken every image.
         layer.dtype_policy = "float32" if isinstance(layer, keras.layers.Rescaling) else precision
-    # The output stays float32: logits in bfloat16 have 8 significant bits, and losses compare small differences of them.
+    # The output stays float32: logits in bfloat16 have 8 significant bits, and losses compare small differences.
     operation, inputs = last_operation(model)
     while operation is not None and not _is_plain_layer(operation):
         if isinstance(operation, keras.Model):

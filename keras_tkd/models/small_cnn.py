@@ -84,7 +84,7 @@ def digits_teacher(image_shape, num_classes):
 def digits_student(image_shape, num_classes):
     """Builds a student for scikit-learn's digits: 666 parameters at 8x8x1 and 10 classes.
 
-    It is small enough to gain from a teacher. It has no dense layer but the last: `embedding` is the flattened `stage2`.
+    Small enough to gain from a teacher, it has no dense layer but the last: `embedding` is the flattened `stage2`.
     """
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 4, "conv1")

@@ -8,7 +8,7 @@ import time
 import tensorflow as tf
 
 from keras_tkd import data
-from keras_tkd.teacher_cache.builder import Source
+from keras_tkd.teacher_cache.builder import CacheRecipe
 from keras_tkd.teacher_cache.cache import TeacherCache
 
 FOLDER = "teacher_cache"
@@ -68,7 +68,7 @@ def resolve_teacher_cache(config, workdir, splits, teacher, losses):
     """
     if config.teacher_cache != "auto" or "teacher_cache" in config.irrelevant_fields:
         return config
-    source = Source(teacher, splits.train_images, losses, **seen(config))
+    source = CacheRecipe(teacher, splits.train_images, losses, **seen(config))
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])
     per_image = seconds_per_image(source)

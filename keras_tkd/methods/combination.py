@@ -51,6 +51,7 @@ def combine(losses):
     return Method(
         " + ".join(map(str, entries)),
         tuple(term for entry in entries for term in entry.terms),
+        # A run has one schedule for all weights.
         warmup_epochs=max(METHODS[entry.method].warmup_epochs for entry in entries),
     )
 

@@ -182,17 +182,18 @@ def test_the_flags_of_the_readme_are_flags():
     subprocess.run([sys.executable, *arguments, "--only_check_args"], cwd=ROOT, check=True, timeout=120)
 
 
-LINKED = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md", "benchmarks/README.md"]
-
-
-@pytest.mark.parametrize("name", LINKED)
-def test_links_to_files(name):
-    page = ROOT / name
-    links = re.findall(r"\]\((.+?)\)|(?:src|href)=\"(.+?)\"", page.read_text())
-    relative = [link for pair in links for link in pair if link and not link.startswith(("https:", "#"))]
-    assert relative
-    for link in relative:
-        assert (page.parent / link.partition("#")[0]).exists(), link
+def test_links_lead_to_files():
+    """As they stand in the repository; on the site, where docs/ is the root, the build checks them."""
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+    found, missing = 0, []
+    for page in pages:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        for markdown, tag in re.findall(r"\]\((.+?)\)|(?:src|href)=\"(.+?)\"", text):
+            link = (markdown or tag).partition("#")[0]
+            if link and not link.startswith("https:"):
+                found += 1
+                missing += [(page.name, link)] * (not (page.parent / link).exists())
+    assert found > 50 and not missing
 
 
 def test_every_page_is_in_the_navigation():

@@ -38,7 +38,7 @@ def train(name, data_dir, samples):
         keep_first(tfds, samples)
     splits = data.load(name, data_dir)
     teacher, student = (
-        models.build(name, splits.image_shape, splits.classes) for name in ("tkd_teacher", "tkd_student")
+        models.build(name, splits.image_shape, splits.num_classes) for name in ("tkd_teacher", "tkd_student")
     )
     distiller = Distiller(teacher, student, losses.TripletDistillation(), [2.0])
     distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -16,9 +16,9 @@ from operations import training_operations  # noqa: E402
 from timing import Task  # noqa: E402
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, data, losses, models  # noqa: E402
-from keras_tkd.data.splits import aligned_empty  # noqa: E402
-from keras_tkd.methods import make_losses  # noqa: E402
-from keras_tkd.stages import STEPS_PER_EXECUTION  # noqa: E402
+from keras_tkd.data.arrays import aligned_empty  # noqa: E402
+from keras_tkd.distillation.method_losses import make_losses  # noqa: E402
+from keras_tkd.runs.optimization import STEPS_PER_EXECUTION  # noqa: E402
 
 SHAPE = (32, 32, 3)
 CIFAR10 = 50_000  # images for training

@@ -4,22 +4,22 @@ The names below are resolved when they are first used (PEP 562), so that importi
 costs no import of TensorFlow.
 """
 
-import importlib
 import os
 import sys
+
+from keras_tkd.utils.lazy_exports import make_lazy_exports
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Distiller": "keras_tkd.distiller",
+    "Distiller": "keras_tkd.distillation.distiller",
     "METHODS": "keras_tkd.methods",
     "TeacherCache": "keras_tkd.teacher_cache",
-    "TeacherEnsemble": "keras_tkd.ensemble",
-    "TriKD": "keras_tkd.trikd",
+    "TeacherEnsemble": "keras_tkd.teachers.ensemble",
+    "TriKD": "keras_tkd.distillation.trikd",
 }
 _MODULES = (
     "callbacks",
-    "combination",
     "data",
     "evaluation",
     "losses",
@@ -28,8 +28,7 @@ _MODULES = (
     "miners",
     "models",
     "teachers",
-    "training",
-    "verification",
+    "runs",
 )
 
 __all__ = ["__version__", *_EXPORTS, *_MODULES]
@@ -47,14 +46,4 @@ def _require_tensorflow_backend():
 
 _require_tensorflow_backend()
 
-
-def __getattr__(name):
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"keras_tkd.{name}")
-    raise AttributeError(f"module 'keras_tkd' has no attribute {name!r}")
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = make_lazy_exports(__name__, {**_EXPORTS, **{name: f"{__name__}.{name}" for name in _MODULES}})

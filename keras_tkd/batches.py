@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 # Further images of a batch that the student sees beside `"image"`.
-COMPANIONS = ("positive", "negative", "partner")
+EXTRA_IMAGES = ("positive", "negative", "partner")
 
 
 def is_batch(x):

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.embedding import TripletLoss, triplet_statistics
+from keras_tkd.losses.triplet_loss import TripletLoss, triplet_statistics
 
 STATISTICS = ("positive_distance", "negative_distance", "violated")
 

@@ -8,7 +8,7 @@ import sys
 from absl import app, flags, logging
 
 from keras_tkd.config import default
-from keras_tkd.flagfile import value_type
+from keras_tkd.config.flagfile import value_type
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()
@@ -62,7 +62,7 @@ def read(config_class):
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
-    for name in config.unread:
+    for name in config.irrelevant_fields:
         if flags.FLAGS[name].present:
             sys.exit(f"Error: {config.refusal(name)}. Received: {name}={values[name]!r}")
     return config
@@ -100,23 +100,23 @@ def quiet():
 
 
 def import_training():
-    """`keras_tkd.training`, loaded without TensorFlow's start-up lines."""
+    """`keras_tkd.runs.commands`, loaded without TensorFlow's start-up lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet():
-        from keras_tkd import training
+        from keras_tkd.runs import commands, devices
 
-        training.start_devices()
-    return training
+        devices.start_devices()
+    return commands
 
 
 def show(runs, workdirs):
     """Prints the tables of finished runs, the verdict, and what to do next."""
-    from keras_tkd import report
+    from keras_tkd.reports import tables, verdict
 
-    print("", report.table(runs), sep="\n")
+    print("", tables.table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
-        print(report.verdict(runs))
-    verified = report.verification_table(runs)
+        print(verdict.verdict(runs))
+    verified = tables.verification_table(runs)
     if verified:
         print("", verified, sep="\n")
     print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")

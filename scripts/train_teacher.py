@@ -6,14 +6,14 @@ python scripts/train_teacher.py --flagfile=flags/digits/teacher.flags --workdir=
 import run_flags
 from absl import flags
 
-from keras_tkd.config import TeacherConfig
+from keras_tkd.config import TeacherTrainingConfig
 
-run_flags.define(TeacherConfig)
+run_flags.define(TeacherTrainingConfig)
 run_flags.define_workdir()
 
 
 def main():
-    config = run_flags.read(TeacherConfig)
+    config = run_flags.read(TeacherTrainingConfig)
     training = run_flags.import_training()
     results = training.train_teacher(config, flags.FLAGS.workdir, flags.FLAGS.existing)
     run_flags.show([results], [flags.FLAGS.workdir])

@@ -19,10 +19,10 @@ def pytest_collection_finish():
 @pytest.fixture(autouse=True, scope="session")
 def one_step_per_execution():
     """A step of several is traced twice, once in a loop: test_stages.py shows that it is the same step."""
-    from keras_tkd import stages
+    from keras_tkd.runs import optimization
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "STEPS_PER_EXECUTION", 1)
+        patch.setattr(optimization, "STEPS_PER_EXECUTION", 1)
         yield
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.callbacks import Progress, StopOnNonFinite, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.callbacks import TerminateOnNonFinite
+from keras_tkd.runs.callbacks import Progress, TensorBoardScalars, Throughput, WarnAtChance
 
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
 
@@ -23,7 +24,7 @@ def not_finite(y_true, y_pred):
 
 def test_a_plain_model_whose_loss_is_not_finite_is_stopped():
     with pytest.raises(FloatingPointError, match="'small' is not finite"):
-        fit(StopOnNonFinite(), loss=not_finite)
+        fit(TerminateOnNonFinite(), loss=not_finite)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_it_looks_every_so_many_steps_and_at_the_end_of_the_epoch(every, togethe
     seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
     with pytest.raises(FloatingPointError):
-        fit(count, StopOnNonFinite(every), loss=not_finite, steps_per_execution=together)
+        fit(count, TerminateOnNonFinite(every), loss=not_finite, steps_per_execution=together)
     assert len(seen) == executions
 
 

@@ -3,8 +3,8 @@
 from keras_tkd.config.data import DATA as DATA
 from keras_tkd.config.data import DataConfig as DataConfig
 from keras_tkd.config.distillation import DistillConfig as DistillConfig
+from keras_tkd.config.evaluation import EvaluateConfig as EvaluateConfig
 from keras_tkd.config.fields import default as default
-from keras_tkd.config.teachers import EvaluateConfig as EvaluateConfig
-from keras_tkd.config.teachers import TeachersConfig as TeachersConfig
+from keras_tkd.config.teachers import PretrainedTeachersConfig as PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig as RunConfig
-from keras_tkd.config.training import TeacherConfig as TeacherConfig
+from keras_tkd.config.training import TeacherTrainingConfig as TeacherTrainingConfig

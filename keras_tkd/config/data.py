@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from keras_tkd.config.fields import check, check_choice, is_whole, option
-from keras_tkd.flagfile import value_type
+from keras_tkd.config.flagfile import value_type
 
 # The settings that decide what a model is trained on.
 DATA = (
@@ -48,7 +48,7 @@ class DataConfig:
     )
 
     @property
-    def unread(self):
+    def irrelevant_fields(self):
         """Names of the fields that nothing in this run reads."""
         return []
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from keras_tkd.combination import check_negatives, combine, parse
 from keras_tkd.config.fields import check, default, option
-from keras_tkd.config.teachers import TeachersConfig
-from keras_tkd.config.training import RunConfig, TeacherConfig
-from keras_tkd.methods import METHODS
+from keras_tkd.config.teachers import PretrainedTeachersConfig
+from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
+from keras_tkd.methods.combination import check_negatives, combine, parse
+from keras_tkd.methods.registry import METHODS
 
 DRAWS = ("drawn", "in_batch")
 ANCHORS = ("trained", "random", "none")
@@ -18,7 +18,7 @@ OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_laye
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DistillConfig(RunConfig, TeachersConfig):
+class DistillConfig(RunConfig, PretrainedTeachersConfig):
     """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
 
     method: str = option("tkd", "Distillation method.", tuple(METHODS))
@@ -79,7 +79,7 @@ class DistillConfig(RunConfig, TeachersConfig):
     def __post_init__(self):
         super().__post_init__()
         method = self.recipe
-        for name in self.unread:
+        for name in self.irrelevant_fields:
             check(
                 getattr(self, name) == default(type(self), name),
                 self.refusal(name),
@@ -161,31 +161,45 @@ class DistillConfig(RunConfig, TeachersConfig):
         return f"{'A run of these `losses`' if self.losses else f'Method {self.method!r}'} does not read `{name}`"
 
     @property
-    def unread(self):
+    def irrelevant_fields(self):
         method = self.recipe
-        unread = super().unread + [name for name in ("temperature", "margin") if not method.reads(name)]
+        irrelevant_fields = super().irrelevant_fields + [
+            name for name in ("temperature", "margin") if not method.reads(name)
+        ]
         if self.losses:
-            unread += ["method", *OF_AN_ENTRY]
+            irrelevant_fields += ["method", *OF_AN_ENTRY]
         if self.online:
-            unread += ["teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_epochs"]
-            unread += ["teacher_layers", "student_layers"]
+            irrelevant_fields += ["teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_epochs"]
+            irrelevant_fields += ["teacher_layers", "student_layers"]
             if not method.online.anchored:
-                unread += ["anchor"]
+                irrelevant_fields += ["anchor"]
             if self._anchor == "none":
-                unread += ["anchor_weight", "generations", "teacher_cache", "teacher_views", "teacher_cache_dtype"]
+                irrelevant_fields += [
+                    "anchor_weight",
+                    "generations",
+                    "teacher_cache",
+                    "teacher_views",
+                    "teacher_cache_dtype",
+                ]
         else:
-            unread += ["anchor", "anchor_weight", "generations", "teacher_loss_weight", "peer_weight"]
-            unread += ["student_term_reaches_teacher"]
+            irrelevant_fields += ["anchor", "anchor_weight", "generations", "teacher_loss_weight", "peer_weight"]
+            irrelevant_fields += ["student_term_reaches_teacher"]
         if not method.online:
-            unread += ["teacher_training"]
-        if not method.companions:
-            unread += ["negatives", "miner", "negative_classes"]
+            irrelevant_fields += ["teacher_training"]
+        if not method.extra_images:
+            irrelevant_fields += ["negatives", "miner", "negative_classes"]
         elif self.negatives != "in_batch":
-            unread += ["miner"]
+            irrelevant_fields += ["miner"]
         if not method.terms:
-            unread += ["student_loss_weight", "distillation_weights", "teacher_layers", "student_layers", "baseline"]
-            unread += ["warmup_epochs"]
-            unread += [
+            irrelevant_fields += [
+                "student_loss_weight",
+                "distillation_weights",
+                "teacher_layers",
+                "student_layers",
+                "baseline",
+            ]
+            irrelevant_fields += ["warmup_epochs"]
+            irrelevant_fields += [
                 "teacher_path",
                 "teacher_model",
                 "teacher_epochs",
@@ -198,7 +212,7 @@ class DistillConfig(RunConfig, TeachersConfig):
                 "teacher_views",
                 "teacher_cache_dtype",
             ]
-        return unread
+        return irrelevant_fields
 
     @property
     def online(self):
@@ -227,7 +241,9 @@ class DistillConfig(RunConfig, TeachersConfig):
         fields = {field.name for field in dataclasses.fields(self)}
         for term in method.terms:
             published |= {name: value for name, value in term.arguments.items() if name in fields}
-        missing = {k: v for k, v in published.items() if k in fields - set(self.unread) and getattr(self, k) is None}
+        missing = {
+            k: v for k, v in published.items() if k in fields - set(self.irrelevant_fields) and getattr(self, k) is None
+        }
         if self.losses:
             missing["losses"] = tuple(str(parse(entry)) for entry in self.losses)
         return dataclasses.replace(self, **missing)
@@ -235,8 +251,8 @@ class DistillConfig(RunConfig, TeachersConfig):
     @property
     def teacher(self):
         """The configuration of the teacher's own training."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherConfig)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherTrainingConfig)}
         for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer"):
             own = getattr(self, f"teacher_{name}")
             values[name] = values[name] if own is None else own
-        return TeacherConfig(**{name: value for name, value in values.items() if value is not None})
+        return TeacherTrainingConfig(**{name: value for name, value in values.items() if value is not None})

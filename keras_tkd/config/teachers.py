@@ -11,7 +11,7 @@ WEIGHTINGS = ("entropy", "confidence")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TeachersConfig(DataConfig):
+class PretrainedTeachersConfig(DataConfig):
     """Trained teachers that a run is given: one, or an ensemble of several."""
 
     teacher_path: tuple[str, ...] | None = option(
@@ -32,9 +32,9 @@ class TeachersConfig(DataConfig):
     teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
 
     @property
-    def unread(self):
+    def irrelevant_fields(self):
         several = len(self.teacher_path or ()) > 1
-        return super().unread + ([] if several else ["teacher_average", "teacher_weights"])
+        return super().irrelevant_fields + ([] if several else ["teacher_average", "teacher_weights"])
 
     def __post_init__(self):
         super().__post_init__()
@@ -84,17 +84,6 @@ class TeachersConfig(DataConfig):
                 self,
                 "teacher_average",
             )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(TeachersConfig):
-    """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
-
-    model_path: str | None = option(None, "Keras model file to measure.")
-
-    def __post_init__(self):
-        super().__post_init__()
-        check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")
 
 
 def name_or_numbers(values):

@@ -70,5 +70,5 @@ class RunConfig(DataConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherConfig(RunConfig):
+class TeacherTrainingConfig(RunConfig):
     """One run of `train_teacher`."""

@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 
+from keras_tkd.data.arrays import resize
 from keras_tkd.data.image_folder import load_folder
-from keras_tkd.data.prepared import known_names, load_prepared
-from keras_tkd.data.splits import Splits, open_set_classes, resize, stratified_split, take_rows
+from keras_tkd.data.splits import Splits, open_set_classes, stratified_split, take_rows
+from keras_tkd.data.tfds import known_names, load_prepared
 
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
@@ -65,7 +66,7 @@ def load(
     Example:
 
     >>> splits = load("digits")
-    >>> splits.image_shape, splits.classes, len(splits.train_images) + len(splits.test_images)
+    >>> splits.image_shape, splits.num_classes, len(splits.train_images) + len(splits.test_images)
     ((8, 8, 1), 10, 1797)
     """
     name = os.fspath(name)

@@ -9,7 +9,8 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.splits import Splits, aligned_empty, resize, stratified_split
+from keras_tkd.data.arrays import aligned_empty, resize
+from keras_tkd.data.splits import Splits, stratified_split
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -6,9 +6,11 @@ One order throughout: windows, indices, gather, augment, prefetch. Whole batches
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import in_view, view_of_epoch, view_seeds
-from keras_tkd.data.triplets import ClassOrder, ClassSampler, check_two_classes, draw, epoch_order, key
-from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, as_tensor, source_of, steady, steps
+from keras_tkd.data.arrays import as_tensor
+from keras_tkd.data.augmentation import in_view, view_of_epoch, view_seeds
+from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, deterministic_options, steps
+from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, draw, epoch_order, key
+from keras_tkd.data.sources import source_of
 
 SEEDS = 2**30
 # Each has random numbers of its own: the seed of role number n is `seed + n * SEEDS`.
@@ -67,16 +69,16 @@ def triplet_dataset(
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
-    told_apart_by = {}
+    sampling_labels = {}
     if negatives:
-        told_apart_by["negative"] = labels if negative_labels is None else negative_labels
-        check_lengths(images, told_apart_by["negative"], "labels" if negative_labels is None else "negative_labels")
-        check_two_classes(told_apart_by["negative"])
+        sampling_labels["negative"] = labels if negative_labels is None else negative_labels
+        check_lengths(images, sampling_labels["negative"], "labels" if negative_labels is None else "negative_labels")
+        check_two_classes(sampling_labels["negative"])
     check_lengths(images, labels, "labels")
     if positives:
-        told_apart_by["positive"] = labels
+        sampling_labels["positive"] = labels
 
-    def companions(samplers, anchors, seed_of):
+    def extra_images(samplers, anchors, seed_of):
         draws = {"negative": ClassSampler.other_class, "positive": ClassSampler.same_class}
         return {role: draws[role](sampler, anchors, seed_of(role)) for role, sampler in samplers.items()}, {}
 
@@ -84,8 +86,8 @@ def triplet_dataset(
         images,
         labels,
         batch_size,
-        companions,
-        told_apart_by=told_apart_by,
+        extra_images,
+        sampling_labels=sampling_labels,
         seed=seed,
         teacher_images=teacher_images,
         augment=augment,
@@ -117,11 +119,11 @@ def pair_dataset(
         ValueError: as in `triplet_dataset`.
     """
     check_lengths(images, labels, "labels")
-    told_apart_by = labels if partner_labels is None else partner_labels
-    check_lengths(images, told_apart_by, "labels" if partner_labels is None else "partner_labels")
-    check_two_classes(told_apart_by)
+    sampling_labels = labels if partner_labels is None else partner_labels
+    check_lengths(images, sampling_labels, "labels" if partner_labels is None else "partner_labels")
+    check_two_classes(sampling_labels)
 
-    def companions(samplers, anchors, seed_of):
+    def extra_images(samplers, anchors, seed_of):
         sampler = samplers["partner"]
         same = draw(seed_of("same"), tf.fill(tf.shape(anchors), tf.constant(2, tf.int64))) == 1
         mates, others = (
@@ -134,8 +136,8 @@ def pair_dataset(
         images,
         labels,
         batch_size,
-        companions,
-        told_apart_by={"partner": told_apart_by},
+        extra_images,
+        sampling_labels={"partner": sampling_labels},
         seed=seed,
         augment=augment,
         views=views,
@@ -223,9 +225,9 @@ def anchor_dataset(
     images,
     labels,
     batch_size,
-    companions,
+    extra_images,
     *,
-    told_apart_by,
+    sampling_labels,
     seed,
     teacher_images=None,
     augment=None,
@@ -233,13 +235,14 @@ def anchor_dataset(
     training=True,
     initial_epoch=0,
 ):
-    """Batches in which every sample is an anchor once per pass, with companions: what the data sets above share.
+    """Batches in which every sample is an anchor once per pass, with extra images: what the data sets above share.
 
     Args:
-        companions: a function of a `ClassSampler` for each of `told_apart_by`, of the anchors and of `seed_of(role)`,
-            which gives the seed of a role in this batch. It returns two dicts: companions, whose images come under
-            their names, and what comes in the batch as it is. Samples are numbered as in the window that holds them.
-        told_apart_by: dict from a sampler's name to the classes of all samples that it goes by.
+        extra_images: a function of a `ClassSampler` for each of `sampling_labels`, of the anchors, and of
+            `seed_of(role)`, which gives the seed of a role in this batch. It returns two dicts: samples, whose images
+            come under their names, and what comes in the batch as it is. Samples are numbered as in the window that
+            holds them.
+        sampling_labels: dict from a sampler's name to the classes of all samples that it goes by.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
@@ -254,7 +257,7 @@ def anchor_dataset(
     window_steps = steps(source.window_size, batch_size)
     with tf.device("CPU:0"):
         labels = tf.constant(np.asarray(labels))
-        told_apart_by = {name: tf.constant(np.asarray(classes)) for name, classes in told_apart_by.items()}
+        sampling_labels = {name: tf.constant(np.asarray(classes)) for name, classes in sampling_labels.items()}
         teacher_images = None if teacher_images is None else as_tensor(teacher_images)
 
     augment = augment if training else None
@@ -269,14 +272,14 @@ def anchor_dataset(
         number += epoch * source.window_count
         count = tf.size(window.ids, tf.int64)
         order = epoch_order(count, seed, number) if training else tf.range(count)
-        samplers = {name: ClassSampler(tf.gather(ids, window.ids)) for name, ids in told_apart_by.items()}
+        samplers = {name: ClassSampler(tf.gather(ids, window.ids)) for name, ids in sampling_labels.items()}
         view = view_of_epoch(epoch, seed, views)
 
         def make_batch(step):
             places = order[step * batch_size : (step + 1) * batch_size]
             index = tf.gather(window.ids, places)
             step += number * window_steps
-            found, batch = companions(samplers, places, lambda role: key(role_seed(seed, role), step))
+            found, batch = extra_images(samplers, places, lambda role: key(role_seed(seed, role), step))
 
             def seen(images, index, role, view):
                 return in_view(images, index, role_seed(seed, role), view, augment)
@@ -314,7 +317,7 @@ def passes(batches_of, batch_count, training, initial_epoch):
 
     dataset = tf.data.Dataset.from_tensors(0).map(begin_pass).flat_map(batches_of)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count))
-    return dataset.prefetch(PREFETCHED_BATCHES).with_options(steady())
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())
 
 
 def role_seed(seed, role):

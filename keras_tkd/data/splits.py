@@ -1,12 +1,12 @@
 """What a data set is: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
 
 import dataclasses
-import math
 
 import numpy as np
 
+from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.classes import class_indices
-from keras_tkd.data.streams import ImageStream
+from keras_tkd.data.streaming import ImageStream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,7 +17,7 @@ class Splits:
         name: the name it was loaded by.
         train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`. Arrays, or where they are
             larger than memory, an `ImageStream`.
-        train_labels: `(n,)`, int32, `0 <= label < classes`; likewise `test_labels`.
+        train_labels: `(n,)`, int32, `0 <= label < num_classes`; likewise `test_labels`.
         class_names: one name per class; a label is an index into it.
         validation_images, validation_labels: as above, or None where `with_validation` was not called.
         split: for a folder that `load` divided itself, `{"train": paths, "test": paths}`, later also
@@ -44,7 +44,7 @@ class Splits:
     all_class_names: tuple[str, ...] | None = None
 
     @property
-    def classes(self):
+    def num_classes(self):
         """The number of classes."""
         return len(self.class_names)
 
@@ -121,7 +121,7 @@ class Splits:
         chosen = class_indices(classes, self.class_names)
         if len(chosen) < 2:
             raise ValueError(f"`classes` must be at least two. Received: classes={list(classes)}")
-        renumbered = np.full(self.classes, -1, np.int32)
+        renumbered = np.full(self.num_classes, -1, np.int32)
         renumbered[list(chosen)] = np.arange(len(chosen))
         fields, split = {}, self.split and dict(self.split)
         for part in ("train", "test", "validation"):
@@ -177,9 +177,9 @@ class Splits:
                 validation split.
         """
         classes = np.unique(np.asarray(classes, int))
-        if len(classes) < 2 or classes[0] < 0 or classes[-1] >= self.classes:
+        if len(classes) < 2 or classes[0] < 0 or classes[-1] >= self.num_classes:
             raise ValueError(
-                f"`classes` must be at least 2 ids of the {self.classes} classes of `{self.name}`. "
+                f"`classes` must be at least 2 ids of the {self.num_classes} classes of `{self.name}`. "
                 f"Received: classes={classes.tolist()}"
             )
         if self.open_set_images is not None or self.validation_images is not None:
@@ -187,7 +187,7 @@ class Splits:
                 f"`{self.name}` already has an open set or a validation split. "
                 "Call `with_open_set` once, on the splits that `load` returned."
             )
-        is_unseen = np.isin(np.arange(self.classes), classes)
+        is_unseen = np.isin(np.arange(self.num_classes), classes)
         # In either part, a class's place among those of its kind.
         places = np.where(is_unseen, np.cumsum(is_unseen), np.cumsum(~is_unseen)).astype(np.int32) - 1
         seen, unseen = {}, {}
@@ -277,28 +277,9 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
     return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
 
 
-def aligned_empty(shape, dtype=np.uint8):
-    """An uninitialized C-ordered array whose data start at a multiple of 64 bytes.
-
-    TensorFlow can share such memory without a copy (`tf.experimental.dlpack`); numpy's own is aligned to 16.
-    """
-    dtype = np.dtype(dtype)
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
 def take_rows(array, indices):
     if isinstance(array, ImageStream):
         return array.take(indices)
     rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)
     # The default mode buffers the output, which is a second copy; the indices are valid in any mode.
     return np.take(array, indices, axis=0, out=rows, mode="clip")
-
-
-def resize(images, size):
-    import tensorflow as tf
-
-    resized = tf.image.resize(images, size, method="bilinear", antialias=True)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from keras_tkd.data.preprocessing import in_view
-from keras_tkd.data.windows import PARALLEL_CALLS, PREFETCHED_BATCHES, source_of, steady, steps
+from keras_tkd.data.augmentation import in_view
+from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, deterministic_options, steps
+from keras_tkd.data.sources import source_of
 
 
 def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
@@ -31,4 +32,4 @@ def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
     dataset = dataset.map(
         lambda view, index, images: in_view(images, index, seed, view, augment), num_parallel_calls=PARALLEL_CALLS
     )
-    return dataset.prefetch(PREFETCHED_BATCHES).with_options(steady())
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

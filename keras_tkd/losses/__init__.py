@@ -3,20 +3,8 @@
 from keras_tkd.losses.base import (
     DistillationLoss,
 )
-from keras_tkd.losses.contrastive import (
-    ContrastiveRepresentation,
-)
-from keras_tkd.losses.decoupled import (
-    DecoupledTargets,
-    NormalizedTargets,
-    decoupled_targets,
-    normalized_targets,
-)
-from keras_tkd.losses.embedding import (
-    TripletLoss,
-    triplet_loss,
-    triplet_statistics,
-)
+from keras_tkd.losses.crd import ContrastiveRepresentation
+from keras_tkd.losses.decoupled_logits import DecoupledTargets, NormalizedTargets, decoupled_targets, normalized_targets
 from keras_tkd.losses.features import (
     AttentionTransfer,
     FlowOfSolution,
@@ -31,11 +19,8 @@ from keras_tkd.losses.logits import (
     logit_regression,
     soft_targets,
 )
-from keras_tkd.losses.pairs import (
-    PairDistillation,
-    pair_distillation,
-)
-from keras_tkd.losses.projected import Hint, VariationalInformation
+from keras_tkd.losses.pair_distillation import PairDistillation, pair_distillation
+from keras_tkd.losses.projected_features import Hint, VariationalInformation
 from keras_tkd.losses.relations import (
     CorrelationCongruence,
     ProbabilisticTransfer,
@@ -48,10 +33,8 @@ from keras_tkd.losses.relations import (
     relational_distance,
     similarity_preserving,
 )
-from keras_tkd.losses.triplet import (
-    TripletDistillation,
-    triplet_distillation,
-)
+from keras_tkd.losses.triplet_distillation import TripletDistillation, triplet_distillation
+from keras_tkd.losses.triplet_loss import TripletLoss, triplet_loss, triplet_statistics
 
 __all__ = [
     "AttentionTransfer",

@@ -8,16 +8,10 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.distances import unit
-from keras_tkd.losses.base import (
-    DistillationLoss,
-    LayerPairsLoss,
-    as_list,
-    check_same_batch,
-    check_same_shape,
-    shape_list,
-)
-from keras_tkd.losses.maps import check_maps, mean_square, pooled_alike, shapes_of
+from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, shape_list
+from keras_tkd.losses.feature_maps import check_maps, mean_square, pooled_alike, shapes_of
+from keras_tkd.losses.validation import check_same_batch, check_same_shape
+from keras_tkd.utils.distances import unit
 
 
 def attention_transfer(teacher, student):

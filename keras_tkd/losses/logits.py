@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
-from keras_tkd.distances import safe_sqrt, unit
-from keras_tkd.live import LiveAttribute, live_numbers
-from keras_tkd.losses.base import LogitsLoss, check_same_shape
+from keras_tkd.losses.base import LogitsLoss
+from keras_tkd.losses.validation import check_same_shape
+from keras_tkd.utils.distances import safe_sqrt, unit
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=False):
@@ -101,7 +102,7 @@ class SoftTargets(LogitsLoss):
     "Logit Standardization in Knowledge Distillation", CVPR 2024. No deviation.
     """
 
-    temperature = LiveAttribute(minimum=0.0, exclusive=True)
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
 
     def __init__(
         self,
@@ -189,9 +190,9 @@ class DIST(LogitsLoss):
     """
 
     default_name = "dist"
-    temperature = LiveAttribute(minimum=0.0, exclusive=True)
-    inter_weight = LiveAttribute(minimum=0.0)
-    intra_weight = LiveAttribute(minimum=0.0)
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    inter_weight = HyperparameterAttribute(minimum=0.0)
+    intra_weight = HyperparameterAttribute(minimum=0.0)
 
     def __init__(self, temperature=4.0, inter_weight=1.0, intra_weight=1.0, **arguments):
         super().__init__(**arguments)
@@ -201,7 +202,7 @@ class DIST(LogitsLoss):
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
-        return dist(y_true, y_pred, **live_numbers(self, "temperature", "inter_weight", "intra_weight"))
+        return dist(y_true, y_pred, **read_hyperparameters(self, "temperature", "inter_weight", "intra_weight"))
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("temperature", "inter_weight", "intra_weight")}

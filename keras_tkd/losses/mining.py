@@ -3,10 +3,11 @@
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.distances import euclidean, pairwise_euclidean
-from keras_tkd.live import LiveAttribute
-from keras_tkd.losses.base import LogitsLoss, check_same_batch, check_same_shape
+from keras_tkd.losses.base import LogitsLoss
+from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.miners import MINERS
+from keras_tkd.utils.distances import euclidean, pairwise_euclidean
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute
 
 NEGATIVE_CLASSES = ("labels", "teacher")
 
@@ -22,7 +23,7 @@ class MiningLoss(LogitsLoss):
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
     """
 
-    margin = LiveAttribute(minimum=0.0)
+    margin = HyperparameterAttribute(minimum=0.0)
 
     def __init__(self, margin, miner, negative_classes, seed, *common):
         super().__init__(*common)

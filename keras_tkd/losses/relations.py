@@ -10,10 +10,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.distances import pairwise_euclidean, unit
-from keras_tkd.live import LiveAttribute, live_numbers
-from keras_tkd.losses.angles import mean_huber_of_angles
-from keras_tkd.losses.base import LayerPairsLoss, check_same_batch, check_same_shape
+from keras_tkd.losses.base import LayerPairsLoss
+from keras_tkd.losses.relational_angles import mean_huber_of_angles
+from keras_tkd.losses.validation import check_same_batch, check_same_shape
+from keras_tkd.utils.distances import pairwise_euclidean, unit
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
 
 
 def similarity_preserving(teacher, student):
@@ -294,7 +295,7 @@ class CorrelationCongruence(LayerPairsLoss):
     """
 
     default_name = "cc"
-    gamma = LiveAttribute(minimum=0.0, exclusive=True)
+    gamma = HyperparameterAttribute(minimum=0.0, exclusive=True)
 
     def __init__(self, gamma=0.4, order=2, **arguments):
         super().__init__(**arguments)
@@ -304,7 +305,7 @@ class CorrelationCongruence(LayerPairsLoss):
         self.order = order
 
     def compare(self, teacher, student):
-        return correlation_congruence(teacher, student, order=self.order, **live_numbers(self, "gamma"))
+        return correlation_congruence(teacher, student, order=self.order, **read_hyperparameters(self, "gamma"))
 
     def get_config(self):
         return {**super().get_config(), "gamma": self.gamma, "order": self.order}

@@ -32,7 +32,7 @@ _MINIMUM_SIZES = {
 }
 
 
-def build(name, image_shape, classes):
+def build(name, image_shape, num_classes):
     """A new model of `MODELS` with random weights, or the model saved in a `.keras` file.
 
     A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier
@@ -41,7 +41,7 @@ def build(name, image_shape, classes):
     Args:
         name: a name in `MODELS`, or a path that ends with `.keras`.
         image_shape: (height, width, channels) of the images; a None among them takes any that a file's model has.
-        classes: number of classes, the length of the model's output; None takes any that a file's model has.
+        num_classes: number of classes, the length of the model's output; None takes any that a file's model has.
 
     Returns:
         A `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
@@ -53,12 +53,12 @@ def build(name, image_shape, classes):
 
     Example:
 
-    >>> build("tkd_student", image_shape=(32, 32, 3), classes=10).count_params()
+    >>> build("tkd_student", image_shape=(32, 32, 3), num_classes=10).count_params()
     161130
     """
     name, image_shape = str(name), tuple(image_shape)
     if name.endswith(".keras"):
-        return _load(name, image_shape, classes)
+        return _load(name, image_shape, num_classes)
     if name not in MODELS:
         nearest = difflib.get_close_matches(name, MODELS)
         hint = f"Did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
@@ -72,10 +72,10 @@ def build(name, image_shape, classes):
             "`image_shape` must be (height, width, channels), "
             f"for {name!r} at least ({minimum}, {minimum}, 1). Received: image_shape={image_shape}"
         )
-    return MODELS[name](image_shape, classes)
+    return MODELS[name](image_shape, num_classes)
 
 
-def _load(path, image_shape, classes):
+def _load(path, image_shape, num_classes):
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`name` must be a model's name or an existing file. Received: name={path!r}")
     try:
@@ -95,10 +95,10 @@ def _load(path, image_shape, classes):
             "`image_shape` must be that of the saved model. "
             f"Received: image_shape={image_shape}, but {path!r} takes {inputs[0]}"
         )
-    if len(outputs[0]) != 1 or classes not in (None, *outputs[0]):
+    if len(outputs[0]) != 1 or num_classes not in (None, *outputs[0]):
         raise ValueError(
-            "`classes` must be the length of the saved model's output. "
-            f"Received: classes={classes}, but {path!r} returns {outputs[0]}"
+            "`num_classes` must be the length of the saved model's output. "
+            f"Received: num_classes={num_classes}, but {path!r} returns {outputs[0]}"
         )
     return model
 

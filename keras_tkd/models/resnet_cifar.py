@@ -26,14 +26,14 @@ import keras
 from keras import layers
 
 
-def resnet(image_shape, classes, depth, widths=(16, 16, 32, 64), name=None):
+def resnet(image_shape, num_classes, depth, widths=(16, 16, 32, 64), name=None):
     """A CIFAR ResNet of basic blocks: 3 stages of (depth - 2) / 6 blocks.
 
     `resnet((32, 32, 3), 100, depth=20)` has 278,324 trainable parameters.
 
     Args:
         image_shape: (height, width, channels).
-        classes: number of logits.
+        num_classes: number of logits.
         depth: number of convolutions on the longest path, plus the dense layer: 8, 14, 20, ...
         widths: channels of the stem and of the three stages.
         name: the model's name; None is `resnet<depth>`.
@@ -63,7 +63,7 @@ def resnet(image_shape, classes, depth, widths=(16, 16, 32, 64), name=None):
             )
             x = layers.ReLU(name=f"stage{stage}" if last else f"{prefix}_relu")(x)
     x = layers.GlobalAveragePooling2D(name="embedding")(x)
-    logits = layers.Dense(classes, dtype="float32", name="logits")(x)
+    logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     return keras.Model(images, logits, name=name or f"resnet{depth}")
 
 

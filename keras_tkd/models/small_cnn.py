@@ -17,7 +17,7 @@ import keras
 from keras import layers
 
 
-def tkd_teacher(image_shape, classes):
+def tkd_teacher(image_shape, num_classes):
     """The paper's teacher: 1,256,106 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu_norm(x, 32, "conv1")
@@ -33,10 +33,10 @@ def tkd_teacher(image_shape, classes):
     x = layers.Dropout(0.5, name="dense_dropout")(x)
     x = layers.Dense(128, activation="relu", name="embedding")(x)
     x = layers.Dropout(0.5, name="embedding_dropout")(x)
-    return keras.Model(images, _logits(x, classes), name="tkd_teacher")
+    return keras.Model(images, _logits(x, num_classes), name="tkd_teacher")
 
 
-def tkd_student(image_shape, classes):
+def tkd_student(image_shape, num_classes):
     """The paper's student, without BatchNorm: 161,130 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 32, "conv1")
@@ -47,10 +47,10 @@ def tkd_student(image_shape, classes):
     x = layers.MaxPooling2D(name="stage3")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(128, activation="relu", name="embedding")(x)
-    return keras.Model(images, _logits(x, classes), name="tkd_student")
+    return keras.Model(images, _logits(x, num_classes), name="tkd_student")
 
 
-def tkd_student_2022(image_shape, classes):
+def tkd_student_2022(image_shape, num_classes):
     """The student of the authors' 2022 code: 156,298 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_norm_relu(x, 16, "conv1")
@@ -61,10 +61,10 @@ def tkd_student_2022(image_shape, classes):
     x = layers.MaxPooling2D(name="stage3")(x)
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(128, activation="relu", name="embedding")(x)
-    return keras.Model(images, _logits(x, classes), name="tkd_student_2022")
+    return keras.Model(images, _logits(x, num_classes), name="tkd_student_2022")
 
 
-def digits_teacher(image_shape, classes):
+def digits_teacher(image_shape, num_classes):
     """A teacher for scikit-learn's digits: 72,970 parameters at 8x8x1 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 32, "conv1")
@@ -75,10 +75,10 @@ def digits_teacher(image_shape, classes):
     x = layers.Flatten(name="flatten")(x)
     x = layers.Dense(64, activation="relu", name="embedding")(x)
     x = layers.Dropout(0.5, name="embedding_dropout")(x)
-    return keras.Model(images, _logits(x, classes), name="digits_teacher")
+    return keras.Model(images, _logits(x, num_classes), name="digits_teacher")
 
 
-def digits_student(image_shape, classes):
+def digits_student(image_shape, num_classes):
     """A student with room to learn: 666 parameters at 8x8x1 and 10 classes.
 
     It has no dense layer but the last: `embedding` is the flattened `stage2`.
@@ -89,7 +89,7 @@ def digits_student(image_shape, classes):
     x = _conv_relu(x, 8, "features")
     x = layers.MaxPooling2D(name="stage2")(x)
     x = layers.Flatten(name="embedding")(x)
-    return keras.Model(images, _logits(x, classes), name="digits_student")
+    return keras.Model(images, _logits(x, num_classes), name="digits_student")
 
 
 def _scaled_pixels(image_shape):
@@ -122,5 +122,5 @@ def _conv_norm_relu(x, filters, name):
     return _relu(_norm(_conv(x, filters, name), name), name)
 
 
-def _logits(x, classes):
-    return layers.Dense(classes, dtype="float32", name="logits")(x)
+def _logits(x, num_classes):
+    return layers.Dense(num_classes, dtype="float32", name="logits")(x)

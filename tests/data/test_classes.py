@@ -61,7 +61,7 @@ def splits(**fields):
 def test_the_samples_of_some_classes_are_renumbered_in_the_order_given():
     whole = splits(split={"train": [f"{i}.png" for i in range(12)], "test": list("abcd")})
     some = whole.with_classes(["fish", "1"])
-    assert some.class_names == ("fish", "dog") and some.classes == 2 and some.all_class_names == NAMES
+    assert some.class_names == ("fish", "dog") and some.num_classes == 2 and some.all_class_names == NAMES
     # Of 0, 1, ... the images of class 3 are 3, 7, 11, those of class 1 are 1, 5, 9.
     assert some.train_images[:, 0, 0, 0].tolist() == [1, 3, 5, 7, 9, 11]
     assert some.train_labels.tolist() == [1, 0, 1, 0, 1, 0]

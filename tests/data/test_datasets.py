@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.datasets import load
-from keras_tkd.data.splits import Splits, aligned_empty, open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits, open_set_classes, stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +140,7 @@ def numbered_splits(counts=(10, 5), **fields):
 
 def test_splits_describe_themselves():
     splits = numbered_splits()
-    assert splits.classes == 2
+    assert splits.num_classes == 2
     assert splits.image_shape == (2, 3, 1)
     assert splits.validation_images is None and splits.validation_labels is None
     assert splits.split is None
@@ -226,7 +227,7 @@ def lettered_splits():
 
 def test_an_open_set_is_in_neither_training_nor_test():
     divided = lettered_splits().with_open_set([4, 1])
-    assert divided.class_names == ("a", "c", "d", "f") and divided.classes == 4
+    assert divided.class_names == ("a", "c", "d", "f") and divided.num_classes == 4
     assert divided.open_set_names == ("b", "e")
     for images, names, labels, counts in (
         (divided.train_images, divided.class_names, divided.train_labels, [4, 4, 4, 4]),
@@ -247,7 +248,7 @@ def test_an_open_set_is_in_neither_training_nor_test():
 
 def test_an_open_set_of_all_classes():
     divided = lettered_splits().with_open_set(range(6))
-    assert divided.classes == len(divided.train_images) == len(divided.test_labels) == 0
+    assert divided.num_classes == len(divided.train_images) == len(divided.test_labels) == 0
     assert divided.image_shape == (1, 2, 1) and len(divided.open_set_images) == 36
     assert divided.open_set_identities.tolist() == 6 * list(range(6))
 
@@ -627,9 +628,9 @@ def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch):
     write_classes(tmp_path / "digits", cat=2, dog=2)
     (tmp_path / "prepared").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert load("digits").classes == 10
-    assert load("./digits").classes == 2
-    assert load("./cifar10").classes == 2
+    assert load("digits").num_classes == 10
+    assert load("./digits").num_classes == 2
+    assert load("./cifar10").num_classes == 2
     with pytest.raises(FileNotFoundError, match="`cifar10` is not prepared"):
         load("cifar10", "prepared")
 
@@ -700,7 +701,7 @@ def test_tfds(tmp_path):
 
 
 def test_tfds_is_read_in_small_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_tkd.data.prepared._READ_BYTES", 40)  # three images of 12 bytes
+    monkeypatch.setattr("keras_tkd.data.tfds._READ_BYTES", 40)  # three images of 12 bytes
     write_tfds(tmp_path, train=[sample(value, 0) for value in range(10)], test=[sample(0, 0)])
     sizes = []
     batched = tf.data.Dataset.batch
@@ -715,7 +716,7 @@ def test_tfds_is_read_in_small_batches(tmp_path, monkeypatch):
 
 def test_tfds_with_a_version(tmp_path):
     write_tfds(tmp_path, train=[sample(0, 0)], test=[sample(0, 0)])
-    assert load("tiny_shapes:1.0.0", tmp_path).classes == 3
+    assert load("tiny_shapes:1.0.0", tmp_path).num_classes == 3
 
 
 def test_tfds_validation_stands_in_for_a_missing_test_split(tmp_path):

@@ -20,7 +20,7 @@ from keras_tkd.data import (
     triplet_dataset,
     view_seeds,
 )
-from keras_tkd.data.splits import aligned_empty
+from keras_tkd.data.arrays import aligned_empty
 
 # 23 samples in four classes of 3, 5, 7 and 8, in no order and with ids of any values.
 LABELS = np.random.default_rng(0).permutation(np.repeat([-5, 0, 7, 1000], [3, 5, 7, 8]))

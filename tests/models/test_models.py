@@ -283,7 +283,7 @@ def test_file_for_other_images_or_classes(tmp_path):
     make("digits_student").save(path)
     with pytest.raises(ValueError, match=r"image_shape=\(32, 32, 3\).*digits\.keras.*\(8, 8, 1\)"):
         models.build(path, CIFAR, 10)
-    with pytest.raises(ValueError, match=r"classes=100.*digits\.keras.*\(10,\)"):
+    with pytest.raises(ValueError, match=r"num_classes=100.*digits\.keras.*\(10,\)"):
         models.build(path, DIGITS, 100)
 
 

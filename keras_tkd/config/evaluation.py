@@ -1,0 +1,17 @@
+"""How a saved model is measured."""
+
+import dataclasses
+
+from keras_tkd.config.fields import check, option
+from keras_tkd.config.teachers import PretrainedTeachersConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(PretrainedTeachersConfig):
+    """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
+
+    model_path: str | None = option(None, "Keras model file to measure.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")

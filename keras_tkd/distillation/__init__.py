@@ -1,0 +1,1 @@
+"""The Distiller and TriKD: how a student is trained."""

@@ -1,0 +1,46 @@
+"""From a method's plain data to its losses."""
+
+from keras_tkd import losses as loss_classes
+from keras_tkd.methods.registry import METHODS, list_or_name
+
+
+def make_losses(method, *, weights=None, teacher_layers=None, student_layers=None, seed=0, labels=None, **given):
+    """The losses of a method and their weights.
+
+    Args:
+        method: a name in `METHODS`, or a `Method`, such as `keras_tkd.methods.combine` makes of several.
+        weights: a weight for each term, in place of its own.
+        teacher_layers, student_layers: what all losses read, a name or a list, in place of each term's layers.
+        seed: seed of losses that draw at random.
+        labels: class ids of all training samples, for losses that keep something of each (`crd`).
+        given: arguments of the losses in place of the published values: `temperature`, `margin`, `miner` and so on;
+            None is the published value.
+
+    Returns:
+        `(losses, weights)`, lists of equal length.
+
+    Raises:
+        ValueError: an argument that no loss of the method reads; weights of the wrong number; labels that are missing.
+    """
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}")
+    name, method = (method, METHODS[method]) if isinstance(method, str) else (method.summary, method)
+    terms = method.terms
+    given = {argument: value for argument, value in given.items() if value is not None}
+    for argument, value in given.items():
+        if not method.reads(argument):
+            raise ValueError(f"Method '{name}' reads no `{argument}`. Received: {argument}={value!r}")
+    if weights is not None and len(weights) != len(terms):
+        names = [term.loss for term in terms]
+        raise ValueError(f"Method '{name}' has {len(terms)} distillation losses {names}. Received weights: {weights}")
+    layers = {"teacher_layers": teacher_layers, "student_layers": student_layers}
+    layers = {side: names for side, names in layers.items() if names is not None}
+    losses = []
+    for term in terms:
+        needed = {need: value for need, value in {"seed": seed, "labels": labels}.items() if need in term.needs}
+        if "labels" in needed and labels is None:
+            raise ValueError(f"Method '{name}' needs the `labels` of all training samples. Received: labels=None")
+        read = dict.fromkeys(("teacher_layers", "student_layers"), list_or_name(term.layers))
+        own = {argument: value for argument, value in given.items() if argument in term.arguments}
+        losses.append(getattr(loss_classes, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
+    return losses, list(weights) if weights is not None else [term.weight for term in terms]

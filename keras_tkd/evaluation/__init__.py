@@ -1,0 +1,17 @@
+"""What a model knows, measured on images it was not trained on.
+
+The names are imported when they are first used: `keras_tkd.evaluation.measures` needs NumPy alone.
+"""
+
+from keras_tkd.utils.lazy_exports import make_lazy_exports
+
+_MODULES = {
+    "keras_tkd.evaluation.measures": ("accuracy", "agreement", "at_chance", "standard_error"),
+    "keras_tkd.evaluation.predictions": ("EMBEDDING", "embeddings", "logits", "predict_classes"),
+    "keras_tkd.evaluation.verification": ("verification_scores",),
+}
+_EXPORTS = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = sorted(_EXPORTS)
+
+__getattr__, __dir__ = make_lazy_exports(__name__, _EXPORTS)

@@ -1,0 +1,220 @@
+"""Losses that tell each sample apart from the samples of other classes."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.relations import embedding
+from keras_tkd.losses.validation import check_same_batch, class_ids
+from keras_tkd.utils.distances import unit
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class MemoryBank(keras.layers.Layer):
+    """An embedding of every training sample by each network, and the normalizers of both directions."""
+
+    def __init__(self, samples, size, momentum, **arguments):
+        super().__init__(trainable=False, **arguments)
+        self.samples, self.size, self.momentum = samples, size, momentum
+
+    def build(self, input_shape=None):
+        # The variance of a component of a vector of norm 1.
+        limit = (3 / self.size) ** 0.5
+        for name in ("teacher", "student"):
+            # One for each: an initializer gives the same numbers every time.
+            start = keras.initializers.RandomUniform(-limit, limit)
+            bank = self.add_weight(shape=(self.samples, self.size), initializer=start, trainable=False, name=name)
+            setattr(self, name, bank)
+        self.log_normalizers = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="log_normalizers")
+        self.normalized = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="normalized")
+
+    def log_normalizer(self, place, log_estimate, keep):
+        """The logarithm of normalizer `place` (0 or 1): the first estimate that was kept, or `log_estimate()`."""
+        kept = self.log_normalizers.value[place]
+        value = tf.cond(self.normalized.value[place] > 0, lambda: kept, log_estimate)
+        if keep:
+            mine = tf.one_hot(place, 2, dtype=value.dtype)
+            finite = tf.cast(tf.math.is_finite(value), value.dtype)
+            self.log_normalizers.assign(tf.where(mine * finite > 0, value, self.log_normalizers.value))
+            self.normalized.assign(tf.maximum(self.normalized.value, mine * finite))
+        return value
+
+    def update(self, bank, index, embeddings):
+        """Moves the rows `index` of a bank towards new embeddings; rows that are not finite are left as they are."""
+        old = tf.gather(bank.value, index)
+        new = unit(self.momentum * old + (1.0 - self.momentum) * embeddings)
+        new = tf.where(tf.reduce_all(tf.math.is_finite(new), -1, keepdims=True), new, old)
+        bank.value.scatter_nd_update(index[:, None], new)
+
+    def get_config(self):
+        own = {"samples": self.samples, "size": self.size, "momentum": self.momentum}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class ContrastiveRepresentation(DistillationLoss):
+    """Contrastive representation distillation (`crd`).
+
+    A sample's embedding by the student and its embedding by the teacher shall be told from pairs whose second half is
+    a sample of another class. Both embeddings pass through a linear head of their own, which learn with the student,
+    and get norm 1; the second half comes from a memory bank that holds an embedding of every training sample.
+
+        a(v, m) = <v, m> / temperature - log Z - log(N / M)
+        loss_i = sum over both directions of  - log sigmoid(a(v_i, m_i)) - sum_{n = 1..N} log sigmoid(-a(v_i, m_n))
+
+    v is the student's head and m the teacher's bank, and the other way round; M is the number of training samples, N
+    that of negatives, and Z is M times the mean of `exp(<v, m> / temperature)` over the first batch of training. After
+    each training step the batch's rows of the bank become `momentum * row + (1 - momentum) * v`, at norm 1.
+
+    Args:
+        labels: class ids of all training samples, `(samples,)`: sample i of a batch with `"index"` k is `labels[k]`.
+        feature_size: size of the heads' outputs.
+        negatives: N, drawn for each sample of each step, uniformly with repetition over the samples of other classes;
+            at most the number of training samples.
+        temperature: > 0. May be set while training.
+        momentum: in [0, 1), of the bank.
+        seed: seed of the draws; with the training step it determines them.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. dtype is float32 or float64.
+
+    Call: `loss({"features": teacher, "labels": labels, "index": index, "step": step}, student)` after
+    `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps `(batch, height, width, channels)`,
+    which are averaged over positions; index `(batch,)` positions in `labels`; step an integer, 0 if left out. Outside
+    training (`training=False`) the images are none of the bank's: the positive is then the other network's embedding of
+    the same image, and nothing is written.
+
+    Raises:
+        ValueError: data without `"index"` or labels; labels of one class; a dtype of 16 bits.
+
+    Example:
+
+    >>> loss = ContrastiveRepresentation(labels=[0, 1, 1, 1], negatives=3)
+    >>> loss.build((None, 2), (None, 2))
+    >>> nothing = [[0.0, 0.0]]     # all <v, m> are 0: Z = M, and a = -log N. Twice log(1 + 3) + 3 log(1 + 1/3)
+    >>> loss({"features": nothing, "labels": [0], "index": [0]}, nothing)
+    4.4987
+
+    Reference: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020 (arXiv 1910.10699), with
+    exact positives (the sample itself). Deviations: negatives are drawn with repetition; the 1e-7 in the code's
+    logarithms is left out.
+    """
+
+    default_name = "crd"
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+
+    def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **arguments):
+        super().__init__(**arguments)
+        if self.dtype in ("float16", "bfloat16"):
+            raise ValueError(f"`dtype` must be float32 or float64: indices pass through it. Received: {self.dtype}")
+        ids = np.asarray(labels)
+        if ids.ndim != 1 or len(np.unique(ids)) < 2 or len(ids) >= 2**24:
+            raise ValueError(
+                "`labels` must be the class ids of all training samples, (samples,), two classes or more, fewer than "
+                f"2^24. Received: shape {ids.shape}, {len(np.unique(ids))} classes"
+            )
+        if not 0 <= momentum < 1 or min(feature_size, negatives) < 1:
+            raise ValueError(
+                "`momentum` must be in [0, 1), `feature_size` and `negatives` must be >= 1. "
+                f"Received: momentum={momentum}, feature_size={feature_size}, negatives={negatives}"
+            )
+        self.labels = ids.tolist()
+        self.feature_size = feature_size
+        self.negatives = negatives
+        self.temperature = temperature
+        self.momentum = momentum
+        self.seed = seed
+        # In the order of the labels each class is one run, which a draw steps over.
+        self._order = np.argsort(ids, kind="stable").astype("int32")
+        self._ordered = ids[self._order].astype("int64")
+        self._layers = []
+
+    @property
+    def layers(self):
+        return self._layers
+
+    def build(self, teacher_shapes, student_shapes):
+        if self._layers:
+            return
+        for shape in (teacher_shapes, student_shapes):
+            if isinstance(shape, list) or len(shape) not in (2, 4) or shape[-1] is None:
+                raise ValueError(
+                    f"Loss '{self.name}' reads one layer of each model, vectors or maps of known width. "
+                    f"Received: teacher {teacher_shapes}, student {student_shapes}"
+                )
+        for role, shape in (("teacher", teacher_shapes), ("student", student_shapes)):
+            head = keras.layers.Dense(self.feature_size, dtype=self.dtype, name=f"{self.name}_{role}_head")
+            head.build((None, shape[-1]))
+            self._layers.append(head)
+        bank = MemoryBank(
+            len(self.labels), self.feature_size, self.momentum, dtype=self.dtype, name=f"{self.name}_bank"
+        )
+        bank.build()
+        self._layers.append(bank)
+
+    def inputs(self, teacher, student, labels, index):
+        teacher_features, student_features = super().inputs(teacher, student, labels, index)
+        if labels is None or index is None:
+            raise ValueError(
+                f"Loss '{self.name}' reads labels and the samples' ids. Train on keras_tkd.data.triplet_dataset, or on "
+                'batches {"image": ..., "index": ...} with labels.'
+            )
+        given = {"features": teacher_features, "labels": labels, "index": index, "step": student["step"]}
+        return given, student_features
+
+    def call(self, y_true, y_pred):
+        if not self._layers:
+            raise ValueError(
+                f"Loss '{self.name}' has layers of its own, which `loss.build(teacher_shape, student_shape)` makes; "
+                "the Distiller calls it"
+            )
+        teacher_head, student_head, bank = self._layers
+        teacher = unit(teacher_head(embedding(y_true["features"])))
+        student = unit(student_head(embedding(y_pred)))
+        index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int32)
+        labels = class_ids(self.name, y_true["labels"])
+        check_same_batch(self.name, teacher, student, index, labels)
+        drawn = self.draw(labels, tf.cast(y_true.get("step", 0), tf.int32))
+        values = self._contrast(0, student, teacher, bank.teacher, index, drawn)
+        values += self._contrast(1, teacher, student, bank.student, index, drawn)
+        if self.training:
+            # After both were read.
+            with tf.control_dependencies([values]):
+                bank.update(bank.teacher, index, tf.stop_gradient(teacher))
+                bank.update(bank.student, index, tf.stop_gradient(student))
+        return values
+
+    def draw(self, labels, step):
+        """Negatives for a batch: int32 `(batch, negatives)`, rows of the bank of other classes than `labels`."""
+        ordered = tf.constant(self._ordered)
+        start = tf.searchsorted(ordered, labels, side="left")[:, None]
+        count = tf.searchsorted(ordered, labels, side="right")[:, None] - start
+        shape = [tf.shape(labels)[0], min(self.negatives, len(self.labels))]
+        bits = tf.random.stateless_uniform(
+            shape, tf.stack([self.seed, step]), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+        )
+        others = tf.cast(len(self.labels) - count, tf.uint32)
+        place = tf.cast(bits % others, tf.int32)
+        return tf.gather(tf.constant(self._order), tf.where(place < start, place, place + count))
+
+    def _contrast(self, place, anchors, partners, bank, index, drawn):
+        """`(batch,)`: the loss of one direction, anchors against the rows of the other network's bank."""
+        temperature = ContrastiveRepresentation.temperature.live(self).tensor(self.dtype)
+        positives = tf.gather(bank.value, index) if self.training else partners
+        positive = tf.reduce_sum(anchors * positives, -1, keepdims=True)
+        # One product with the whole bank, then the picks: cheaper than gathering thousands of rows per sample.
+        negative = tf.gather(tf.matmul(anchors, bank.value, transpose_b=True), drawn, batch_dims=1)
+        scores = tf.concat([positive, negative], 1) / temperature
+        samples, picks = (tf.cast(n, scores.dtype) for n in (len(self.labels), tf.shape(drawn)[1]))
+
+        def estimate():
+            count = tf.cast(tf.size(scores), scores.dtype)
+            return tf.stop_gradient(tf.reduce_logsumexp(scores)) - tf.math.log(count / samples)
+
+        log_z = self._layers[2].log_normalizer(place, estimate, keep=self.training)
+        scores -= log_z + tf.math.log(picks / samples)
+        return tf.nn.softplus(-scores[:, 0]) + tf.reduce_sum(tf.nn.softplus(scores[:, 1:]), 1)
+
+    def get_config(self):
+        names = ("labels", "feature_size", "negatives", "temperature", "momentum", "seed")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -1,0 +1,170 @@
+"""Losses that part the class of the label from all others."""
+
+import keras
+from keras import ops
+
+from keras_tkd.losses.base import LabelledLogitsLoss
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
+
+
+def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, alpha=1.0, beta=8.0):
+    """`T^2 (alpha TCKD + beta NCKD)` per sample.
+
+    Args:
+        teacher_logits, student_logits: `(batch, classes)`.
+        target: `(batch, classes)`, one-hot (bool or 0 and 1): the class of the label.
+        temperature: T > 0.
+        alpha: weight of TCKD, the divergence of (target, all others) as two classes.
+        beta: weight of NCKD, the divergence among the others, renormalised.
+
+    Returns:
+        `(batch,)`, in nats.
+    """
+    teacher = split(teacher_logits / temperature, target)
+    student = split(student_logits / temperature, target)
+    pairs = list(zip(teacher, student, strict=True))
+    target_class = sum(ops.exp(t) * (t - s) for t, s in pairs[:2])
+    log_t, log_s = pairs[2]
+    others = ops.sum(others_mask(target, log_t.dtype) * ops.exp(log_t) * (log_t - log_s), axis=-1)
+    return temperature**2 * (alpha * target_class + beta * others)
+
+
+def normalized_targets(teacher_logits, student_logits, target, temperature=1.0, gamma=1.5):
+    """`-p_t[y] log p_s[y] - gamma T^2 sum_{c != y} N(p_t)[c] log N(p_s)[c]` per sample.
+
+    Args:
+        teacher_logits, student_logits: `(batch, classes)`.
+        target: `(batch, classes)`, one-hot (bool or 0 and 1): y, the class of the label.
+        temperature: T > 0 of N, the softmax renormalised over the classes that are not y.
+        gamma: weight of the second part.
+
+    Returns:
+        `(batch,)`, in nats.
+    """
+    log_t, log_s = (split(logits, target)[0] for logits in (teacher_logits, student_logits))
+    others_t, others_s = (split(logits / temperature, target)[2] for logits in (teacher_logits, student_logits))
+    others = ops.sum(others_mask(target, others_t.dtype) * ops.exp(others_t) * others_s, axis=-1)
+    return -ops.exp(log_t) * log_s - gamma * temperature**2 * others
+
+
+def split(logits, target):
+    """Log-probabilities `(target, all others together, the others among themselves)`.
+
+    The last is `(batch, classes)`, 0 at the target, the first two `(batch,)`; NaN where there is no target.
+    """
+    mask = ops.cast(target, "bool")
+    log_p = ops.log_softmax(logits, axis=-1)
+    others = ops.where(mask, -float("inf"), log_p)
+    log_others = ops.logsumexp(others, axis=-1, keepdims=True)
+    log_target = ops.sum(ops.where(mask, log_p, ops.zeros_like(log_p)), axis=-1)
+    # A label that is no class has no target: the loss is then no number, where training stops.
+    log_target = ops.where(ops.any(mask, axis=-1), log_target, float("nan"))
+    among = ops.where(mask, ops.zeros_like(log_p), log_p - log_others)
+    return log_target, ops.squeeze(log_others, -1), among
+
+
+def others_mask(target, dtype):
+    return ops.cast(ops.logical_not(ops.cast(target, "bool")), dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class DecoupledTargets(LabelledLogitsLoss):
+    """Soft targets in two parts with weights of their own (`dkd`).
+
+    The divergence of soft targets is the sum of two: how sure the teacher is of the label's class against all others
+    (TCKD), and how it ranks the others among themselves (NCKD). There the second is weighted by `1 - p_t[y]`, and so
+    vanishes where the teacher is sure; here its weight is free.
+
+        loss_i = T^2 ( alpha KL(b_t || b_s) + beta KL(q_t || q_s) )
+        b = (p[y], 1 - p[y]),   q = p over the classes that are not y, renormalised,   p = softmax(logits / T)
+
+    Args:
+        temperature: T > 0. May be set while training.
+        alpha, beta: >= 0, weights of the two parts. May be set while training.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)` of at least
+    two classes, labels `(batch,)` class ids.
+
+    Raises:
+        ValueError: no labels.
+
+    Example:
+
+    >>> loss = DecoupledTargets(temperature=1.0, beta=0.0)
+    >>> uniform, sure = [[0.0, 0.0]], [[math.log(3.0), 0.0]]     # (1/2, 1/2) and (3/4, 1/4)
+    >>> loss({"logits": uniform, "labels": [0]}, sure)     # (log(2/3) + log 2) / 2
+    0.1438
+
+    Reference: Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022. Their code masks the target by subtracting
+    1000 from its logit, this leaves it out. Its warm-up of the weight over 20 epochs is
+    `keras_tkd.callbacks.WarmUp(20)`.
+    """
+
+    default_name = "dkd"
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    alpha = HyperparameterAttribute(minimum=0.0)
+    beta = HyperparameterAttribute(minimum=0.0)
+
+    def __init__(self, temperature=4.0, alpha=1.0, beta=8.0, **arguments):
+        super().__init__(**arguments)
+        self.temperature = temperature
+        self.alpha = alpha
+        self.beta = beta
+
+    def call(self, y_true, y_pred):
+        numbers = read_hyperparameters(self, "temperature", "alpha", "beta")
+        return decoupled_targets(y_true["logits"], y_pred, y_true["target"], **numbers)
+
+    def get_config(self):
+        return {**super().get_config(), **{name: getattr(self, name) for name in ("temperature", "alpha", "beta")}}
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class NormalizedTargets(LabelledLogitsLoss):
+    """Soft targets for the label's class and, renormalised, for the others (`nkd`).
+
+    The label's class is learned to the degree to which the teacher believes in it; the others are compared after both
+    models' probabilities of them were made to sum to one.
+
+        loss_i = - p_t[y] log p_s[y]  -  gamma T^2 sum_{c != y} q_t[c] log q_s[c]
+        p = softmax(logits),   q = softmax(logits / T) over the classes that are not y, renormalised
+
+    Cross-entropies, not divergences: the loss is not zero where the student equals the teacher.
+
+    Args:
+        temperature: T > 0. May be set while training.
+        gamma: >= 0, weight of the second part. May be set while training.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)` of at least
+    two classes, labels `(batch,)` class ids.
+
+    Raises:
+        ValueError: no labels.
+
+    Example:
+
+    >>> loss = NormalizedTargets()
+    >>> loss({"logits": [[0.0, 0.0]], "labels": [0]}, [[0.0, 0.0]])     # log(2) / 2, one other class: log 1 = 0
+    0.3466
+
+    Reference: Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach with
+    Normalized Loss and Customized Soft Labels", ICCV 2023. No deviation.
+    """
+
+    default_name = "nkd"
+    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    gamma = HyperparameterAttribute(minimum=0.0)
+
+    def __init__(self, temperature=1.0, gamma=1.5, **arguments):
+        super().__init__(**arguments)
+        self.temperature = temperature
+        self.gamma = gamma
+
+    def call(self, y_true, y_pred):
+        numbers = read_hyperparameters(self, "temperature", "gamma")
+        return normalized_targets(y_true["logits"], y_pred, y_true["target"], **numbers)
+
+    def get_config(self):
+        return {**super().get_config(), "temperature": self.temperature, "gamma": self.gamma}

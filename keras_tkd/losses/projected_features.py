@@ -1,0 +1,184 @@
+"""Losses that send the student's features through a layer of their own before they compare, sample by sample."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tkd.losses.base import DistillationLoss, as_list, shape_list
+from keras_tkd.losses.feature_maps import mean_square, pooled_alike
+from keras_tkd.losses.validation import check_same_shape
+from keras_tkd.utils.hyperparameters import check_number
+
+
+class ProjectedLoss(DistillationLoss):
+    """Base class of losses that send each of the student's outputs through a layer of their own before they compare.
+
+    A subclass implements `make_layer(width)`, the layer for a teacher's width, and `compare(teacher, projected)`.
+    """
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self._layers = []
+
+    @property
+    def layers(self):
+        return self._layers
+
+    def build(self, teacher_shapes, student_shapes):
+        if self._layers:
+            return
+        for teacher, student in zip(shape_list(teacher_shapes), shape_list(student_shapes), strict=True):
+            if len(teacher) != len(student) or len(teacher) not in (2, 4) or None in [*teacher[1:], *student[1:]]:
+                raise ValueError(
+                    f"Loss '{self.name}' compares vectors (batch, width) or maps (batch, height, width, channels), "
+                    f"of known size, of the same kind on both sides. Received: teacher {teacher}, student {student}"
+                )
+            layer = self.make_layer(teacher[-1])
+            layer.build((None, *student[1:]))
+            self._layers.append(layer)
+
+    def call(self, y_true, y_pred):
+        teachers, students = as_list(y_true), as_list(y_pred)
+        if len(self._layers) != len(students):
+            raise ValueError(
+                f"Loss '{self.name}' has layers of its own, which `loss.build(teacher_shapes, student_shapes)` makes; "
+                f"the Distiller calls it. Received: {len(students)} outputs, {len(self._layers)} layers"
+            )
+        total = 0.0
+        for layer, teacher, student in zip(self._layers, teachers, students, strict=True):
+            teacher, student = pooled_alike(teacher, student)
+            projected = layer(student, training=self.training)
+            check_same_shape(self.name, teacher, keras.tree.flatten(projected)[0])
+            total += self.compare(teacher, projected)
+        return total
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class Hint(ProjectedLoss):
+    """Hints of FitNets (`fitnet`).
+
+    The student's features, through a projector that learns with it, shall be the teacher's.
+
+        loss_i = sum over layer pairs of mean (projector(f_s) - f_t)^2,   projector = 1x1 convolution, BatchNorm, ReLU
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. The paper reads a middle layer:
+            `"stage2"`.
+
+    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps
+    `(batch, height, width, channels)`, the larger pooled to the smaller; or two lists of such. The projector's
+    BatchNorm goes by the batch in training steps and by its moving statistics else.
+
+    Raises:
+        ValueError: a vector against a map.
+
+    Example:
+
+    >>> loss = Hint()
+    >>> loss.build((None, 2), (None, 1))     # a teacher's layer of width 2, a student's of width 1
+    >>> loss.layers[0].layers[0].set_weights([np.array([[1.0, 2.0]])])
+    >>> loss([[3.0, 1.0]], [[2.0]])     # 2 is projected to (2, 4): ((2 - 3)^2 + (4 - 1)^2) / 2
+    5.0
+
+    Reference: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, with the projector of later comparisons.
+    They train with hints first and with soft targets later; here, as in those comparisons, the hint is a term among
+    others.
+    """
+
+    default_name = "fitnet"
+
+    def make_layer(self, width):
+        return keras.Sequential(
+            [
+                keras.layers.Dense(width, use_bias=False, dtype=self.dtype),
+                keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self.dtype),
+                keras.layers.ReLU(dtype=self.dtype),
+            ],
+            name=f"{self.name}_projector",
+        )
+
+    def compare(self, teacher, projected):
+        return mean_square(projected - teacher)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class GaussianRegressor(keras.layers.Layer):
+    """Mean and variance of a Gaussian: three 1x1 convolutions with ReLUs between, and a variance for each channel."""
+
+    def __init__(self, width, start, **arguments):
+        super().__init__(**arguments)
+        self.width = width
+        self.start = start
+        activations = ("relu", "relu", None)
+        self.dense = [keras.layers.Dense(width, a, use_bias=False, dtype=self.dtype) for a in activations]
+
+    def build(self, input_shape):
+        shape = tuple(input_shape)
+        for layer in self.dense:
+            layer.build(shape)
+            shape = (*shape[:-1], self.width)
+        # softplus(p) + 1e-5 = start: p = log(exp(x) - 1), of which the exponential overflows.
+        x = self.start - 1e-5
+        raw = x + np.log(-np.expm1(-x))
+        self.raw_variance = self.add_weight(
+            shape=(self.width,), initializer=keras.initializers.Constant(raw), name="raw_variance"
+        )
+
+    def call(self, x, training=False):
+        for layer in self.dense:
+            x = layer(x)
+        return x, ops.softplus(self.raw_variance) + 1e-5
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "start": self.start}
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class VariationalInformation(ProjectedLoss):
+    """Variational information distillation (`vid`).
+
+    Raises a lower bound of the information that the student's features hold about the teacher's: the likelihood of
+    these under a Gaussian whose mean a regressor reads off the student's, with a learned variance for each channel.
+
+        loss_i = sum over layer pairs of mean 1/2 [ (f_t - mu(f_s))^2 / v + log v ],   v = softplus(p) + 1e-5
+
+    It may be negative, as the negative logarithm of any density may.
+
+    Args:
+        start: variance at the start, > 1e-5.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps
+    `(batch, height, width, channels)`, the larger pooled to the smaller; or two lists of such.
+
+    Raises:
+        ValueError: a vector against a map; `start` not above 1e-5.
+
+    Example:
+
+    >>> loss = VariationalInformation(start=4.0, reduction=None)
+    >>> loss.build((None, 1), (None, 1))
+    >>> loss([[0.0], [2.0]], [[0.0], [0.0]])     # mu(0) = 0: log(4) / 2, and (2^2 / 4 + log(4)) / 2
+    [0.6931, 1.1931]
+
+    Reference: Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019. The regressor,
+    three 1x1 convolutions with ReLUs between, is that of later comparisons.
+    """
+
+    default_name = "vid"
+
+    def __init__(self, start=5.0, **arguments):
+        super().__init__(**arguments)
+        check_number("start", start, 1e-5, exclusive=True)
+        self.start = start
+
+    def make_layer(self, width):
+        return GaussianRegressor(width, self.start, dtype=self.dtype, name=f"{self.name}_regressor")
+
+    def compare(self, teacher, projected):
+        mean, variance = projected
+        terms = 0.5 * (ops.square(teacher - mean) / variance + ops.log(variance))
+        return ops.mean(terms, axis=tuple(range(1, len(terms.shape))))
+
+    def get_config(self):
+        return {**super().get_config(), "start": self.start}

@@ -1,0 +1,187 @@
+"""Triplet loss for embeddings: plain metric learning, without a teacher."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_tkd.losses.mining import check_name, mean_of_valid
+from keras_tkd.losses.validation import arrays, check_same_batch
+from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
+from keras_tkd.utils.distances import pairwise_euclidean
+from keras_tkd.utils.hyperparameters import HyperparameterAttribute
+
+
+def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
+    """Mean over a row's triplets of `max(d(row, positive) - d(row, negative) + margin, 0)`, see `TripletLoss`.
+
+    Args:
+        labels: `(batch,)` class ids.
+        embeddings: `(batch, size)`.
+        margin: >= 0, in the unit of the embeddings.
+        miner: a name in `keras_tkd.miners.MINERS`.
+        seed: two integers, for the random miner.
+
+    Returns:
+        `(batch,)`.
+    """
+    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    if miner == "all":
+        return mean_of_valid(mean_violation(positive + margin, negative, others), mates)
+    return mean_of_valid(ops.relu(positive - negative + margin), mates)
+
+
+def triplet_statistics(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
+    """Means over a row's triplets, those of `triplet_loss` with the same arguments.
+
+    Returns:
+        `(positive_distance, negative_distance, violated, valid)`, `(batch,)` each: both distances, the share of
+        triplets whose margin is violated, and bool, whether the row has a triplet; where not, the means say nothing.
+    """
+    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    if miner == "all":
+        violated = share_below(positive + margin, negative, others)
+    else:
+        violated = ops.cast(positive - negative + margin > 0, positive.dtype)
+    means = mean_of_valid(positive, mates), mean_of_valid(negative, others), mean_of_valid(violated, mates)
+    return *means, tf.reduce_any(mates, axis=1)
+
+
+def mine(labels, embeddings, miner, seed):
+    """Distances of each row's positives, which of them stand in a triplet, the same for negatives: `(batch, k)` each.
+
+    A positive's negative is that of its own column; under `"all"` it is each valid one of the row.
+    """
+    distances = pairwise_euclidean(embeddings)
+    index, mates = columns(*POSITIVE_MINERS[miner](labels, seed, distances))
+    positive = tf.gather(distances, index, batch_dims=1)
+    if miner == "all":
+        others = other_class(labels)
+        return positive, mates & tf.reduce_any(others, axis=1, keepdims=True), distances, others
+    index, others = columns(*MINERS[miner](labels, seed, distances, positive))
+    return positive, mates & others, tf.gather(distances, index, batch_dims=1), mates & others
+
+
+def columns(index, valid):
+    """What a miner returns as `(batch, k)`, k = 1 where it returns one row for each anchor."""
+    return (index, valid) if len(index.shape) == 2 else (index[:, None], valid[:, None])
+
+
+def mean_violation(limits, distances, others):
+    """Mean over the row's negatives of `max(limit - distance, 0)`, for each of the row's limits.
+
+    By sorting: the first c of the row's negatives, nearest first, are nearer than the limit, and add up to
+    `c * limit - (sum of their distances)`. No tensor of all triplets is made. In float64, as sums cancel here.
+
+    Args:
+        limits: `(batch, m)`.
+        distances: `(batch, n)`.
+        others: bool `(batch, n)`, which are negatives.
+
+    Returns:
+        `(batch, m)`.
+    """
+    limits, distances, dtype = tf.cast(limits, tf.float64), tf.cast(distances, tf.float64), limits.dtype
+    candidates = only_where(others, distances)
+    nearest_first = tf.gather(tf.where(others, distances, 0.0), tf.argsort(candidates, axis=1), batch_dims=1)
+    sums = tf.cumsum(tf.pad(nearest_first, [[0, 0], [1, 0]]), axis=1)
+    count = count_up_to(candidates, limits)
+    total = tf.cast(count, tf.float64) * limits - tf.gather(sums, count, batch_dims=1)
+    negatives = tf.reduce_sum(tf.cast(others, tf.float64), axis=1, keepdims=True)
+    return tf.cast(total / tf.maximum(negatives, 1.0), dtype)
+
+
+def share_below(limits, distances, others):
+    """Share of the row's negatives that are nearer than each of the row's limits, by sorting too.
+
+    Args and Returns: as in `mean_violation`.
+    """
+    negated = -only_where(others, distances)
+    # Of the negated, those that are no negatives are minus infinity, and never above a limit.
+    count = tf.shape(distances)[1] - count_up_to(negated, -limits)
+    negatives = tf.reduce_sum(tf.cast(others, limits.dtype), axis=1, keepdims=True)
+    return tf.cast(count, limits.dtype) / tf.maximum(negatives, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class TripletLoss(keras.losses.Loss):
+    """Triplet loss between the embeddings of a batch, for `model.fit` on labels.
+
+    Pulls embeddings of one class together and pushes those of different classes apart, until each anchor's negative is
+    farther from it than its positive by the margin.
+
+        loss_i = mean over the triplets (i, p, n) of  max( ||f_i - f_p|| - ||f_i - f_n|| + margin, 0 )
+
+    with p another row of the class of i, and n a row of another class; Euclidean distances, not squared, of embeddings
+    as the model gives them (for embeddings of norm 1, end the model in `keras.layers.UnitNormalization()`).
+
+    Args:
+        margin: >= 0, in the unit of the embeddings. May be set while training.
+        miner: which triplets of an anchor count. `"semi_hard"`: every positive, each with the nearest negative that is
+            farther than it, or the farthest if there is none (FaceNet). `"hard"`: the farthest positive with the
+            nearest negative ("batch hard"). `"all"`: every positive with every negative ("batch all"). `"random"`: one
+            positive and one negative, uniform.
+        seed: of the random miner, which picks by rows' places and labels: the same in every step, for data that come in
+            a fresh order in each epoch.
+        name, reduction, dtype: as in `keras.losses.Loss`.
+
+    Call: `loss(labels, embeddings)`, labels `(batch,)` or `(batch, 1)` class ids, embeddings `(batch, size)`; one value
+    per row before the reduction. A row without a positive or without a negative contributes zero, to the mean and to
+    the gradient. Batches need several rows of a class: `keras_tkd.data.class_batches` makes them. Memory and time are
+    those of sorting a (batch, batch) matrix.
+
+    Raises:
+        ValueError: negative margin; unknown miner; labels that are no class ids.
+
+    Example:
+
+    >>> loss = TripletLoss(margin=1.0, miner="all", reduction=None)
+    >>> loss([0, 0, 1], [[0.0, 0.0], [3.0, 4.0], [0.0, 2.0]])    # 5 - 2 + 1, 5 - sqrt(13) + 1, no positive
+    [4.0, 2.394449, 0.0]
+
+    Reference: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015 (arXiv 1503.03832): semi-hard; Hermans, Beyer,
+    Leibe, "In Defense of the Triplet Loss", 2017 (arXiv 1703.07737): hard and all. Deviations: distances are not
+    squared as they are in FaceNet; the mean is over all triplets of a row, then over the rows, and never over those
+    triplets alone whose value is not zero.
+    """
+
+    margin = HyperparameterAttribute(minimum=0.0)
+
+    def __init__(
+        self,
+        margin=0.2,
+        miner="semi_hard",
+        seed=0,
+        name="triplet",
+        reduction="sum_over_batch_size",
+        dtype=None,
+    ):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_name("miner", miner, MINERS)
+        self.margin = margin
+        self.miner = miner
+        self.seed = seed
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        # Before everything is cast to the loss's dtype, which could not tell large labels apart.
+        values = self.of_each_row(triplet_loss, y_true, y_pred)
+        return super().__call__(values, values, sample_weight)
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+    def of_each_row(self, function, labels, embeddings):
+        """What `triplet_loss` or `triplet_statistics` says of the rows, by the loss's margin, miner and seed."""
+        labels, embeddings = arrays(labels), arrays(embeddings)
+        labels, embeddings = tf.convert_to_tensor(labels), ops.convert_to_tensor(embeddings, dtype=self.dtype)
+        if len(embeddings.shape) != 2 or (len(labels.shape) != 1 and labels.shape[1:] != (1,)):
+            raise ValueError(
+                f"Loss '{self.name}' compares embeddings (batch, size) by class ids (batch,). "
+                f"Received: embeddings {embeddings.shape}, labels {labels.shape}"
+            )
+        check_same_batch(self.name, embeddings, labels)
+        margin = TripletLoss.margin.live(self).tensor(self.dtype)
+        return function(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
+
+    def get_config(self):
+        own = {"margin": self.margin, "miner": self.miner, "seed": self.seed}
+        return {**super().get_config(), **own, "dtype": self.dtype}

@@ -1,0 +1,154 @@
+"""Losses of several methods at once, from a list such as `kd:0.9, tkd@margin=3:2.0, sp`. No Keras here."""
+
+import dataclasses
+import re
+
+from keras_tkd.methods.registry import METHODS, Method, list_or_name
+
+LAYERS = ("teacher_layers", "student_layers")
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+ENTRY = re.compile(rf"(?P<method>\w+)(?P<arguments>(?:@\w+=[^@]*?)*)(?::(?P<weights>{NUMBER}(?:/{NUMBER})*))?")
+FORM = "`losses` must be a list of `method`, `method:weight` or `method@argument=value:weight`"
+
+
+def combine(losses):
+    """One `Method` with the losses of several, each with a weight of its own.
+
+    An entry is a name in `METHODS`, arguments of its losses, and a weight for each of its losses:
+
+        kd                                  with the published temperature and weight
+        kd:0.5                              with this weight
+        kd@temperature=2:0.5                and this temperature; several arguments are `tkd@margin=3@miner=hard`
+        rkd:25/50                           a method of two losses has two weights
+        sp@student_layers=stage3            layers, in place of the method's; several are `stage1+stage2`
+
+    A method may be listed more than once, with other arguments. The loss on the labels has the weight 1, whatever the
+    methods' own is, and where one of them warms up, all weights rise with it.
+
+    Args:
+        losses: list of entries, or a string of them with commas between.
+
+    Returns:
+        A `Method`, for `make_losses`; its `summary` lists the entries with their numbers.
+
+    Raises:
+        ValueError: an entry of another form, an unknown method or argument, a value that is none, weights of the wrong
+            number or < 0.
+
+    Example:
+
+    ```python
+    losses, weights = make_losses(combine("kd@temperature=2:0.5, kd@temperature=8:0.5, sp"))
+    distiller = Distiller(teacher, student, losses, weights)     # logs kd, kd_2 and sp
+    ```
+    """
+    entries = [parse(entry) for entry in (losses.split(",") if isinstance(losses, str) else losses)]
+    if not entries:
+        raise ValueError(f"{FORM}. Received: losses={losses!r}")
+    return Method(
+        " + ".join(map(str, entries)),
+        tuple(term for entry in entries for term in entry.terms),
+        warmup_epochs=max(METHODS[entry.method].warmup_epochs for entry in entries),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One entry of a list of losses; `str` gives the text of which `parse` makes the same again.
+
+    Args:
+        method: name in `METHODS`.
+        arguments: values by name. The numbers are complete, what else the method publishes is not in them.
+        weights: of each of its terms.
+    """
+
+    method: str
+    arguments: dict
+    weights: tuple[float, ...]
+
+    @property
+    def terms(self):
+        """The method's terms with these arguments and weights."""
+        return tuple(
+            dataclasses.replace(term, weight=weight, arguments={**term.arguments, **self._arguments_of(term)})
+            for term, weight in zip(METHODS[self.method].terms, self.weights, strict=True)
+        )
+
+    def _arguments_of(self, term):
+        layers = {side: list_or_name(self.arguments[side]) for side in LAYERS if side in self.arguments}
+        return layers | {name: value for name, value in self.arguments.items() if name in term.arguments}
+
+    def __str__(self):
+        values = {
+            name: "+".join(value) if isinstance(value, tuple) else value for name, value in self.arguments.items()
+        }
+        arguments = "".join(f"@{name}={value}" for name, value in values.items())
+        return f"{self.method}{arguments}:{'/'.join(map(str, self.weights))}"
+
+
+def parse(text):
+    """The `Entry` that a text describes, with the published numbers where it gives none."""
+    matched = ENTRY.fullmatch(text.strip())
+    if not matched:
+        raise ValueError(f"{FORM}. Received: {text!r}")
+    name = matched["method"]
+    listed = [name for name, method in METHODS.items() if method.terms and not method.online]
+    if name not in listed:
+        raise ValueError(f"A method of `losses` must be one of {', '.join(listed)}. Received: {text!r}")
+    published = {}
+    for term in METHODS[name].terms:
+        published |= {key: value for key, value in term.arguments.items() if is_open(key, value)}
+    arguments = {key: value for key, value in published.items() if isinstance(value, float)}
+    for part in matched["arguments"].split("@")[1:]:
+        key, _, value = part.partition("=")
+        if key not in (*published, *LAYERS):
+            knows = ", ".join((*published, *LAYERS))
+            raise ValueError(f"Method '{name}' knows the arguments {knows}, no `{key}`. Received: {text!r}")
+        if "" in value.split("+"):
+            raise ValueError(f"`{key}` must have a value. Received: {text!r}")
+        if key in LAYERS:
+            arguments[key] = tuple(value.split("+"))
+        else:
+            arguments[key] = number(key, value, text) if isinstance(published[key], float) else value
+    terms = METHODS[name].terms
+    weights = tuple(term.weight for term in terms)
+    if matched["weights"]:
+        weights = tuple(map(float, matched["weights"].split("/")))
+    if len(weights) != len(terms) or not all(0 <= weight < float("inf") for weight in weights):
+        takes = "/".join(term.loss for term in terms)
+        raise ValueError(f"Method '{name}' takes a weight >= 0 for each of its losses, {takes}. Received: {text!r}")
+    return Entry(name, arguments, weights)
+
+
+def is_open(name, value):
+    """Whether an entry may set this argument: not what makes a method what it is, nor what is one for a whole run."""
+    return name not in ("name", "negative_classes") and not isinstance(value, bool)
+
+
+def check_negatives(losses, negatives):
+    """Raises `ValueError` for losses that do not find their negatives as a run's `negatives` has it.
+
+    Args:
+        losses: list of entries.
+        negatives: `"in_batch"`, `"drawn"` or None, which is drawn.
+    """
+    if negatives == "in_batch":
+        return
+    for entry in losses:
+        if "miner" in parse(entry).arguments:
+            raise ValueError(
+                "`miner` picks negatives from the batch, with negatives='in_batch'. "
+                f"Received: negatives={negatives!r}, losses={losses}"
+            )
+    if len(combine(losses).extra_images) > 1:
+        raise ValueError(
+            "A batch is drawn with negatives or with partners. For losses that read the one and losses that read the "
+            f"other, take both from the batch: negatives='in_batch'. Received: negatives={negatives!r}, losses={losses}"
+        )
+
+
+def number(name, value, text):
+    least, rule = (0, ">= 0") if name != "temperature" else (5e-324, "> 0")
+    if not re.fullmatch(NUMBER, value) or not least <= float(value) < float("inf"):
+        raise ValueError(f"`{name}` must be a number {rule}. Received: {text!r}")
+    return float(value)

@@ -1,0 +1,182 @@
+"""METHODS: what each distillation method is, as plain data.
+
+A method is the terms that are added to the student's loss on the labels. A term names a loss class of
+`keras_tkd.losses`, its published weight, and its arguments. Importing this module imports no Keras.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One distillation loss.
+
+    Args:
+        loss: class name in `keras_tkd.losses`.
+        weight: its published weight.
+        arguments: constructor arguments.
+        needs: constructor arguments that come from the run: `"seed"`, `"labels"` (class ids of the training samples).
+        layers: names of the layers that it reads in both models; empty for the final output. They are those of this
+            package's models.
+        extra_images: what each image may be drawn with for it: `"negatives"` or `"partners"`, or None.
+    """
+
+    loss: str
+    weight: float
+    arguments: dict = dataclasses.field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    extra_images: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Online:
+    """How a teacher is trained that learns together with the student (`keras_tkd.TriKD`).
+
+    Args:
+        anchored: whether a frozen anchor bounds it.
+        teacher_loss_weight, anchor_weight, peer_weight: weights of the teacher's losses.
+        student_term_reaches_teacher: whether the student's distillation loss moves the teacher, too.
+    """
+
+    anchored: bool
+    teacher_loss_weight: float = 1.0
+    anchor_weight: float = 1.0
+    peer_weight: float = 1.0
+    student_term_reaches_teacher: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A distillation method.
+
+    Args:
+        summary: one line, with the paper.
+        terms: its losses.
+        student_loss_weight: weight of the loss on the labels.
+        warmup_epochs: epochs over which the weights of its losses rise, linearly.
+        online: how its teacher learns together with the student; None for a trained teacher that is frozen.
+    """
+
+    summary: str
+    terms: tuple[Term, ...] = ()
+    student_loss_weight: float = 1.0
+    warmup_epochs: int = 0
+    online: Online | None = None
+
+    @property
+    def layers(self):
+        """Names of the layers that its losses read, where all read the same; else empty."""
+        read = {term.layers for term in self.terms}
+        return next(iter(read)) if len(read) == 1 else ()
+
+    @property
+    def extra_images(self):
+        """What each image may be drawn with: a set of `"negatives"` and `"partners"`."""
+        return {term.extra_images for term in self.terms} - {None}
+
+    def reads(self, argument):
+        """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
+        return any(argument in term.arguments for term in self.terms)
+
+
+MINING = {"miner": "random", "negative_classes": "labels"}
+TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="negatives")
+EMBEDDING = ("embedding",)
+STAGES = ("stage1", "stage2", "stage3")
+
+METHODS = {
+    "baseline": Method("The student alone, on the labels: what every distilled student is compared with."),
+    "kd": Method(
+        "Soft targets (Hinton et al., 2015).",
+        (Term("SoftTargets", 0.9, {"temperature": 4.0}),),
+        student_loss_weight=0.1,
+    ),
+    "lskd": Method(
+        "Soft targets of standardized logits (Sun et al., 2024).",
+        (Term("SoftTargets", 9.0, {"temperature": 2.0, "standardize": True, "name": "lskd"}),),
+        student_loss_weight=0.1,
+    ),
+    "logits": Method(
+        "Squared error on the logits (Ba & Caruana, 2014).",
+        (Term("LogitRegression", 0.1),),
+    ),
+    "tkd": Method(
+        "Triplet loss with the teacher as the anchor (Oki et al., 2020).",
+        (TRIPLETS,),
+    ),
+    "tkd_soft": Method(
+        "Triplet loss and soft targets (Oki et al., variant of 2022).",
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}), TRIPLETS),
+    ),
+    "pairs": Method(
+        "Pair (Siamese) loss with the teacher on one side (after Oki et al., 2020; loss and weight are our reading).",
+        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="partners"),),
+    ),
+    "sp": Method(
+        "Similarity-preserving distillation (Tung & Mori, 2019).",
+        (Term("SimilarityPreserving", 3000.0, layers=("features",)),),
+    ),
+    "rkd": Method(
+        "Relational distillation of distances and angles (Park et al., 2019).",
+        (Term("RelationalDistance", 25.0, layers=EMBEDDING), Term("RelationalAngle", 50.0, layers=EMBEDDING)),
+    ),
+    "pkt": Method(
+        "Probabilistic knowledge transfer (Passalis & Tefas, 2018).",
+        (Term("ProbabilisticTransfer", 30000.0, layers=EMBEDDING),),
+    ),
+    "cc": Method(
+        "Correlation congruence (Peng et al., 2019).",
+        (Term("CorrelationCongruence", 100.0, layers=EMBEDDING),),
+    ),
+    "at": Method(
+        "Attention transfer (Zagoruyko & Komodakis, 2017).",
+        (Term("AttentionTransfer", 1000.0, layers=STAGES),),
+    ),
+    "fitnet": Method(
+        "Hints from a middle layer (Romero et al., 2015).",
+        (Term("Hint", 100.0, layers=("stage2",)),),
+    ),
+    "vid": Method(
+        "Variational information distillation (Ahn et al., 2019).",
+        (Term("VariationalInformation", 1.0, layers=("stage2",)),),
+    ),
+    "fsp": Method(
+        "Flow of the solution procedure (Yim et al., 2017).",
+        (Term("FlowOfSolution", 50.0, layers=("stage1", "stage2")),),
+    ),
+    "crd": Method(
+        "Contrastive representation distillation (Tian et al., 2020).",
+        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=EMBEDDING),),
+    ),
+    "dkd": Method(
+        "Decoupled soft targets (Zhao et al., 2022).",
+        (Term("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),),
+        warmup_epochs=20,
+    ),
+    "dist": Method(
+        "Correlation of predictions within samples and classes (Huang et al., 2022).",
+        (Term("DIST", 2.0, {"temperature": 4.0}),),
+    ),
+    "nkd": Method(
+        "Normalized soft targets (Yang et al., 2023).",
+        (Term("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5}),),
+    ),
+    "dml": Method(
+        "Mutual learning of teacher and student (Zhang et al., 2018).",
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}),),
+        online=Online(anchored=False),
+    ),
+    "trikd": Method(
+        "A teacher that learns with the student, near an anchor (after Wang et al., 2023; losses and weights are our "
+        "reading).",
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}),),
+        online=Online(anchored=True),
+    ),
+}
+
+
+def list_or_name(layers):
+    """Layers as losses take them: one name by itself, several as a list, none as None."""
+    layers = list(layers or ())
+    return layers if len(layers) > 1 else next(iter(layers), None)

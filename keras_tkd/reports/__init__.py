@@ -1,0 +1,1 @@
+"""What results say, as text for a person. No TensorFlow here."""

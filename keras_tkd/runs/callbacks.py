@@ -1,0 +1,178 @@
+"""Callbacks of runs: count, show, log, warn."""
+
+import sys
+import time
+
+import keras
+import tensorflow as tf
+
+
+class Throughput(keras.callbacks.Callback):
+    """Adds `images_per_second` and `learning_rate` to each epoch's logs.
+
+    The clock runs over the steps of an epoch, without validation. In the first epoch it starts after the steps of the
+    first execution, which had to compile: an epoch of these alone has no `images_per_second`.
+
+    Args:
+        samples: training images per epoch.
+        batch_size: images of a step.
+    """
+
+    def __init__(self, samples, batch_size):
+        super().__init__()
+        self.samples = samples
+        self.batch_size = batch_size
+
+    def on_train_begin(self, logs=None):
+        self._compiled = False
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._timed_samples = self.samples
+        self._begin, self._end = time.perf_counter(), None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._compiled:
+            self._compiled = True
+            self._timed_samples -= (batch + 1) * self.batch_size
+            self._begin = time.perf_counter()
+
+    def on_test_begin(self, logs=None):
+        self._end = self._end or time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        seconds = (self._end or time.perf_counter()) - self._begin
+        if self._timed_samples > 0:
+            logs["images_per_second"] = self._timed_samples / seconds
+        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class WarnAtChance(keras.callbacks.Callback):
+    """Prints a warning if a model, or a teacher that learns with it, still answers at chance after its first epochs.
+
+    Args:
+        at_chance: function of a validation accuracy, True for chance level.
+        epochs: how many epochs a model may take to leave it.
+    """
+
+    def __init__(self, at_chance, epochs=3):
+        super().__init__()
+        self.at_chance = at_chance
+        self.epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 != self.epochs:
+            return
+        for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):
+            if metric in logs and self.at_chance(logs[metric]):
+                print(
+                    f"\nWarning: after {self.epochs} epochs {name} is at chance: accuracy {logs[metric]:.2%} on images "
+                    "not trained on. It may have collapsed (dead ReLUs): a lower learning rate or a smaller weight of "
+                    "the distillation losses helps.",
+                    flush=True,
+                )
+
+
+class Progress(keras.callbacks.Callback):
+    """Shows a whole training: one bar on a terminal, about ten lines elsewhere.
+
+    Args:
+        title: what is being trained.
+        metrics: names of the logs to show.
+    """
+
+    def __init__(self, title, metrics=("loss", "accuracy", "val_accuracy")):
+        super().__init__()
+        self.title = title
+        self.metrics = metrics
+
+    def on_train_begin(self, logs=None):
+        print(self.title, flush=True)
+        self._epoch = 0
+        self._bar = None
+        if sys.stdout.isatty():
+            steps = self.params["steps"] * self.params["epochs"]
+            self._bar = keras.utils.Progbar(steps, stateful_metrics=list(map(readable, self.metrics)), interval=0.2)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._bar and batch + 1 < self.params["steps"]:
+            self._bar.update(self._epoch * self.params["steps"] + batch + 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = [(readable(name), logs[name]) for name in self.metrics if name in logs]
+        if self._bar:
+            self._bar.update((epoch + 1) * self.params["steps"], values)
+        elif (epoch + 1) % max(1, self.params["epochs"] // 10) == 0:
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in values)
+            print(f"  epoch {epoch + 1}/{self.params['epochs']}  {shown}", flush=True)
+
+
+def readable(name):
+    return name.replace("val_", "held-out ")
+
+
+class TensorBoardScalars(keras.callbacks.Callback):
+    """Writes each epoch's logs for TensorBoard, grouped and explained.
+
+    Training and held-out values are two runs of one folder, `train` and `held_out`, so that they share a chart.
+
+    Args:
+        folder: where the event files go.
+    """
+
+    GROUPS = {
+        "accuracy": ("accuracy", "agreement"),
+        "training": ("learning_rate", "images_per_second"),
+        "triplets": ("positive_distance", "negative_distance", "violated"),
+    }
+    EXPLAINED = {
+        "accuracy": "Share of images whose largest logit is the label's.",
+        "agreement": "Share of images for which student and teacher name the same class.",
+        "learning_rate": "Learning rate of the epoch.",
+        "images_per_second": "Training images per second, without validation and without what had to compile.",
+        "positive_distance": "Mean distance between the teacher's and the student's logits for the same image.",
+        "negative_distance": "Mean distance between the teacher's logits for an image and the student's logits for an "
+        "image of another class.",
+        "violated": "Share of triplets whose negative is not yet farther away than the positive by the margin.",
+        "loss": "What is minimised: the weighted sum of all losses and the regularization. Its parts differ between "
+        "runs of different methods: compare accuracies, not totals.",
+        "student_anchor": "Divergence of the student from the anchor; no loss holds it.",
+        "teacher_anchor": "Divergence of the teacher from the anchor, before its weight.",
+        "teacher_peer": "Divergence of the teacher from the student, before its weight.",
+        "teacher_total": "What the online teacher minimises: the weighted sum of its losses.",
+        "teacher_loss": "The teacher's loss on the labels, before its weight.",
+        "teacher_regularization": "Sum of the teacher's regularization losses (weight decay).",
+        "student_loss": "Loss on the labels, before its weight.",
+        "regularization": "Sum of the student's regularization losses (weight decay).",
+    }
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+
+    def on_train_begin(self, logs=None):
+        self._writers = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            run = "held_out" if name.startswith("val_") else "train"
+            if run not in self._writers:
+                self._writers[run] = tf.summary.create_file_writer(f"{self.folder}/{run}")
+            group, name, explained = self._place(name.removeprefix("val_"))
+            with self._writers[run].as_default(step=epoch + 1):
+                tf.summary.scalar(f"{group}/{name}", value, description=explained)
+
+    def on_train_end(self, logs=None):
+        for writer in self._writers.values():
+            writer.close()
+
+    def _place(self, name):
+        """Group, name and explanation of a metric's chart."""
+        for group, endings in self.GROUPS.items():
+            for ending in endings:
+                if name.endswith(ending):
+                    return group, name, self.EXPLAINED[ending]
+        explained = self.EXPLAINED.get(name, f"Distillation loss '{name}', before its weight.")
+        return "loss", "total" if name == "loss" else name, explained

@@ -1,0 +1,79 @@
+"""What is refused before anything is trained."""
+
+import pathlib
+
+import keras
+
+from keras_tkd import evaluation
+from keras_tkd.distillation.distiller import Distiller
+from keras_tkd.runs import distillation_setup
+from keras_tkd.runs.workdir import SPLIT
+from keras_tkd.teachers.ensemble import flatten_ensemble
+from keras_tkd.utils.files import read_json
+
+
+def check_together(config, teacher, student, splits):
+    """Raises `ValueError` for models and losses that do not go together, before anything is trained."""
+    if teacher is not None:
+        # On copies: a Distiller freezes its teacher.
+        Distiller(
+            *map(keras.models.clone_model, (teacher, student)),
+            *distillation_setup.losses_of(config, splits.train_labels),
+        )
+    if not student.trainable_variables:
+        raise ValueError(
+            f"`student_model` must have trainable weights. Received: {config.student_model}, "
+            f"{len(student.variables)} variables, trainable={student.trainable}"
+        )
+
+
+def check_unseen(path, splits):
+    """Raises `ValueError` for a model out of a run's folder that was trained on identities it is to be verified on."""
+    record = read_json(pathlib.Path(path).parent / SPLIT)
+    if record is None or not splits.num_classes:
+        return
+    seen = [name for name in splits.open_set_names or () if name not in record.get("open_set_classes", ())]
+    if seen:
+        raise ValueError(
+            "A model must not have been trained on the identities that it is to be verified on. "
+            f"Received: {path}, trained on {len(seen)} of {len(splits.open_set_names)}, '{seen[0]}' for one. "
+            "Pass the --open_set_fraction and --split_seed that it was trained with"
+        )
+
+
+def check_embeddings(model, layer, splits):
+    """Raises `ValueError` for a model without the embeddings that verification compares, before it is trained."""
+    if splits.open_set_images is None:
+        return
+    for member in flatten_ensemble(model):
+        check_embeddings_of_one(member, layer or evaluation.EMBEDDING, splits)
+
+
+def check_embeddings_of_one(model, layer, splits):
+    rule = "Verification compares the outputs of a layer, --embedding_layer (--teacher_embedding_layer)"
+    try:
+        shape = evaluation.embeddings(model, splits.open_set_images[:1], layer).shape
+    except ValueError as error:
+        raise ValueError(f"{rule}. {error}") from error
+    if len(shape) != 2:
+        raise ValueError(f"{rule}, of shape (batch, width). Received: layer '{layer}' of shape {shape}")
+
+
+def check_teacher(described, config, splits):
+    """Prints what each teacher knows; raises `ValueError` if one of them knows no more than chance."""
+    names = config.teacher_path or (config.teacher_model,)
+    each = described.get("teachers", [described["teacher"]])
+    advice = "Train it otherwise, with a lower --teacher_learning_rate for example"
+    if config.teacher_path:
+        advice = (
+            "If it was trained on pixels scaled otherwise, pass --teacher_preprocessing; if on other classes or in "
+            "another order, say which of them the data's are: --teacher_classes"
+        )
+    for name, one in zip(names, each, strict=True):
+        accuracy = f"{one['test_accuracy']:.2%}"
+        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one['parameters']:,} parameters")
+        if evaluation.at_chance(one["test_accuracy"], splits.test_labels):
+            raise ValueError(
+                f"The teacher must know more than chance. Received: test accuracy {accuracy} of {name} on "
+                f"{config.dataset}. {advice}"
+            )

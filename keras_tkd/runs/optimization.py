@@ -1,0 +1,54 @@
+"""Optimizer, learning rate and weight decay of a run."""
+
+import keras
+
+# Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
+# (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
+STEPS_PER_EXECUTION = 8
+
+
+def optimizer_of(config):
+    return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
+
+
+def scheduled(optimizer, config):
+    """A callback that sets an optimizer's learning rate from epoch to epoch."""
+
+    def set_rate(epoch, logs=None):
+        optimizer.learning_rate = learning_rate(config, epoch)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+
+
+def compile_model(model, config, **arguments):
+    """Compiles a model, or a Distiller, for training on class ids as a run's configuration says."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        optimizer_of(config),
+        loss,
+        metrics=["accuracy"],
+        steps_per_execution=STEPS_PER_EXECUTION,
+        # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
+        jit_compile="auto",
+        **arguments,
+    )
+
+
+def learning_rate(config, epoch):
+    """The learning rate of an epoch, counted from 0."""
+    if config.schedule == "step":
+        return config.learning_rate * config.schedule_factor ** sum(epoch >= e for e in config.schedule_epochs)
+    if config.schedule == "cosine":
+        return float(keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs)(epoch))
+    return config.learning_rate
+
+
+def decay_weights(model, weight_decay):
+    """Adds `weight_decay / 2 * w^2` for every trainable weight to the losses of a model (or layer).
+
+    The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the
+    papers were trained with. It is set on the variables, not on the layers, and so is in no file.
+    """
+    if weight_decay:
+        for variable in model.trainable_variables:
+            variable.regularizer = keras.regularizers.L2(weight_decay / 2)

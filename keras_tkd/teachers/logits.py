@@ -1,0 +1,142 @@
+"""Teachers made ready: frozen, without a softmax, with the pixels they expect."""
+
+import keras
+import numpy as np
+
+from keras_tkd.utils.keras_graph import last_operation
+
+SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
+
+
+def freeze(model):
+    """Sets `model.trainable = False`, as `keras.distillation` does; statistics stay too, given `training=False`."""
+    model.trainable = False
+
+
+def ends_in_softmax(model):
+    """Whether the model's output is a probability distribution.
+
+    Seen in the graph where its last operation is a softmax. Any other model that is built is run on two random images:
+    rows that are all >= 0 and sum to 1 are probabilities.
+    """
+    operation, _ = last_operation(model)
+    if isinstance(operation, keras.Model):
+        return ends_in_softmax(operation)
+    if operation is not None and is_softmax(operation):
+        return True
+    if getattr(operation, "activation", None) is keras.activations.sigmoid:
+        return False  # saturated, its rows can look one-hot
+    if not model.built:
+        return False
+    shape = model.input_shape if getattr(model, "inputs", None) else (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
+        return False
+    return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
+
+
+def looks_like_probabilities(outputs):
+    """Whether the rows of `outputs` are >= 0 and sum to 1."""
+    rows = outputs.get("logits") if isinstance(outputs, dict) else outputs
+    if not hasattr(rows, "shape") or len(rows.shape) != 2:
+        return False
+    rows = keras.ops.convert_to_numpy(keras.ops.cast(rows, "float32"))
+    return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < SOFTMAX_TOLERANCE)
+
+
+def logits_model(model):
+    """A model with the weights of `model` whose output are the logits that its final softmax receives.
+
+    The softmax is taken off, not inverted: the logits are exact. The layers before it are shared with `model`, which
+    stays as it was. A model without a final softmax is returned as it is.
+
+    Args:
+        model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
+
+    Raises:
+        ValueError: the model ends in a softmax that no graph shows (a subclassed model).
+    """
+    if not ends_in_softmax(model):
+        return model
+    operation, inputs = last_operation(model)
+    if isinstance(operation, keras.Model):
+        logits = logits_model(operation)(inputs)
+    elif operation is None or not is_softmax(operation):
+        raise ValueError(
+            "`logits_model` takes off a softmax that is the last operation of a functional or sequential model. "
+            f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities that no softmax "
+            "at its end makes. Let it return the logits."
+        )
+    elif isinstance(operation, keras.layers.Layer) and operation.weights:
+        logits = without_activation(operation)(inputs)
+    else:
+        logits = inputs
+    return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, logits, name=model.name)
+
+
+def check_logits(role, model):
+    """Raises `ValueError` for a model that returns probabilities."""
+    if ends_in_softmax(model):
+        raise ValueError(
+            f"The {role} must return logits, and '{model.name}' ends in a softmax. "
+            f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
+        )
+
+
+def without_activation(layer):
+    """A copy of a built layer, weights included, with `activation="linear"`."""
+    copy = layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
+    copy.build(layer.input.shape)
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def is_softmax(operation):
+    if isinstance(operation, keras.layers.Softmax):
+        return True
+    if type(operation).__name__ == "Softmax":  # keras.ops.softmax in a functional graph
+        return True
+    return getattr(operation, "activation", None) is keras.activations.softmax
+
+
+def with_classes(model, classes):
+    """`model` with the logits of some of its classes, for a student that knows only these.
+
+    The softmax of these logits is the model's distribution *given that* the class is one of them: `p_c / sum_k p_k`.
+    The layers are shared with `model`, which stays as it was, and keep their names.
+
+    Args:
+        model: functional or sequential `keras.Model` that returns logits, `(batch, classes)`, alone or as `"logits"`
+            of a dict.
+        classes: list of indices: output `i` of the new model is output `classes[i]` of `model`.
+
+    Returns:
+        A `keras.Model` that returns `(batch, len(classes))` logits, or the dict with these.
+
+    Raises:
+        ValueError: no indices, one out of range or given twice; a model without a graph, or with a softmax at its end.
+
+    Example:
+
+    ```python
+    distiller = Distiller(with_classes(teacher, [3, 5]), student_of_two_classes, SoftTargets())
+    ```
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"Classes are chosen of functional or sequential models. Received: {type(model).__name__}")
+    if ends_in_softmax(model):
+        raise ValueError(
+            f"Classes are chosen of logits, and '{model.name}' ends in a softmax. "
+            "Take it off: keras_tkd.teachers.logits_model(model)"
+        )
+    outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    count, classes = logits.shape[-1], list(classes)
+    integers = all(isinstance(index, (int, np.integer)) for index in classes)
+    if not classes or not integers or len(set(classes)) < len(classes) or not all(0 <= c < count for c in classes):
+        raise ValueError(
+            f"`classes` must be indices of the model's outputs, from 0 to {count - 1}, none twice. "
+            f"Received: classes={classes}. Names become indices by keras_tkd.data.class_indices(classes, class_names)"
+        )
+    chosen = keras.ops.take(logits, [int(index) for index in classes], axis=-1)
+    outputs = {**outputs, "logits": chosen} if isinstance(outputs, dict) else chosen
+    return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, outputs, name=model.name)

@@ -1,0 +1,199 @@
+"""Results as a person reads them: the numbers, and what they do and do not show."""
+
+import re
+
+import pytest
+
+from keras_tkd.reports import tables, verdict
+
+
+def described(accuracy, parameters=666, agreement=None, seconds=None, at_chance=False, **more):
+    model = {"test_accuracy": accuracy, "parameters": parameters, "at_chance": at_chance, "seconds": seconds} | more
+    return model | ({} if agreement is None else {"agreement": agreement})
+
+
+def run(student, baseline=None, seed=0, samples=10_000, teacher=0.95, **student_fields):
+    return {
+        "method": "kd",
+        "dataset": "digits",
+        "seed": seed,
+        "epochs": 30,
+        "test_samples": samples,
+        "teacher": None if teacher is None else described(teacher, 72_970, seconds=12.5),
+        "baseline": None if baseline is None else described(baseline, agreement=0.8, seconds=3.0),
+        "student": described(student, **{"agreement": 0.9, "seconds": 4.0} | student_fields),
+    }
+
+
+def cells(table):
+    """The table's rows by title."""
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_table_of_one_run():
+    table = tables.table([run(0.8312, 0.8, seed=7)])
+    caption = table.splitlines()[0]
+    assert all(word in caption for word in ("kd", "digits", "30 epochs", "seed 7"))
+    rows = cells(table)
+    assert rows["teacher"] == ["95.00 %", "72,970", "-", "12.5"]
+    assert rows["student alone"] == ["80.00 %", "666", "80.00 %", "3.0"]
+    assert rows["distilled student"] == ["83.12 %", "666", "90.00 %", "4.0"]
+
+
+def test_table_of_three_runs_gives_mean_and_range():
+    runs = [
+        run(accuracy, 0.7, seed=seed, agreement=agreement, seconds=seconds)
+        for seed, accuracy, agreement, seconds in [(1, 0.80, 0.85, 4), (2, 0.84, 0.9, 5), (3, 0.85, 0.98, 9)]
+    ]
+    table = tables.table(runs)
+    assert "seeds 1, 2, 3" in table.splitlines()[0]
+    # (0.80 + 0.84 + 0.85) / 3 = 0.83; (0.85 + 0.90 + 0.98) / 3 = 0.91; (4 + 5 + 9) / 3 = 6
+    assert cells(table)["distilled student"] == [
+        "83.00 % (80.00 to 85.00)",
+        "666",
+        "91.00 % (85.00 to 98.00)",
+        "6.0",
+    ]
+    assert cells(table)["student alone"][0] == "70.00 % (70.00 to 70.00)"
+
+
+def test_table_shows_what_was_learned_of_the_training_images():
+    rows = cells(tables.table([run(0.8, 0.7, seed=1, train_accuracy=0.9), run(0.8, 0.7, seed=2, train_accuracy=0.94)]))
+    assert rows["distilled student"][-1] == "92.00 % (90.00 to 94.00)"
+    assert rows["student alone"][-1] == "-"
+
+
+def test_table_has_a_row_for_each_model_of_each_generation():
+    def generation(teacher, student):
+        return {"teacher": described(teacher, 72_970), "student": described(student), "validation_accuracy": None}
+
+    one, two = generation(0.91, 0.81), generation(0.93, 0.84)
+    rows = cells(tables.table([run(0.84, 0.7) | {"generations": [one, two]}]))
+    assert rows["generation 1, teacher"][0] == "91.00 %" and rows["generation 2, teacher"][0] == "93.00 %"
+    assert rows["generation 1, student"][0] == "81.00 %" and rows["generation 2, student"][0] == "84.00 %"
+    assert "generation 1, student" not in tables.table([run(0.81) | {"generations": [one]}])
+
+
+def test_table_of_an_ensemble_shows_each_teacher():
+    runs = [
+        run(0.83, 0.8, seed=seed) | {"teachers": [described(a, 70, agreement=0.9), described(b, 80, agreement=0.7)]}
+        for seed, a, b in ((0, 0.9, 0.6), (1, 0.8, 0.7))
+    ]
+    rows = cells(tables.table(runs))
+    assert list(rows)[-5:] == ["teacher 1", "teacher 2", "ensemble", "student alone", "distilled student"]
+    assert rows["teacher 1"] == ["85.00 % (80.00 to 90.00)", "70", "90.00 % (90.00 to 90.00)", "-"]
+    assert rows["teacher 2"][:2] == ["65.00 % (60.00 to 70.00)", "80"]
+    assert rows["ensemble"][:2] == ["95.00 % (95.00 to 95.00)", "72,970"]
+
+
+def test_table_marks_a_collapsed_student_alone():
+    runs = [run(0.8, 0.7, seed=1), run(0.1, 0.7, seed=2, at_chance=True)]
+    for chosen, expected in [(runs, 1), (runs[:1], 0), (runs[1:], 1)]:
+        table = tables.table(chosen)
+        assert table.count("AT CHANCE") == expected
+        assert cells(table)["distilled student"][0].count("AT CHANCE") == expected
+
+
+def test_table_without_baseline_and_without_teacher():
+    rows = cells(tables.table([run(0.8)]))
+    assert "student alone" not in rows and "distilled student" in rows
+    rows = cells(tables.table([run(0.8, teacher=None, seconds=None)]))
+    assert "teacher" not in rows and "distilled student" not in rows
+    assert rows["student alone"] == ["80.00 %", "666", "90.00 %"]  # nobody took time
+
+
+def verified(result, **roles):
+    """The results, with (auc, equal error rate, true accepts) for some of its models."""
+    for role, shares in roles.items():
+        counts = {"same_pairs": 1200, "different_pairs": 3400, "pairs": "drawn", "images": 90, "identities": 7}
+        names = ("auc", "equal_error_rate", "true_accepts_at_1_percent")
+        result[role]["verification"] = dict(zip(names, shares, strict=True)) | counts
+    return result
+
+
+def test_verification_has_a_table_of_its_own():
+    one = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.8, 0.3, 0.25))
+    two = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.9, 0.1, 0.75))
+    caption = tables.verification_table([one]).splitlines()[0]
+    for words in ("90 images of 7 identities", "1,200 pairs of one identity", "3,400 of two"):
+        assert words in caption
+    rows = cells(tables.verification_table([one]))
+    assert rows["AUC"] == ["equal error rate", "true accepts at 1 % false ones"]
+    assert rows["teacher"] == ["90.00 %", "20.00 %", "50.00 %"]
+    assert rows["student alone"] == ["70.00 %", "40.00 %", "10.00 %"]
+    rows = cells(tables.verification_table([one, two]))
+    # (0.8 + 0.9) / 2, (0.3 + 0.1) / 2, (0.25 + 0.75) / 2
+    assert rows["distilled student"] == [
+        "85.00 % (80.00 to 90.00)",
+        "20.00 % (10.00 to 30.00)",
+        "50.00 % (25.00 to 75.00)",
+    ]
+    assert tables.table([one]) == tables.table([run(0.8, 0.7)])
+
+
+def test_verification_of_a_student_alone_and_of_a_teacher_alone():
+    alone = verified(run(0.8, teacher=None), student=(0.8, 0.3, 0.25))
+    assert cells(tables.verification_table([alone]))["student alone"] == ["80.00 %", "30.00 %", "25.00 %"]
+    teacher = verified(run(0.8), teacher=(0.9, 0.2, 0.5)) | {"student": None}
+    assert list(cells(tables.verification_table([teacher])))[-1] == "teacher"
+    assert tables.verification_table([run(0.8, 0.7)]) == ""
+
+
+# One seed: the standard error of a difference of two accuracies, twice. Baseline 0.8, student 0.83, 10,000 images:
+# 2 * sqrt(0.8 * 0.2 / 10,000 + 0.83 * 0.17 / 10,000) = 2 * sqrt(0.000016 + 0.00001411) = 0.01097, 1.10 points.
+# On 400 images: five times that.
+@pytest.mark.parametrize(
+    "student, samples, gain, noise, judged",
+    [
+        (0.83, 10_000, "+3.00", "1.10", "helped"),
+        (0.812, 10_000, "+1.20", "1.12", "helped"),
+        (0.81, 10_000, "+1.00", "1.12", "no difference"),
+        (0.79, 10_000, "-1.00", "1.14", "no difference"),
+        (0.77, 10_000, "-3.00", "1.16", "harmed"),
+        (0.83, 400, "+3.00", "5.49", "no difference"),
+        (0.8, 400, "+0.00", "5.66", "no difference"),
+    ],
+)
+def test_verdict_of_one_seed(student, samples, gain, noise, judged):
+    sentence = verdict.verdict([run(student, 0.8, samples=samples)])
+    assert gain in sentence and noise in sentence and f"{samples:,} test images" in sentence
+    assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
+
+
+# Three seeds whose gains have the standard deviation 0.01:
+#   t(0.975, 2) * 0.01 / sqrt(3) = 4.3027 * 0.0057735 = 0.0248, 2.48 points.
+# Two seeds with gains 0.05 and 0.07, standard deviation 0.014142:
+#   t(0.975, 1) * 0.014142 / sqrt(2) = 12.706 * 0.01, 12.71 points.
+@pytest.mark.parametrize(
+    "gains, mean, noise, judged",
+    [
+        ([0.05, 0.06, 0.07], "+6.00", "2.48", "helped"),
+        ([-0.05, -0.06, -0.07], "-6.00", "2.48", "harmed"),
+        ([0.01, 0.02, 0.03], "+2.00", "2.48", "no difference"),
+        ([0.05, 0.07], "+6.00", "12.71", "no difference"),
+    ],
+)
+def test_verdict_of_several_seeds(gains, mean, noise, judged):
+    # Baselines far apart: what counts is the difference within a seed.
+    runs = [run(0.5 + 0.1 * seed + gain, 0.5 + 0.1 * seed, seed=seed) for seed, gain in enumerate(gains)]
+    sentence = verdict.verdict(runs)
+    assert mean in sentence and noise in sentence and f"{len(gains)} seeds" in sentence
+    assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
+
+
+def test_verdict_counts_only_runs_with_a_baseline():
+    sentence = verdict.verdict([run(0.1, seed=1), run(0.83, 0.8, seed=2)])
+    assert "+3.00" in sentence and "1.10" in sentence and "one seed" in sentence
+
+
+def test_verdict_without_baseline_says_nothing_of_distillation():
+    sentence = verdict.verdict([run(0.9), run(0.8, seed=1)])
+    assert "No baseline" in sentence
+    assert "helped" not in sentence and "harmed" not in sentence and "%" not in sentence
+
+
+@pytest.mark.parametrize("student, baseline", [(359 / 360, 1.0), (1.0, 359 / 360)])
+def test_one_image_at_the_very_top_is_no_difference(student, baseline):
+    # A measured 100 % has a binomial standard error of 0, and is still measured on 360 images only.
+    assert "no difference" in verdict.verdict([run(student, baseline, samples=360)])

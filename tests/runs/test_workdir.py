@@ -1,0 +1,234 @@
+"""The folder of a run: what belongs to which experiment, and files that are whole or not there."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd.runs.workdir import Stage, Workdir
+from keras_tkd.utils.files import atomic_write, save_model
+
+FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]
+OTHERS = ["--dataset=digits", "--margin=4.0", "--seed=0"]
+
+
+def tree(folder):
+    """Every file below a folder with its content, every folder with None."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The folder of a finished experiment, with a stranger's files in it."""
+    workdir = Workdir(tmp_path / "run", FLAGS)
+    workdir.begin("header")
+    for name in ("teacher.keras", "baseline.keras", "student.keras", "split.json"):
+        (workdir.path / name).write_text(name)
+    for folder in (workdir.logs("student"), workdir.checkpoints("student")):
+        folder.mkdir(parents=True)
+        (folder / "1").write_text("1")
+    workdir.write_results({"accuracy": 0.5})
+    (workdir.path / "notes.txt").write_text("mine")
+    (workdir.path / "figures").mkdir()
+    (workdir.path / "figures" / "curve.png").write_text("mine too")
+    return workdir.path
+
+
+STRANGERS = {"notes.txt": b"mine", "figures": None, "figures/curve.png": b"mine too"}
+
+
+def test_a_new_folder_is_made_when_the_run_begins(tmp_path):
+    workdir = Workdir(tmp_path / "runs" / "new", FLAGS)
+    assert tree(tmp_path) == {} and workdir.finished_results() is None
+    workdir.begin()
+    assert set(tree(tmp_path / "runs" / "new")) == {"flags.flags"}
+
+
+@pytest.mark.parametrize("existing", ["refuse", "continue"])
+def test_a_folder_of_strangers_files_is_taken(tmp_path, existing):
+    (tmp_path / "notes.txt").write_text("mine")
+    Workdir(tmp_path, FLAGS, existing).begin()
+    assert set(tree(tmp_path)) == {"notes.txt", "flags.flags"}
+
+
+@pytest.mark.parametrize("existing", ["refuse", "continue"])
+def test_the_same_experiment_is_taken_up(finished, existing):
+    before = tree(finished)
+    workdir = Workdir(finished, FLAGS, existing)
+    assert workdir.finished_results()["accuracy"] == 0.5
+    workdir.begin("header")
+    assert tree(finished) == before
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (OTHERS, ["--margin=5.0", "--margin=4.0"]),
+        (FLAGS[:2], ["--seed=0"]),
+        ([*FLAGS, "--epochs=3"], ["--epochs=3"]),
+    ],
+)
+def test_another_experiment_is_refused_and_nothing_changes(finished, flags, words):
+    before = tree(finished)
+    with pytest.raises(ValueError) as error:
+        Workdir(finished, flags)
+    assert all(word in str(error.value) for word in [*words, str(finished), "overwrite", "continue"])
+    assert "--dataset=digits" not in str(error.value)
+    assert tree(finished) == before
+
+
+def test_files_of_ours_without_their_flags_are_refused(tmp_path):
+    (tmp_path / "student.keras").write_text("whose?")
+    with pytest.raises(ValueError, match="student.keras"):
+        Workdir(tmp_path, FLAGS)
+    assert tree(tmp_path) == {"student.keras": b"whose?"}
+
+
+def test_overwrite_removes_our_files_only_when_the_run_begins(finished):
+    before = tree(finished)
+    workdir = Workdir(finished, OTHERS, "overwrite")
+    assert workdir.finished_results() is None
+    assert tree(finished) == before
+    workdir.begin()
+    assert tree(finished) == STRANGERS | {"flags.flags": "\n".join([*OTHERS, ""]).encode()}
+
+
+def test_results_written_after_overwriting_are_this_experiments(finished):
+    workdir = Workdir(finished, OTHERS, "overwrite")
+    workdir.begin()
+    workdir.write_results({"accuracy": 0.25})
+    assert workdir.finished_results()["accuracy"] == 0.25
+
+
+def test_continue_keeps_everything_and_its_results_are_not_this_experiments(finished):
+    before = tree(finished)
+    workdir = Workdir(finished, OTHERS, "continue")
+    assert tree(finished) == before
+    assert workdir.finished_results() is None
+    workdir.begin()
+    workdir.write_results({"accuracy": 0.25})
+    assert workdir.finished_results()["accuracy"] == 0.25
+    assert Workdir(finished, OTHERS).finished_results()["accuracy"] == 0.25
+
+
+def test_unknown_existing_is_named(tmp_path):
+    with pytest.raises(ValueError, match="existing='replace'"):
+        Workdir(tmp_path / "run", FLAGS, "replace")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("existing", ["refuse", "overwrite"])
+def test_a_file_is_no_folder(tmp_path, existing, below):
+    file = tmp_path / "run"
+    file.write_text("a file")
+    with pytest.raises((ValueError, OSError), match=str(file)):
+        Workdir(file / "run" if below else file, FLAGS, existing).begin()
+    assert tree(tmp_path) == {"run": b"a file"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises((ValueError, OSError), match=str(tmp_path)):
+        Workdir(tmp_path / "run", FLAGS).begin()
+
+
+@pytest.mark.parametrize("header", ["one line", "two\nlines", ""])
+def test_the_flagfile_is_a_header_and_one_flag_per_line(tmp_path, header):
+    workdir = Workdir(tmp_path, FLAGS)
+    workdir.begin(header)
+    lines = (tmp_path / "flags.flags").read_text().splitlines()
+    assert lines == [f"# {line}" for line in header.splitlines()] + FLAGS
+    Workdir(tmp_path, FLAGS)
+
+
+def test_results_are_json_with_the_flags(tmp_path):
+    Workdir(tmp_path, FLAGS).write_results({"student": {"test_accuracy": 0.5}, "baseline": None})
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == {"student": {"test_accuracy": 0.5}, "baseline": None, "flags": FLAGS}
+
+
+HISTORY = [{"loss": 2.0, "val_accuracy": 0.25}, {"loss": 1.0, "val_accuracy": 0.5}]
+SETTINGS = {"epochs": 2, "schedule_epochs": (1, 2), "learning_rate": 0.1, "layers": None}
+
+
+def test_a_stage_is_taken_up_for_equal_settings(tmp_path):
+    workdir = Workdir(tmp_path, FLAGS)
+    stage = Stage(workdir, "student", SETTINGS)
+    assert (stage.history, stage.seconds, stage.finished) == ([], 0.0, False)
+    stage.record(HISTORY[:1], 1.5)
+    again = Stage(workdir, "student", dict(reversed(SETTINGS.items())))
+    assert (again.history, again.seconds, again.finished) == (HISTORY[:1], 1.5, False)
+    again.record(HISTORY, 3.0, finished=True)
+    # A stage is finished once its model is there as well.
+    assert not Stage(workdir, "student", SETTINGS).finished
+    again.model_path.write_text("model")
+    last = Stage(workdir, "student", SETTINGS)
+    assert (last.history, last.seconds, last.finished) == (HISTORY, 3.0, True)
+    assert Stage(workdir, "baseline", SETTINGS).history == []
+
+
+def test_a_stage_of_other_settings_is_dropped(tmp_path):
+    workdir = Workdir(tmp_path, FLAGS)
+    for name in ("teacher", "student"):
+        stage = Stage(workdir, name, SETTINGS)
+        stage.record(HISTORY, 3.0, finished=True)
+        stage.model_path.write_text("model")
+        for folder in (stage.logs, stage.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "1").write_text("1")
+    changed = Stage(workdir, "student", SETTINGS | {"learning_rate": 0.2})
+    assert (changed.history, changed.seconds, changed.finished) == ([], 0.0, False)
+    assert not (changed.logs / "1").exists() and not (changed.checkpoints / "1").exists()
+    # The other stage keeps what it has.
+    teacher = Stage(workdir, "teacher", SETTINGS)
+    assert teacher.finished and (teacher.logs / "1").exists() and (teacher.checkpoints / "1").exists()
+
+
+def test_a_whole_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "new" / "folder" / "model.keras"
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("whole")
+        assert unfinished.suffix == ".keras" and not path.exists()
+    assert tree(tmp_path) == {"new": None, "new/folder": None, "new/folder/model.keras": b"whole"}
+    with atomic_write(path) as unfinished:
+        unfinished.write_text("another")
+        assert path.read_text() == "whole"
+    assert path.read_text() == "another"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("written", [None, "ha"])
+def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path, error, old, written):
+    path = tmp_path / "results.json"
+    if old:
+        path.write_text(old)
+    with pytest.raises(error), atomic_write(path) as unfinished:
+        if written:
+            unfinished.write_text(written)
+        raise error
+    assert tree(tmp_path) == ({"results.json": b"old"} if old else {})
+
+
+def test_models_are_saved_whole(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    path = save_model(model, tmp_path / "student.keras")
+    assert path == tmp_path / "student.keras" and set(tree(tmp_path)) == {"student.keras"}
+    x = np.ones((1, 2), "float32")
+    np.testing.assert_array_equal(keras.saving.load_model(path)(x), model(x))
+
+    class Failing:
+        def save(self, path):
+            with open(path, "w") as file:
+                file.write("half of it")
+            raise OSError("disk full")
+
+    before = tree(tmp_path)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(Failing(), path)
+    assert tree(tmp_path) == before

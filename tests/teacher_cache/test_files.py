@@ -1,0 +1,141 @@
+"""The files of a cache under a kill, a full disk and a folder that cannot be written; no TensorFlow is needed."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from keras_tkd.teacher_cache import files
+from keras_tkd.teacher_cache.files import CacheFiles
+
+ROWS = (3, 1000)
+OUTPUTS = {"logits": (10,), "nested/block:pre_activation": (2, 3)}
+MADE_FROM = {"dtype": "float32", "seed": 0}
+
+
+def rows(name, start, count):
+    """Numbers that say which row they are of."""
+    shape = OUTPUTS[name]
+    return np.broadcast_to(np.arange(start, start + count)[(..., *[None] * len(shape))], (count, *shape)).astype(
+        "float32"
+    )
+
+
+def fill(files, stop=ROWS[0] * ROWS[1], batch=50, pause=0.0):
+    begin = files.rows
+    with files.writer() as append:
+        for start in range(begin, stop, batch):
+            append({name: rows(name, start, min(batch, stop - start)) for name in OUTPUTS})
+            time.sleep(pause)
+
+
+def begun(folder):
+    files = CacheFiles(folder)
+    with files.for_one_writer():
+        files.create(MADE_FROM, ROWS, OUTPUTS)
+    return files
+
+
+def assert_whole(folder):
+    arrays = CacheFiles(folder).arrays()
+    for name, shape in OUTPUTS.items():
+        np.testing.assert_array_equal(arrays[name], rows(name, 0, 3000).reshape(*ROWS, *shape))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "logits.npy",
+        "manifest.json",
+        "nested%2Fblock%3Apre_activation.npy",
+        "progress.json",
+    ]
+
+
+def test_files_are_ordinary_numpy_files(tmp_path):
+    fill(begun(tmp_path / "cache"))
+    assert_whole(tmp_path / "cache")
+    np.testing.assert_array_equal(np.load(tmp_path / "cache" / "logits.npy")[1, 7], np.full(10, 1007))
+
+
+KILLED = """
+import pathlib, sys
+sys.path.insert(0, sys.argv[2])
+import test_files as t
+t.files.KEEP_SECONDS = 0.02
+t.fill(t.begun(pathlib.Path(sys.argv[1])), pause=0.01)
+"""
+
+
+def test_a_killed_writing_is_continued(tmp_path):
+    folder = tmp_path / "cache"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), os.path.dirname(__file__)])
+    try:
+        deadline = time.monotonic() + 60
+        while not 0 < (CacheFiles(folder).rows if (folder / "progress.json").exists() else 0):
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    files = CacheFiles(folder)
+    assert 0 < files.rows < 3000
+    with pytest.raises(ValueError, match=f"not finished: {files.rows:,} of 3,000"):
+        files.arrays()
+    with files.for_one_writer():
+        fill(files)
+    assert_whole(folder)
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """The system refuses what is beyond a size of file, as it refuses what is beyond a full disk."""
+    files = begun(tmp_path / "cache")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large. 1,200 of 3,000 rows are kept: build again to go on"):
+            with files.for_one_writer():
+                fill(files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # 50,000 bytes hold the header of 128 and 1,246 rows of ten numbers: 24 batches of 50.
+    assert files.rows == 1200
+    fill(files)
+    assert_whole(tmp_path / "cache")
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 191_999})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    # 3,000 rows of 10 + 6 numbers of 4 bytes.
+    with pytest.raises(OSError, match="192,000 bytes are still to be written, and 191,999 are free.*Choose another"):
+        begun(tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    usage.free += 1
+    fill(begun(tmp_path / "cache"), stop=1500)
+    usage.free = 95_999
+    with pytest.raises(OSError, match="96,000 bytes.*95,999 are free.*1,500 of 3,000 rows are kept"):
+        with CacheFiles(tmp_path / "cache").for_one_writer():
+            fill(CacheFiles(tmp_path / "cache"))
+
+
+def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
+        with pytest.raises(OSError, match=f"cannot be written to {folder}: .*Choose another folder"):
+            begun(folder)
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "write_json", refuse)
+    with pytest.raises(OSError, match="cannot be written to .*: Permission denied. .*hoose another"):
+        begun(tmp_path / "cache")
+
+
+def test_a_file_of_another_form_is_refused(tmp_path):
+    fill(begun(tmp_path / "cache"))
+    np.save(tmp_path / "cache" / "logits.npy", np.zeros((3000, 10), "float32"))
+    with pytest.raises(ValueError, match=r"shape \(3000, 10\).*should have \(3, 1000, 10\)"):
+        CacheFiles(tmp_path / "cache").arrays()

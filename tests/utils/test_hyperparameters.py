@@ -1,0 +1,136 @@
+"""Numbers that change under a compiled step."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_tkd.utils.hyperparameters import Hyperparameter, HyperparameterAttribute, check_number
+
+
+class Spring:
+    stiffness = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    rest = HyperparameterAttribute(minimum=-1.0)
+
+    def __init__(self, stiffness=2.0, rest=0.0):
+        self.stiffness = stiffness
+        self.rest = rest
+
+    def force(self, x):
+        stiffness = Spring.stiffness.live(self).tensor(x.dtype)
+        return stiffness * (x - Spring.rest.live(self).tensor(x.dtype))
+
+
+def test_number_is_the_very_one_given():
+    # 0.1 has no exact float32, and 2**53 + 1 no exact float64.
+    for number in (3, 0.1, 2**53 + 1, np.float64(0.1)):
+        live = Hyperparameter(1.0)
+        live.set(number)
+        assert live.number is number
+        assert Hyperparameter(number).number is number
+        spring = Spring(stiffness=number)
+        assert spring.stiffness is number
+        spring.rest = number
+        assert spring.rest is number and spring.stiffness is number
+
+
+def test_tensor_has_the_dtype_asked_for():
+    live = Hyperparameter(0.1)
+    assert live.tensor().dtype == "float32"
+    assert live.tensor().numpy() == np.float32(0.1)
+    assert live.tensor("float64").numpy() == 0.1
+    assert live.tensor("float16").dtype == "float16"
+    live.set(3)
+    assert live.tensor("float64").numpy() == 3.0
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_traced_function_sees_the_new_number(jit_compile):
+    spring = Spring()
+    traces = []
+
+    @tf.function(jit_compile=jit_compile)
+    def force(x):
+        traces.append("a trace runs this line, a call of the graph does not")
+        return spring.force(x)
+
+    x = tf.constant([1.0, 3.0])
+    assert force(x).numpy().tolist() == [2.0, 6.0]
+    spring.stiffness = 5
+    assert force(x).numpy().tolist() == [5.0, 15.0]
+    # 5 (x - 1)
+    spring.rest = 1.0
+    assert force(x).numpy().tolist() == [0.0, 10.0]
+    assert len(traces) == 1
+
+
+def test_instances_have_their_own_numbers():
+    soft, hard = Spring(1.0), Spring(9.0)
+    soft.stiffness = 0.5
+    assert (soft.stiffness, hard.stiffness) == (0.5, 9.0)
+    x = tf.constant(2.0)
+    assert (float(soft.force(x)), float(hard.force(x))) == (1.0, 18.0)
+
+
+def test_the_class_shows_the_attribute_itself():
+    assert isinstance(Spring.stiffness, HyperparameterAttribute)
+    assert Spring.stiffness.name == "stiffness"
+    spring = Spring()
+    assert isinstance(Spring.stiffness.live(spring), Hyperparameter)
+    assert Spring.stiffness.live(spring) is not Spring.rest.live(spring)
+
+
+def test_refused_number_leaves_the_old_one():
+    spring = Spring(stiffness=2.0, rest=1.0)
+    for bad in (0.0, -1.0, math.nan, math.inf, True, "2", None):
+        with pytest.raises(ValueError, match="`stiffness` must be a number > 0. Received: stiffness="):
+            spring.stiffness = bad
+    with pytest.raises(ValueError, match="`rest` must be a number >= -1. Received: rest=-1.5"):
+        spring.rest = -1.5
+    assert (spring.stiffness, spring.rest) == (2.0, 1.0)
+    # 2 (4 - 1)
+    assert float(spring.force(tf.constant(4.0))) == 6.0
+
+
+def test_models_do_not_track_it_as_a_weight():
+    """A file of weights would then overrule the configuration."""
+
+    class Springy(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.spring = Spring()
+            self.number = Hyperparameter(1.0)
+
+        def call(self, x):
+            return self.spring.force(x) * self.number.tensor(x.dtype)
+
+    model = keras.Sequential([keras.Input((2,)), Springy()])
+    assert model(np.ones((1, 2))).numpy().tolist() == [[2.0, 2.0]]
+    assert model.variables == []
+
+
+@pytest.mark.parametrize("number", [0, 0.0, 1, 2.5, 1e300, np.float64(3.0)], ids=repr)
+def test_numbers_allowed(number):
+    check_number("margin", number)
+    check_number("margin", number, minimum=-1.0, exclusive=True)
+    if number:
+        check_number("margin", number, exclusive=True)
+
+
+REFUSED = [-1, -1e-300, math.nan, math.inf, -math.inf, True, False, "1", None, [1.0], 1j, np.ones(1)]
+
+
+@pytest.mark.parametrize("number", REFUSED, ids=repr)
+def test_numbers_refused(number):
+    with pytest.raises(ValueError, match="`margin` must be a number >= 0. Received: margin="):
+        check_number("margin", number)
+
+
+def test_minimum_itself():
+    check_number("margin", 2.0, minimum=2.0)
+    with pytest.raises(ValueError, match="`margin` must be a number > 2. Received: margin=2.0"):
+        check_number("margin", 2.0, minimum=2.0, exclusive=True)
+    with pytest.raises(ValueError, match="`margin` must be a number >= 2. Received: margin=1.5"):
+        check_number("margin", 1.5, minimum=2.0)

@@ -147,6 +147,20 @@ def test_streaming_runs(stored, tmp_path, monkeypatch):
     assert np.load("cache/train/logits.npy").shape == (4, 120, 3)
 
 
+def test_losses_of_several_methods():
+    names = {}
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "methods.md").read_text(), re.DOTALL)
+    exec(example, names)
+    assert [loss.name for loss in names["losses"]] == ["kd", "tkd", "sp"] and names["weights"] == [0.9, 2.0, 3000.0]
+
+
+def test_the_rooms_of_the_page_are_the_rooms():
+    page = (DOCS / "architecture.md").read_text()
+    rooms = re.findall(r"^      (\w+(?:/|\.py)) ", page, re.MULTILINE)
+    there = [path.name + "/" * path.is_dir() for path in (ROOT / "keras_tkd").iterdir() if path.name != "__pycache__"]
+    assert sorted(rooms) == sorted(there)
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 7000
 
@@ -235,6 +249,12 @@ class Fetched(html.parser.HTMLParser):
             self.addresses += [attributes[name] for name in ("src", "href") if attributes.get(name)]
 
 
+def public_names(module):
+    """Those of `__all__`; of a module without one, its own classes and functions, less those with an underscore."""
+    own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
+    return getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+
+
 def test_the_site(tmp_path):
     """It builds without a warning, fetches nothing from elsewhere, and has an entry for every public name."""
     for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
@@ -247,10 +267,14 @@ def test_the_site(tmp_path):
         fetched = Fetched(path.read_text()).addresses
         assert fetched and not [address for address in fetched if re.match(r"(https?:)?//", address)], path
     api = {path.stem: path.read_text() for path in (tmp_path / "api").glob("*.html")}
-    for module in keras_tkd._MODULES:
-        for name in importlib.import_module(f"keras_tkd.{module}").__all__:
-            assert f'id="keras_tkd.{module}.{name}"' in api[module], (module, name)
-    for name in keras_tkd._EXPORTS.keys() - {"METHODS"}:
-        assert re.search(rf'id="keras_tkd\.[\w.]+\.{name}"', api["keras_tkd"]), name
+    assert api.keys() == {"keras_tkd", *keras_tkd._MODULES}
+    for module in api.keys() - {"keras_tkd"}:
+        package = importlib.import_module(f"keras_tkd.{module}")
+        for name in public_names(package):
+            # A constant has no docstring: the page names it.
+            entry = rf'id="keras_tkd\.[\w.]+\.{name}"' if callable(getattr(package, name)) else f"<code>{name}</code>"
+            assert re.search(entry, api[module]), (module, name)
+    for name in keras_tkd._EXPORTS:
+        assert re.search(rf'id="keras_tkd\.[\w.]+\.{name}"|<code>{name}</code>', api["keras_tkd"]), name
     # A docstring is plain text: `> 0` and `>>>` in it are no quotations.
     assert not [name for name, page in api.items() if "<blockquote>" in page]

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import data
+from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
@@ -151,7 +152,7 @@ def compute_missing_rows(files, recipe, progress=True):
     batch_size = files.manifest["batch_size"]
     view, sample = divmod(files.rows_written, samples)
     # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
-    first = view * -(-samples // batch_size) + sample // batch_size
+    first = view * count_batches(samples, batch_size) + sample // batch_size
     title = f"Teacher cache: the teacher's outputs for {samples:,} images in {views} view{'s' * (views > 1)}"
     progress_bar = Progress(title, files.rows_written, files.total_rows) if progress else None
     forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], files.dtype))

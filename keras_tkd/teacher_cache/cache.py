@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
+from keras_tkd.data.validation import check_batch_size
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles
 
@@ -70,8 +71,8 @@ class TeacherCache:
         """Runs the teacher over all samples in all views and keeps its outputs, or opens a cache that holds them.
 
         A cache that was made from the same things is opened if it is finished, and otherwise continued where it was
-        interrupted. An interrupted cache ends in the same bits as any other. Processes that build in one folder wait
-        for one another.
+        interrupted. A cache that was interrupted ends in the same bits as one that was not. Processes that build in
+        one folder wait for one another.
 
         Args:
             teacher: a teacher as the `Distiller` takes it.
@@ -95,8 +96,7 @@ class TeacherCache:
                 damaged one, or with other files; an output that is not finite, or too large for float16.
             OSError: the folder cannot be written, or the disk is full. What is written is kept.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
+        check_batch_size(batch_size)
         recipe = builder.CacheRecipe(teacher, images, losses, views, augment, seed)
         made_from = recipe.describe(dtype) | (about or {})
         files = CacheFiles(directory)

@@ -6,10 +6,9 @@ from keras import ops
 from keras_tkd.losses.base import LogitsLoss
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.miners import MINERS
+from keras_tkd.utils.choices import NEGATIVE_CLASSES
 from keras_tkd.utils.distances import euclidean, pairwise_euclidean
 from keras_tkd.utils.hyperparameters import HyperparameterAttribute
-
-NEGATIVE_CLASSES = ("labels", "teacher")
 
 
 class MiningLoss(LogitsLoss):

@@ -16,6 +16,8 @@ All are passed to every miner, which takes what it needs. No gradient flows thro
 
 import tensorflow as tf
 
+from keras_tkd.utils import choices
+
 # One seed serves a negative, a positive and a coin at once: each is drawn from a stream of its own.
 _NEGATIVE, _POSITIVE, _COIN = 0, 2**29, 2**30
 
@@ -88,14 +90,20 @@ def every_other_class(labels, seed=None, distances=None, positive_distances=None
     return tf.broadcast_to(tf.range(tf.shape(others)[1]), tf.shape(others)), others
 
 
-MINERS = {"random": random_other_class, "semi_hard": semi_hard, "hard": hard, "all": every_other_class}
+MINERS = choices.check_complete(
+    choices.MINERS,
+    {"random": random_other_class, "semi_hard": semi_hard, "hard": hard, "all": every_other_class},
+)
 # The positives that go with them where an anchor has several.
-POSITIVE_MINERS = {
-    "random": random_same_class,
-    "semi_hard": every_same_class,
-    "hard": farthest_same_class,
-    "all": every_same_class,
-}
+POSITIVE_MINERS = choices.check_complete(
+    choices.MINERS,
+    {
+        "random": random_same_class,
+        "semi_hard": every_same_class,
+        "hard": farthest_same_class,
+        "all": every_same_class,
+    },
+)
 
 
 def other_class(labels):

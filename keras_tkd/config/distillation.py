@@ -7,11 +7,11 @@ from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import check_negatives, combine, parse
 from keras_tkd.methods.registry import METHODS
+from keras_tkd.utils.choices import CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
 
 DRAWS = ("drawn", "in_batch")
 ANCHORS = ("trained", "random", "none")
 TRAININGS = ("online", "offline")
-MINERS = ("random", "semi_hard", "hard", "all")
 
 # What each loss has for itself where several are listed.
 OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_weights")
@@ -48,7 +48,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     )
     miner: str | None = option(None, "Which negative of the batch an anchor gets.", MINERS)
     negative_classes: str | None = option(
-        None, "Whose classes tell negatives apart: the labels', or those the teacher names.", ("labels", "teacher")
+        None, "Whose classes tell negatives apart: the labels', or those the teacher names.", NEGATIVE_CLASSES
     )
     teacher_training: str | None = option(
         None, "'online': the teacher learns together with the student; 'offline': it is trained before.", TRAININGS
@@ -71,7 +71,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     teacher_views: int | None = option(
         None, "Views of each image under augmentation, shown in turn; if not given, every epoch shows fresh ones."
     )
-    teacher_cache_dtype: str = option("float16", "Numbers in the teacher cache.", ("float16", "float32"))
+    teacher_cache_dtype: str = option("float16", "Numbers in the teacher cache.", CACHE_DTYPES)
     baseline: str = option(
         "train", "'train' the student alone on the same budget, 'none', or the workdir of a run that did."
     )

@@ -4,10 +4,7 @@ import dataclasses
 
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import check, check_choice, option
-
-PREPROCESSING = ("none", "unit", "imagenet", "caffe")
-AVERAGES = ("losses", "probabilities", "logits")
-WEIGHTINGS = ("entropy", "confidence")
+from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,9 @@ import dataclasses
 
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import check, option
+from keras_tkd.utils.choices import AUGMENTATIONS, PRECISIONS
 
-AUGMENTATIONS = ("none", "crop", "crop_flip")
 SCHEDULES = ("constant", "cosine", "step")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class RunConfig(DataConfig):
     precision: str = option(
         "float32",
         "Precision of the computation; weights and losses stay float32. 'auto': what this machine is fast in.",
-        PRECISIONS,
+        (*PRECISIONS, "auto"),
     )
     seed: int = option(0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.")
     teacher_model: str = option("digits_teacher", "Name of the teacher's architecture, or a .keras file of it.")

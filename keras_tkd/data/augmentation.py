@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_tkd.data.permutation import permute
+from keras_tkd.utils import choices
 
 SEEDS = 2**31 - 1
 
@@ -90,4 +91,6 @@ def crop(images, seeds):
     return crop_and_flip(images, seeds, flip=False)
 
 
-AUGMENTATIONS = {"none": None, "crop": crop, "crop_flip": crop_and_flip}
+AUGMENTATIONS = choices.check_complete(
+    choices.AUGMENTATIONS, {"none": None, "crop": crop, "crop_flip": crop_and_flip}
+)

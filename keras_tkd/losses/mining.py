@@ -6,12 +6,11 @@ from keras import ops
 from keras_tkd.losses.base import LogitsLoss
 from keras_tkd.losses.validation import as_labels, check_choice, check_same_batch, check_same_shape
 from keras_tkd.miners import MINERS
+from keras_tkd.utils.choices import NEGATIVE_CLASSES
 from keras_tkd.utils.distances import euclidean, pairwise_euclidean
 from keras_tkd.utils.hyperparameters import Hyperparameter
 
 __all__ = ["MiningLoss", "mean_of_valid", "weighted_mean"]
-
-_NEGATIVE_CLASSES = ("labels", "teacher")
 
 
 class MiningLoss(LogitsLoss):
@@ -36,7 +35,7 @@ class MiningLoss(LogitsLoss):
     def __init__(self, margin=5.0, miner="random", negative_classes="labels", seed=0, **common):
         super().__init__(**common)
         check_choice("miner", miner, MINERS)
-        check_choice("negative_classes", negative_classes, _NEGATIVE_CLASSES)
+        check_choice("negative_classes", negative_classes, NEGATIVE_CLASSES)
         self.margin = margin
         self.miner = miner
         self.negative_classes = negative_classes

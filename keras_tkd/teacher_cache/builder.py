@@ -13,9 +13,9 @@ from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
+from keras_tkd.utils.choices import CACHE_DTYPES
 from keras_tkd.utils.progress import Progress
 
-DTYPES = ("float16", "float32")
 FINGERPRINTED = 256  # images that are looked at together
 SAMPLED = 16  # samples that stand for all where a view is fingerprinted, or the live teacher is asked
 # What two forward passes in other batches, or on other machines, may differ by: a share of an output's largest value.
@@ -55,8 +55,8 @@ class Source:
 
     def describe(self, dtype):
         """All that decides what a cache holds, as plain data: what is large by its fingerprint."""
-        if dtype not in DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}. Received: dtype={dtype!r}")
+        if dtype not in CACHE_DTYPES:
+            raise ValueError(f"`dtype` must be one of {', '.join(CACHE_DTYPES)}. Received: dtype={dtype!r}")
         drawn = {"augmentation": None, "seed": None, "some_views": None}
         if self.augment:
             shown = np.stack([self.show(view) for view in range(self.views)])

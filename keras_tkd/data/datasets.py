@@ -4,9 +4,10 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.arrays import resize
+from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.image_folder import load_folder
-from keras_tkd.data.splits import Splits, open_set_classes, stratified_split, take_rows
+from keras_tkd.data.partition import draw_open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits, take_rows
 from keras_tkd.data.tfds import known_names, load_prepared
 
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
@@ -87,7 +88,7 @@ def load(
         _check_streamed(name, shuffle_window, open_set_fraction)
 
     def unseen(class_names):
-        return () if open_set_fraction is None else open_set_classes(class_names, open_set_fraction, split_seed)
+        return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)
 
     if name == "digits":
         splits = _load_digits(size, split_seed)
@@ -104,7 +105,7 @@ def _load_digits(size, split_seed):
     digits = sklearn.datasets.load_digits()
     images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     if size is not None:
-        images = resize(images, size).numpy()
+        images = resize_uint8(images, size).numpy()
     labels = digits.target.astype(np.int32)
     class_names = tuple(str(digit) for digit in digits.target_names)
     train, test = stratified_split(labels, _DIGITS_TEST_FRACTION, split_seed, class_names)

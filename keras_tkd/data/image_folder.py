@@ -9,8 +9,9 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize
-from keras_tkd.data.splits import Splits, stratified_split
+from keras_tkd.data.arrays import aligned_empty, resize_uint8
+from keras_tkd.data.partition import stratified_split
+from keras_tkd.data.splits import Splits
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -130,7 +131,7 @@ def _read_images(paths, image_shape, progress):
         except tf.errors.InvalidArgumentError as error:
             raise _undecodable(paths[index]) from error
         if image.shape[:2] != (height, width):
-            image = resize(image, (height, width))
+            image = resize_uint8(image, (height, width))
         images[index] = image.numpy()
 
     bar = keras.utils.Progbar(len(paths), verbose=int(progress), unit_name="image")

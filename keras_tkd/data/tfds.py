@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize
+from keras_tkd.data.arrays import aligned_empty, resize_uint8
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
 
@@ -169,4 +169,4 @@ def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
 
 
 def _sized(image, size):
-    return image if size is None else resize(image, size)
+    return image if size is None else resize_uint8(image, size)

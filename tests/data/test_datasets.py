@@ -13,7 +13,8 @@ from sklearn.datasets import load_digits
 
 from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.datasets import load
-from keras_tkd.data.splits import Splits, open_set_classes, stratified_split
+from keras_tkd.data.partition import draw_open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits
 
 
 @pytest.fixture(autouse=True)
@@ -275,19 +276,19 @@ def test_an_open_set_is_made_once_and_first():
     [(10, 0.4, 4), (10, 0.34, 3), (10, 0.001, 2), (10, 0.999, 8), (4, 0.25, 2), (5, 1, 5), (3, 1, 3)],
 )
 def test_how_many_classes_are_in_an_open_set(classes, fraction, taken):
-    drawn = open_set_classes([str(index) for index in range(classes)], fraction, 0).tolist()
+    drawn = draw_open_set_classes([str(index) for index in range(classes)], fraction, 0).tolist()
     assert len(set(drawn)) == taken and drawn == sorted(drawn) and set(drawn) <= set(range(classes))
 
 
 def test_an_open_set_depends_on_split_seed_alone():
     names = [str(index) for index in range(50)]
-    first, again, other = (open_set_classes(names, 0.5, seed).tolist() for seed in (0, 0, 1))
+    first, again, other = (draw_open_set_classes(names, 0.5, seed).tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_an_open_set_needs_four_classes():
     with pytest.raises(ValueError, match="at least 4 classes.*Received: 3 classes, a, b, c"):
-        open_set_classes(("a", "b", "c"), 0.5, 0)
+        draw_open_set_classes(("a", "b", "c"), 0.5, 0)
 
 
 def test_digits_with_an_open_set():
@@ -307,7 +308,7 @@ def test_a_folder_with_an_open_set(tmp_path):
     first = {name: sum(list(counts.values())[:place]) for place, name in enumerate(counts)}
     # A seed that leaves out the two of a single image; trained on, they would be an error.
     names = tuple(counts)
-    seed = next(seed for seed in range(100) if open_set_classes(names, 0.5, seed).tolist() == [1, 2, 4])
+    seed = next(seed for seed in range(100) if draw_open_set_classes(names, 0.5, seed).tolist() == [1, 2, 4])
     divided = load(folder, open_set_fraction=0.5, split_seed=seed, test_fraction=0.34)
     assert divided.class_names == ("ada", "dan", "fay") and divided.open_set_names == ("bob", "cleo", "eva")
     assert np.bincount(divided.open_set_identities).tolist() == [1, 1, 5]

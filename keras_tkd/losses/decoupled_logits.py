@@ -25,6 +25,7 @@ def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, a
     teacher = _split_log_softmax(teacher_logits / temperature, target)
     student = _split_log_softmax(student_logits / temperature, target)
     pairs = list(zip(teacher, student, strict=True))
+    # A divergence of two classes, from the logarithms of both: 1 - p would round to 0 where the teacher is sure.
     target_class = sum(ops.exp(t) * (t - s) for t, s in pairs[:2])
     log_t, log_s = pairs[2]
     others = ops.sum(_mask_others(target, log_t.dtype) * ops.exp(log_t) * (log_t - log_s), axis=-1)

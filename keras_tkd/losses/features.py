@@ -179,5 +179,6 @@ class FlowOfSolution(DistillationLoss):
         for place, (teacher, student) in enumerate(zip(teachers, students, strict=True)):
             if teacher.shape[-1] != student.shape[-1]:
                 students[place] = next(projectors, _keep)(student)
+        # Each layer with the next: of three layers two pairs.
         pairs = zip(zip(teachers, teachers[1:], strict=False), zip(students, students[1:], strict=False), strict=True)
         return sum(flow_of_solution(teacher, student) for teacher, student in pairs)

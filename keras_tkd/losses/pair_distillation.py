@@ -119,6 +119,7 @@ class PairDistillation(MiningLoss):
             return same, ops.ones_like(own, dtype="bool")[:, None], own[:, None]
         seed, classes = self.step_seed(y_true), self.classes(y_true)
         others, valid = self.negative_distances(anchor, student, y_true, own)
+        # Whether the mate is another image does not matter: one that is alone in its class is paired with itself.
         mate, _ = random_same_class(classes, seed)
         to_mate = euclidean(anchor, tf.gather(student, mate))[:, None]
         same = fair_coin(classes, seed)

@@ -82,6 +82,7 @@ class TripletDistillation(MiningLoss):
         positive = select(student["positive"], self.student_layers) if "positive" in student else own
         if "negative" in student:
             return anchor, {"positive": positive, "negative": select(student["negative"], self.student_layers)}
+        # Only now: negatives that the batch brings need no labels.
         y_true = self.mining_inputs(anchor, teacher, student, labels)
         return y_true, {"positive": positive, "candidates": own} if "positive" in student else own
 

@@ -54,8 +54,7 @@ def triplet_statistics(labels, embeddings, margin=0.2, miner="semi_hard", seed=(
 def _mine_triplets(labels, embeddings, miner, seed):
     """Returns distances of each row's positives, which of them stand in a triplet, and the same for its negatives.
 
-    `(batch, k)` each.
-    A positive's negative is that of its own column; under `"all"` it is each valid one of the row.
+    All are `(batch, k)`. A positive's negative is that of its column; under `"all"` it is each valid one of the row.
     """
     distances = pairwise_euclidean(embeddings)
     index, mates = _as_columns(*POSITIVE_MINERS[miner](labels, seed, distances))

@@ -14,7 +14,7 @@ ANCHORS = ("trained", "random", "none")
 TRAININGS = ("online", "offline")
 
 # What each loss has for itself where several are listed.
-OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_weights")
+OF_AN_ENTRY = ("temperature", "margin", "miner", "teacher_layers", "student_layers", "distillation_loss_weights")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     temperature: float | None = option(None, "Temperature of soft targets, > 0.")
     margin: float | None = option(None, "Margin of the triplet loss, >= 0, in the unit of the logits.")
     student_loss_weight: float | None = option(None, "Weight of the loss on the labels, >= 0.")
-    distillation_weights: tuple[float, ...] | None = option(None, "Weight of each distillation loss, >= 0.")
+    distillation_loss_weights: tuple[float, ...] | None = option(None, "Weight of each distillation loss, >= 0.")
     warmup_epochs: int | None = option(None, "Epochs over which the distillation losses' weights rise, linearly.")
     teacher_layers: tuple[str, ...] | None = option(None, "Layers of the teacher that the losses read.")
     student_layers: tuple[str, ...] | None = option(None, "Layers of the student that the losses read.")
@@ -125,13 +125,13 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
                 "augmentation",
                 "teacher_cache",
             )
-        if self.distillation_weights is not None:
-            weights = self.distillation_weights
+        if self.distillation_loss_weights is not None:
+            weights = self.distillation_loss_weights
             check(
                 len(weights) == len(method.terms) and all(w >= 0 for w in weights),
-                f"`distillation_weights` must be {len(method.terms)} numbers >= 0 for method '{self.method}'",
+                f"`distillation_loss_weights` must be {len(method.terms)} numbers >= 0 for method '{self.method}'",
                 self,
-                "distillation_weights",
+                "distillation_loss_weights",
             )
         check(
             len(self.teacher_layers or method.layers) == len(self.student_layers or method.layers),
@@ -156,7 +156,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         if self.losses and name == "method":
             return "`losses` are listed in place of a `method`"
         if self.losses and name in OF_AN_ENTRY:
-            example = "kd@temperature=2:0.5" if name != "distillation_weights" else "kd:0.5"
+            example = "kd@temperature=2:0.5" if name != "distillation_loss_weights" else "kd:0.5"
             return f"With `losses`, each loss has its own `{name}`, in the list: {example}"
         return f"{'A run of these `losses`' if self.losses else f'Method {self.method!r}'} does not read `{name}`"
 
@@ -193,7 +193,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         if not method.terms:
             irrelevant_fields += [
                 "student_loss_weight",
-                "distillation_weights",
+                "distillation_loss_weights",
                 "teacher_layers",
                 "student_layers",
                 "baseline",
@@ -228,7 +228,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         method = self.recipe
         published = {
             "student_loss_weight": method.student_loss_weight,
-            "distillation_weights": tuple(term.weight for term in method.terms),
+            "distillation_loss_weights": tuple(term.weight for term in method.terms),
             "warmup_epochs": method.warmup_epochs,
             "teacher_layers": method.layers or None,
             "student_layers": method.layers or None,

@@ -78,7 +78,7 @@ def losses_of(config, labels):
     in_batch = {"miner": config.miner, "negative_classes": config.negative_classes}
     losses, weights = make_losses(
         config.recipe,
-        weights=config.distillation_weights,
+        distillation_loss_weights=config.distillation_loss_weights,
         teacher_layers=list_or_name(config.teacher_layers),
         student_layers=list_or_name(config.student_layers),
         seed=config.seed,

@@ -82,8 +82,9 @@ def test_flags_file_holds_the_resolved_experiment(tkd_run):
     workdir, config, results = tkd_run
     text = (workdir / "flags.flags").read_text()
     assert [line for line in text.splitlines() if line.startswith("--")] == results["flags"]
-    for resolved in ("--margin=5.0", "--distillation_weights=2.0", "--student_loss_weight=1.0", "--negatives=drawn"):
-        assert resolved in results["flags"]
+    resolved = ("--margin=5.0", "--distillation_loss_weights=2.0", "--student_loss_weight=1.0", "--negatives=drawn")
+    for flag in resolved:
+        assert flag in results["flags"]
     assert config.margin is None
 
 

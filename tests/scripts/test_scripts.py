@@ -135,7 +135,11 @@ def test_help_imports_no_tensorflow(script):
         (["--workdir=w", "--teacher_path=a", "--teacher_weights="], "does not read `teacher_weights`"),
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
-        (["--workdir=w", "--method=tkd", "--distillation_weights=-1"], "`distillation_weights` must be 1 numbers >= 0"),
+        (
+            ["--workdir=w", "--method=tkd", "--distillation_loss_weights=-1"],
+            "`distillation_loss_weights` must be 1 numbers >= 0",
+        ),
+        (["--workdir=w", "--distillation_weights=1"], "Did you mean: distillation_loss_weights"),
         (["--workdir=w", "--losses=kd,sp", "--method=tkd"], "`losses` are listed in place of a `method`"),
         (["--workdir=w", "--losses=kd,sp:3000", "--temperature=2"], "in the list: kd@temperature=2:0.5"),
         (["--workdir=w", "--losses=kd@margin=2:1"], "'kd' knows the arguments temperature"),

@@ -2,12 +2,9 @@
 
 import pathlib
 
-from keras_tkd.config import DATA
-from keras_tkd.config.flagfile import flag_lines
+from keras_tkd.config.fields import COMPARED, deciding
+from keras_tkd.config.flagfile import flag_lines, parse_lines
 from keras_tkd.utils.files import read_json
-
-# Settings that make two trainings of a student comparable: equal budgets on equal data.
-BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model", "embedding_layer")
 
 
 def epochs_to(baseline, history):
@@ -29,8 +26,8 @@ def read_baseline(config):
             "`baseline` must be 'train', 'none', or the workdir of a finished run with a baseline. "
             f"Received: baseline={config.baseline!r}"
         )
-    there, here = (dict(line[2:].split("=", 1) for line in lines) for lines in (results["flags"], flag_lines(config)))
-    differing = [name for name in BUDGET if there.get(name) != here.get(name)]
+    there, here = parse_lines(results["flags"]), parse_lines(flag_lines(config))
+    differing = [name for name in deciding(type(config), COMPARED) if there.get(name) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "

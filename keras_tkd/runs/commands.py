@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_tkd import evaluation, models
-from keras_tkd.config.flagfile import as_recorded, flag_lines
+from keras_tkd.config.flagfile import flag_lines, resolve_from_record
 from keras_tkd.runs import cached_teacher, devices, distillation_setup, stages
 from keras_tkd.runs.baseline import baseline_path, epochs_to, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_teacher, check_together, check_unseen
@@ -171,7 +171,7 @@ def evaluate(config):
 def open_workdir(config, path, existing):
     """The configuration with its precision settled, the `Workdir`, and the results of a finished run, else None."""
     if existing != "overwrite":
-        config = as_recorded(config, pathlib.Path(path) / FLAGS)
+        config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
     config = devices.resolve_precision(config)
     workdir = Workdir(path, flag_lines(config), existing)
     finished = workdir.finished_results()

@@ -7,6 +7,7 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import WarmUp
+from keras_tkd.config.fields import DISTILLED, settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, optimization, stages
 from keras_tkd.runs.workdir import Stage
@@ -54,7 +55,7 @@ def train_generations(config, workdir, splits, student, teacher, anchor):
 
 
 def train_generation(config, workdir, splits, number, student, teacher, anchor):
-    stage = Stage(workdir, f"generations/{number}/student", stages.settings_of(config))
+    stage = Stage(workdir, f"generations/{number}/student", settings(config, DISTILLED))
     teacher_path = stage.model_path.with_name("teacher.keras")
     if not stage.finished:
         for model in (student, teacher, anchor):

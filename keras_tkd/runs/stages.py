@@ -1,12 +1,10 @@
 """The trainings inside a run: the teacher, the student alone, the student distilled."""
 
-import dataclasses
-
 import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
-from keras_tkd.config import DATA
+from keras_tkd.config.fields import DISTILLED, TRAINED, settings
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import Progress, TensorBoardScalars, Throughput, WarnAtChance
 from keras_tkd.runs.checkpoints import BackupState
@@ -16,20 +14,6 @@ from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
 
-# What decides the outcome of a training on the labels alone, the model aside.
-TRAINING = (
-    *DATA,
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "schedule",
-    "schedule_epochs",
-    "schedule_factor",
-    "weight_decay",
-    "precision",
-    "seed",
-)
 HELD_OUT_BATCH = 256
 
 
@@ -54,7 +38,7 @@ def train_student(config, workdir, splits, student, teaching):
     """
     if teaching is None:
         return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
-    stage = Stage(workdir, "student", settings_of(config))
+    stage = Stage(workdir, "student", settings(config, DISTILLED))
     if not stage.finished:
         precision.set_precision(student, config.precision)
         decay_weights(student, config.weight_decay)
@@ -74,19 +58,9 @@ def train_student(config, workdir, splits, student, teaching):
     return stage, keras.saving.load_model(stage.model_path, compile=False)
 
 
-def settings_of(config):
-    """What decides the outcome of a student's training, out of a settled `DistillConfig`."""
-    # None of these changes a student; that there are more generations changes none that there is.
-    elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer", "generations")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
-    # Nor does the place of the cache.
-    return settings | {"teacher_cache": config.teacher_cache not in ("auto", "off")}
-
-
 def train_alone(model, config, workdir, splits, name, title, architecture):
     """Trains a model on the labels, as any Keras model, unless the workdir has it; returns stage and file's model."""
-    settings = {setting: getattr(config, setting) for setting in TRAINING} | {"model": architecture}
-    stage = Stage(workdir, name, settings)
+    stage = Stage(workdir, name, settings(config, TRAINED) | {"model": architecture})
     if not stage.finished:
         precision.set_precision(model, config.precision)
         decay_weights(model, config.weight_decay)

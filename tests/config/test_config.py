@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.flagfile import as_recorded, flag_lines, read_flags, value_type
+from keras_tkd.config.flagfile import flag_lines, read_flags, resolve_from_record, value_type
 from keras_tkd.config.teachers import WEIGHTINGS
 from keras_tkd.methods import METHODS
 
@@ -428,13 +428,13 @@ def test_choices_are_what_the_library_offers():
 def test_auto_is_what_an_earlier_beginning_settled_on(tmp_path):
     path = tmp_path / "flags.flags"
     auto = DistillConfig(method="kd", precision="auto")
-    assert as_recorded(auto, path) == auto
+    assert resolve_from_record(auto, path) == auto
     path.write_text(
         "# --precision=mixed_float16\n--method=kd\n--precision=mixed_bfloat16\n--teacher_cache=a=b\n--of_old=1\n"
     )
-    settled = as_recorded(auto, path)
+    settled = resolve_from_record(auto, path)
     assert settled == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
     # What was asked for stays, and so does what the method does not read.
-    assert as_recorded(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
-    baseline = as_recorded(DistillConfig(method="baseline", precision="auto"), path)
+    assert resolve_from_record(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
+    baseline = resolve_from_record(DistillConfig(method="baseline", precision="auto"), path)
     assert (baseline.precision, baseline.teacher_cache) == ("mixed_bfloat16", "auto")

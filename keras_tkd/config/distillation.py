@@ -176,6 +176,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def __post_init__(self):
         super().__post_init__()
         method = self.recipe
+        # A flag that is silently not read is how an experiment becomes another one than its author thinks.
         for name in self.irrelevant_fields:
             check(getattr(self, name) == default(type(self), name), self.refusal(name), self, name)
         if self.losses:
@@ -195,6 +196,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
                 "teacher_views",
                 "augmentation",
             )
+        # Fresh views in every epoch have outputs that nobody computed before.
         elif self.teacher_cache not in ("auto", "off"):
             check(
                 self.teacher_views,
@@ -275,6 +277,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         missing = {
             k: v for k, v in published.items() if k in fields - set(self.irrelevant_fields) and getattr(self, k) is None
         }
+        # What is not read stays None, or a flagfile of it would be refused.
         if self.losses:
             missing["losses"] = tuple(str(parse(entry)) for entry in self.losses)
         return dataclasses.replace(self, **missing)
@@ -286,4 +289,5 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer"):
             own = getattr(self, f"teacher_{name}")
             values[name] = values[name] if own is None else own
+        # Of a run that is not resolved, the share held out may still be None, which here is no value.
         return TeacherTrainingConfig(**{name: value for name, value in values.items() if value is not None})

@@ -75,11 +75,13 @@ class PretrainedTeachersConfig(DataConfig):
             "teacher_path",
             "teacher_preprocessing",
         )
+        # One twice would count double, which is what weights are for.
         check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
         if len(paths) < 2:
             for name in ("teacher_average", "teacher_weights"):
                 check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
             return
+        # Three different things, none of which is the usual one: there is no default.
         check(
             self.teacher_average,
             f"`teacher_average` must say what is averaged of several teachers: {', '.join(AVERAGES)}",
@@ -88,6 +90,7 @@ class PretrainedTeachersConfig(DataConfig):
         )
         weights = self.teacher_weights
         if isinstance(weights, tuple):
+            # NaN compares as false, and so is refused with what is negative.
             numbers = all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in weights)
             check(
                 numbers and len(weights) == len(paths) and sum(weights) > 0,

@@ -62,8 +62,10 @@ class RunConfig(DataConfig):
             check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        # Batches are made inside a window.
         rule = "`shuffle_window` must be a batch or more"
         check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")
+        # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
         # None stands for a share that is chosen later, where a configuration allows it.

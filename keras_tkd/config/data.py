@@ -96,7 +96,7 @@ class DataConfig:
             if value_type(field)[0] is int and not (value is None and field.default is None):
                 parts = value if isinstance(value, (tuple, list)) else [value]
                 check(all(map(is_whole, parts)), f"`{field.name}` must be a whole number", self, field.name)
-        # Comparisons that NaN fails, too.
+        # Written so that NaN, of which every comparison is false, breaks the rule.
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )

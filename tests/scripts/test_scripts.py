@@ -1,5 +1,6 @@
 """The scripts as a user runs them: in processes of their own."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -117,6 +118,16 @@ def test_help_imports_no_tensorflow(script):
     assert "--dataset" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "absl.flags" in imported and not imported & {"tensorflow", "keras"}
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_onednn_is_on_unless_the_user_said_otherwise(given, expected, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    run_flags = importlib.import_module("run_flags")
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    monkeypatch.setattr(os, "environ", environment | given)
+    assert run_flags.import_commands().distill
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == expected
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,4 @@ def crop(images, seeds):
     return crop_and_flip(images, seeds, flip=False)
 
 
-AUGMENTATIONS = choices.check_complete(
-    choices.AUGMENTATIONS, {"none": None, "crop": crop, "crop_flip": crop_and_flip}
-)
+AUGMENTATIONS = choices.check_complete(choices.AUGMENTATIONS, {"none": None, "crop": crop, "crop_flip": crop_and_flip})

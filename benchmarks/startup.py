@@ -39,7 +39,7 @@ def child(script, began, arguments):
         os._exit(0)
 
     def import_and_watch():
-        commands = import_training()
+        commands = import_commands()
         mark("imports")
         # What any run goes through, whatever its inner functions are called: the data are loaded, a model is fitted.
         import keras
@@ -61,7 +61,7 @@ def child(script, began, arguments):
         data.load, keras.Model.fit = marked_load, marked_fit
         return commands
 
-    import_training, run_flags.import_training = run_flags.import_training, import_and_watch
+    import_commands, run_flags.import_commands = run_flags.import_commands, import_and_watch
     sys.argv = [script, *arguments]
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_tkd.data.permutation import permute
+from keras_tkd.utils import choices
 
 __all__ = ["AUGMENTATIONS", "apply_view", "choose_view", "crop", "crop_and_flip", "make_view_seeds"]
 
@@ -95,4 +96,4 @@ def crop(images, seeds):
     return crop_and_flip(images, seeds, flip=False)
 
 
-AUGMENTATIONS = {"none": None, "crop": crop, "crop_flip": crop_and_flip}
+AUGMENTATIONS = choices.check_complete(choices.AUGMENTATIONS, {"none": None, "crop": crop, "crop_flip": crop_and_flip})

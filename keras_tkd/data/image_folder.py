@@ -13,13 +13,18 @@ from keras_tkd.data.arrays import aligned_empty, resize_uint8
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.splits import Splits
 
+__all__ = ["load_folder"]
+
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
 
 
 def load_folder(name, size, test_fraction, split_seed, unseen, progress):
-    """`load` for a folder; `unseen(class_names)` are the labels of the open set, which are not divided."""
+    """Loads a folder of class folders; for the arguments see `Loader` and `load`.
+
+    The classes that are `unseen` are not divided: they may have a single image.
+    """
     root = os.path.expanduser(name)
     split = None
     if {"train", "test"} <= set(_visible(root, os.DirEntry.is_dir)):

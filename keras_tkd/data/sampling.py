@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
+
 __all__ = [
     "ClassOrder",
     "ClassSampler",
@@ -47,12 +49,10 @@ class ClassSampler:
 
     def __init__(self, labels):
         labels = tf.convert_to_tensor(labels)
-        self._order = tf.argsort(labels, stable=True)
-        ordered = tf.gather(labels, self._order)
-        self._start = tf.searchsorted(ordered, labels, side="left", out_type=tf.int64)
-        self._count = tf.searchsorted(ordered, labels, side="right", out_type=tf.int64) - self._start
-        self._place = tf.cast(tf.math.invert_permutation(self._order), tf.int64)
-        self._order = tf.cast(self._order, tf.int64)
+        order, ordered = sort_by_class(labels)
+        self._start, self._count = find_runs(ordered, labels, tf.int64)
+        self._place = tf.cast(tf.math.invert_permutation(order), tf.int64)
+        self._order = tf.cast(order, tf.int64)
 
     def draw_other_class(self, anchors, seed):
         """Draws a sample of another class for each anchor.
@@ -72,7 +72,7 @@ class ClassSampler:
         message = f"{_TWO_CLASSES}, and a window of streamed images has one. Pass a larger `shuffle_window`"
         with tf.control_dependencies([tf.debugging.assert_positive(others, message)]):
             place = draw_integers(seed, others)
-        return tf.gather(self._order, tf.where(place < start, place, place + count))
+        return tf.gather(self._order, skip_run(place, start, count))
 
     def draw_same_class(self, anchors, seed):
         """Draws another sample of the class for each anchor; the anchor itself where it is alone in its class.
@@ -83,7 +83,7 @@ class ClassSampler:
         own = tf.gather(self._place, anchors) - start
         place = draw_integers(seed, count - 1)
         # Past the anchor's own place. A class of one has 0 drawn, moved to 1, and 1 % 1 is its only sample again.
-        place = tf.where(place < own, place, place + 1) % count
+        place = skip_run(place, own, 1) % count
         return tf.gather(self._order, start + place)
 
 

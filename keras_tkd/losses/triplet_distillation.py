@@ -5,12 +5,15 @@ from keras import ops
 
 from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
-from keras_tkd.losses.validation import arrays
+from keras_tkd.losses.validation import as_arrays
 from keras_tkd.utils.distances import euclidean
+from keras_tkd.utils.hyperparameters import read_hyperparameter
+
+__all__ = ["TripletDistillation", "triplet_distillation"]
 
 
 def triplet_distillation(anchor, positive, negative, margin=5.0):
-    """`max(d(anchor, positive) - d(anchor, negative) + margin, 0)` per sample, d the Euclidean distance.
+    """Triplet loss, `max(d(anchor, positive) - d(anchor, negative) + margin, 0)`, d the Euclidean distance.
 
     Args:
         anchor: `(batch, classes)`, the teacher's logits for an image.
@@ -37,14 +40,14 @@ class TripletDistillation(MiningLoss):
     on raw logits, Euclidean and not squared, without softmax or temperature.
 
     Args:
-        margin: >= 0, in the unit of the logits. May be set while training.
+        margin: >= 0, default 5, in the unit of the logits. May be set while training.
         miner: how a negative is picked among the other images of the batch where the batch brings none, by its distance
-            `||z_t(x_i) - z_s(x_j)||`: `"random"`, uniform over the images of other classes; `"semi_hard"`, the nearest
-            that is farther than the positive, or the farthest if there is none; `"hard"`, the nearest; `"all"`, each of
-            them, and an anchor's value is then the mean over its negatives.
-        negative_classes: what tells the classes of a batch apart: `"labels"`, or `"teacher"`, the class that the
-            teacher's final output names.
-        seed: seed of the miner; with the training step it determines every choice.
+            `||z_t(x_i) - z_s(x_j)||`: `"random"`, the default, uniform over the images of other classes; `"semi_hard"`,
+            the nearest that is farther than the positive, or the farthest if there is none; `"hard"`, the nearest;
+            `"all"`, each of them, and an anchor's value is then the mean over its negatives.
+        negative_classes: what tells the classes of a batch apart: `"labels"`, the default, or `"teacher"`, the class
+            that the teacher's final output names.
+        seed: seed of the miner, default 0; with the training step it determines every choice.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call, with negatives given: `loss(teacher_logits, {"positive": logits, "negative": logits})`.
@@ -71,55 +74,36 @@ class TripletDistillation(MiningLoss):
     positive is one too. The paper's Fig. 5 tells negatives apart by the soft target, its experiments by the label.
     """
 
+    default_name = "tkd"
     statistic_names = ("positive_distance", "negative_distance", "violated")
-
-    def __init__(
-        self,
-        margin=5.0,
-        miner="random",
-        negative_classes="labels",
-        seed=0,
-        teacher_layers=None,
-        student_layers=None,
-        name="tkd",
-        reduction="sum_over_batch_size",
-        dtype=None,
-    ):
-        common = teacher_layers, student_layers, name, reduction, dtype
-        super().__init__(margin, miner, negative_classes, seed, *common)
 
     def inputs(self, teacher, student, labels, index):
         anchor, own = super().inputs(teacher, student, labels, index)
         positive = select(student["positive"], self.student_layers) if "positive" in student else own
         if "negative" in student:
             return anchor, {"positive": positive, "negative": select(student["negative"], self.student_layers)}
+        # Only now: negatives that the batch brings need no labels.
         y_true = self.mining_inputs(anchor, teacher, student, labels)
         return y_true, {"positive": positive, "candidates": own} if "positive" in student else own
 
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
-        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
-        return super().__call__(valid, {"positive": positive, "negative": negative}, sample_weight, training)
-
-    def call(self, y_true, y_pred):
-        """Values of distances: `y_true` says which negatives are valid."""
-        values = ops.relu(y_pred["positive"][:, None] - y_pred["negative"] + self.live_margin())
-        return mean_of_valid(values, y_true)
+    def values(self, y_true, y_pred, training=False):
+        positive, negative, valid = self._distances(y_true, y_pred)
+        return mean_of_valid(ops.relu(positive[:, None] - negative + read_hyperparameter(self, "margin")), valid)
 
     def statistics(self, y_true, y_pred):
-        """Means over the anchors that have a negative: both distances, and the share of violated margins."""
-        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
-        violated = ops.cast(positive[:, None] - negative + self.live_margin() > 0, self.dtype)
+        """Returns means over the anchors that have a negative: both distances, and the share of violated margins."""
+        positive, negative, valid = self._distances(as_arrays(y_true), as_arrays(y_pred))
+        violated = ops.cast(positive[:, None] - negative + read_hyperparameter(self, "margin") > 0, self.dtype)
         weights = ops.cast(ops.any(valid, axis=1), self.dtype)
         means = positive, mean_of_valid(negative, valid), mean_of_valid(violated, valid)
         return {name: weighted_mean(values, weights) for name, values in zip(self.statistic_names, means, strict=True)}
 
     def _distances(self, y_true, y_pred):
-        """Of each anchor: the positive's distance, `(batch,)`, the negatives', `(batch, k)`, and which are valid."""
+        """Returns the positives' distances, `(batch,)`, the negatives', `(batch, k)`, and which of these are valid."""
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
-        anchor = self.tensor(y_true["logits"])
+        anchor = self.cast(y_true["logits"])
         # Each tensor is cast once, so that its gradient is summed before it is rounded.
-        y_pred = keras.tree.map_structure(self.tensor, y_pred)
+        y_pred = keras.tree.map_structure(self.cast, y_pred)
         y_pred = y_pred if isinstance(y_pred, dict) else {"positive": y_pred, "candidates": y_pred}
         positive = self.distances(anchor, y_pred["positive"])
         if "negative" in y_pred:

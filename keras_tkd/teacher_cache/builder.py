@@ -15,12 +15,12 @@ from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teacher_cache.writer import RowWriter
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
+from keras_tkd.utils.choices import CACHE_DTYPES
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.progress import Progress
 
 __all__ = ["CacheRecipe", "compute_missing_rows", "read_versions"]
 
-_DTYPES = ("float16", "float32")
 _HASHED_IMAGES = 256  # images that are hashed at a time
 _SAMPLES = 16  # samples that represent all where a view is hashed, or outputs are compared with the live teacher
 # By how much two forward passes in different batches, or on different machines, may differ: a share of an output's
@@ -81,8 +81,8 @@ class CacheRecipe:
         Raises:
             ValueError: a dtype that a cache cannot have.
         """
-        if dtype not in _DTYPES:
-            raise ValueError(f"`dtype` must be one of {', '.join(_DTYPES)}. Received: dtype={dtype!r}")
+        if dtype not in CACHE_DTYPES:
+            raise ValueError(f"`dtype` must be one of {', '.join(CACHE_DTYPES)}. Received: dtype={dtype!r}")
         augmented = {"augmentation": None, "seed": None, "some_views": None}
         if self._augment:
             # A function's name does not say what it does: a hash of some of its views tells an edited one apart.

@@ -6,11 +6,9 @@ import tensorflow as tf
 
 from keras_tkd.teachers.logits import check_logits
 from keras_tkd.teachers.reader import TeacherReader
+from keras_tkd.utils.choices import AVERAGES, WEIGHTINGS
 from keras_tkd.utils.hyperparameters import check_number
 from keras_tkd.utils.resizing import resize_for_model
-
-AVERAGES = ("losses", "probabilities", "logits")
-WEIGHTINGS = ("entropy", "confidence")
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")

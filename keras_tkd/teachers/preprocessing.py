@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_tkd.utils import choices
+
 
 def unit(x):
     return keras.layers.Rescaling(1 / 255)(x)
@@ -17,7 +19,9 @@ def caffe(x):
     return keras.layers.Rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(x, axis=-1))
 
 
-PREPROCESSING = {"none": None, "unit": unit, "imagenet": imagenet, "caffe": caffe}
+PREPROCESSING = choices.check_complete(
+    choices.PREPROCESSING, {"none": None, "unit": unit, "imagenet": imagenet, "caffe": caffe}
+)
 
 
 def with_preprocessing(model, mode):

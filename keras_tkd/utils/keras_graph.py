@@ -1,6 +1,6 @@
 """Every use of a private name of Keras, so that a new Keras breaks one file."""
 
-__all__ = ["flatten_layers", "last_operation", "made_by"]
+__all__ = ["copy_mask", "flatten_layers", "last_operation", "made_by"]
 
 
 def last_operation(model):
@@ -26,3 +26,12 @@ def flatten_layers(layer, include_self=True, recursive=True):
         recursive: whether the layers inside its layers belong to them.
     """
     return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
+
+
+def copy_mask(source, target):
+    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`."""
+    # Layers leave it on single tensors; a dict or list of outputs has none.
+    mask = getattr(source, "_keras_mask", None)
+    if mask is not None:
+        target._keras_mask = mask
+    return target

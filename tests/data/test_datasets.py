@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import os
 import socket
 import struct
@@ -11,8 +12,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from keras_tkd.data import datasets
 from keras_tkd.data.arrays import aligned_empty
-from keras_tkd.data.datasets import load
+from keras_tkd.data.datasets import LOADERS, Loader, load
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits
 
@@ -634,6 +636,30 @@ def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch):
     assert load("./cifar10").num_classes == 2
     with pytest.raises(FileNotFoundError, match="`cifar10` is not prepared"):
         load("cifar10", "prepared")
+
+
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.load.__name__)
+def test_a_loader_reads_what_its_row_says(loader):
+    assert ["name", *loader.reads] == list(inspect.signature(loader.load).parameters)
+
+
+def test_only_names_of_tensorflow_datasets_are_streamed():
+    assert [loader.takes("cifar10") for loader in LOADERS if "shuffle_window" in loader.reads] == [True]
+    assert [loader.takes("digits") for loader in LOADERS if "shuffle_window" not in loader.reads] == [True, False]
+
+
+def test_another_kind_of_data_set_is_one_row(monkeypatch):
+    def load_stripes(name, split_seed, size):
+        images = np.zeros((4, *size, 1), np.uint8)
+        return Splits(name, images, np.arange(4) % 2, images[:2], np.arange(2), (f"seed {split_seed}", "other"))
+
+    row = Loader(lambda name: name.startswith("stripes:"), load_stripes, ("split_seed", "size"))
+    monkeypatch.setattr(datasets, "LOADERS", (row, *LOADERS))
+    splits = load("stripes:up", image_size=3, split_seed=7)
+    assert (splits.name, splits.image_shape, splits.class_names) == ("stripes:up", (3, 3, 1), ("seed 7", "other"))
+    with pytest.raises(ValueError, match="`shuffle_window`.*Received: stripes:up with shuffle_window=4"):
+        load("stripes:up", image_size=3, shuffle_window=4)
+    assert load("digits").num_classes == 10
 
 
 def test_the_home_directory_is_expanded(tmp_path, monkeypatch):

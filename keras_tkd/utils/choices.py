@@ -1,0 +1,46 @@
+"""The names that a setting may take, stated once: `config/` offers them, other rooms give each its meaning.
+
+No Keras here: `--help` shows them, and is not to wait for TensorFlow.
+"""
+
+__all__ = [
+    "AUGMENTATIONS",
+    "AVERAGES",
+    "BUILT_IN_DATASETS",
+    "CACHE_DTYPES",
+    "MINERS",
+    "NEGATIVE_CLASSES",
+    "PRECISIONS",
+    "PREPROCESSING",
+    "WEIGHTINGS",
+    "check_complete",
+]
+
+AUGMENTATIONS = ("none", "crop", "crop_flip")
+AVERAGES = ("losses", "probabilities", "logits")
+# Data sets that need no files: small, and in memory.
+BUILT_IN_DATASETS = ("digits",)
+CACHE_DTYPES = ("float16", "float32")
+MINERS = ("random", "semi_hard", "hard", "all")
+NEGATIVE_CLASSES = ("labels", "teacher")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+WEIGHTINGS = ("entropy", "confidence")
+
+
+def check_complete(names, functions):
+    """Returns `functions`, after a check that there is one for each of `names`, in their order.
+
+    Called where a table of functions is defined, so that a name without a function is an error at import.
+
+    Args:
+        names: tuple of names, one of this module's.
+        functions: dict from a name to its function, or to None.
+
+    Raises:
+        ValueError: names that differ.
+    """
+    if tuple(functions) != tuple(names):
+        rule = f"A table must have one entry for each of {', '.join(names)}"
+        raise ValueError(f"{rule}. Received: {', '.join(functions)}")
+    return functions

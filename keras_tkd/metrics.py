@@ -47,7 +47,7 @@ class TripletStatistics(keras.metrics.Metric):
         self.anchors = self.add_variable((), initializer="zeros", name="anchors")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        *means, valid = self.loss.of_each_row(triplet_statistics, y_true, y_pred)
+        *means, valid = self.loss.evaluate_rows(triplet_statistics, y_true, y_pred)
         weights = tf.cast(valid, self.dtype)
         if sample_weight is not None:
             weights *= tf.reshape(tf.cast(sample_weight, self.dtype), [-1])

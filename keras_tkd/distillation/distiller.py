@@ -16,9 +16,9 @@ from keras_tkd.batches import EXTRA_IMAGES, as_batch, batch_size, class_ids, ima
 from keras_tkd.callbacks import TerminateOnNonFinite
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.forward_pass import Step, compared_with, share_of_equal, sum_of, totals_of, values_of
-from keras_tkd.losses.base import layers_read, select
+from keras_tkd.losses.base import collect_layer_names, select
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
-from keras_tkd.utils.hyperparameters import Hyperparameter, check_number
+from keras_tkd.utils.hyperparameters import ScalarVariable, check_number
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
 TOTAL = "loss"
@@ -93,12 +93,13 @@ class Distiller(keras.Model):
         self.student = student
         self.distillation_losses = list(losses)
         self.term_names = number_duplicates([loss.name for loss in losses])
-        self._live_student_loss_weight = Hyperparameter(student_loss_weight)
-        self._live_weights = tuple(Hyperparameter(weight) for weight in validation.check_weights(weights, len(losses)))
+        self._student_loss_weight_variable = ScalarVariable(student_loss_weight)
+        weights = validation.check_weights(weights, len(losses))
+        self._weight_variables = tuple(ScalarVariable(weight) for weight in weights)
         self.freeze_teacher()
 
         self._read_teacher = make_teacher_reader(teacher, losses)
-        self._read_student = LayerOutputs(student, layers_read(losses, "student_layers"))
+        self._read_student = LayerOutputs(student, collect_layer_names(losses, "student_layers"))
         self.loss_layers = []
         self._trackers = {}
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
@@ -112,22 +113,22 @@ class Distiller(keras.Model):
 
     @property
     def student_loss_weight(self):
-        return self._live_student_loss_weight.number
+        return self._student_loss_weight_variable.number
 
     @student_loss_weight.setter
     def student_loss_weight(self, weight):
         check_number("student_loss_weight", weight)
-        self._live_student_loss_weight.set(weight)
+        self._student_loss_weight_variable.assign(weight)
 
     @property
     def distillation_loss_weights(self):
-        return [live.number for live in self._live_weights]
+        return [variable.number for variable in self._weight_variables]
 
     @distillation_loss_weights.setter
     def distillation_loss_weights(self, weights):
-        weights = validation.check_weights(weights, len(self._live_weights))
-        for live, weight in zip(self._live_weights, weights, strict=True):
-            live.set(weight)
+        weights = validation.check_weights(weights, len(self._weight_variables))
+        for variable, weight in zip(self._weight_variables, weights, strict=True):
+            variable.assign(weight)
 
     # Building.
 
@@ -269,11 +270,11 @@ class Distiller(keras.Model):
         losses = {}
         if self._compile_loss is not None and step.y is not None:
             value = self._compile_loss(step.y, step.y_pred, step.sample_weight)
-            losses[STUDENT_LOSS] = self._live_student_loss_weight.tensor(), value
-        terms = zip(self.term_names, self._read_teacher.losses, self._live_weights, step.pairs, strict=True)
-        for name, loss, live, pair in terms:
+            losses[STUDENT_LOSS] = self._student_loss_weight_variable.tensor(), value
+        terms = zip(self.term_names, self._read_teacher.losses, self._weight_variables, step.pairs, strict=True)
+        for name, loss, weight, pair in terms:
             value = loss(*pair, sample_weight=step.sample_weight, training=step.training)
-            losses[name] = live.tensor(), tf.cast(value, tf.float32)
+            losses[name] = weight.tensor(), tf.cast(value, tf.float32)
         if self.losses:
             losses[REGULARIZATION] = 1.0, sum_of(self.losses)
         return {TOTAL: losses}

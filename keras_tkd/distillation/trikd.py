@@ -13,7 +13,7 @@ from keras_tkd.distillation.distiller import Distiller, is_regularized
 from keras_tkd.distillation.forward_pass import share_of_equal, sum_of
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute, check_number, live_number
+from keras_tkd.utils.hyperparameters import Hyperparameter, check_number, read_hyperparameter
 from keras_tkd.utils.layer_outputs import output_shapes
 
 TEACHER_TOTAL = "teacher_total"
@@ -82,9 +82,9 @@ class TriKD(Distiller):
     weights and the temperature are our reading.
     """
 
-    teacher_loss_weight = HyperparameterAttribute()
-    anchor_weight = HyperparameterAttribute()
-    peer_weight = HyperparameterAttribute()
+    teacher_loss_weight = Hyperparameter()
+    anchor_weight = Hyperparameter()
+    peer_weight = Hyperparameter()
 
     def __init__(
         self,
@@ -265,16 +265,16 @@ class TriKD(Distiller):
         losses = {}
         if self._compile_loss is not None and step.y is not None:
             value = self._compile_loss(step.y, teacher, step.sample_weight)
-            losses[TEACHER_LOSS] = live_number(self, "teacher_loss_weight"), value
+            losses[TEACHER_LOSS] = read_hyperparameter(self, "teacher_loss_weight"), value
         if self.anchor is not None:
             value = self._soft_targets(step.batch["anchor"]["logits"], teacher, step)
-            losses[TEACHER_ANCHOR] = live_number(self, "anchor_weight"), value
-        losses[TEACHER_PEER] = live_number(self, "peer_weight"), self._soft_targets(student, teacher, step)
+            losses[TEACHER_ANCHOR] = read_hyperparameter(self, "anchor_weight"), value
+        losses[TEACHER_PEER] = read_hyperparameter(self, "peer_weight"), self._soft_targets(student, teacher, step)
         if self.teacher.losses:
             losses[TEACHER_REGULARIZATION] = 1.0, sum_of(self.teacher.losses)
         if self.student_term_reaches_teacher:
             # The student's own term, under its name: it is the same number, here as a function of the teacher.
-            losses[self.term_names[0]] = self._live_weights[0].tensor(), self._soft_targets(teacher, student, step)
+            losses[self.term_names[0]] = self._weight_variables[0].tensor(), self._soft_targets(teacher, student, step)
         return losses
 
     def _soft_targets(self, target, logits, step):

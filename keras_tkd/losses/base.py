@@ -2,20 +2,45 @@
 
 Who owns what:
 - a loss is a pure function of (teacher outputs, student outputs) that gives one value per sample;
-- `DistillationLoss` adds to it what Keras's losses have (name, reduction, sample weights, dtype, serialization), the
-  layers it reads, and layers of its own (projectors), if any;
+- `DistillationLoss` adds what Keras's losses have (name, reduction, sample weights, dtype, serialization), the names of
+  the layers it reads, and layers of its own (projectors), if any;
 - the Distiller runs the models and calls `loss(*loss.inputs(...), sample_weight=..., training=...)`.
 """
 
-import keras
+import inspect
 
-from keras_tkd.losses.validation import arrays, check_layers, check_same_shape, one_hot
+import keras
+import tensorflow as tf
+
+from keras_tkd.losses.validation import as_arrays, check_layers, check_same_shape, one_hot
+from keras_tkd.utils.keras_graph import copy_mask
+
+__all__ = [
+    "DistillationLoss",
+    "LabelledLogitsLoss",
+    "LayerPairsLoss",
+    "LogitsLoss",
+    "as_list",
+    "as_shape_list",
+    "collect_layer_names",
+    "reduce_values",
+    "select",
+]
 
 
 class DistillationLoss(keras.losses.Loss):
     """Base class of all distillation losses.
 
-    A subclass implements `call(teacher_outputs, student_outputs)`, one value per sample, shape `(batch,)`.
+    A new loss implements one method, `call(teacher_outputs, student_outputs)`, which returns one value per sample,
+    shape `(batch,)`. What it is given is cast to the loss's dtype. A `call` that has a parameter `training` is told
+    whether the step trains.
+
+    What else may be overridden:
+        `inputs`: which outputs, labels or ids the loss reads; without it, the outputs of its layers.
+        `build`: checks of shapes, and layers of the loss's own, by `add_layer`; the class then says
+            `owns_layers = True`.
+        `values`: instead of `call`, for a loss that must see labels or ids before they are cast.
+        `statistics`: numbers worth a curve beside the loss, and their names in `statistic_names`.
 
     Args:
         teacher_layers: what is read from the teacher: None (its final output), the name of one layer, or a list of
@@ -25,12 +50,19 @@ class DistillationLoss(keras.losses.Loss):
         reduction: as in `keras.losses.Loss`.
         dtype: dtype of the loss's computation; None is `keras.backend.floatx()`, normally float32. Inputs are cast to
             it, so models of mixed precision still have their losses computed in float32.
+
+    Call: `loss(teacher_outputs, student_outputs, sample_weight=None, training=False)`, tensors or nests of tensors.
+
+    Raises:
+        ValueError: names of layers that are no names, or not as many on both sides; when called, sample weights for a
+            `call` that returns one number for the whole batch.
     """
 
     default_name = None
     statistic_names = ()
-    # Whether the call in progress belongs to a training step: what layers with a mode of their own go by.
-    training = False
+    # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
+    # gives each of its teachers a copy of such a loss.
+    owns_layers = False
 
     def __init__(
         self,
@@ -43,25 +75,66 @@ class DistillationLoss(keras.losses.Loss):
         super().__init__(name=name or self.default_name, reduction=reduction, dtype=dtype)
         self.teacher_layers = check_layers("teacher_layers", teacher_layers)
         self.student_layers = check_layers("student_layers", student_layers)
-        if layer_count(self.teacher_layers) != layer_count(self.student_layers):
+        if _count_layers(self.teacher_layers) != _count_layers(self.student_layers):
             raise ValueError(
                 "`teacher_layers` and `student_layers` must be of equal length (None is the final output, one). "
                 f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
             )
+        self._layers = []
+        # As `keras.layers.Layer` does: looked up once, not in every call.
+        self._call_takes_training = "training" in inspect.signature(self.call).parameters
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        self.training = training
-        try:
-            return super().__call__(arrays(y_true), arrays(y_pred), sample_weight)
-        finally:
-            self.training = False
+        y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
+        with keras.name_scope(self.name):
+            values = self.values(y_true, y_pred, training=training)
+        # Keras would multiply the one number by each of the weights and take it for a loss per sample.
+        if sample_weight is not None and len(values.shape) == 0:
+            raise ValueError(
+                f"Loss '{self.name}' gives one number per batch, in which samples cannot be weighted. Received: sample "
+                "weights, class weights or an ensemble's weights per sample. Train without them, or use a loss that "
+                "gives one value per sample, such as SoftTargets(temperature=...)"
+            )
+        return reduce_values(self, values, y_pred, sample_weight)
+
+    def values(self, y_true, y_pred, training=False):
+        """Returns one value per sample, before any weight or mean: `call` of the inputs, cast to the loss's dtype.
+
+        A loss that reads labels or mines overrides this: it sees its inputs as they came. A cast to float32 could not
+        tell large class ids apart.
+
+        Args:
+            y_true, y_pred: what `inputs` returns.
+            training: whether the values are those of a training step.
+        """
+        y_true, y_pred = keras.tree.map_structure(self.cast, (y_true, y_pred))
+        if self._call_takes_training:
+            return self.call(y_true, y_pred, training=training)
+        return self.call(y_true, y_pred)
+
+    def cast(self, output):
+        """Returns `output`, a tensor or an array, as a tensor of the loss's dtype."""
+        return keras.ops.convert_to_tensor(output, dtype=self.dtype)
 
     @property
     def layers(self):
-        """Keras layers that the loss owns (projectors). They train with the student and are not part of it."""
-        return []
+        """Keras layers that the loss owns (projectors), in the order of `add_layer`.
 
-    def build(self, teacher_shapes, student_shapes):
+        They train with the student and are not part of it.
+        """
+        return list(self._layers)
+
+    def add_layer(self, layer):
+        """Adds a layer of the loss's own, which is built already, and returns it. Called by `build`."""
+        if not self.owns_layers:
+            raise ValueError(
+                f"A loss that adds layers must say so in its class: `owns_layers = True`. Received: layer "
+                f"'{layer.name}' in loss '{self.name}', {type(self).__name__}.owns_layers=False"
+            )
+        self._layers.append(layer)
+        return layer
+
+    def build(self, teacher_shapes: tuple | list[tuple], student_shapes: tuple | list[tuple]):
         """Makes the loss's own layers and checks that the outputs can be compared.
 
         Args:
@@ -70,8 +143,8 @@ class DistillationLoss(keras.losses.Loss):
             student_shapes: the same for the student.
         """
 
-    def inputs(self, teacher, student, labels, index):
-        """What the Distiller hands to `__call__`.
+    def inputs(self, teacher: dict[str, tf.Tensor], student: dict, labels, index):
+        """Picks what the loss reads: the two arguments of its call.
 
         Args:
             teacher: dict of the teacher's outputs: `"logits"` is the final one, the others are named as asked for.
@@ -86,8 +159,8 @@ class DistillationLoss(keras.losses.Loss):
         """
         return select(teacher, self.teacher_layers), select(student, self.student_layers)
 
-    def statistics(self, y_true, y_pred):
-        """Scalars worth a curve beside the loss: a scalar tensor for each of `statistic_names`."""
+    def statistics(self, y_true, y_pred) -> dict[str, tf.Tensor]:
+        """Returns scalars worth a curve beside the loss: a scalar tensor for each of `statistic_names`."""
         return {}
 
     def get_config(self):
@@ -110,8 +183,10 @@ class LogitsLoss(DistillationLoss):
 class LabelledLogitsLoss(LogitsLoss):
     """Base class of logits losses that treat the class of the label apart.
 
+    `call` is given `{"logits": teacher_logits, "target": one-hot labels}` and the student's logits.
+
     Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)`, labels
-    `(batch,)` class ids. `call` receives the labels as `"target"`, one-hot.
+    `(batch,)` class ids.
     """
 
     def inputs(self, teacher, student, labels, index):
@@ -120,19 +195,17 @@ class LabelledLogitsLoss(LogitsLoss):
             raise ValueError(f"Loss '{self.name}' reads labels, and the data have none. Train on (x, labels).")
         return {"logits": teacher, "labels": labels}, student
 
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+    def values(self, y_true, y_pred, training=False):
         if not isinstance(y_true, dict) or set(y_true) != {"logits", "labels"}:
             raise ValueError(
                 f"Loss '{self.name}' reads labels: "
                 '`loss({"logits": teacher_logits, "labels": labels}, student_logits)`. '
                 f"Received: y_true={y_true}"
             )
-        y_true, y_pred = arrays(y_true), arrays(y_pred)
         check_same_shape(self.name, y_true["logits"], y_pred)
-        # Before everything is cast to the loss's dtype, which could not tell large class ids apart.
         target = one_hot(self.name, y_true["labels"], y_pred.shape[-1])
         check_same_shape(self.name, target, y_pred)
-        return super().__call__({"logits": y_true["logits"], "target": target}, y_pred, sample_weight, training)
+        return super().values({"logits": y_true["logits"], "target": target}, y_pred, training)
 
 
 class LayerPairsLoss(DistillationLoss):
@@ -146,25 +219,53 @@ class LayerPairsLoss(DistillationLoss):
         return sum(self.compare(teacher, student) for teacher, student in pairs)
 
 
-def select(outputs, layers):
+class _ReadyValues(keras.losses.Loss):
+    """Keras's masks, sample weights and reduction, over values that are computed already."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def reduce_values(loss, values, y_pred, sample_weight=None):
+    """Reduces values per sample as Keras reduces those of a loss.
+
+    Keras casts the inputs of a loss, calls it, and reduces its values in one method. Losses that must see their inputs
+    uncast compute the values first, and have Keras do the rest.
+
+    Args:
+        loss: the `keras.losses.Loss` whose name, reduction and dtype count.
+        values: `(batch,)`.
+        y_pred: what the loss was called with, whose mask counts, where a layer of Keras left one on it.
+        sample_weight: `(batch,)`, `(batch, 1)` or None.
+
+    Returns:
+        A scalar, or `(batch,)` without a reduction.
+    """
+    values = copy_mask(y_pred, keras.ops.convert_to_tensor(values, dtype=loss.dtype))
+    return _ReadyValues(loss.name, loss.reduction, loss.dtype)(values, values, sample_weight)
+
+
+def select(outputs: dict[str, tf.Tensor], layers):
+    """Picks outputs by `teacher_layers` or `student_layers`: one, or a list where a list of layers is named."""
     if isinstance(layers, list):
         return [outputs[name] for name in layers]
     return outputs["logits" if layers is None else layers]
 
 
-def layers_read(losses, side):
-    """Names of all layers that the losses read from the `"teacher_layers"` or the `"student_layers"`."""
+def collect_layer_names(losses, side):
+    """Collects the names of all layers that losses read, from the `"teacher_layers"` or the `"student_layers"`."""
     return keras.tree.flatten([getattr(loss, side) or [] for loss in losses])
 
 
 def as_list(outputs):
+    """Returns one output, or a list of outputs, as a list."""
     return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
 
 
-def shape_list(shapes):
-    """Shapes of one output or of a list of outputs, as a list."""
+def as_shape_list(shapes: tuple | list[tuple]) -> list[tuple]:
+    """Returns the shape of one output, or the list of those of several, as a list."""
     return list(shapes) if isinstance(shapes, list) else [tuple(shapes)]
 
 
-def layer_count(layers):
+def _count_layers(layers):
     return len(layers) if isinstance(layers, list) else 1

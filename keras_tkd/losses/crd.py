@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.relations import embedding
-from keras_tkd.losses.validation import check_same_batch, class_ids
+from keras_tkd.losses.validation import as_class_ids, check_same_batch
 from keras_tkd.utils.distances import unit
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -101,7 +101,8 @@ class ContrastiveRepresentation(DistillationLoss):
     """
 
     default_name = "crd"
-    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    owns_layers = True
+    temperature = Hyperparameter(minimum=0.0, exclusive=True)
 
     def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **arguments):
         super().__init__(**arguments)
@@ -127,14 +128,9 @@ class ContrastiveRepresentation(DistillationLoss):
         # In the order of the labels each class is one run, which a draw steps over.
         self._order = np.argsort(ids, kind="stable").astype("int32")
         self._ordered = ids[self._order].astype("int64")
-        self._layers = []
-
-    @property
-    def layers(self):
-        return self._layers
 
     def build(self, teacher_shapes, student_shapes):
-        if self._layers:
+        if self.layers:
             return
         for shape in (teacher_shapes, student_shapes):
             if isinstance(shape, list) or len(shape) not in (2, 4) or shape[-1] is None:
@@ -145,12 +141,12 @@ class ContrastiveRepresentation(DistillationLoss):
         for role, shape in (("teacher", teacher_shapes), ("student", student_shapes)):
             head = keras.layers.Dense(self.feature_size, dtype=self.dtype, name=f"{self.name}_{role}_head")
             head.build((None, shape[-1]))
-            self._layers.append(head)
+            self.add_layer(head)
         bank = MemoryBank(
             len(self.labels), self.feature_size, self.momentum, dtype=self.dtype, name=f"{self.name}_bank"
         )
         bank.build()
-        self._layers.append(bank)
+        self.add_layer(bank)
 
     def inputs(self, teacher, student, labels, index):
         teacher_features, student_features = super().inputs(teacher, student, labels, index)
@@ -162,22 +158,22 @@ class ContrastiveRepresentation(DistillationLoss):
         given = {"features": teacher_features, "labels": labels, "index": index, "step": student["step"]}
         return given, student_features
 
-    def call(self, y_true, y_pred):
-        if not self._layers:
+    def call(self, y_true, y_pred, training=False):
+        if not self.layers:
             raise ValueError(
                 f"Loss '{self.name}' has layers of its own, which `loss.build(teacher_shape, student_shape)` makes; "
                 "the Distiller calls it"
             )
-        teacher_head, student_head, bank = self._layers
+        teacher_head, student_head, bank = self.layers
         teacher = unit(teacher_head(embedding(y_true["features"])))
         student = unit(student_head(embedding(y_pred)))
         index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int32)
-        labels = class_ids(self.name, y_true["labels"])
+        labels = as_class_ids(self.name, y_true["labels"])
         check_same_batch(self.name, teacher, student, index, labels)
         drawn = self.draw(labels, tf.cast(y_true.get("step", 0), tf.int32))
-        values = self._contrast(0, student, teacher, bank.teacher, index, drawn)
-        values += self._contrast(1, teacher, student, bank.student, index, drawn)
-        if self.training:
+        values = self._contrast(0, student, teacher, bank.teacher, index, drawn, training)
+        values += self._contrast(1, teacher, student, bank.student, index, drawn, training)
+        if training:
             # After both were read.
             with tf.control_dependencies([values]):
                 bank.update(bank.teacher, index, tf.stop_gradient(teacher))
@@ -197,21 +193,20 @@ class ContrastiveRepresentation(DistillationLoss):
         place = tf.cast(bits % others, tf.int32)
         return tf.gather(tf.constant(self._order), tf.where(place < start, place, place + count))
 
-    def _contrast(self, place, anchors, partners, bank, index, drawn):
+    def _contrast(self, place, anchors, partners, bank, index, drawn, training):
         """`(batch,)`: the loss of one direction, anchors against the rows of the other network's bank."""
-        temperature = ContrastiveRepresentation.temperature.live(self).tensor(self.dtype)
-        positives = tf.gather(bank.value, index) if self.training else partners
+        positives = tf.gather(bank.value, index) if training else partners
         positive = tf.reduce_sum(anchors * positives, -1, keepdims=True)
         # One product with the whole bank, then the picks: cheaper than gathering thousands of rows per sample.
         negative = tf.gather(tf.matmul(anchors, bank.value, transpose_b=True), drawn, batch_dims=1)
-        scores = tf.concat([positive, negative], 1) / temperature
+        scores = tf.concat([positive, negative], 1) / read_hyperparameter(self, "temperature")
         samples, picks = (tf.cast(n, scores.dtype) for n in (len(self.labels), tf.shape(drawn)[1]))
 
         def estimate():
             count = tf.cast(tf.size(scores), scores.dtype)
             return tf.stop_gradient(tf.reduce_logsumexp(scores)) - tf.math.log(count / samples)
 
-        log_z = self._layers[2].log_normalizer(place, estimate, keep=self.training)
+        log_z = self.layers[2].log_normalizer(place, estimate, keep=training)
         scores -= log_z + tf.math.log(picks / samples)
         return tf.nn.softplus(-scores[:, 0]) + tf.reduce_sum(tf.nn.softplus(scores[:, 1:]), 1)
 

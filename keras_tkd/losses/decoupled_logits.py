@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_tkd.losses.base import LabelledLogitsLoss
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 
 def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, alpha=1.0, beta=8.0):
@@ -102,9 +102,9 @@ class DecoupledTargets(LabelledLogitsLoss):
     """
 
     default_name = "dkd"
-    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
-    alpha = HyperparameterAttribute(minimum=0.0)
-    beta = HyperparameterAttribute(minimum=0.0)
+    temperature = Hyperparameter(minimum=0.0, exclusive=True)
+    alpha = Hyperparameter(minimum=0.0)
+    beta = Hyperparameter(minimum=0.0)
 
     def __init__(self, temperature=4.0, alpha=1.0, beta=8.0, **arguments):
         super().__init__(**arguments)
@@ -113,7 +113,7 @@ class DecoupledTargets(LabelledLogitsLoss):
         self.beta = beta
 
     def call(self, y_true, y_pred):
-        numbers = read_hyperparameters(self, "temperature", "alpha", "beta")
+        numbers = {name: read_hyperparameter(self, name) for name in ("temperature", "alpha", "beta")}
         return decoupled_targets(y_true["logits"], y_pred, y_true["target"], **numbers)
 
     def get_config(self):
@@ -154,8 +154,8 @@ class NormalizedTargets(LabelledLogitsLoss):
     """
 
     default_name = "nkd"
-    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
-    gamma = HyperparameterAttribute(minimum=0.0)
+    temperature = Hyperparameter(minimum=0.0, exclusive=True)
+    gamma = Hyperparameter(minimum=0.0)
 
     def __init__(self, temperature=1.0, gamma=1.5, **arguments):
         super().__init__(**arguments)
@@ -163,7 +163,7 @@ class NormalizedTargets(LabelledLogitsLoss):
         self.gamma = gamma
 
     def call(self, y_true, y_pred):
-        numbers = read_hyperparameters(self, "temperature", "gamma")
+        numbers = {name: read_hyperparameter(self, name) for name in ("temperature", "gamma")}
         return normalized_targets(y_true["logits"], y_pred, y_true["target"], **numbers)
 
     def get_config(self):

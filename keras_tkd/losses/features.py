@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, shape_list
+from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, as_shape_list
 from keras_tkd.losses.feature_maps import check_maps, mean_square, pooled_alike, shapes_of
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.utils.distances import unit
@@ -95,7 +95,7 @@ class AttentionTransfer(LayerPairsLoss):
     default_name = "at"
 
     def build(self, teacher_shapes, student_shapes):
-        check_maps(self.name, shape_list(teacher_shapes), shape_list(student_shapes))
+        check_maps(self.name, as_shape_list(teacher_shapes), as_shape_list(student_shapes))
 
     def compare(self, teacher, student):
         check_maps(self.name, shapes_of([teacher]), shapes_of([student]))
@@ -136,17 +136,15 @@ class FlowOfSolution(DistillationLoss):
     """
 
     default_name = "fsp"
+    owns_layers = True
 
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, teacher_layers=None, student_layers=None, **common):
+        super().__init__(teacher_layers, student_layers, **common)
+        # By the position of the layer whose maps they send; the other layers need none.
         self._projectors = {}
 
-    @property
-    def layers(self):
-        return list(self._projectors.values())
-
     def build(self, teacher_shapes, student_shapes):
-        teachers, students = shape_list(teacher_shapes), shape_list(student_shapes)
+        teachers, students = as_shape_list(teacher_shapes), as_shape_list(student_shapes)
         if len(teachers) < 2:
             raise ValueError(
                 f"Loss '{self.name}' reads two layers or more on each side. "
@@ -158,7 +156,7 @@ class FlowOfSolution(DistillationLoss):
                 name = f"{self.name}_projector{place + 1}"
                 projector = keras.layers.Dense(teacher[-1], use_bias=False, dtype=self.dtype, name=name)
                 projector.build((None, *student[1:]))
-                self._projectors[place] = projector
+                self._projectors[place] = self.add_layer(projector)
 
     def call(self, y_true, y_pred):
         teachers, students = as_list(y_true), as_list(y_pred)

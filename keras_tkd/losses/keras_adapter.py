@@ -30,7 +30,7 @@ class KerasDistillation(DistillationLoss):
         super().__init__(
             getattr(loss, "teacher_layer_name", None),
             getattr(loss, "student_layer_name", None),
-            name or snake_case(type(loss).__name__),
+            name=name or snake_case(type(loss).__name__),
             dtype=dtype,
         )
         if keras.tree.is_nested(loss_of_keras(loss)):
@@ -40,15 +40,6 @@ class KerasDistillation(DistillationLoss):
                 "layers"
             )
         self.loss = loss
-
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        if sample_weight is not None:
-            raise ValueError(
-                f"Loss '{self.name}' is of keras.distillation: one number per batch, in which samples cannot be "
-                "weighted. Received: sample weights, class weights or an ensemble's weights per sample. Train without "
-                "them, or use a loss of keras_tkd.losses, such as SoftTargets(temperature=...)"
-            )
-        return super().__call__(y_true, y_pred, training=training)
 
     def build(self, teacher_shapes, student_shapes):
         # A loss of the user's own may well compare different shapes; those of Keras would broadcast them.

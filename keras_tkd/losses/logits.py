@@ -6,7 +6,7 @@ from keras import ops
 from keras_tkd.losses.base import LogitsLoss
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.distances import safe_sqrt, unit
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=False):
@@ -102,26 +102,17 @@ class SoftTargets(LogitsLoss):
     "Logit Standardization in Knowledge Distillation", CVPR 2024. No deviation.
     """
 
-    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    default_name = "kd"
+    temperature = Hyperparameter(minimum=0.0, exclusive=True)
 
-    def __init__(
-        self,
-        temperature=4.0,
-        standardize=False,
-        teacher_layers=None,
-        student_layers=None,
-        name="kd",
-        reduction="sum_over_batch_size",
-        dtype=None,
-    ):
-        super().__init__(teacher_layers, student_layers, name, reduction, dtype)
+    def __init__(self, temperature=4.0, standardize=False, **common):
+        super().__init__(**common)
         self.temperature = temperature
         self.standardize = bool(standardize)
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
-        temperature = SoftTargets.temperature.live(self).tensor(self.dtype)
-        return soft_targets(y_true, y_pred, temperature, self.standardize)
+        return soft_targets(y_true, y_pred, read_hyperparameter(self, "temperature"), self.standardize)
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature, "standardize": self.standardize}
@@ -149,10 +140,7 @@ class LogitRegression(LogitsLoss):
     what later comparisons use, and differs by the constant number of classes.
     """
 
-    def __init__(
-        self, teacher_layers=None, student_layers=None, name="logits", reduction="sum_over_batch_size", dtype=None
-    ):
-        super().__init__(teacher_layers, student_layers, name, reduction, dtype)
+    default_name = "logits"
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
@@ -190,9 +178,9 @@ class DIST(LogitsLoss):
     """
 
     default_name = "dist"
-    temperature = HyperparameterAttribute(minimum=0.0, exclusive=True)
-    inter_weight = HyperparameterAttribute(minimum=0.0)
-    intra_weight = HyperparameterAttribute(minimum=0.0)
+    temperature = Hyperparameter(minimum=0.0, exclusive=True)
+    inter_weight = Hyperparameter(minimum=0.0)
+    intra_weight = Hyperparameter(minimum=0.0)
 
     def __init__(self, temperature=4.0, inter_weight=1.0, intra_weight=1.0, **arguments):
         super().__init__(**arguments)
@@ -202,7 +190,8 @@ class DIST(LogitsLoss):
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
-        return dist(y_true, y_pred, **read_hyperparameters(self, "temperature", "inter_weight", "intra_weight"))
+        numbers = {name: read_hyperparameter(self, name) for name in ("temperature", "inter_weight", "intra_weight")}
+        return dist(y_true, y_pred, **numbers)
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("temperature", "inter_weight", "intra_weight")}

@@ -6,9 +6,10 @@ from keras import ops
 
 from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
-from keras_tkd.losses.validation import arrays, check_same_shape
+from keras_tkd.losses.validation import as_arrays, check_same_shape
 from keras_tkd.miners import fair_coin, random_same_class
 from keras_tkd.utils.distances import euclidean
+from keras_tkd.utils.hyperparameters import read_hyperparameter
 
 
 def pair_distillation(anchor, partner, same, margin=5.0):
@@ -23,10 +24,10 @@ def pair_distillation(anchor, partner, same, margin=5.0):
     Returns:
         `(batch,)`.
     """
-    return pair_values(euclidean(anchor, partner), ops.cast(same, anchor.dtype), margin)
+    return _pair_values(euclidean(anchor, partner), ops.cast(same, anchor.dtype), margin)
 
 
-def pair_values(distance, same, margin):
+def _pair_values(distance, same, margin):
     return same * ops.square(distance) + (1.0 - same) * ops.square(ops.relu(margin - distance))
 
 
@@ -74,22 +75,8 @@ class PairDistillation(MiningLoss):
     for the factor 1/2. Picking partners inside the batch is an addition.
     """
 
+    default_name = "pairs"
     statistic_names = ("same_distance", "other_distance", "violated")
-
-    def __init__(
-        self,
-        margin=5.0,
-        miner="random",
-        negative_classes="labels",
-        seed=0,
-        teacher_layers=None,
-        student_layers=None,
-        name="pairs",
-        reduction="sum_over_batch_size",
-        dtype=None,
-    ):
-        common = teacher_layers, student_layers, name, reduction, dtype
-        super().__init__(margin, miner, negative_classes, seed, *common)
 
     def inputs(self, teacher, student, labels, index):
         anchor, own = super().inputs(teacher, student, labels, index)
@@ -102,20 +89,15 @@ class PairDistillation(MiningLoss):
             )
         return {"logits": anchor, "same": student["same"]}, select(student["partner"], self.student_layers)
 
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
-        same, valid, distances = self._pairs(arrays(y_true), arrays(y_pred))
-        return super().__call__({"same": same, "valid": valid}, distances, sample_weight, training)
-
-    def call(self, y_true, y_pred):
-        """Values of distances: `y_true` says which are of one class, and which are valid."""
-        return mean_of_valid(pair_values(y_pred, y_true["same"][:, None], self.live_margin()), y_true["valid"])
+    def values(self, y_true, y_pred, training=False):
+        same, valid, distances = self._pairs(y_true, y_pred)
+        return mean_of_valid(_pair_values(distances, same[:, None], read_hyperparameter(self, "margin")), valid)
 
     def statistics(self, y_true, y_pred):
         """Mean distance of pairs of one class and of others, and the share of the others that are inside the margin."""
-        same, valid, distances = self._pairs(arrays(y_true), arrays(y_pred))
+        same, valid, distances = self._pairs(as_arrays(y_true), as_arrays(y_pred))
         has_partner = ops.cast(ops.any(valid, axis=1), self.dtype)
-        inside = ops.cast(distances < self.live_margin(), self.dtype)
+        inside = ops.cast(distances < read_hyperparameter(self, "margin"), self.dtype)
         distance, inside = mean_of_valid(distances, valid), mean_of_valid(inside, valid)
         of_same, of_other = has_partner * same, has_partner * (1.0 - same)
         means = weighted_mean(distance, of_same), weighted_mean(distance, of_other), weighted_mean(inside, of_other)
@@ -124,10 +106,10 @@ class PairDistillation(MiningLoss):
     def _pairs(self, y_true, y_pred):
         """Which anchors are paired within their class, `(batch,)`; the valid partners and distances, `(batch, k)`."""
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
-        anchor, student = self.tensor(y_true["logits"]), self.tensor(y_pred)
+        anchor, student = self.cast(y_true["logits"]), self.cast(y_pred)
         own = self.distances(anchor, student)
         if "same" in y_true:
-            same = ops.reshape(self.tensor(y_true["same"]), [-1])
+            same = ops.reshape(self.cast(y_true["same"]), [-1])
             check_same_shape(self.name, same, own)
             return same, ops.ones_like(own, dtype="bool")[:, None], own[:, None]
         seed, classes = self.step_seed(y_true), self.classes(y_true)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tkd.losses.base import DistillationLoss, as_list, shape_list
+from keras_tkd.losses.base import DistillationLoss, as_list, as_shape_list
 from keras_tkd.losses.feature_maps import mean_square, pooled_alike
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.hyperparameters import check_number
@@ -16,18 +16,12 @@ class ProjectedLoss(DistillationLoss):
     A subclass implements `make_layer(width)`, the layer for a teacher's width, and `compare(teacher, projected)`.
     """
 
-    def __init__(self, **arguments):
-        super().__init__(**arguments)
-        self._layers = []
-
-    @property
-    def layers(self):
-        return self._layers
+    owns_layers = True
 
     def build(self, teacher_shapes, student_shapes):
-        if self._layers:
+        if self.layers:
             return
-        for teacher, student in zip(shape_list(teacher_shapes), shape_list(student_shapes), strict=True):
+        for teacher, student in zip(as_shape_list(teacher_shapes), as_shape_list(student_shapes), strict=True):
             if len(teacher) != len(student) or len(teacher) not in (2, 4) or None in [*teacher[1:], *student[1:]]:
                 raise ValueError(
                     f"Loss '{self.name}' compares vectors (batch, width) or maps (batch, height, width, channels), "
@@ -35,19 +29,19 @@ class ProjectedLoss(DistillationLoss):
                 )
             layer = self.make_layer(teacher[-1])
             layer.build((None, *student[1:]))
-            self._layers.append(layer)
+            self.add_layer(layer)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true, y_pred, training=False):
         teachers, students = as_list(y_true), as_list(y_pred)
-        if len(self._layers) != len(students):
+        if len(self.layers) != len(students):
             raise ValueError(
                 f"Loss '{self.name}' has layers of its own, which `loss.build(teacher_shapes, student_shapes)` makes; "
-                f"the Distiller calls it. Received: {len(students)} outputs, {len(self._layers)} layers"
+                f"the Distiller calls it. Received: {len(students)} outputs, {len(self.layers)} layers"
             )
         total = 0.0
-        for layer, teacher, student in zip(self._layers, teachers, students, strict=True):
+        for layer, teacher, student in zip(self.layers, teachers, students, strict=True):
             teacher, student = pooled_alike(teacher, student)
-            projected = layer(student, training=self.training)
+            projected = layer(student, training=training)
             check_same_shape(self.name, teacher, keras.tree.flatten(projected)[0])
             total += self.compare(teacher, projected)
         return total

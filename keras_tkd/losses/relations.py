@@ -14,7 +14,7 @@ from keras_tkd.losses.base import LayerPairsLoss
 from keras_tkd.losses.relational_angles import mean_huber_of_angles
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.utils.distances import pairwise_euclidean, unit
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute, read_hyperparameters
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 
 def similarity_preserving(teacher, student):
@@ -295,7 +295,7 @@ class CorrelationCongruence(LayerPairsLoss):
     """
 
     default_name = "cc"
-    gamma = HyperparameterAttribute(minimum=0.0, exclusive=True)
+    gamma = Hyperparameter(minimum=0.0, exclusive=True)
 
     def __init__(self, gamma=0.4, order=2, **arguments):
         super().__init__(**arguments)
@@ -305,7 +305,7 @@ class CorrelationCongruence(LayerPairsLoss):
         self.order = order
 
     def compare(self, teacher, student):
-        return correlation_congruence(teacher, student, order=self.order, **read_hyperparameters(self, "gamma"))
+        return correlation_congruence(teacher, student, read_hyperparameter(self, "gamma"), self.order)
 
     def get_config(self):
         return {**super().get_config(), "gamma": self.gamma, "order": self.order}

@@ -5,8 +5,9 @@ from keras import ops
 
 from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
-from keras_tkd.losses.validation import arrays
+from keras_tkd.losses.validation import as_arrays
 from keras_tkd.utils.distances import euclidean
+from keras_tkd.utils.hyperparameters import read_hyperparameter
 
 
 def triplet_distillation(anchor, positive, negative, margin=5.0):
@@ -71,22 +72,8 @@ class TripletDistillation(MiningLoss):
     positive is one too. The paper's Fig. 5 tells negatives apart by the soft target, its experiments by the label.
     """
 
+    default_name = "tkd"
     statistic_names = ("positive_distance", "negative_distance", "violated")
-
-    def __init__(
-        self,
-        margin=5.0,
-        miner="random",
-        negative_classes="labels",
-        seed=0,
-        teacher_layers=None,
-        student_layers=None,
-        name="tkd",
-        reduction="sum_over_batch_size",
-        dtype=None,
-    ):
-        common = teacher_layers, student_layers, name, reduction, dtype
-        super().__init__(margin, miner, negative_classes, seed, *common)
 
     def inputs(self, teacher, student, labels, index):
         anchor, own = super().inputs(teacher, student, labels, index)
@@ -96,20 +83,14 @@ class TripletDistillation(MiningLoss):
         y_true = self.mining_inputs(anchor, teacher, student, labels)
         return y_true, {"positive": positive, "candidates": own} if "positive" in student else own
 
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        # Mining comes before everything is cast to the loss's dtype, which could not tell large labels apart.
-        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
-        return super().__call__(valid, {"positive": positive, "negative": negative}, sample_weight, training)
-
-    def call(self, y_true, y_pred):
-        """Values of distances: `y_true` says which negatives are valid."""
-        values = ops.relu(y_pred["positive"][:, None] - y_pred["negative"] + self.live_margin())
-        return mean_of_valid(values, y_true)
+    def values(self, y_true, y_pred, training=False):
+        positive, negative, valid = self._distances(y_true, y_pred)
+        return mean_of_valid(ops.relu(positive[:, None] - negative + read_hyperparameter(self, "margin")), valid)
 
     def statistics(self, y_true, y_pred):
         """Means over the anchors that have a negative: both distances, and the share of violated margins."""
-        positive, negative, valid = self._distances(arrays(y_true), arrays(y_pred))
-        violated = ops.cast(positive[:, None] - negative + self.live_margin() > 0, self.dtype)
+        positive, negative, valid = self._distances(as_arrays(y_true), as_arrays(y_pred))
+        violated = ops.cast(positive[:, None] - negative + read_hyperparameter(self, "margin") > 0, self.dtype)
         weights = ops.cast(ops.any(valid, axis=1), self.dtype)
         means = positive, mean_of_valid(negative, valid), mean_of_valid(violated, valid)
         return {name: weighted_mean(values, weights) for name, values in zip(self.statistic_names, means, strict=True)}
@@ -117,9 +98,9 @@ class TripletDistillation(MiningLoss):
     def _distances(self, y_true, y_pred):
         """Of each anchor: the positive's distance, `(batch,)`, the negatives', `(batch, k)`, and which are valid."""
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
-        anchor = self.tensor(y_true["logits"])
+        anchor = self.cast(y_true["logits"])
         # Each tensor is cast once, so that its gradient is summed before it is rounded.
-        y_pred = keras.tree.map_structure(self.tensor, y_pred)
+        y_pred = keras.tree.map_structure(self.cast, y_pred)
         y_pred = y_pred if isinstance(y_pred, dict) else {"positive": y_pred, "candidates": y_pred}
         positive = self.distances(anchor, y_pred["positive"])
         if "negative" in y_pred:

@@ -4,11 +4,12 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.mining import check_name, mean_of_valid
-from keras_tkd.losses.validation import arrays, check_same_batch
+from keras_tkd.losses.base import reduce_values
+from keras_tkd.losses.mining import mean_of_valid
+from keras_tkd.losses.validation import as_arrays, check_choice, check_same_batch, is_labels
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 from keras_tkd.utils.distances import pairwise_euclidean
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 
 def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
@@ -144,7 +145,7 @@ class TripletLoss(keras.losses.Loss):
     triplets alone whose value is not zero.
     """
 
-    margin = HyperparameterAttribute(minimum=0.0)
+    margin = Hyperparameter(minimum=0.0)
 
     def __init__(
         self,
@@ -156,30 +157,26 @@ class TripletLoss(keras.losses.Loss):
         dtype=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        check_name("miner", miner, MINERS)
+        check_choice("miner", miner, MINERS)
         self.margin = margin
         self.miner = miner
         self.seed = seed
 
     def __call__(self, y_true, y_pred, sample_weight=None):
-        # Before everything is cast to the loss's dtype, which could not tell large labels apart.
-        values = self.of_each_row(triplet_loss, y_true, y_pred)
-        return super().__call__(values, values, sample_weight)
+        return reduce_values(self, self.evaluate_rows(triplet_loss, y_true, y_pred), y_pred, sample_weight)
 
-    def call(self, y_true, y_pred):
-        return y_pred
-
-    def of_each_row(self, function, labels, embeddings):
-        """What `triplet_loss` or `triplet_statistics` says of the rows, by the loss's margin, miner and seed."""
-        labels, embeddings = arrays(labels), arrays(embeddings)
+    def evaluate_rows(self, function, labels, embeddings):
+        """Returns what `triplet_loss` or `triplet_statistics` gives for the rows, by the loss's margin, miner, seed."""
+        labels, embeddings = as_arrays(labels), as_arrays(embeddings)
+        # The labels stay as they are: the loss's dtype could not tell large ones apart.
         labels, embeddings = tf.convert_to_tensor(labels), ops.convert_to_tensor(embeddings, dtype=self.dtype)
-        if len(embeddings.shape) != 2 or (len(labels.shape) != 1 and labels.shape[1:] != (1,)):
+        if len(embeddings.shape) != 2 or not is_labels(labels):
             raise ValueError(
                 f"Loss '{self.name}' compares embeddings (batch, size) by class ids (batch,). "
                 f"Received: embeddings {embeddings.shape}, labels {labels.shape}"
             )
         check_same_batch(self.name, embeddings, labels)
-        margin = TripletLoss.margin.live(self).tensor(self.dtype)
+        margin = read_hyperparameter(self, "margin")
         return function(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
 
     def get_config(self):

@@ -1,31 +1,43 @@
-"""What the losses check of outputs and labels."""
+"""Checks of what the losses are given: arguments, outputs and labels."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+__all__ = [
+    "as_arrays",
+    "as_class_ids",
+    "as_labels",
+    "check_choice",
+    "check_layers",
+    "check_same_batch",
+    "check_same_shape",
+    "is_labels",
+    "one_hot",
+]
 
-def class_ids(name, labels):
-    """Labels, `(batch,)` or `(batch, 1)`, as int64 `(batch,)`."""
-    labels = tf.convert_to_tensor(labels)
-    if len(labels.shape) != 1 and labels.shape[1:] != (1,):
-        raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
-    return tf.cast(tf.reshape(labels, [-1]), tf.int64)
+
+def check_choice(argument, value, choices):
+    """Raises `ValueError` unless `value` is one of the names in `choices`."""
+    # A list would not even hash, where the choices are the keys of a dict.
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"`{argument}` must be one of {sorted(choices)}. Received: {argument}={value!r}")
 
 
-def one_hot(name, labels, num_classes):
-    """`(batch, classes)` bool, True at the label; labels are class ids, `(batch,)` or `(batch, 1)`."""
-    return class_ids(name, labels)[:, None] == tf.range(num_classes, dtype=tf.int64)
+def check_layers(argument, layers):
+    """Returns `teacher_layers` or `student_layers` as a loss keeps them: None, a name, or a list of names.
 
-
-def arrays(outputs):
-    """Nested lists of numbers as arrays; dicts and lists of outputs keep their structure."""
-    if isinstance(outputs, dict):
-        return {name: arrays(output) for name, output in outputs.items()}
-    if isinstance(outputs, (list, tuple)):
-        numbers = all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(outputs))
-        return np.asarray(outputs) if numbers else [arrays(output) for output in outputs]
-    return outputs
+    Raises:
+        ValueError: anything else, an empty list included.
+    """
+    if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
+        return list(layers)
+    if layers is None or isinstance(layers, str):
+        return layers
+    raise ValueError(
+        f"`{argument}` must be None (the final output), a layer's name, or a list of names. "
+        f"Received: {argument}={layers!r}"
+    )
 
 
 def check_same_shape(name, first, second):
@@ -45,12 +57,40 @@ def check_same_batch(name, *outputs):
         raise ValueError(f"Loss '{name}' reads batches of equal size. Received: {shapes}")
 
 
-def check_layers(argument, layers):
-    if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
-        return list(layers)
-    if layers is None or isinstance(layers, str):
-        return layers
-    raise ValueError(
-        f"`{argument}` must be None (the final output), a layer's name, or a list of names. "
-        f"Received: {argument}={layers!r}"
-    )
+def is_labels(labels):
+    """Whether a tensor has the shape of class ids, `(batch,)` or `(batch, 1)`."""
+    return len(labels.shape) == 1 or labels.shape[1:] == (1,)
+
+
+def as_labels(name, labels):
+    """Returns labels, `(batch,)` or `(batch, 1)`, as a tensor `(batch,)` of their own dtype.
+
+    Raises:
+        ValueError: labels of another shape, one-hot ones for example.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if not is_labels(labels):
+        raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
+    return tf.reshape(labels, [-1])
+
+
+def as_class_ids(name, labels):
+    """Returns labels, `(batch,)` or `(batch, 1)`, as int64 `(batch,)`; raises as `as_labels` does."""
+    return tf.cast(as_labels(name, labels), tf.int64)
+
+
+def one_hot(name, labels, num_classes):
+    """Returns bool `(batch, num_classes)`, True at the label; raises as `as_labels` does."""
+    # A label that is no class has no True: a loss can tell it, where `tf.one_hot`'s row of zeros passes for a number.
+    return as_class_ids(name, labels)[:, None] == tf.range(num_classes, dtype=tf.int64)
+
+
+def as_arrays(outputs):
+    """Returns outputs with nested lists of numbers as arrays; dicts and lists of outputs keep their structure."""
+    if isinstance(outputs, dict):
+        return {name: as_arrays(output) for name, output in outputs.items()}
+    if isinstance(outputs, (list, tuple)):
+        # `[[1.0, 2.0]]` is one output, and a list of tensors are several.
+        numbers = all(isinstance(leaf, (int, float)) for leaf in keras.tree.flatten(outputs))
+        return np.asarray(outputs) if numbers else [as_arrays(output) for output in outputs]
+    return outputs

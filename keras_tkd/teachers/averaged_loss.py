@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from keras_tkd.losses.base import DistillationLoss, as_list, select
+from keras_tkd.losses.base import as_list, select
 from keras_tkd.teachers.reader import key
-from keras_tkd.utils.hyperparameters import Hyperparameter
+from keras_tkd.utils.hyperparameters import share_hyperparameters
 
 
 class AveragedLoss:
@@ -21,8 +21,7 @@ class AveragedLoss:
             )
         self.ensemble = ensemble
         # A loss that has layers makes them for one teacher's outputs.
-        owns_layers = type(loss).layers is not DistillationLoss.layers
-        self.losses = [loss, *(copy_of(loss) if owns_layers else loss for _ in ensemble.teachers[1:])]
+        self.losses = [loss, *(copy_of(loss) if loss.owns_layers else loss for _ in ensemble.teachers[1:])]
         self.student_layers = loss.student_layers
 
     @property
@@ -74,5 +73,5 @@ def of_teacher(outputs, k):
 def copy_of(loss):
     """A loss like `loss` with layers of its own, which follows the numbers that are set on `loss` while training."""
     copy = type(loss).from_config(loss.get_config())
-    vars(copy).update({name: value for name, value in vars(loss).items() if isinstance(value, Hyperparameter)})
+    share_hyperparameters(loss, copy)
     return copy

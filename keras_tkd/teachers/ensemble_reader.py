@@ -1,6 +1,6 @@
 """Reads the teachers of an ensemble, and evaluates the losses on each of them where losses are what is averaged."""
 
-from keras_tkd.losses.base import layers_read
+from keras_tkd.losses.base import collect_layer_names
 from keras_tkd.teachers.averaged_loss import AveragedLoss
 from keras_tkd.teachers.ensemble import TeacherEnsemble, check_classes
 from keras_tkd.teachers.reader import TeacherReader, check_given_outputs, key
@@ -16,7 +16,7 @@ class EnsembleReader:
     role = "teacher"
 
     def __init__(self, ensemble, losses):
-        layers = layers_read(losses, "teacher_layers")
+        layers = collect_layer_names(losses, "teacher_layers")
         if layers and ensemble.average != "losses":
             raise ValueError(
                 f"`average={ensemble.average!r}` makes one output of several teachers, which has no layers. Received: "

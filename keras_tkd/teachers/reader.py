@@ -1,6 +1,6 @@
 """Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
 
-from keras_tkd.losses.base import as_list, layers_read
+from keras_tkd.losses.base import as_list, collect_layer_names
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
@@ -27,7 +27,7 @@ class TeacherReader:
         self.role = role
         self.teachers = [] if teacher is None else [teacher]
         self.losses = list(losses)
-        self._outputs = LayerOutputs(teacher, layers_read(losses, "teacher_layers"))
+        self._outputs = LayerOutputs(teacher, collect_layer_names(losses, "teacher_layers"))
 
     def build(self, shape):
         """Builds the teacher on images of `shape`; returns the shapes of its outputs by name.

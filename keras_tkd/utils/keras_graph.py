@@ -14,3 +14,11 @@ def made_by(tensor):
     operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors
     return operation, inputs[0] if len(inputs) == 1 else inputs
+
+
+def copy_mask(source, target):
+    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`."""
+    mask = getattr(source, "_keras_mask", None)
+    if mask is not None:
+        target._keras_mask = mask
+    return target

@@ -37,7 +37,7 @@ from keras_tkd.losses import (
     VariationalInformation,
 )
 from keras_tkd.miners import fair_coin, random_other_class, random_same_class
-from keras_tkd.utils.hyperparameters import HyperparameterAttribute
+from keras_tkd.utils.hyperparameters import Hyperparameter
 
 STEP = 7
 
@@ -63,7 +63,7 @@ class Case:
         rounding: how far from zero value and gradient may be there.
         invariant: the `CHANGES` of the outputs that change nothing.
         same_width: whether teacher and student must be of one shape.
-        live: attribute -> another value for it; every `HyperparameterAttribute` of the class.
+        live: attribute -> another value for it; every `Hyperparameter` of the class.
         jumps: name of one of the `EXTREMES` -> why the gradient is not between the one-sided slopes there. Where a loss
             jumps to either side these are steep and of opposite signs, and no mark is needed.
         by_position: why the order of the batch matters, where it does.
@@ -1038,7 +1038,7 @@ def test_same_value_and_gradient_compiled_by_xla(case):
 
 @every_loss
 def test_live_numbers_act_without_retracing(case):
-    live = [name for name in dir(case.loss) if isinstance(getattr(case.loss, name), HyperparameterAttribute)]
+    live = [name for name in dir(case.loss) if isinstance(getattr(case.loss, name), Hyperparameter)]
     assert set(case.live) == set(live), "the row must name every live number"
     y_true, y_pred = case.inputs(seed=2)
     loss = case.make(reduction=None)

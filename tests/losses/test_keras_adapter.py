@@ -116,13 +116,12 @@ class Difference(keras.distillation.DistillationLoss):
 class Projected(DistillationLoss):
     """Squared error between the teacher's output and the student's behind a layer of the loss's own."""
 
+    owns_layers = True
+
     def build(self, teacher_shapes, student_shapes):
         self.projector = keras.layers.Dense(teacher_shapes[-1])
         self.projector.build(student_shapes)
-
-    @property
-    def layers(self):
-        return [self.projector]
+        self.add_layer(self.projector)
 
     def call(self, y_true, y_pred):
         return keras.ops.mean(keras.ops.square(y_true - self.projector(y_pred)), axis=-1)

@@ -7,29 +7,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.utils.hyperparameters import Hyperparameter, HyperparameterAttribute, check_number
+from keras_tkd.utils.hyperparameters import Hyperparameter, ScalarVariable, check_number, read_hyperparameter
 
 
 class Spring:
-    stiffness = HyperparameterAttribute(minimum=0.0, exclusive=True)
-    rest = HyperparameterAttribute(minimum=-1.0)
+    stiffness = Hyperparameter(minimum=0.0, exclusive=True)
+    rest = Hyperparameter(minimum=-1.0)
+    dtype = "float32"
 
     def __init__(self, stiffness=2.0, rest=0.0):
         self.stiffness = stiffness
         self.rest = rest
 
     def force(self, x):
-        stiffness = Spring.stiffness.live(self).tensor(x.dtype)
-        return stiffness * (x - Spring.rest.live(self).tensor(x.dtype))
+        return read_hyperparameter(self, "stiffness") * (x - read_hyperparameter(self, "rest"))
 
 
 def test_number_is_the_very_one_given():
     # 0.1 has no exact float32, and 2**53 + 1 no exact float64.
     for number in (3, 0.1, 2**53 + 1, np.float64(0.1)):
-        live = Hyperparameter(1.0)
-        live.set(number)
-        assert live.number is number
-        assert Hyperparameter(number).number is number
+        variable = ScalarVariable(1.0)
+        variable.assign(number)
+        assert variable.number is number
+        assert ScalarVariable(number).number is number
         spring = Spring(stiffness=number)
         assert spring.stiffness is number
         spring.rest = number
@@ -37,13 +37,13 @@ def test_number_is_the_very_one_given():
 
 
 def test_tensor_has_the_dtype_asked_for():
-    live = Hyperparameter(0.1)
-    assert live.tensor().dtype == "float32"
-    assert live.tensor().numpy() == np.float32(0.1)
-    assert live.tensor("float64").numpy() == 0.1
-    assert live.tensor("float16").dtype == "float16"
-    live.set(3)
-    assert live.tensor("float64").numpy() == 3.0
+    variable = ScalarVariable(0.1)
+    assert variable.tensor().dtype == "float32"
+    assert variable.tensor().numpy() == np.float32(0.1)
+    assert variable.tensor("float64").numpy() == 0.1
+    assert variable.tensor("float16").dtype == "float16"
+    variable.assign(3)
+    assert variable.tensor("float64").numpy() == 3.0
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -75,11 +75,11 @@ def test_instances_have_their_own_numbers():
 
 
 def test_the_class_shows_the_attribute_itself():
-    assert isinstance(Spring.stiffness, HyperparameterAttribute)
+    assert isinstance(Spring.stiffness, Hyperparameter)
     assert Spring.stiffness.name == "stiffness"
     spring = Spring()
-    assert isinstance(Spring.stiffness.live(spring), Hyperparameter)
-    assert Spring.stiffness.live(spring) is not Spring.rest.live(spring)
+    assert isinstance(Spring.stiffness.variable(spring), ScalarVariable)
+    assert Spring.stiffness.variable(spring) is not Spring.rest.variable(spring)
 
 
 def test_refused_number_leaves_the_old_one():
@@ -101,7 +101,7 @@ def test_models_do_not_track_it_as_a_weight():
         def __init__(self):
             super().__init__()
             self.spring = Spring()
-            self.number = Hyperparameter(1.0)
+            self.number = ScalarVariable(1.0)
 
         def call(self, x):
             return self.spring.force(x) * self.number.tensor(x.dtype)

@@ -1,18 +1,23 @@
 # make demo   trains a teacher on digits, distils it into a small student, and shows what that brought
 # make test   the whole test suite
-# Both make .venv first where it is missing. Another Python: make PYTHON=python3.12 demo
+# make docs   the documentation as a site, in build/site
+# All make .venv first where it is missing. Another Python: make PYTHON=python3.12 demo
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest
+
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open build/site/index.html"
 
 clean:
 	rm -rf $(VENV)
@@ -32,5 +37,10 @@ $(VENV)/.installed: setup.cfg | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "Installing what the tests need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,docs]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing what the site of the documentation needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	@touch $@

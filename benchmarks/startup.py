@@ -46,15 +46,17 @@ def child(script, began, arguments):
         print(MARK + json.dumps(seconds), flush=True)
         os._exit(0)
 
-    def import_training():
-        training = import_all()
+    def import_commands():
+        commands = import_all()
         mark("imports")
-        training.load_splits = marked(training.load_splits, "data")
-        training.begin = marked(training.begin, "models, checks, estimates")
-        training.stages.Progress.on_train_batch_end = first_steps
-        return training
+        from keras_tkd.runs import inputs, run, stages
 
-    import_all, run_flags.import_training = run_flags.import_training, import_training
+        inputs.load_splits = marked(inputs.load_splits, "data")
+        run.Run.begin = marked(run.Run.begin, "models, checks, estimates")
+        stages.TrainingProgress.on_train_batch_end = first_steps
+        return commands
+
+    import_all, run_flags.import_commands = run_flags.import_commands, import_commands
     sys.argv = [script, *arguments]
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 

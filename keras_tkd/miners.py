@@ -1,4 +1,4 @@
-"""Who is whose negative, or positive, inside a batch.
+"""Miners: which rows of a batch are an anchor's negatives, or its positives.
 
 A miner is a pure function `miner(labels, seed=None, distances=None, positive_distances=None) -> (index, valid)`:
 
@@ -11,73 +11,95 @@ A miner is a pure function `miner(labels, seed=None, distances=None, positive_di
 - `valid`: bool, of the same shape: whether there is such a negative at all. Where there is none `index` is meaningless,
   though fit to gather with.
 
-All are passed to every miner, which takes what it needs. No gradient flows through a choice.
+Every miner is passed all of them and reads what it needs. No gradient flows through a choice.
 """
 
 import tensorflow as tf
 
 from keras_tkd.utils import choices
+from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
+
+__all__ = [
+    "MINERS",
+    "POSITIVE_MINERS",
+    "count_up_to",
+    "every_other_class",
+    "every_same_class",
+    "fair_coin",
+    "farthest_same_class",
+    "hard",
+    "only_where",
+    "other_class",
+    "random_other_class",
+    "random_same_class",
+    "same_class",
+    "semi_hard",
+]
 
 # One seed serves a negative, a positive and a coin at once: each is drawn from a stream of its own.
 _NEGATIVE, _POSITIVE, _COIN = 0, 2**29, 2**30
 
 
 def random_other_class(labels, seed=None, distances=None, positive_distances=None):
-    """A negative for every row, uniform over the rows of the batch that bear another label."""
-    order, start, count = _runs(_ids(labels))
+    """Draws a negative for every row, uniformly over the rows of the batch that have another label."""
+    order, start, count = _sort_into_runs(labels)
     others = tf.size(order) - count
-    place = _draw(_given("random_other_class", seed=seed), _NEGATIVE, others)
-    # In the order of the labels each class is one run; a place outside the row's own run is one whole random number.
-    place = tf.where(place < start, place, place + count) % tf.size(order)
+    place = _draw_integers(_require("random_other_class", seed=seed), _NEGATIVE, others)
+    # The remainder matters where there is no other class: the place past the only run is then inside the batch again.
+    place = skip_run(place, start, count) % tf.size(order)
     return tf.gather(order, place), others > 0
 
 
 def random_same_class(labels, seed=None, distances=None, positive_distances=None):
-    """A positive for every row, uniform over the other rows of its class; the row itself, not valid, where it is alone.
+    """Draws a positive for every row, uniformly over the other rows of its class.
 
-    Its choices tell nothing of those that `random_other_class` makes with the same seed.
+    A row that is alone in its class is given itself, which is not valid. The choices tell nothing of those that
+    `random_other_class` makes with the same seed.
     """
-    order, start, count = _runs(_ids(labels))
+    order, start, count = _sort_into_runs(labels)
     own = tf.argsort(order) - start
-    place = _draw(_given("random_same_class", seed=seed), _POSITIVE, count - 1)
-    place = tf.where(place < own, place, place + 1) % count
+    place = _draw_integers(_require("random_same_class", seed=seed), _POSITIVE, count - 1)
+    # The row itself is a run of one. Of a class of one, 0 is drawn and moved to 1, and 1 % 1 is the row again.
+    place = skip_run(place, own, 1) % count
     return tf.gather(order, start + place), count > 1
 
 
 def farthest_same_class(labels, seed=None, distances=None, positive_distances=None):
-    """The farthest other row of the class (Hermans, Beyer, Leibe, 2017: "hardest positive")."""
+    """Finds the farthest other row of the class (Hermans, Beyer, Leibe, 2017: "hardest positive")."""
     mates = same_class(labels)
-    far = tf.where(mates, _given("farthest_same_class", distances=distances), -1.0)
-    far = tf.pad(far, [[0, 0], [0, 1]], constant_values=-2.0)
-    return tf.argmax(far, axis=1, output_type=tf.int32), tf.reduce_any(mates, axis=1)
+    candidates = tf.where(mates, _require("farthest_same_class", distances=distances), -1.0)
+    # The column that is added is never the highest; it serves batches without rows, of which there is no `argmax`.
+    candidates = tf.pad(candidates, [[0, 0], [0, 1]], constant_values=-2.0)
+    return tf.argmax(candidates, axis=1, output_type=tf.int32), tf.reduce_any(mates, axis=1)
 
 
 def every_same_class(labels, seed=None, distances=None, positive_distances=None):
-    """Every other row of the class."""
+    """Returns all rows for every row; valid are the other rows of its class."""
     mates = same_class(labels)
     return tf.broadcast_to(tf.range(tf.shape(mates)[1]), tf.shape(mates)), mates
 
 
 def hard(labels, seed=None, distances=None, positive_distances=None):
-    """The nearest row of another class (Hermans, Beyer, Leibe, 2017: "hardest negative")."""
+    """Finds the nearest row of another class (Hermans, Beyer, Leibe, 2017: "hardest negative")."""
     others = other_class(labels)
-    candidates = only_where(others, _given("hard", distances=distances))
+    candidates = only_where(others, _require("hard", distances=distances))
     # The column that is added is never the lowest alone; it serves batches without rows.
     candidates = tf.pad(candidates, [[0, 0], [0, 1]], constant_values=float("inf"))
     return tf.argmin(candidates, axis=1, output_type=tf.int32), tf.reduce_any(others, axis=1)
 
 
 def semi_hard(labels, seed=None, distances=None, positive_distances=None):
-    """The nearest row of another class that is farther than the positive; where none is, the farthest of other classes.
+    """Finds the nearest row of another class that is farther than the positive, or else the farthest of other classes.
 
     The first part is FaceNet's choice (Schroff, Kalenichenko, Philbin, CVPR 2015); the second is common practice, of
     which the paper says nothing.
     """
     others = other_class(labels)
-    candidates = only_where(others, _given("semi_hard", distances=distances))
-    positives = _given("semi_hard", positive_distances=positive_distances)
+    candidates = only_where(others, _require("semi_hard", distances=distances))
+    positives = _require("semi_hard", positive_distances=positive_distances)
     limits = positives if len(positives.shape) == 2 else positives[:, None]
     count = tf.reduce_sum(tf.cast(others, tf.int32), axis=1, keepdims=True)
+    # Nearest first, the one after those up to the limit is the first beyond it; the last of other classes, if none is.
     place = tf.minimum(count_up_to(candidates, limits), tf.maximum(count - 1, 0))
     index = tf.gather(tf.argsort(candidates, axis=1, stable=True), place, batch_dims=1)
     shape = tf.shape(positives)
@@ -85,7 +107,7 @@ def semi_hard(labels, seed=None, distances=None, positive_distances=None):
 
 
 def every_other_class(labels, seed=None, distances=None, positive_distances=None):
-    """Every row of another class."""
+    """Returns all rows for every row; valid are those of another class."""
     others = other_class(labels)
     return tf.broadcast_to(tf.range(tf.shape(others)[1]), tf.shape(others)), others
 
@@ -107,68 +129,65 @@ POSITIVE_MINERS = choices.check_complete(
 
 
 def other_class(labels):
-    """bool `(batch, batch)`: whether rows i and j are of different classes."""
-    labels = _ids(labels)
+    """Returns bool `(batch, batch)`: whether rows i and j are of different classes."""
+    labels = tf.convert_to_tensor(labels)
     return tf.not_equal(labels[:, None], labels)
 
 
 def same_class(labels):
-    """bool `(batch, batch)`: whether row j is another row of the class of row i."""
+    """Returns bool `(batch, batch)`: whether row j is another row of the class of row i."""
     others = other_class(labels)
     return tf.linalg.set_diag(tf.logical_not(others), tf.zeros(tf.shape(others)[:1], tf.bool))
 
 
 def only_where(candidate, distances):
-    """Distances that are infinite where a row is no candidate, and finite, if large, where it is one."""
+    """Returns distances that are infinite where a row is no candidate, and finite, if large, where it is one."""
+    # A candidate that is infinitely far is one still, before all those that are none.
     return tf.where(candidate, tf.minimum(distances, distances.dtype.max / 2), float("inf"))
 
 
 def fair_coin(labels, seed):
-    """bool `(batch,)`: heads or tails for every row, whatever the miners choose with the same seed."""
-    return _draw(seed, _COIN, tf.fill(tf.shape(labels), 2)) == 1
+    """Tosses a coin for every row, bool `(batch,)`, whatever the miners choose with the same seed."""
+    return _draw_integers(seed, _COIN, tf.fill(tf.shape(labels), 2)) == 1
 
 
 def count_up_to(values, limits):
-    """How many of the values of its row do not exceed each limit.
+    """Counts the values of each row that do not exceed a limit, for each of the row's limits.
 
     Args:
         values: `(batch, n)`.
         limits: `(batch, m)`.
 
     Returns:
-        int32, `(batch, m)`. By sorting: `tf.searchsorted`, compiled by XLA, compares all with all.
+        int32 `(batch, m)`.
     """
+    # By sorting, values before limits where they are equal: `tf.searchsorted`, compiled by XLA, compares all with all.
     n = tf.shape(values)[1]
     order = tf.argsort(tf.concat([values, limits], axis=1), axis=1, stable=True)
     passed = tf.cumsum(tf.cast(order < n, tf.int32), axis=1)
     return tf.gather(passed, tf.argsort(order, axis=1)[:, n:], batch_dims=1)
 
 
-def _ids(labels):
+def _sort_into_runs(labels):
+    """Returns the rows in an order by class; for each row, where its class's run starts, and its length."""
     labels = tf.convert_to_tensor(labels)
-    # XLA does not sort all small integers.
-    return tf.cast(labels, tf.int32) if labels.dtype.is_integer and labels.dtype.size < 4 else labels
+    if labels.dtype.is_integer and labels.dtype.size < 4:
+        # XLA does not sort all small integers.
+        labels = tf.cast(labels, tf.int32)
+    order, ordered = sort_by_class(labels)
+    return order, *find_runs(ordered, labels)
 
 
-def _runs(labels):
-    """The rows in an order in which each class is one run; for each row, where its run starts, and its length."""
-    order = tf.argsort(labels, stable=True)
-    ordered = tf.gather(labels, order)
-    start = tf.searchsorted(ordered, labels, side="left")
-    return order, start, tf.searchsorted(ordered, labels, side="right") - start
-
-
-def _draw(seed, stream, choices):
-    """A whole number for each of `choices`, uniform in [0, choices); 0 where there is no choice.
-
-    Whole numbers are the same with and without XLA; random floating-point numbers are not.
-    """
+def _draw_integers(seed, stream, choices):
+    """Draws a whole number for each of `choices`, uniform in [0, choices); 0 where there is no choice."""
     seed = tf.bitwise.bitwise_xor(tf.cast(seed, tf.int32), [stream, 0])
+    # Whole numbers are the same with and without XLA; random floating-point numbers are not.
     bits = tf.random.stateless_uniform(tf.shape(choices), seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox")
     return tf.cast(tf.cast(bits, tf.int64) % tf.cast(tf.maximum(choices, 1), tf.int64), tf.int32)
 
 
-def _given(miner, **argument):
+def _require(miner, **argument):
+    """Returns the one argument as a tensor; raises `ValueError` where a miner that reads it was not given it."""
     ((name, value),) = argument.items()
     if value is None:
         raise ValueError(f"`{miner}` needs `{name}`. Received: {name}=None")

@@ -1,6 +1,8 @@
 """Trains a teacher on the labels.
 
 python scripts/train_teacher.py --flagfile=flags/digits/teacher.flags --workdir=runs/digits_teacher
+
+Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable is set already.
 """
 
 import run_flags
@@ -14,8 +16,8 @@ run_flags.define_workdir()
 
 def main():
     config = run_flags.read(TeacherTrainingConfig)
-    training = run_flags.import_training()
-    results = training.train_teacher(config, flags.FLAGS.workdir, flags.FLAGS.existing)
+    commands = run_flags.import_commands()
+    results = commands.train_teacher(config, flags.FLAGS.workdir, flags.FLAGS.existing)
     run_flags.show([results], [flags.FLAGS.workdir])
 
 

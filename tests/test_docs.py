@@ -1,10 +1,19 @@
-"""The code of the pages in docs/ runs, and does what the text around it says; so do the examples of the losses."""
+"""The code of the README and of docs/ runs, and does what the text around it says; so do the examples of the losses.
+
+Links lead somewhere, and the pages build as a site.
+"""
 
 import ast
 import doctest
+import html.parser
+import importlib
 import math
+import os
 import pathlib
 import re
+import subprocess
+import sys
+import xml.etree.ElementTree
 
 import keras
 import numpy as np
@@ -14,7 +23,8 @@ import keras_tkd.data
 from keras_tkd import losses, metrics, models
 from keras_tkd.miners import MINERS
 
-DOCS = pathlib.Path(__file__).parent.parent / "docs"
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 PAGE = (DOCS / "triplets.md").read_text()
 EXAMPLE, MINER, PIPELINES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
@@ -135,3 +145,136 @@ def test_streaming_runs(stored, tmp_path, monkeypatch):
     exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
     assert names["images"].window_count == 3
     assert np.load("cache/train/logits.npy").shape == (4, 120, 3)
+
+
+def test_losses_of_several_methods():
+    names = {}
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "methods.md").read_text(), re.DOTALL)
+    exec(example, names)
+    assert [loss.name for loss in names["losses"]] == ["kd", "tkd", "sp"] and names["weights"] == [0.9, 2.0, 3000.0]
+
+
+def test_the_rooms_of_the_page_are_the_rooms():
+    page = (DOCS / "architecture.md").read_text()
+    rooms = re.findall(r"^      (\w+(?:/|\.py)) ", page, re.MULTILINE)
+    there = [path.name + "/" * path.is_dir() for path in (ROOT / "keras_tkd").iterdir() if path.name != "__pycache__"]
+    assert sorted(rooms) == sorted(there)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= 7000
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "distiller.md"], ids=lambda path: path.name)
+def test_own_keras_code(path, tmp_path, monkeypatch):
+    """The first block trains and saves the student; the second, of the page, draws the negatives."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), dtype="uint8")
+    labels = np.arange(12) % 3
+    names = {"teacher": small_model(4), "student": small_model(2), "images": images, "labels": labels}
+    names |= {"test_images": images[:3], "test_labels": labels[:3]}
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+    before = [weights.copy() for weights in names["student"].get_weights()]
+    for block in blocks:
+        exec(block.replace("epochs=20", "epochs=1, verbose=0").replace("batch_size=128", "batch_size=6"), names)
+    logs = names["distiller"].history.history
+    assert {"accuracy", "student_loss", "agreement", "tkd", "tkd_positive_distance", "tkd_violated"} <= logs.keys()
+    saved = keras.saving.load_model("student.keras")
+    assert all((old != new).any() for old, new in zip(before, saved.get_weights(), strict=True))
+
+
+def test_the_code_of_the_readme_is_short():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) <= 10
+
+
+def test_the_flags_of_the_readme_are_flags():
+    """`--only_check_args` parses and validates, and does nothing else."""
+    readme = (ROOT / "README.md").read_text()
+    (command,) = re.findall(r"^python (scripts/distill.py .*?)\n```", readme, re.MULTILINE | re.DOTALL)
+    arguments = command.replace("\\\n", " ").split()
+    subprocess.run([sys.executable, *arguments, "--only_check_args"], cwd=ROOT, check=True, timeout=120)
+
+
+def test_links_lead_to_files():
+    """As they stand in the repository; on the site, where docs/ is the root, the build checks them."""
+    pages = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+    found, missing = 0, []
+    for page in pages:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        for markdown, tag in re.findall(r"\]\((.+?)\)|(?:src|href)=\"(.+?)\"", text):
+            link = (markdown or tag).partition("#")[0]
+            if link and not link.startswith("https:"):
+                found += 1
+                missing += [(page.name, link)] * (not (page.parent / link).exists())
+    assert found > 50 and not missing
+
+
+def test_every_page_is_in_the_navigation():
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    listed = re.findall(r": (\S+\.md)$", navigation, re.MULTILINE)
+    assert pages == {name for name in listed if not (ROOT / name).exists()} and len(listed) == len(set(listed))
+
+
+PICTURES = sorted((DOCS / "images").glob("*.svg"))
+
+
+@pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
+def test_a_picture_speaks_and_needs_nothing_else(path):
+    """A title and a description for those who do not see it; colours for both schemes; nothing from other files."""
+    picture = xml.etree.ElementTree.parse(path)
+    kinds = [element.tag.rpartition("}")[2] for element in picture.iter()]
+    assert {"title", "desc", "style"} <= set(kinds) and not {"image", "script"} & set(kinds)
+    assert "prefers-color-scheme: dark" in path.read_text()
+    assert not re.search(r"url\((?!#)|href=|@import", path.read_text())
+
+
+def test_every_picture_is_shown():
+    shown = "".join(page.read_text() for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
+    assert len(PICTURES) >= 3 and all(f"images/{path.name}" in shown for path in PICTURES)
+
+
+class Fetched(html.parser.HTMLParser):
+    """What a browser fetches to show a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag != "a":
+            self.addresses += [attributes[name] for name in ("src", "href") if attributes.get(name)]
+
+
+def public_names(module):
+    """Those of `__all__`; of a module without one, its own classes and functions, less those with an underscore."""
+    own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == module.__name__]
+    return getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+
+
+def test_the_site(tmp_path):
+    """It builds without a warning, fetches nothing from elsewhere, and has an entry for every public name."""
+    for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for path in tmp_path.rglob("*.html"):
+        fetched = Fetched(path.read_text()).addresses
+        assert fetched and not [address for address in fetched if re.match(r"(https?:)?//", address)], path
+    api = {path.stem: path.read_text() for path in (tmp_path / "api").glob("*.html")}
+    assert api.keys() == {"keras_tkd", *keras_tkd._MODULES}
+    for module in api.keys() - {"keras_tkd"}:
+        package = importlib.import_module(f"keras_tkd.{module}")
+        for name in public_names(package):
+            # A constant has no docstring: the page names it.
+            entry = rf'id="keras_tkd\.[\w.]+\.{name}"' if callable(getattr(package, name)) else f"<code>{name}</code>"
+            assert re.search(entry, api[module]), (module, name)
+    for name in keras_tkd._EXPORTS:
+        assert re.search(rf'id="keras_tkd\.[\w.]+\.{name}"|<code>{name}</code>', api["keras_tkd"]), name
+    # A docstring is plain text: `> 0` and `>>>` in it are no quotations.
+    assert not [name for name, page in api.items() if "<blockquote>" in page]

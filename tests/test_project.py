@@ -12,6 +12,7 @@ from keras_tkd.methods import METHODS
 from keras_tkd.runs.workdir import OWN_FILES
 
 ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 MODULES = sorted((ROOT / "keras_tkd").rglob("*.py"))
 
 # What each room may import of the package, beside itself and utils/, which is known by all and knows nobody.
@@ -67,16 +68,16 @@ def test_flags_are_known_to_scripts_only():
     assert not [path for path in MODULES if "absl" in path.read_text()]
 
 
-def test_readme_and_methods_agree():
-    readme = (ROOT / "README.md").read_text()
+def test_the_page_of_methods_and_methods_agree():
+    page = (DOCS / "methods.md").read_text()
     for method in METHODS:
-        assert f"| `{method}` |" in readme
+        assert f"| `{method}` |" in page
 
 
-def test_readme_lists_the_paper_of_every_method():
-    readme = (ROOT / "README.md").read_text()
-    papers = readme.partition("## Papers")[2].splitlines()
-    cited = re.findall(r"\| (?:after )?(\w+)[^|]*?, (\d{4}) \|$", readme, re.MULTILINE)
+def test_the_paper_of_every_method_is_listed():
+    page = (DOCS / "methods.md").read_text()
+    papers = (DOCS / "papers.md").read_text().partition("## Papers")[2].splitlines()
+    cited = re.findall(r"\| (?:after )?(\w+)[^|]*?, (\d{4}) \|$", page, re.MULTILINE)
     # All but the baseline, and a variant that its authors describe elsewhere.
     assert len(cited) == len(METHODS) - 2
     for author, year in cited:
@@ -84,8 +85,9 @@ def test_readme_lists_the_paper_of_every_method():
 
 
 @pytest.mark.parametrize("name", OWN_FILES)
-def test_readme_lists_what_a_run_leaves(name):
-    assert re.search(rf"^\|.*`{re.escape(name)}/?`.*\|.*\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_what_a_run_leaves_is_listed(name):
+    page = (DOCS / "workdir.md").read_text()
+    assert re.search(rf"^\|.*`{re.escape(name)}/?`.*\|.*\|$", page, re.MULTILINE)
 
 
 def test_the_package_is_imported_without_tensorflow():

@@ -5,20 +5,9 @@ import os
 
 from keras_tkd.config.fields import check, check_choice, is_whole, option
 from keras_tkd.config.flagfile import value_type
+from keras_tkd.utils.choices import BUILT_IN_DATASETS
 
-# The settings that decide what a model is trained on.
-DATA = (
-    "dataset",
-    "classes",
-    "image_size",
-    "test_fraction",
-    "split_seed",
-    "open_set_fraction",
-    "shuffle_window",
-    "validation_fraction",
-    "train_fraction",
-    "augmentation",
-)
+__all__ = ["DataConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,39 +15,78 @@ class DataConfig:
     """Which images, and which of them are for testing."""
 
     dataset: str = option(
-        "digits", "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders."
+        "digits",
+        "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders.",
+        decides="data",
     )
-    data_dir: str | None = option(None, "Folder of prepared tensorflow-datasets.")
+    data_dir: str | None = option(None, "Folder of prepared tensorflow-datasets.", decides="nothing")
     classes: tuple[str, ...] | None = option(
-        None, "Only the images of these classes, by name or index; they become the classes 0, 1, ... in this order."
+        None,
+        "Only the images of these classes, by name or index; they become the classes 0, 1, ... in this order.",
+        decides="data",
     )
-    image_size: int | None = option(None, "Resize images to this many pixels, height and width.")
-    test_fraction: float = option(0.2, "Share held out for testing where a folder has no train/ and test/.")
-    split_seed: int = option(0, "Seed of all splits; apart from --seed, so that runs share their test images.")
+    image_size: int | None = option(None, "Resize images to this many pixels, height and width.", decides="data")
+    test_fraction: float = option(
+        0.2, "Share held out for testing where a folder has no train/ and test/.", decides="data"
+    )
+    split_seed: int = option(
+        0, "Seed of all splits; apart from --seed, so that runs share their test images.", decides="data"
+    )
     open_set_fraction: float | None = option(
-        None, "Share of the classes (identities) that no model is trained on: their images test verification."
+        None,
+        "Share of the classes (identities) that no model is trained on: their images test verification.",
+        decides="data",
     )
     shuffle_window: int | None = option(
         None,
         "Leave the images of a data set of tensorflow-datasets on disk, and hold so many at a time, within which they "
         "are shuffled and negatives drawn; all images are held in memory if not given.",
+        decides="data",
     )
     embedding_layer: str | None = option(
-        None, "Layer whose outputs verification compares; 'embedding', as in this package's models, if not given."
+        None,
+        "Layer whose outputs verification compares; 'embedding', as in this package's models, if not given.",
+        decides="measurement",
     )
+
+    @property
+    def has_teacher(self):
+        """Whether a teacher takes part in the run."""
+        return True
+
+    @property
+    def takes_trained_teacher(self):
+        """Whether the run may be given a teacher that was trained before."""
+        return True
 
     @property
     def irrelevant_fields(self):
         """Names of the fields that nothing in this run reads."""
-        return []
+        return [field.name for field in dataclasses.fields(self) if self._unmet(field)]
+
+    def refusal(self, name):
+        """Returns why a field, one of the irrelevant ones, is not read."""
+        field = next(field for field in dataclasses.fields(self) if field.name == name)
+        why_not = self._unmet(field)[0].why_not or f"{self._reader} does not read `{{name}}`"
+        return why_not.format(name=name)
+
+    @property
+    def _reader(self):
+        """What refuses a setting, in the words of an error."""
+        return "This run"
+
+    def _unmet(self, field):
+        """The conditions of reading a field that do not hold."""
+        return [condition for condition in field.metadata["read_when"] if not condition.holds(self)]
 
     def __post_init__(self):
         if self.classes:
             several = len(set(self.classes)) == len(self.classes) > 1
             check(several, "`classes` must be at least two, none twice", self, "classes")
         for field in dataclasses.fields(self):
-            choices = field.metadata.get("choices")
+            choices = field.metadata["choices"]
             value = getattr(self, field.name)
+            # One value of several may be given by itself. The class is frozen, for everybody else.
             if value_type(field)[1] and isinstance(value, (str, os.PathLike)):
                 value = (os.fspath(value),)
                 object.__setattr__(self, field.name, value)
@@ -68,6 +96,7 @@ class DataConfig:
             if value_type(field)[0] is int and not (value is None and field.default is None):
                 parts = value if isinstance(value, (tuple, list)) else [value]
                 check(all(map(is_whole, parts)), f"`{field.name}` must be a whole number", self, field.name)
+        # Written so that NaN, of which every comparison is false, breaks the rule.
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )
@@ -79,8 +108,9 @@ class DataConfig:
             check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
         if self.shuffle_window is not None:
             check(self.shuffle_window >= 1, "`shuffle_window` must be >= 1", self, "shuffle_window")
+            # Whether another name is one of tensorflow-datasets, only loading tells.
             rule = "`shuffle_window` streams data sets of tensorflow-datasets; digits are held in memory"
-            check(self.dataset != "digits", rule, self, "dataset", "shuffle_window")
+            check(self.dataset not in BUILT_IN_DATASETS, rule, self, "dataset", "shuffle_window")
             rule = "`open_set_fraction` takes images out of memory: it does not go with `shuffle_window`"
             check(self.open_set_fraction is None, rule, self, "open_set_fraction", "shuffle_window")
         for name in ("embedding_layer", "teacher_embedding_layer"):

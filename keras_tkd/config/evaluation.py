@@ -5,12 +5,14 @@ import dataclasses
 from keras_tkd.config.fields import check, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 
+__all__ = ["EvaluateConfig"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(PretrainedTeachersConfig):
     """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
 
-    model_path: str | None = option(None, "Keras model file to measure.")
+    model_path: str | None = option(None, "Keras model file to measure.", decides="measurement")
 
     def __post_init__(self):
         super().__post_init__()

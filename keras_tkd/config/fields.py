@@ -1,29 +1,116 @@
-"""Fields of configurations, and their rules: each field is one flag of the scripts, with its help and its choices."""
+"""Fields of configurations, and their rules: each field is one flag of the scripts.
+
+What a setting decides is said once, at its field, by a word of `DECIDES`. What makes a trained model stale, and what
+two runs must share to be compared, are read off these words.
+"""
 
 import dataclasses
 import difflib
 import numbers
+import typing
+
+__all__ = [
+    "COMPARED",
+    "DECIDES",
+    "DISTILLED",
+    "ReadWhen",
+    "TRAINED",
+    "check",
+    "check_choice",
+    "deciding",
+    "default",
+    "is_whole",
+    "option",
+    "settings",
+]
+
+DECIDES = {
+    "data": "the images that models are trained on and measured with",
+    "budget": "how much training every model gets, and from where it starts",
+    "training": "how every model is trained, whatever it learns from",
+    "student": "the student's architecture, with a teacher and without",
+    "distillation": "what a distilled student learns from, and how: no model that learns from the labels alone",
+    "measurement": "what is measured of a student, which need not be trained again for it",
+    "nothing": "nothing that is kept: where files are, what is measured of a teacher, what is trained besides",
+}
+
+# What decides a model that is trained on the labels (a teacher, the student alone); its architecture is recorded apart.
+TRAINED = ("data", "budget", "training")
+# What decides a distilled student.
+DISTILLED = (*TRAINED, "student", "distillation")
+# What two runs share whose students may be compared. How they are trained is not a part of it: a learning rate is
+# chosen for each.
+COMPARED = ("data", "budget", "student", "measurement")
 
 
-def option(default, help, choices=None):
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+@dataclasses.dataclass(frozen=True)
+class ReadWhen:
+    """When a setting is read.
+
+    Args:
+        holds: function of the configuration, true where the setting is read.
+        why_not: what to say of a setting that is given where it is not, a template for `{name}`; None for "Method 'kd'
+            does not read ..." and the like.
+    """
+
+    holds: typing.Callable
+    why_not: str | None = None
+
+
+def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=()):
+    """Makes the field of a setting.
+
+    Args:
+        default: its value where none is given.
+        help: one or more sentences, for `--help`.
+        choices: tuple of the values that it may have; None for any.
+        decides: a word of `DECIDES`. What says nothing is taken to decide everything: a setting that was forgotten
+            trains too much again, and never leaves a stale model in place.
+        recorded_as: function from its value to what of it decides, for a setting that decides something by a part of
+            it alone.
+        read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
+    """
+    if decides not in DECIDES:
+        raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
+    conditions = (read_when,) if isinstance(read_when, ReadWhen) else tuple(read_when)
+    metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
+    return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions})
 
 
 def default(cls, name):
+    """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
 
+def deciding(cls, words):
+    """Returns the names of the fields that decide one of `words`, in the fields' order."""
+    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata["decides"] in words)
+
+
+def settings(config, words):
+    """Returns what a configuration says of all that decides one of `words`, as a dict by the fields' names."""
+    values = {}
+    for field in dataclasses.fields(config):
+        if field.metadata["decides"] in words:
+            recorded_as = field.metadata["recorded_as"] or (lambda value: value)
+            values[field.name] = recorded_as(getattr(config, field.name))
+    return values
+
+
 def is_whole(value):
+    """Returns whether a value is a whole number; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def check(condition, rule, config, *names):
+    """Raises `ValueError` unless `condition` holds: the rule, and the values of the fields `names`."""
     if not condition:
         received = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
         raise ValueError(f"{rule}. Received: {received}")
 
 
 def check_choice(name, value, choices):
+    """Raises `ValueError` for a value that is none of `choices`, with the nearest of them."""
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -3,9 +3,11 @@
 import dataclasses
 import typing
 
+__all__ = ["flag_lines", "parse_lines", "read_flags", "resolve_from_record", "value_type"]
+
 
 def value_type(field):
-    """The plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
+    """Returns the plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
     hint = field.type
     options = (
         [t for t in typing.get_args(hint) if t is not type(None)] if type(None) in typing.get_args(hint) else [hint]
@@ -16,19 +18,25 @@ def value_type(field):
 
 
 def flag_lines(config):
-    """The configuration as a flagfile's lines; what is None, or read by nothing, is left out."""
+    """Returns the configuration as a flagfile's lines; what is None, or read by nothing, is left out."""
     lines = []
+    irrelevant = set(config.irrelevant_fields)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, tuple):
             value = ",".join(map(str, value)) or None
-        if value is not None and field.name not in config.irrelevant_fields:
+        if value is not None and field.name not in irrelevant:
             lines.append(f"--{field.name}={value}")
     return lines
 
 
+def parse_lines(lines):
+    """Returns the values of a flagfile's lines, as text by flag; comments and other lines are passed over."""
+    return dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
+
+
 def read_flags(config_class, text):
-    """The values in a flagfile's text, by field: what `flag_lines` wrote, comments and empty lines aside.
+    """Returns the values in a flagfile's text, by field: what `flag_lines` wrote, comments and empty lines aside.
 
     Raises:
         ValueError: a line that is no `--name=value`, or a name that is no field.
@@ -44,29 +52,26 @@ def read_flags(config_class, text):
                 f"A flagfile's lines are --name=value, of fields of {config_class.__name__}. Received: {line}"
             )
         kind, several = value_type(fields[name])
-        kind = as_bool if kind is bool else kind
+        kind = _as_bool if kind is bool else kind
         values[name] = tuple(kind(part) for part in value.split(",") if part) if several else kind(value)
     return values
 
 
-def as_bool(text):
-    """What `flag_lines` wrote of a bool."""
-    return {"True": True, "False": False}[text]
+def resolve_from_record(config, path):
+    """Returns the configuration with what an earlier beginning of the same run decided in place of `"auto"`.
 
-
-def as_recorded(config, path):
-    """The configuration with what an earlier beginning of the same run settled on in place of `"auto"`.
+    A run that goes on must be the run that began, whatever this machine would decide today.
 
     Args:
         path: the flagfile that the earlier beginning left; it need not exist.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
-    recorded = dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
-    return dataclasses.replace(
-        config,
-        **{
-            field.name: recorded[field.name]
-            for field in dataclasses.fields(config)
-            if getattr(config, field.name) == "auto" and field.name in recorded.keys() - set(config.irrelevant_fields)
-        },
-    )
+    recorded = parse_lines(path.read_text().splitlines()) if path.exists() else {}
+    # What the method does not read is no flag: a value for it would be refused.
+    readable = recorded.keys() - set(config.irrelevant_fields)
+    names = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == "auto"]
+    return dataclasses.replace(config, **{name: recorded[name] for name in names if name in readable})
+
+
+def _as_bool(text):
+    # bool("False") is True.
+    return {"True": True, "False": False}[text]

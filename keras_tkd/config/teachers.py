@@ -3,8 +3,13 @@
 import dataclasses
 
 from keras_tkd.config.data import DataConfig
-from keras_tkd.config.fields import check, check_choice, option
+from keras_tkd.config.fields import ReadWhen, check, check_choice, option
 from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
+
+__all__ = ["PretrainedTeachersConfig"]
+
+_TRAINED_BEFORE = ReadWhen(lambda config: config.takes_trained_teacher)
+_SEVERAL = ReadWhen(lambda config: len(config.teacher_path or ()) > 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,31 +17,49 @@ class PretrainedTeachersConfig(DataConfig):
     """Trained teachers that a run is given: one, or an ensemble of several."""
 
     teacher_path: tuple[str, ...] | None = option(
-        None, "Keras model file of a trained teacher, or of several, separated by commas. Without it, one is trained."
+        None,
+        "Keras model file of a trained teacher, or of several, separated by commas. Without it, one is trained.",
+        decides="distillation",
+        read_when=_TRAINED_BEFORE,
     )
     teacher_preprocessing: tuple[str, ...] = option(
-        ("none",), "Scaling of the pixels that --teacher_path expects: one for all, or one for each.", PREPROCESSING
+        ("none",),
+        "Scaling of the pixels that --teacher_path expects: one for all, or one for each.",
+        PREPROCESSING,
+        decides="distillation",
+        read_when=_TRAINED_BEFORE,
     )
-    teacher_average: str | None = option(None, "What is averaged of several teachers; needed for these.", AVERAGES)
+    teacher_average: str | None = option(
+        None,
+        "What is averaged of several teachers; needed for these.",
+        AVERAGES,
+        decides="distillation",
+        read_when=_SEVERAL,
+    )
     teacher_weights: tuple[str, ...] | str | None = option(
-        None, "Weights of several teachers: a number >= 0 for each, 'entropy' or 'confidence'; equal if not given."
+        None,
+        "Weights of several teachers: a number >= 0 for each, 'entropy' or 'confidence'; equal if not given.",
+        decides="distillation",
+        read_when=_SEVERAL,
     )
     teacher_classes: tuple[str, ...] | None = option(
         None,
         "Which classes of the teachers in --teacher_path the data's classes are, by name or index, in the order of the "
         "data's. For a teacher of all classes of the data set they are those of --classes.",
+        decides="distillation",
+        read_when=_TRAINED_BEFORE,
     )
-    teacher_embedding_layer: str | None = option(None, "The teacher's; as --embedding_layer if not given.")
-
-    @property
-    def irrelevant_fields(self):
-        several = len(self.teacher_path or ()) > 1
-        return super().irrelevant_fields + ([] if several else ["teacher_average", "teacher_weights"])
+    teacher_embedding_layer: str | None = option(
+        None,
+        "The teacher's; as --embedding_layer if not given.",
+        decides="nothing",
+        read_when=ReadWhen(lambda config: config.has_teacher),
+    )
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "teacher_path", self.teacher_path or None)
-        object.__setattr__(self, "teacher_weights", name_or_numbers(self.teacher_weights))
+        object.__setattr__(self, "teacher_weights", _name_or_numbers(self.teacher_weights))
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
         check(
             paths or scalings == ("none",),
@@ -52,11 +75,13 @@ class PretrainedTeachersConfig(DataConfig):
             "teacher_path",
             "teacher_preprocessing",
         )
+        # One twice would count double, which is what weights are for.
         check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
         if len(paths) < 2:
             for name in ("teacher_average", "teacher_weights"):
                 check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
             return
+        # Three different things, none of which is the usual one: there is no default.
         check(
             self.teacher_average,
             f"`teacher_average` must say what is averaged of several teachers: {', '.join(AVERAGES)}",
@@ -65,6 +90,7 @@ class PretrainedTeachersConfig(DataConfig):
         )
         weights = self.teacher_weights
         if isinstance(weights, tuple):
+            # NaN compares as false, and so is refused with what is negative.
             numbers = all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in weights)
             check(
                 numbers and len(weights) == len(paths) and sum(weights) > 0,
@@ -83,7 +109,7 @@ class PretrainedTeachersConfig(DataConfig):
             )
 
 
-def name_or_numbers(values):
+def _name_or_numbers(values):
     """Weights as text or numbers: the one name there is by itself, numbers as a tuple; anything else as it is."""
     if not isinstance(values, (tuple, list)):
         return values

@@ -3,36 +3,56 @@
 import dataclasses
 
 from keras_tkd.config.data import DataConfig
-from keras_tkd.config.fields import check, option
+from keras_tkd.config.fields import ReadWhen, check, option
 from keras_tkd.utils.choices import AUGMENTATIONS, PRECISIONS
 
-SCHEDULES = ("constant", "cosine", "step")
+__all__ = ["RunConfig", "TeacherTrainingConfig"]
+
+_SCHEDULES = ("constant", "cosine", "step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(DataConfig):
     """What training a teacher and distilling have in common: the data and how a model is trained on them."""
 
-    validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.")
-    train_fraction: float | None = option(None, "Share of each class's training images to train on; all if not given.")
-    augmentation: str = option("none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS)
-    epochs: int = option(30, "Passes over the training images.")
-    batch_size: int = option(128, "Images per step.")
-    learning_rate: float = option(0.1, "Learning rate of the first epoch.")
-    momentum: float = option(0.9, "Momentum of stochastic gradient descent.")
-    schedule: str = option("cosine", "How the learning rate falls, from epoch to epoch.", SCHEDULES)
-    schedule_epochs: tuple[int, ...] = option((), "Epochs at which --schedule=step multiplies the learning rate.")
-    schedule_factor: float = option(0.1, "What --schedule=step multiplies it with.")
+    validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.", decides="data")
+    train_fraction: float | None = option(
+        None, "Share of each class's training images to train on; all if not given.", decides="data"
+    )
+    augmentation: str = option(
+        "none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS, decides="data"
+    )
+    epochs: int = option(30, "Passes over the training images.", decides="budget")
+    batch_size: int = option(128, "Images per step.", decides="budget")
+    learning_rate: float = option(0.1, "Learning rate of the first epoch.", decides="training")
+    momentum: float = option(0.9, "Momentum of stochastic gradient descent.", decides="training")
+    schedule: str = option(
+        "cosine", "How the learning rate falls, from epoch to epoch.", _SCHEDULES, decides="training"
+    )
+    schedule_epochs: tuple[int, ...] = option(
+        (), "Epochs at which --schedule=step multiplies the learning rate.", decides="training"
+    )
+    schedule_factor: float = option(0.1, "What --schedule=step multiplies it with.", decides="training")
     weight_decay: float = option(
-        0.0, "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2."
+        0.0,
+        "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2.",
+        decides="training",
     )
     precision: str = option(
         "float32",
         "Precision of the computation; weights and losses stay float32. 'auto': what this machine is fast in.",
         (*PRECISIONS, "auto"),
+        decides="training",
     )
-    seed: int = option(0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.")
-    teacher_model: str = option("digits_teacher", "Name of the teacher's architecture, or a .keras file of it.")
+    seed: int = option(
+        0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.", decides="budget"
+    )
+    teacher_model: str = option(
+        "digits_teacher",
+        "Name of the teacher's architecture, or a .keras file of it.",
+        decides="distillation",
+        read_when=ReadWhen(lambda config: config.has_teacher),
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -42,10 +62,13 @@ class RunConfig(DataConfig):
             check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        # Batches are made inside a window.
         rule = "`shuffle_window` must be a batch or more"
         check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")
+        # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
+        # None stands for a share that is chosen later, where a configuration allows it.
         if self.validation_fraction is not None:
             rule = "`validation_fraction` must be in [0, 1)"
             check(0 <= self.validation_fraction < 1, rule, self, "validation_fraction")
@@ -67,7 +90,16 @@ class RunConfig(DataConfig):
                 not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
             )
 
+    def resolved(self):
+        """Returns the same run with published values in place of None: here there are none."""
+        return self
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTrainingConfig(RunConfig):
     """One run of `train_teacher`."""
+
+    @property
+    def teacher(self):
+        """The configuration of the teacher's training: this one."""
+        return self

@@ -1,15 +1,17 @@
-"""Classes named by a person: by their names, or by their indices."""
+"""Classes by the names or indices that a person gives."""
 
 import difflib
 
+__all__ = ["class_indices"]
+
 
 def class_indices(classes, names, argument="classes"):
-    """The indices of classes that are given by name or index.
+    """Returns the indices of classes that are given by name or index.
 
     Args:
         classes: list of names and indices; a string of digits is a name if there is such a name, else an index.
         names: the names of all classes, in the order of their indices.
-        argument: what an error calls `classes`.
+        argument: name of the argument in an error.
 
     Returns:
         tuple of ints, in the order given.
@@ -25,6 +27,7 @@ def class_indices(classes, names, argument="classes"):
     positions = {name: index for index, name in enumerate(names)}
     indices = []
     for given in classes:
+        # Names come first: a data set may name its classes by digits, in any order.
         index = positions.get(given, int(given) if str(given).isdecimal() else -1)
         if not 0 <= index < len(names):
             near = difflib.get_close_matches(str(given), names, n=3)

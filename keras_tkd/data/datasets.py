@@ -1,13 +1,21 @@
 """Labelled images by name: in memory exactly once, as uint8, or streamed from disk."""
 
+import dataclasses
+import functools
+import operator
 import os
+import typing
 
 import numpy as np
 
-from keras_tkd.data.arrays import resize
+from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.image_folder import load_folder
-from keras_tkd.data.splits import Splits, open_set_classes, stratified_split, take_rows
+from keras_tkd.data.partition import draw_open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits, take_rows
 from keras_tkd.data.tfds import known_names, load_prepared
+from keras_tkd.utils import choices
+
+__all__ = ["LOADERS", "Loader", "load"]
 
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
@@ -83,33 +91,56 @@ def load(
             f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
         )
     size = _height_and_width(image_size)
+    loader = next(loader for loader in LOADERS if loader.takes(name))
     if shuffle_window is not None:
-        _check_streamed(name, shuffle_window, open_set_fraction)
+        _check_streamed(name, loader, shuffle_window, open_set_fraction)
 
     def unseen(class_names):
-        return () if open_set_fraction is None else open_set_classes(class_names, open_set_fraction, split_seed)
+        return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)
 
-    if name == "digits":
-        splits = _load_digits(size, split_seed)
-    elif _is_folder(name):
-        splits = load_folder(name, size, test_fraction, split_seed, unseen, progress)
-    else:
-        splits = load_prepared(name, data_dir, size, shuffle_window, progress)
+    options = {
+        "data_dir": data_dir,
+        "size": size,
+        "test_fraction": test_fraction,
+        "split_seed": split_seed,
+        "unseen": unseen,
+        "shuffle_window": shuffle_window,
+        "progress": progress,
+    }
+    splits = loader.load(name, **{option: options[option] for option in loader.reads})
     return splits if open_set_fraction is None else splits.with_open_set(unseen(splits.class_names))
 
 
-def _load_digits(size, split_seed):
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """How the data sets of one kind are loaded.
+
+    Attributes:
+        takes: function from a name to whether it is one of this kind.
+        load: function `(name, ...) -> Splits`.
+        reads: what `load` takes beside the name: `"size"`, `(height, width)` or None; `"unseen"`, a function from the
+            names of all classes to the labels of those in the open set; and arguments of `keras_tkd.data.load`. One
+            that reads `"shuffle_window"` can leave the images on disk; what it does not read, such as
+            `"test_fraction"` where a data set brings its own test split, changes nothing.
+    """
+
+    takes: typing.Callable[[str], bool]
+    load: typing.Callable[..., Splits]
+    reads: tuple[str, ...]
+
+
+def _load_digits(name, size, split_seed):
     import sklearn.datasets
 
     digits = sklearn.datasets.load_digits()
     images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     if size is not None:
-        images = resize(images, size).numpy()
+        images = resize_uint8(images, size).numpy()
     labels = digits.target.astype(np.int32)
     class_names = tuple(str(digit) for digit in digits.target_names)
     train, test = stratified_split(labels, _DIGITS_TEST_FRACTION, split_seed, class_names)
     return Splits(
-        name="digits",
+        name=name,
         train_images=take_rows(images, train),
         train_labels=labels[train],
         test_images=take_rows(images, test),
@@ -125,10 +156,24 @@ def _is_folder(name):
     return os.sep in name or name not in known_names()
 
 
-def _check_streamed(name, shuffle_window, open_set_fraction):
+_BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
+
+# The first that takes a name loads it: what is built in before a folder of that name, and names that only
+# tensorflow-datasets can judge at the end.
+LOADERS = (
+    *(
+        Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
+        for name, function in _BUILT_IN.items()
+    ),
+    Loader(takes=_is_folder, load=load_folder, reads=("size", "test_fraction", "split_seed", "unseen", "progress")),
+    Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
+)
+
+
+def _check_streamed(name, loader, shuffle_window, open_set_fraction):
     if shuffle_window < 1:
         raise ValueError(f"`shuffle_window` must be >= 1, or None. Received: shuffle_window={shuffle_window}")
-    if name == "digits" or _is_folder(name):
+    if "shuffle_window" not in loader.reads:
         raise ValueError(
             "`shuffle_window` streams what tensorflow-datasets has prepared; folders of images and digits are loaded "
             f"into memory. Received: {name} with shuffle_window={shuffle_window}. Leave it out"

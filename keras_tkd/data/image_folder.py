@@ -9,8 +9,11 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize
-from keras_tkd.data.splits import Splits, stratified_split
+from keras_tkd.data.arrays import aligned_empty, resize_uint8
+from keras_tkd.data.partition import stratified_split
+from keras_tkd.data.splits import Splits
+
+__all__ = ["load_folder"]
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -18,7 +21,10 @@ _PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
 
 
 def load_folder(name, size, test_fraction, split_seed, unseen, progress):
-    """`load` for a folder; `unseen(class_names)` are the labels of the open set, which are not divided."""
+    """Loads a folder of class folders; for the arguments see `Loader` and `load`.
+
+    The classes that are `unseen` are not divided: they may have a single image.
+    """
     root = os.path.expanduser(name)
     split = None
     if {"train", "test"} <= set(_visible(root, os.DirEntry.is_dir)):
@@ -130,7 +136,7 @@ def _read_images(paths, image_shape, progress):
         except tf.errors.InvalidArgumentError as error:
             raise _undecodable(paths[index]) from error
         if image.shape[:2] != (height, width):
-            image = resize(image, (height, width))
+            image = resize_uint8(image, (height, width))
         images[index] = image.numpy()
 
     bar = keras.utils.Progbar(len(paths), verbose=int(progress), unit_name="image")

@@ -1,17 +1,19 @@
-"""A pseudorandom permutation that is never written out: how one number becomes another."""
+"""Pseudorandom permutations that map one number to another without being written out."""
 
 import tensorflow as tf
+
+__all__ = ["permute"]
 
 # TensorFlow's public function, tf.random.experimental.index_shuffle, has two faults that this module works around:
 # it runs the block cipher behind the permutation for 4 rounds only, so that permutations of neighbouring seeds are
 # nearly the same (two of 50,000 numbers correlate at 0.7; from 12 rounds on nothing is left of that), and of each
 # number of the seed it uses the lowest 16 bits at most, so that seeds 0 and 65536 are one.
-ROUNDS = 32
-KEY_BITS = 16
+_ROUNDS = 32
+_KEY_BITS = 16
 
 
 def permute(numbers, key, count):
-    """A permutation of [0, count), chosen by `key`, applied to `numbers`.
+    """Applies a permutation of [0, count), chosen by `key`, to `numbers`.
 
     Args:
         numbers: int64 `(batch,)`, in [0, count).
@@ -22,12 +24,13 @@ def permute(numbers, key, count):
         int64 `(batch,)`: a pure function of the arguments.
     """
     seed, epoch, stream = (tf.cast(number, tf.int64) for number in key)
+    # Every bit of the key reaches the 16 bits that are used of each of the three numbers.
     hashed = tf.random.stateless_uniform(
-        [3], tf.stack([seed + stream * 2**32, epoch]), maxval=2**KEY_BITS, dtype=tf.int64, alg="philox"
+        [3], tf.stack([seed + stream * 2**32, epoch]), maxval=2**_KEY_BITS, dtype=tf.int64, alg="philox"
     )
     return tf.raw_ops.RandomIndexShuffle(
         index=tf.cast(numbers, tf.int64),
         seed=hashed,
         max_index=tf.constant(count - 1, tf.int64),
-        rounds=ROUNDS,
+        rounds=_ROUNDS,
     )

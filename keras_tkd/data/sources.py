@@ -1,8 +1,8 @@
-"""Which images are in memory together: a pass over the samples goes from window to window.
+"""Where a pipeline's images come from: a pass over the samples goes from one window of images to the next.
 
 Who owns what:
-- a source of images, `HeldImages` or an `ImageStream`, says which windows a pass consists of;
-- `pipelines` cuts a window into batches, and draws extra images for anchors inside it.
+- a source of images, `InMemoryImages` or an `ImageStream`, divides a pass into windows;
+- `anchors` cuts a window into batches, and draws extra images for anchors inside it.
 """
 
 import typing
@@ -10,7 +10,9 @@ import typing
 import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
-from keras_tkd.data.options import deterministic_options, steps
+from keras_tkd.data.options import count_batches, deterministic_options
+
+__all__ = ["ImageSource", "InMemoryImages", "Window", "as_source", "iterate_batches"]
 
 
 class Window(typing.NamedTuple):
@@ -18,7 +20,7 @@ class Window(typing.NamedTuple):
 
     Attributes:
         ids: int64 `(samples,)`, ascending: positions in the data set.
-        rows: int64 `(samples,)`: where in `images` each of them is.
+        rows: int64 `(samples,)`: the row of `images` that is each sample's.
         images: `(samples, height, width, channels)`.
     """
 
@@ -26,30 +28,46 @@ class Window(typing.NamedTuple):
     rows: tf.Tensor
     images: tf.Tensor
 
-    def images_of(self, places):
-        """The images of the samples `ids[places]`."""
+    def gather_images(self, places):
+        """Returns the images of the samples `ids[places]`."""
         return tf.gather(self.images, tf.gather(self.rows, places))
 
 
 class ImageSource:
-    """Where images come from.
+    """Images for a pipeline, in memory or elsewhere.
 
     Attributes:
-        window_count: windows in a pass.
-        window_size: samples in a window; the last of a pass may have fewer.
+        window_count: number of windows in a pass.
+        window_size: samples in a window; the last one of a pass may have fewer.
     """
 
     def windows(self, seed=None):
-        """The windows of a pass, a dataset; `seed`, a tensor of two integers, decides their order, None is by ids."""
+        """Makes the data set of a pass's windows.
+
+        Args:
+            seed: tensor of two integers that decides their order; None keeps the samples in the order of ids.
+
+        Returns:
+            `tf.data.Dataset` of `Window`.
+        """
         raise NotImplementedError
 
     def batches(self, batch_size, first=0):
-        """A dataset of `(ids, images)` in the order of ids, from the batch of number `first` on."""
+        """Makes a data set of `(ids, images)` in the order of ids.
+
+        Args:
+            batch_size: images per batch.
+            first: number of the batch to begin with, also a scalar tensor.
+        """
         raise NotImplementedError
 
 
-class HeldImages(ImageSource):
-    """Images in memory: a single window holds them all."""
+class InMemoryImages(ImageSource):
+    """Images in memory, which a single window holds all.
+
+    Args:
+        images: array `(samples, ...)`; its memory is shared where it is aligned.
+    """
 
     window_count = 1
 
@@ -59,26 +77,27 @@ class HeldImages(ImageSource):
         self.window_size = len(images)
 
     def windows(self, seed=None):
+        # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
         rows = tf.range(self.window_size, dtype=tf.int64)
         return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))
 
     def batches(self, batch_size, first=0):
         count = tf.constant(self.window_size, tf.int64)
 
-        def batch(number):
+        def make_batch(number):
             ids = tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count))
             return ids, tf.gather(self._images, ids)
 
-        return tf.data.Dataset.range(first, steps(self.window_size, batch_size)).map(batch)
+        return tf.data.Dataset.range(first, count_batches(self.window_size, batch_size)).map(make_batch)
 
 
-def source_of(images):
-    """What a pipeline reads: a source as it is, an array held in memory."""
-    return images if isinstance(images, ImageSource) else HeldImages(images)
+def as_source(images):
+    """Returns a source as it is, and an array as `InMemoryImages`."""
+    return images if isinstance(images, ImageSource) else InMemoryImages(images)
 
 
-def in_order(images, batch_size):
-    """Yields all images of an array or of a source in the order of their ids, `batch_size` at a time, as arrays."""
+def iterate_batches(images, batch_size):
+    """Yields all images of an array or of a source, in the order of their ids, as arrays of `batch_size` images."""
     if isinstance(images, ImageSource):
         batches = images.batches(batch_size).prefetch(1).with_options(deterministic_options())
         yield from (batch for _, batch in batches.as_numpy_iterator())

@@ -1,4 +1,4 @@
-"""What a data set is: `Splits`, arrays that TensorFlow can share, and the one way to divide samples."""
+"""The splits of a data set: training, test, and perhaps validation and open-set samples."""
 
 import dataclasses
 
@@ -6,12 +6,15 @@ import numpy as np
 
 from keras_tkd.data.arrays import aligned_empty
 from keras_tkd.data.classes import class_indices
+from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.streaming import ImageStream
+
+__all__ = ["Splits", "take_rows"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """The training and the test samples of one data set, and perhaps validation samples.
+    """The samples of one data set, divided into splits.
 
     Attributes:
         name: the name it was loaded by.
@@ -55,7 +58,7 @@ class Splits:
 
     @property
     def held_out(self):
-        """`(images, labels)` that a training is measured on, epoch by epoch: those of validation, or the test's."""
+        """`(images, labels)` that training is measured on after each epoch: validation's, or without it the test's."""
         if self.validation_images is None:
             return self.test_images, self.test_labels
         return self.validation_images, self.validation_labels
@@ -121,6 +124,7 @@ class Splits:
         chosen = class_indices(classes, self.class_names)
         if len(chosen) < 2:
             raise ValueError(f"`classes` must be at least two. Received: classes={list(classes)}")
+        # The new label of each old one; -1 for classes that are left out.
         renumbered = np.full(self.num_classes, -1, np.int32)
         renumbered[list(chosen)] = np.arange(len(chosen))
         fields, split = {}, self.split and dict(self.split)
@@ -139,8 +143,9 @@ class Splits:
             if split:
                 split[part] = [split[part][index] for index in kept]
         names = tuple(self.class_names[index] for index in chosen)
-        every = self.all_class_names or self.class_names
-        return dataclasses.replace(self, **fields, class_names=names, all_class_names=every, split=split)
+        # After a second choice, these are still the classes of the data set and not those of the first choice.
+        all_names = self.all_class_names or self.class_names
+        return dataclasses.replace(self, **fields, class_names=names, all_class_names=all_names, split=split)
 
     def with_train_fraction(self, fraction, seed):
         """Keeps a stratified share of the training samples; None keeps all and returns `self`.
@@ -148,11 +153,15 @@ class Splits:
         Args:
             fraction: the share of each class's training samples to keep, `0 < fraction <= 1`, one sample at least.
             seed: of the choice; the same seed keeps the same samples.
+
+        Raises:
+            ValueError: another fraction, or a class with a single training sample.
         """
         if fraction is None or fraction == 1:
             return self
         if not 0 < fraction < 1:
             raise ValueError(f"`fraction` must be greater than 0 and at most 1. Received: fraction={fraction}")
+        # Those that are taken are kept here: so a smaller share of the same seed is a part of a larger one.
         _, kept = stratified_split(self.train_labels, fraction, seed, self.class_names)
         split = self.split and {**self.split, "train": [self.split["train"][index] for index in kept]}
         return dataclasses.replace(
@@ -188,7 +197,7 @@ class Splits:
                 "Call `with_open_set` once, on the splits that `load` returned."
             )
         is_unseen = np.isin(np.arange(self.num_classes), classes)
-        # In either part, a class's place among those of its kind.
+        # The new id of each class: its place among the classes that are kept, or among those that are taken out.
         places = np.where(is_unseen, np.cumsum(is_unseen), np.cumsum(~is_unseen)).astype(np.int32) - 1
         seen, unseen = {}, {}
         for part, labels in (("train", self.train_labels), ("test", self.test_labels)):
@@ -198,6 +207,7 @@ class Splits:
             paths = {part: [split[part][index] for index in seen[part]] for part in seen}
             split = paths | {"open_set": [split[part][index] for part in unseen for index in unseen[part]]}
         train, test = len(unseen["train"]), len(unseen["test"])
+        # Straight into one array: joining two copies would hold the images once more.
         open_set_images = aligned_empty((train + test, *self.image_shape))
         np.take(self.train_images, unseen["train"], axis=0, out=open_set_images[:train], mode="clip")
         np.take(self.test_images, unseen["test"], axis=0, out=open_set_images[train:], mode="clip")
@@ -217,67 +227,8 @@ class Splits:
         )
 
 
-def open_set_classes(class_names, fraction, seed):
-    """Draws the classes of an open set.
-
-    Args:
-        class_names: names of all classes.
-        fraction: the share to take, `0 < fraction <= 1`, rounded to whole classes, so that at least two are taken
-            and at least two are left; 1 takes all.
-        seed: of the choice; the same seed takes the same classes.
-
-    Returns:
-        Ascending ids.
-
-    Raises:
-        ValueError: fewer than four classes, if not all are taken.
-    """
-    count = len(class_names)
-    if fraction == 1:
-        return np.arange(count)
-    if count < 4:
-        raise ValueError(
-            "An open set needs at least 4 classes: 2 to train on, and 2 that are not seen. "
-            f"Received: {count} classes, {', '.join(class_names)}"
-        )
-    taken = min(max(round(fraction * count), 2), count - 2)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:taken])
-
-
-def stratified_split(labels, fraction, seed, class_names, unseen=()):
-    """Divides samples so that each class gives the same share, and keeps and gives at least one sample.
-
-    Args:
-        labels: `(n,)`, integers.
-        fraction: the share to take, between 0 and 1; rounded to whole samples class by class.
-        seed: of the choice.
-        class_names: a name per label, for the error.
-        unseen: labels of an open set, whose samples are all taken; the other classes' are divided as without it.
-
-    Returns:
-        The indices that are kept and those that are taken, two ascending arrays.
-
-    Raises:
-        ValueError: if a class has a single sample.
-    """
-    generator = np.random.default_rng(seed)
-    is_taken = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = generator.permutation(np.flatnonzero(labels == label))
-        if label in unseen:
-            is_taken[members] = True
-            continue
-        if len(members) < 2:
-            raise ValueError(
-                "A class must have at least 2 images to be split. "
-                f"Received: 1 image of class `{class_names[label]}`. Add images, or leave the class out."
-            )
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        is_taken[members[:count]] = True
-    return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
-
-
 def take_rows(array, indices):
+    """Returns some rows of an array, copied once into an aligned array; or the stream of some images of a stream."""
     if isinstance(array, ImageStream):
         return array.take(indices)
     rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)

@@ -3,17 +3,19 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options, steps
-from keras_tkd.data.sampling import draw
+from keras_tkd.data.options import PARALLEL_CALLS, count_batches, deterministic_options
+from keras_tkd.data.sampling import draw_integers
 from keras_tkd.data.sources import ImageSource, Window
 
-# Files read from in turn: what a window mixes, and a buffer of 256 KB each. Half of them at most: if all were open at
-# once, the windows of all passes would hold the same samples.
-OPEN_FILES = 16
+__all__ = ["ImageStream"]
+
+# Files that are read in turn, so that a window mixes samples of them all; each takes a buffer of 256 KB. At most half
+# of the files are open: if all were, the windows of all passes would hold the same samples.
+_OPEN_FILES = 16
 
 
 class ImageStream(ImageSource):
-    """The images of a split, left on disk: what the pipelines take in place of an array.
+    """Images of a split that are left on disk, for the pipelines in place of an array.
 
     A pass in training begins at a sample drawn from the seed, goes through the files in an order drawn from it, half of
     them in turn but at most sixteen, and cuts what comes into windows of equal size, at most `shuffle_window` samples.
@@ -45,7 +47,7 @@ class ImageStream(ImageSource):
         decode: function from a serialized example to the image, uint8, to be run by tf.data.
         image_shape: `(height, width, channels)`.
         shuffle_window: samples in memory together, >= 1.
-        kept: ascending positions of the samples there are, out of all that the files hold; None for all.
+        kept: ascending positions of the samples of this stream, out of all that the files hold; None for all.
     """
 
     dtype = np.dtype(np.uint8)
@@ -55,8 +57,9 @@ class ImageStream(ImageSource):
         starts = np.cumsum([0, *lengths])
         self._positions = np.arange(starts[-1]) if kept is None else np.asarray(kept)
         self.shape = (len(self._positions), *image_shape)
-        self.window_count = steps(len(self), shuffle_window)
-        self.window_size = steps(len(self), self.window_count)
+        # As few windows as `shuffle_window` allows, and these of equal size: a short last window would mix less.
+        self.window_count = count_batches(len(self), shuffle_window)
+        self.window_size = count_batches(len(self), self.window_count)
         self._decode = decode
         with tf.device("CPU:0"):
             self._files, self._starts = tf.constant([str(file) for file in files]), tf.constant(starts, tf.int64)
@@ -76,55 +79,62 @@ class ImageStream(ImageSource):
         )
 
     def __getitem__(self, index):
-        """Rows by id: an array of the images of a slice, or of an array of ids. Each is looked for in its file."""
+        """Returns the images of a slice, or of an array of ids, as an array; each is looked for in its file."""
         positions = self._positions[index]
 
         def read(position):
-            file = self._file_of(position)
+            file = self._find_file(position)
             records = tf.data.TFRecordDataset(self._files[file])
             return records.skip(position - self._starts[file]).take(1)
 
-        dataset = tf.data.Dataset.from_tensor_slices(positions).flat_map(read).map(self._image)
+        dataset = tf.data.Dataset.from_tensor_slices(positions).flat_map(read).map(self._decode_image)
         images = list(dataset.with_options(deterministic_options()).as_numpy_iterator())
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
 
     def take(self, indices):
-        """The stream of some of these samples, whose ids are their places in `indices`, which ascend."""
+        """Returns the stream of some of these samples.
+
+        Args:
+            indices: ascending ids; a sample's place among them is its id in the new stream.
+        """
         return ImageStream(*self._arguments, kept=self._positions[indices])
 
     def windows(self, seed=None):
-        samples = self._images(self._records() if seed is None else self._shuffled_records(seed))
-        # The next window, sample by sample: once it is put together, the one before it is no longer needed.
+        samples = self._decode_images(self._records() if seed is None else self._shuffled_records(seed))
+        # Read ahead sample by sample, not window by window: once a window is put together, the one before it has been
+        # used, and never more than two are in memory for long.
         windows = samples.prefetch(self.window_size).batch(self.window_size)
 
-        def by_id(ids, images):
+        def sort_by_id(ids, images):
+            # Ids and their rows are sorted; the images, which are large, stay where they are.
             rows = tf.argsort(ids)
             return Window(tf.gather(ids, rows), tf.cast(rows, tf.int64), images)
 
-        return windows.map(by_id)
+        return windows.map(sort_by_id)
 
     def batches(self, batch_size, first=0):
-        return self._images(self._records().skip(first * batch_size)).batch(batch_size)
+        return self._decode_images(self._records().skip(first * batch_size)).batch(batch_size)
 
     def _records(self):
-        """Ids and serialized examples, in the order of ids."""
+        """Makes a data set of ids and serialized examples, in the order of ids."""
         return self._read(self._starts[:-1], self._starts[1:], open_files=1)
 
     def _shuffled_records(self, seed):
-        """Ids and serialized examples, in an order that the seed decides."""
-        of_files, of_place = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        files = tf.random.experimental.stateless_shuffle(tf.range(len(self._files)), of_files, alg="philox")
+        """Makes a data set of ids and serialized examples, in an order that the seed decides."""
+        files_seed, place_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        files = tf.random.experimental.stateless_shuffle(tf.range(len(self._files)), files_seed, alg="philox")
         starts, stops = tf.gather(self._starts, files), tf.gather(self._starts, files + 1)
-        # What the first file has before the place where the pass begins comes last.
-        place = starts[:1] + draw(of_place, stops[:1] - starts[:1])
+        # The pass begins inside the first file, so that each pass cuts its windows at other samples; what the file has
+        # before that place comes last.
+        place = starts[:1] + draw_integers(place_seed, stops[:1] - starts[:1])
         starts, stops = tf.concat([place, starts[1:], starts[:1]], 0), tf.concat([stops, place], 0)
-        return self._read(starts, stops, open_files=max(1, min(OPEN_FILES, len(self._files) // 2)))
+        return self._read(starts, stops, open_files=max(1, min(_OPEN_FILES, len(self._files) // 2)))
 
     def _read(self, starts, stops, open_files):
-        """Ids and serialized examples of runs of positions, none beyond a file."""
+        """Makes a data set of ids and serialized examples from runs of positions, each inside one file."""
 
         def read(start, stop):
-            file = self._file_of(start)
+            file = self._find_file(start)
             records = tf.data.TFRecordDataset(self._files[file]).skip(start - self._starts[file]).take(stop - start)
             return records.enumerate(start)
 
@@ -132,14 +142,18 @@ class ImageStream(ImageSource):
         records = runs.interleave(read, cycle_length=open_files, block_length=1, num_parallel_calls=None)
         if self._ids is None:
             return records
-        numbered = records.map(lambda position, record: (self._ids[position], record))
-        return numbered.filter(lambda sample, _: sample >= 0)
+        # Samples that were left out have the id -1; they are skipped before anything is decoded.
+        identified = records.map(lambda position, record: (self._ids[position], record))
+        return identified.filter(lambda sample, _: sample >= 0)
 
-    def _file_of(self, position):
+    def _find_file(self, position):
         return tf.searchsorted(self._starts[:-1], [position], side="right")[0] - 1
 
-    def _images(self, records):
-        return records.map(lambda sample, record: (sample, self._image(record)), num_parallel_calls=PARALLEL_CALLS)
+    def _decode_images(self, records):
+        def decode(sample, record):
+            return sample, self._decode_image(record)
 
-    def _image(self, record):
+        return records.map(decode, num_parallel_calls=PARALLEL_CALLS)
+
+    def _decode_image(self, record):
         return tf.ensure_shape(self._decode(record), self.shape[1:])

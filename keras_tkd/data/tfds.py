@@ -6,15 +6,18 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize
+from keras_tkd.data.arrays import aligned_empty, resize_uint8
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
+
+__all__ = ["known_names", "load_prepared"]
 
 _LABELS = 4096  # read together
 _READ_BYTES = 2**21  # of one batch at most: small beside any data set, whatever the size of its images
 
 
 def load_prepared(name, data_dir, size, shuffle_window, progress):
+    """Loads what tensorflow-datasets has prepared under a name; for the arguments see `Loader` and `load`."""
     builder = _prepared_builder(name, data_dir)
     # A split without samples is as good as none.
     available = [key for key, split in builder.info.splits.items() if split.num_examples]
@@ -77,6 +80,7 @@ def _prepared_builder(name, data_dir):
 
 
 def known_names():
+    """Returns the names of the data sets that tensorflow-datasets itself knows."""
     import tensorflow_datasets as tfds
 
     return tfds.list_builders(with_community_datasets=False)  # the community's list would need network
@@ -169,4 +173,4 @@ def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
 
 
 def _sized(image, size):
-    return image if size is None else resize(image, size)
+    return image if size is None else resize_uint8(image, size)

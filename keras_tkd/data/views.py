@@ -1,14 +1,18 @@
-"""All views of all samples, for whoever answers each of them once."""
+"""All views of all samples, each once: what a teacher cache is computed from."""
 
 import tensorflow as tf
 
-from keras_tkd.data.augmentation import in_view
-from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, deterministic_options, steps
-from keras_tkd.data.sources import source_of
+from keras_tkd.data.augmentation import apply_view
+from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, count_batches, deterministic_options
+from keras_tkd.data.sources import as_source
+
+__all__ = ["view_batches"]
 
 
 def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
-    """All samples in all their views, view by view: what `triplet_dataset` shows as `"image"`, to the bit.
+    """Makes batches of all samples in all their views, view by view.
+
+    They are to the bit what `triplet_dataset` shows as `"image"`.
 
     Args:
         images, seed, augment: as in `triplet_dataset`.
@@ -19,17 +23,18 @@ def view_batches(images, batch_size, *, seed, augment=None, views=1, first=0):
     Returns:
         `tf.data.Dataset` of known cardinality with batches of images, the samples of each view in their own order.
     """
-    source = source_of(images)
-    batch_count = steps(len(images), batch_size)
+    source = as_source(images)
+    batch_count = count_batches(len(images), batch_size)
     first_view, first_batch = divmod(first, batch_count)
 
-    def batches_of(view):
+    def make_batches(view):
+        # Only the first view may be begun in its middle, where a cache that was interrupted goes on.
         batches = source.batches(batch_size, tf.where(view == first_view, tf.constant(first_batch, tf.int64), 0))
         return batches.map(lambda index, images: (view, index, images))
 
-    dataset = tf.data.Dataset.range(first_view, views).flat_map(batches_of)
+    dataset = tf.data.Dataset.range(first_view, views).flat_map(make_batches)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(batch_count * views - first, 0)))
     dataset = dataset.map(
-        lambda view, index, images: in_view(images, index, seed, view, augment), num_parallel_calls=PARALLEL_CALLS
+        lambda view, index, images: apply_view(images, index, seed, view, augment), num_parallel_calls=PARALLEL_CALLS
     )
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

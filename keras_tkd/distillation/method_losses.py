@@ -3,13 +3,17 @@
 from keras_tkd import losses as loss_classes
 from keras_tkd.methods.registry import METHODS, list_or_name
 
+__all__ = ["make_losses"]
 
-def make_losses(method, *, weights=None, teacher_layers=None, student_layers=None, seed=0, labels=None, **given):
-    """The losses of a method and their weights.
+
+def make_losses(
+    method, *, distillation_loss_weights=None, teacher_layers=None, student_layers=None, seed=0, labels=None, **given
+):
+    """Makes the losses of a method, and gives their weights.
 
     Args:
         method: a name in `METHODS`, or a `Method`, such as `keras_tkd.methods.combine` makes of several.
-        weights: a weight for each term, in place of its own.
+        distillation_loss_weights: a weight for each term, in place of its own.
         teacher_layers, student_layers: what all losses read, a name or a list, in place of each term's layers.
         seed: seed of losses that draw at random.
         labels: class ids of all training samples, for losses that keep something of each (`crd`).
@@ -17,7 +21,7 @@ def make_losses(method, *, weights=None, teacher_layers=None, student_layers=Non
             None is the published value.
 
     Returns:
-        `(losses, weights)`, lists of equal length.
+        `(losses, distillation_loss_weights)`, lists of equal length.
 
     Raises:
         ValueError: an argument that no loss of the method reads; weights of the wrong number; labels that are missing.
@@ -30,9 +34,12 @@ def make_losses(method, *, weights=None, teacher_layers=None, student_layers=Non
     for argument, value in given.items():
         if not method.reads(argument):
             raise ValueError(f"Method '{name}' reads no `{argument}`. Received: {argument}={value!r}")
-    if weights is not None and len(weights) != len(terms):
-        names = [term.loss for term in terms]
-        raise ValueError(f"Method '{name}' has {len(terms)} distillation losses {names}. Received weights: {weights}")
+    weights = [term.weight for term in terms] if distillation_loss_weights is None else list(distillation_loss_weights)
+    if len(weights) != len(terms):
+        raise ValueError(
+            f"Method '{name}' has {len(terms)} distillation losses {[term.loss for term in terms]}. "
+            f"Received: distillation_loss_weights={distillation_loss_weights!r}"
+        )
     layers = {"teacher_layers": teacher_layers, "student_layers": student_layers}
     layers = {side: names for side, names in layers.items() if names is not None}
     losses = []
@@ -43,4 +50,4 @@ def make_losses(method, *, weights=None, teacher_layers=None, student_layers=Non
         read = dict.fromkeys(("teacher_layers", "student_layers"), list_or_name(term.layers))
         own = {argument: value for argument, value in given.items() if argument in term.arguments}
         losses.append(getattr(loss_classes, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
-    return losses, list(weights) if weights is not None else [term.weight for term in terms]
+    return losses, weights

@@ -31,6 +31,6 @@ def embeddings(model, images, layer=EMBEDDING, batch_size=256):
 def layer_outputs(model, images, layer, batch_size):
     """Yields what a layer puts out, batch by batch."""
     outputs = LayerOutputs(model, [layer])
-    for shown in data.in_order(images, batch_size):
+    for shown in data.iterate_batches(images, batch_size):
         output = outputs(resizing.resized(model, shown), training=False)[1][layer]
         yield keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))

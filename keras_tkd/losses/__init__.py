@@ -1,24 +1,10 @@
 """Distillation losses: pure functions, and a thin `keras.losses.Loss` around each."""
 
-from keras_tkd.losses.base import (
-    DistillationLoss,
-)
+from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.crd import ContrastiveRepresentation
 from keras_tkd.losses.decoupled_logits import DecoupledTargets, NormalizedTargets, decoupled_targets, normalized_targets
-from keras_tkd.losses.features import (
-    AttentionTransfer,
-    FlowOfSolution,
-    attention_transfer,
-    flow_of_solution,
-)
-from keras_tkd.losses.logits import (
-    DIST,
-    LogitRegression,
-    SoftTargets,
-    dist,
-    logit_regression,
-    soft_targets,
-)
+from keras_tkd.losses.features import AttentionTransfer, FlowOfSolution, attention_transfer, flow_of_solution
+from keras_tkd.losses.logits import DIST, LogitRegression, SoftTargets, dist, logit_regression, soft_targets
 from keras_tkd.losses.pair_distillation import PairDistillation, pair_distillation
 from keras_tkd.losses.projected_features import Hint, VariationalInformation
 from keras_tkd.losses.relations import (

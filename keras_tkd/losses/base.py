@@ -36,11 +36,13 @@ class DistillationLoss(keras.losses.Loss):
     whether the step trains.
 
     What else may be overridden:
-        `inputs`: which outputs, labels or ids the loss reads; without it, the outputs of its layers.
-        `build`: checks of shapes, and layers of the loss's own, by `add_layer`; the class then says
-            `owns_layers = True`.
-        `values`: instead of `call`, for a loss that must see labels or ids before they are cast.
-        `statistics`: numbers worth a curve beside the loss, and their names in `statistic_names`.
+
+    - `inputs`: which outputs, labels or ids the loss reads; without it, the outputs of its layers.
+    - `build`: checks of shapes, and layers of the loss's own, by `add_layer`; the class then says `owns_layers = True`.
+    - `values`: instead of `call`, for a loss that must see labels or ids before they are cast.
+    - `statistics`: numbers worth a curve beside the loss, and their names in `statistic_names`.
+
+    A subclass takes its own arguments first, by position or name, and hands these on as `**common`.
 
     Args:
         teacher_layers: what is read from the teacher: None (its final output), the name of one layer, or a list of
@@ -203,6 +205,7 @@ class LabelledLogitsLoss(LogitsLoss):
                 f"Received: y_true={y_true}"
             )
         check_same_shape(self.name, y_true["logits"], y_pred)
+        # Here, where labels are whole numbers still; and compared in shape, as one label would broadcast to all rows.
         target = one_hot(self.name, y_true["labels"], y_pred.shape[-1])
         check_same_shape(self.name, target, y_pred)
         return super().values({"logits": y_true["logits"], "target": target}, y_pred, training)

@@ -5,18 +5,29 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.losses.base import DistillationLoss
-from keras_tkd.losses.relations import embedding
+from keras_tkd.losses.feature_maps import average_positions
 from keras_tkd.losses.validation import as_class_ids, check_same_batch
-from keras_tkd.utils.distances import unit
+from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
+from keras_tkd.utils.distances import normalize
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+
+__all__ = ["ContrastiveRepresentation", "MemoryBank"]
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class MemoryBank(keras.layers.Layer):
-    """An embedding of every training sample by each network, and the normalizers of both directions."""
+    """Keeps an embedding of every training sample by each network, and the normalizers of both directions.
 
-    def __init__(self, samples, size, momentum, **arguments):
-        super().__init__(trainable=False, **arguments)
+    A layer, so that Keras saves it with the model; none of it is trained by gradients.
+
+    Args:
+        samples: number of training samples.
+        size: size of an embedding.
+        momentum: in [0, 1), the share of a row that stays in an update.
+    """
+
+    def __init__(self, samples, size, momentum, **common):
+        super().__init__(trainable=False, **common)
         self.samples, self.size, self.momentum = samples, size, momentum
 
     def build(self, input_shape=None):
@@ -31,8 +42,15 @@ class MemoryBank(keras.layers.Layer):
         self.normalized = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="normalized")
 
     def log_normalizer(self, place, log_estimate, keep):
-        """The logarithm of normalizer `place` (0 or 1): the first estimate that was kept, or `log_estimate()`."""
+        """Returns the logarithm of a normalizer: the first estimate that was kept, or `log_estimate()`.
+
+        Args:
+            place: 0 or 1, the direction.
+            log_estimate: function without arguments that returns the logarithm of an estimate, a scalar.
+            keep: whether an estimate that is used is kept for good, unless it is not finite.
+        """
         kept = self.log_normalizers.value[place]
+        # A branch, not a `where`: the estimate costs a pass over all scores, and is needed once.
         value = tf.cond(self.normalized.value[place] > 0, lambda: kept, log_estimate)
         if keep:
             mine = tf.one_hot(place, 2, dtype=value.dtype)
@@ -44,7 +62,8 @@ class MemoryBank(keras.layers.Layer):
     def update(self, bank, index, embeddings):
         """Moves the rows `index` of a bank towards new embeddings; rows that are not finite are left as they are."""
         old = tf.gather(bank.value, index)
-        new = unit(self.momentum * old + (1.0 - self.momentum) * embeddings)
+        new = normalize(self.momentum * old + (1.0 - self.momentum) * embeddings)
+        # One NaN in the bank would reach every later step that draws its row.
         new = tf.where(tf.reduce_all(tf.math.is_finite(new), -1, keepdims=True), new, old)
         bank.value.scatter_nd_update(index[:, None], new)
 
@@ -57,9 +76,11 @@ class MemoryBank(keras.layers.Layer):
 class ContrastiveRepresentation(DistillationLoss):
     """Contrastive representation distillation (`crd`).
 
-    A sample's embedding by the student and its embedding by the teacher shall be told from pairs whose second half is
-    a sample of another class. Both embeddings pass through a linear head of their own, which learn with the student,
-    and get norm 1; the second half comes from a memory bank that holds an embedding of every training sample.
+    Pulls a sample's embedding by the student towards its embedding by the teacher, and away from the teacher's
+    embeddings of samples of other classes; and the same with the roles exchanged: true pairs are to be told from pairs
+    whose second half is a sample of another class. Both networks' features pass through a linear head of their own,
+    which learns with the student, and get norm 1; the second halves come from a memory bank that holds an embedding of
+    every training sample by each network.
 
         a(v, m) = <v, m> / temperature - log Z - log(N / M)
         loss_i = sum over both directions of  - log sigmoid(a(v_i, m_i)) - sum_{n = 1..N} log sigmoid(-a(v_i, m_n))
@@ -70,12 +91,12 @@ class ContrastiveRepresentation(DistillationLoss):
 
     Args:
         labels: class ids of all training samples, `(samples,)`: sample i of a batch with `"index"` k is `labels[k]`.
-        feature_size: size of the heads' outputs.
-        negatives: N, drawn for each sample of each step, uniformly with repetition over the samples of other classes;
-            at most the number of training samples.
-        temperature: > 0. May be set while training.
-        momentum: in [0, 1), of the bank.
-        seed: seed of the draws; with the training step it determines them.
+        feature_size: size of the heads' outputs, default 128.
+        negatives: N, default 16384, drawn for each sample of each step, uniformly with repetition over the samples of
+            other classes; at most the number of training samples.
+        temperature: > 0, default 0.07. May be set while training.
+        momentum: in [0, 1), default 0.5, of the bank.
+        seed: seed of the draws, default 0; with the training step it determines them.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. dtype is float32 or float64.
 
     Call: `loss({"features": teacher, "labels": labels, "index": index, "step": step}, student)` after
@@ -85,7 +106,8 @@ class ContrastiveRepresentation(DistillationLoss):
     the same image, and nothing is written.
 
     Raises:
-        ValueError: data without `"index"` or labels; labels of one class; a dtype of 16 bits.
+        ValueError: data without `"index"` or labels; labels of one class; a dtype of 16 bits; a temperature or momentum
+            out of range.
 
     Example:
 
@@ -104,15 +126,18 @@ class ContrastiveRepresentation(DistillationLoss):
     owns_layers = True
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
 
-    def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **common):
+        super().__init__(**common)
         if self.dtype in ("float16", "bfloat16"):
-            raise ValueError(f"`dtype` must be float32 or float64: indices pass through it. Received: {self.dtype}")
-        ids = np.asarray(labels)
-        if ids.ndim != 1 or len(np.unique(ids)) < 2 or len(ids) >= 2**24:
             raise ValueError(
-                "`labels` must be the class ids of all training samples, (samples,), two classes or more, fewer than "
-                f"2^24. Received: shape {ids.shape}, {len(np.unique(ids))} classes"
+                "`dtype` must be float32 or float64: 16 bits do not hold a sum over thousands of negatives. "
+                f"Received: dtype={self.dtype!r}"
+            )
+        ids = np.asarray(labels)
+        if ids.ndim != 1 or len(np.unique(ids)) < 2:
+            raise ValueError(
+                "`labels` must be the class ids of all training samples, (samples,), two classes or more. "
+                f"Received: shape {ids.shape}, {len(np.unique(ids))} classes"
             )
         if not 0 <= momentum < 1 or min(feature_size, negatives) < 1:
             raise ValueError(
@@ -125,9 +150,8 @@ class ContrastiveRepresentation(DistillationLoss):
         self.temperature = temperature
         self.momentum = momentum
         self.seed = seed
-        # In the order of the labels each class is one run, which a draw steps over.
-        self._order = np.argsort(ids, kind="stable").astype("int32")
-        self._ordered = ids[self._order].astype("int64")
+        # Sorted once. As arrays, not tensors, so that a traced step holds them as constants.
+        self._order, self._ordered = (tensor.numpy() for tensor in sort_by_class(ids.astype("int64")))
 
     def build(self, teacher_shapes, student_shapes):
         if self.layers:
@@ -155,24 +179,27 @@ class ContrastiveRepresentation(DistillationLoss):
                 f"Loss '{self.name}' reads labels and the samples' ids. Train on keras_tkd.data.triplet_dataset, or on "
                 'batches {"image": ..., "index": ...} with labels.'
             )
-        given = {"features": teacher_features, "labels": labels, "index": index, "step": student["step"]}
-        return given, student_features
+        y_true = {"features": teacher_features, "labels": labels, "index": index, "step": student["step"]}
+        return y_true, student_features
 
-    def call(self, y_true, y_pred, training=False):
+    def values(self, y_true, y_pred, training=False):
         if not self.layers:
             raise ValueError(
                 f"Loss '{self.name}' has layers of its own, which `loss.build(teacher_shape, student_shape)` makes; "
                 "the Distiller calls it"
             )
         teacher_head, student_head, bank = self.layers
-        teacher = unit(teacher_head(embedding(y_true["features"])))
-        student = unit(student_head(embedding(y_pred)))
+        teacher = normalize(teacher_head(average_positions(self.cast(y_true["features"]))))
+        student = normalize(student_head(average_positions(self.cast(y_pred))))
         index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int32)
         labels = as_class_ids(self.name, y_true["labels"])
         check_same_batch(self.name, teacher, student, index, labels)
         drawn = self.draw(labels, tf.cast(y_true.get("step", 0), tf.int32))
-        values = self._contrast(0, student, teacher, bank.teacher, index, drawn, training)
-        values += self._contrast(1, teacher, student, bank.student, index, drawn, training)
+        # Outside training the images are none of the bank's.
+        positives = [tf.gather(rows.value, index) for rows in (bank.teacher, bank.student)] if training else None
+        of_teacher, of_student = positives or (teacher, student)
+        values = self._contrast(0, student, of_teacher, bank.teacher, drawn, training)
+        values += self._contrast(1, teacher, of_student, bank.student, drawn, training)
         if training:
             # After both were read.
             with tf.control_dependencies([values]):
@@ -181,21 +208,35 @@ class ContrastiveRepresentation(DistillationLoss):
         return values
 
     def draw(self, labels, step):
-        """Negatives for a batch: int32 `(batch, negatives)`, rows of the bank of other classes than `labels`."""
-        ordered = tf.constant(self._ordered)
-        start = tf.searchsorted(ordered, labels, side="left")[:, None]
-        count = tf.searchsorted(ordered, labels, side="right")[:, None] - start
+        """Draws the negatives of a batch.
+
+        Args:
+            labels: int64 `(batch,)`, the samples' class ids.
+            step: int32 scalar, the training step.
+
+        Returns:
+            int32 `(batch, negatives)`, rows of the bank of other classes.
+        """
+        start, count = (x[:, None] for x in find_runs(tf.constant(self._ordered), labels))
         shape = [tf.shape(labels)[0], min(self.negatives, len(self.labels))]
         bits = tf.random.stateless_uniform(
             shape, tf.stack([self.seed, step]), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
         )
         others = tf.cast(len(self.labels) - count, tf.uint32)
         place = tf.cast(bits % others, tf.int32)
-        return tf.gather(tf.constant(self._order), tf.where(place < start, place, place + count))
+        return tf.gather(tf.constant(self._order), skip_run(place, start, count))
 
-    def _contrast(self, place, anchors, partners, bank, index, drawn, training):
-        """`(batch,)`: the loss of one direction, anchors against the rows of the other network's bank."""
-        positives = tf.gather(bank.value, index) if training else partners
+    def _contrast(self, place, anchors, positives, bank, drawn, keep):
+        """Returns the loss of one direction, `(batch,)`.
+
+        Args:
+            place: 0 or 1, the direction.
+            anchors: `(batch, size)`, one network's embeddings.
+            positives: `(batch, size)`, what the other network has for the same samples.
+            bank: the other network's bank.
+            drawn: `(batch, negatives)`, rows of the bank.
+            keep: whether the normalizer may be kept.
+        """
         positive = tf.reduce_sum(anchors * positives, -1, keepdims=True)
         # One product with the whole bank, then the picks: cheaper than gathering thousands of rows per sample.
         negative = tf.gather(tf.matmul(anchors, bank.value, transpose_b=True), drawn, batch_dims=1)
@@ -206,8 +247,9 @@ class ContrastiveRepresentation(DistillationLoss):
             count = tf.cast(tf.size(scores), scores.dtype)
             return tf.stop_gradient(tf.reduce_logsumexp(scores)) - tf.math.log(count / samples)
 
-        log_z = self.layers[2].log_normalizer(place, estimate, keep=training)
+        log_z = self.layers[-1].log_normalizer(place, estimate, keep)
         scores -= log_z + tf.math.log(picks / samples)
+        # -log sigmoid(a) is softplus(-a), which does not overflow.
         return tf.nn.softplus(-scores[:, 0]) + tf.reduce_sum(tf.nn.softplus(scores[:, 1:]), 1)
 
     def get_config(self):

@@ -1,4 +1,4 @@
-"""Losses that part the class of the label from all others."""
+"""Losses on logits that treat the class of the label apart from all others."""
 
 import keras
 from keras import ops
@@ -6,9 +6,11 @@ from keras import ops
 from keras_tkd.losses.base import LabelledLogitsLoss
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
+__all__ = ["DecoupledTargets", "NormalizedTargets", "decoupled_targets", "normalized_targets"]
+
 
 def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, alpha=1.0, beta=8.0):
-    """`T^2 (alpha TCKD + beta NCKD)` per sample.
+    """Soft targets in two parts with weights of their own, `T^2 (alpha TCKD + beta NCKD)`.
 
     Args:
         teacher_logits, student_logits: `(batch, classes)`.
@@ -20,39 +22,43 @@ def decoupled_targets(teacher_logits, student_logits, target, temperature=4.0, a
     Returns:
         `(batch,)`, in nats.
     """
-    teacher = split(teacher_logits / temperature, target)
-    student = split(student_logits / temperature, target)
+    teacher = _split_log_softmax(teacher_logits / temperature, target)
+    student = _split_log_softmax(student_logits / temperature, target)
     pairs = list(zip(teacher, student, strict=True))
+    # A divergence of two classes, from the logarithms of both: 1 - p would round to 0 where the teacher is sure.
     target_class = sum(ops.exp(t) * (t - s) for t, s in pairs[:2])
     log_t, log_s = pairs[2]
-    others = ops.sum(others_mask(target, log_t.dtype) * ops.exp(log_t) * (log_t - log_s), axis=-1)
+    others = ops.sum(_mask_others(target, log_t.dtype) * ops.exp(log_t) * (log_t - log_s), axis=-1)
     return temperature**2 * (alpha * target_class + beta * others)
 
 
 def normalized_targets(teacher_logits, student_logits, target, temperature=1.0, gamma=1.5):
-    """`-p_t[y] log p_s[y] - gamma T^2 sum_{c != y} N(p_t)[c] log N(p_s)[c]` per sample.
+    """Soft targets of y and, normalized, of the others, `-p_t[y] log p_s[y] - gamma T^2 sum_c N(p_t)[c] log N(p_s)[c]`.
 
     Args:
         teacher_logits, student_logits: `(batch, classes)`.
         target: `(batch, classes)`, one-hot (bool or 0 and 1): y, the class of the label.
         temperature: T > 0 of N, the softmax renormalised over the classes that are not y.
-        gamma: weight of the second part.
+        gamma: weight of the second part, whose sum is over the classes that are not y.
 
     Returns:
         `(batch,)`, in nats.
     """
-    log_t, log_s = (split(logits, target)[0] for logits in (teacher_logits, student_logits))
-    others_t, others_s = (split(logits / temperature, target)[2] for logits in (teacher_logits, student_logits))
-    others = ops.sum(others_mask(target, others_t.dtype) * ops.exp(others_t) * others_s, axis=-1)
+    log_t, log_s = (_split_log_softmax(logits, target)[0] for logits in (teacher_logits, student_logits))
+    others_t, others_s = (
+        _split_log_softmax(logits / temperature, target)[2] for logits in (teacher_logits, student_logits)
+    )
+    others = ops.sum(_mask_others(target, others_t.dtype) * ops.exp(others_t) * others_s, axis=-1)
     return -ops.exp(log_t) * log_s - gamma * temperature**2 * others
 
 
-def split(logits, target):
-    """Log-probabilities `(target, all others together, the others among themselves)`.
+def _split_log_softmax(logits, target):
+    """Returns log-probabilities `(target, all others together, the others among themselves)`.
 
     The last is `(batch, classes)`, 0 at the target, the first two `(batch,)`; NaN where there is no target.
     """
     mask = ops.cast(target, "bool")
+    # All from log-softmax: a probability near 1 or 0 has lost what the logarithm of the rest depends on.
     log_p = ops.log_softmax(logits, axis=-1)
     others = ops.where(mask, -float("inf"), log_p)
     log_others = ops.logsumexp(others, axis=-1, keepdims=True)
@@ -63,7 +69,7 @@ def split(logits, target):
     return log_target, ops.squeeze(log_others, -1), among
 
 
-def others_mask(target, dtype):
+def _mask_others(target, dtype):
     return ops.cast(ops.logical_not(ops.cast(target, "bool")), dtype)
 
 
@@ -71,23 +77,25 @@ def others_mask(target, dtype):
 class DecoupledTargets(LabelledLogitsLoss):
     """Soft targets in two parts with weights of their own (`dkd`).
 
-    The divergence of soft targets is the sum of two: how sure the teacher is of the label's class against all others
-    (TCKD), and how it ranks the others among themselves (NCKD). There the second is weighted by `1 - p_t[y]`, and so
-    vanishes where the teacher is sure; here its weight is free.
+    Pulls the student's probabilities towards the teacher's, in two steps: how sure the teacher is of the label's class
+    against all others (TCKD), and how it ranks the others among themselves (NCKD). The divergence of soft targets is
+    the sum of the two with the second weighted by `1 - p_t[y]`, so that it vanishes where the teacher is sure; here its
+    weight is free.
 
         loss_i = T^2 ( alpha KL(b_t || b_s) + beta KL(q_t || q_s) )
         b = (p[y], 1 - p[y]),   q = p over the classes that are not y, renormalised,   p = softmax(logits / T)
 
     Args:
-        temperature: T > 0. May be set while training.
-        alpha, beta: >= 0, weights of the two parts. May be set while training.
+        temperature: T > 0, default 4. May be set while training.
+        alpha, beta: >= 0, default 1 and 8, weights of the two parts. May be set while training.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)` of at least
     two classes, labels `(batch,)` class ids.
 
     Raises:
-        ValueError: no labels.
+        ValueError: no labels, or labels that are no class ids; outputs of different shape; `temperature` <= 0 or a
+            negative weight.
 
     Example:
 
@@ -106,8 +114,8 @@ class DecoupledTargets(LabelledLogitsLoss):
     alpha = Hyperparameter(minimum=0.0)
     beta = Hyperparameter(minimum=0.0)
 
-    def __init__(self, temperature=4.0, alpha=1.0, beta=8.0, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, temperature=4.0, alpha=1.0, beta=8.0, **common):
+        super().__init__(**common)
         self.temperature = temperature
         self.alpha = alpha
         self.beta = beta
@@ -124,8 +132,8 @@ class DecoupledTargets(LabelledLogitsLoss):
 class NormalizedTargets(LabelledLogitsLoss):
     """Soft targets for the label's class and, renormalised, for the others (`nkd`).
 
-    The label's class is learned to the degree to which the teacher believes in it; the others are compared after both
-    models' probabilities of them were made to sum to one.
+    Pulls the student's probability of the label's class up, in proportion to the teacher's own; and its probabilities
+    of the other classes towards the teacher's, after both were made to sum to one.
 
         loss_i = - p_t[y] log p_s[y]  -  gamma T^2 sum_{c != y} q_t[c] log q_s[c]
         p = softmax(logits),   q = softmax(logits / T) over the classes that are not y, renormalised
@@ -133,15 +141,16 @@ class NormalizedTargets(LabelledLogitsLoss):
     Cross-entropies, not divergences: the loss is not zero where the student equals the teacher.
 
     Args:
-        temperature: T > 0. May be set while training.
-        gamma: >= 0, weight of the second part. May be set while training.
+        temperature: T > 0, default 1. May be set while training.
+        gamma: >= 0, default 1.5, weight of the second part. May be set while training.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)` of at least
     two classes, labels `(batch,)` class ids.
 
     Raises:
-        ValueError: no labels.
+        ValueError: no labels, or labels that are no class ids; outputs of different shape; `temperature` <= 0 or a
+            negative weight.
 
     Example:
 
@@ -157,8 +166,8 @@ class NormalizedTargets(LabelledLogitsLoss):
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
     gamma = Hyperparameter(minimum=0.0)
 
-    def __init__(self, temperature=1.0, gamma=1.5, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, temperature=1.0, gamma=1.5, **common):
+        super().__init__(**common)
         self.temperature = temperature
         self.gamma = gamma
 

@@ -1,4 +1,4 @@
-"""Losses that compare what feature maps say, sample by sample: attention, and the flow from one to the next.
+"""Losses that compare feature maps sample by sample: their attention, and the flow from one map to the next.
 
 Maps are `(batch, height, width, channels)`. Where teacher and student differ in height or width, the larger map is
 average-pooled to the smaller; where they must agree in width and do not, the student's passes through a projector.
@@ -9,13 +9,15 @@ import tensorflow as tf
 from keras import ops
 
 from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, as_shape_list
-from keras_tkd.losses.feature_maps import check_maps, mean_square, pooled_alike, shapes_of
+from keras_tkd.losses.feature_maps import check_maps, list_shapes, mean_square, pool_alike
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
-from keras_tkd.utils.distances import unit
+from keras_tkd.utils.distances import normalize
+
+__all__ = ["AttentionTransfer", "FlowOfSolution", "attention_transfer", "flow_of_solution"]
 
 
 def attention_transfer(teacher, student):
-    """Mean over positions of `(a_s - a_t)^2` per sample, `a` the maps of attention, of norm 1.
+    """Squared error of the attention maps, the mean over positions of `(a_s - a_t)^2`, the maps `a` of norm 1.
 
     Args:
         teacher, student: `(batch, height, width, channels)`; the larger is pooled to the smaller.
@@ -23,13 +25,13 @@ def attention_transfer(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = (attention(x) for x in pooled_alike(teacher, student))
+    teacher, student = (_attention_map(x) for x in pool_alike(teacher, student))
     check_same_shape("at", teacher, student)
     return mean_square(student - teacher)
 
 
 def flow_of_solution(teacher, student):
-    """Mean of `(G_s - G_t)^2` per sample, G the flow matrix of two maps.
+    """Squared error of the flow matrices, the mean of `(G_s - G_t)^2`, G that of two maps.
 
     Args:
         teacher, student: pairs of maps `(first, second)`, each `(batch, height, width, channels)`; of each pair the
@@ -38,37 +40,44 @@ def flow_of_solution(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = flow(*teacher), flow(*student)
+    teacher, student = _flow_matrix(*teacher), _flow_matrix(*student)
     check_same_shape("fsp", teacher, student)
     return mean_square(student - teacher)
 
 
-def attention(x):
-    """`(batch, positions)`: mean of the squares over the channels, divided by the norm over all positions."""
-    return unit(ops.reshape(energy(x), (ops.shape(x)[0], x.shape[1] * x.shape[2])))
+def _attention_map(x):
+    """Returns `(batch, positions)`: mean of the squares over the channels, divided by the norm over all positions."""
+    return normalize(ops.reshape(_channel_energy(x), (ops.shape(x)[0], x.shape[1] * x.shape[2])))
 
 
 @tf.custom_gradient
-def energy(x):
-    """Mean of the squares over the channels; its gradient is one product, where spreading a mean takes several."""
+def _channel_energy(x):
+    """Mean of the squares over the channels, `(batch, height, width)`."""
 
+    # One product, where spreading the gradient of a mean takes several passes over a large map.
     def gradient(upstream):
         return x * (2.0 / x.shape[-1] * upstream)[..., None]
 
     return tf.reduce_mean(tf.square(x), axis=-1), gradient
 
 
-def flow(first, second):
-    """`(batch, channels of first, channels of second)`: mean over positions of the outer product."""
-    first, second = pooled_alike(first, second)
+def _flow_matrix(first, second):
+    """Returns `(batch, channels of first, channels of second)`: mean over positions of the outer product."""
+    first, second = pool_alike(first, second)
     return ops.einsum("bhwc,bhwd->bcd", first, second) / (first.shape[1] * first.shape[2])
+
+
+def _keep(x):
+    """Stands for a projector where `build` has not made any: the shapes are then found to differ."""
+    return x
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class AttentionTransfer(LayerPairsLoss):
     """Attention transfer (`at`).
 
-    Where the teacher's activations are strong, the student's shall be, whatever the channels.
+    Pulls the student's attention, where in the image its activations are strong whatever the channel, towards the
+    teacher's.
 
         a(f) = flatten(mean_c f^2) / norm,   loss_i = sum over layer pairs of mean over positions of (a(f_s) - a(f_t))^2
 
@@ -80,7 +89,7 @@ class AttentionTransfer(LayerPairsLoss):
     smaller; or two lists of such. A map of zeros has an attention of zeros.
 
     Raises:
-        ValueError: outputs that are no maps.
+        ValueError: outputs that are no maps of known size.
 
     Example:
 
@@ -98,7 +107,7 @@ class AttentionTransfer(LayerPairsLoss):
         check_maps(self.name, as_shape_list(teacher_shapes), as_shape_list(student_shapes))
 
     def compare(self, teacher, student):
-        check_maps(self.name, shapes_of([teacher]), shapes_of([student]))
+        check_maps(self.name, list_shapes([teacher]), list_shapes([student]))
         return attention_transfer(teacher, student)
 
 
@@ -106,8 +115,8 @@ class AttentionTransfer(LayerPairsLoss):
 class FlowOfSolution(DistillationLoss):
     """Flow of the solution procedure (`fsp`).
 
-    How features change from one layer to a later one shall be as in the teacher: the flow matrix of two layers is the
-    mean over positions of the outer product of their channels.
+    Pulls the way in which the student's features change from one layer to a later one towards the teacher's: the flow
+    matrix of two layers is the mean over positions of the outer product of their channels.
 
         G = (1 / hw) sum over positions of f_first f_second^T,   loss_i = sum over pairs of mean (G_s - G_t)^2
 
@@ -138,11 +147,6 @@ class FlowOfSolution(DistillationLoss):
     default_name = "fsp"
     owns_layers = True
 
-    def __init__(self, teacher_layers=None, student_layers=None, **common):
-        super().__init__(teacher_layers, student_layers, **common)
-        # By the position of the layer whose maps they send; the other layers need none.
-        self._projectors = {}
-
     def build(self, teacher_shapes, student_shapes):
         teachers, students = as_shape_list(teacher_shapes), as_shape_list(student_shapes)
         if len(teachers) < 2:
@@ -151,12 +155,14 @@ class FlowOfSolution(DistillationLoss):
                 f"Received: teacher {teacher_shapes}, student {student_shapes}"
             )
         check_maps(self.name, teachers, students)
+        if self.layers:
+            return
         for place, (teacher, student) in enumerate(zip(teachers, students, strict=True)):
-            if teacher[-1] != student[-1] and place not in self._projectors:
+            if teacher[-1] != student[-1]:
                 name = f"{self.name}_projector{place + 1}"
                 projector = keras.layers.Dense(teacher[-1], use_bias=False, dtype=self.dtype, name=name)
                 projector.build((None, *student[1:]))
-                self._projectors[place] = self.add_layer(projector)
+                self.add_layer(projector)
 
     def call(self, y_true, y_pred):
         teachers, students = as_list(y_true), as_list(y_pred)
@@ -166,8 +172,13 @@ class FlowOfSolution(DistillationLoss):
                     f"Loss '{self.name}' reads two layers or more, as many of the teacher as of the student. "
                     f"Received: {len(teachers)} of the teacher, {len(students)} of the student"
                 )
-        check_maps(self.name, shapes_of(teachers), shapes_of(students))
+        check_maps(self.name, list_shapes(teachers), list_shapes(students))
         check_same_batch(self.name, *teachers, *students)
-        students = [self._projectors[i](x) if i in self._projectors else x for i, x in enumerate(students)]
+        # One for each map whose channels differ, in the order of the maps, as `build` made them.
+        projectors = iter(self.layers)
+        for place, (teacher, student) in enumerate(zip(teachers, students, strict=True)):
+            if teacher.shape[-1] != student.shape[-1]:
+                students[place] = next(projectors, _keep)(student)
+        # Each layer with the next: of three layers two pairs.
         pairs = zip(zip(teachers, teachers[1:], strict=False), zip(students, students[1:], strict=False), strict=True)
         return sum(flow_of_solution(teacher, student) for teacher, student in pairs)

@@ -1,4 +1,4 @@
-"""The losses of `keras.distillation` as losses of this package."""
+"""Adapts the losses of `keras.distillation` to this package."""
 
 import re
 import warnings
@@ -8,12 +8,14 @@ from keras.distillation import FeatureDistillation, LogitsDistillation
 
 from keras_tkd.losses.base import DistillationLoss
 
+__all__ = ["KerasDistillation", "adapt"]
+
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class KerasDistillation(DistillationLoss):
-    """A `keras.distillation.DistillationLoss` as the `Distiller` takes it: the same number, from the one forward pass.
+    """Adapts a `keras.distillation.DistillationLoss` to the `Distiller`: the same number, from the one forward pass.
 
-    The Distiller makes it of any such loss that it is given. `teacher_layer_name` and `student_layer_name` are read as
+    The Distiller makes one of any such loss that it is given. `teacher_layer_name` and `student_layer_name` are read as
     `teacher_layers` and `student_layers` are; where only one of them is given, the other is the final output.
 
     Args:
@@ -23,17 +25,17 @@ class KerasDistillation(DistillationLoss):
 
     Raises:
         ValueError: a loss for several outputs; in the Distiller also: outputs of different shape under one of Keras's
-            own losses, sample weights or class weights, a value that is not a scalar.
+            own losses, sample weights or class weights (there is one number per batch), a value that is not a scalar.
     """
 
     def __init__(self, loss, name=None, dtype=None):
         super().__init__(
             getattr(loss, "teacher_layer_name", None),
             getattr(loss, "student_layer_name", None),
-            name=name or snake_case(type(loss).__name__),
+            name=name or _snake_case(type(loss).__name__),
             dtype=dtype,
         )
-        if keras.tree.is_nested(loss_of_keras(loss)):
+        if keras.tree.is_nested(_loss_applied(loss)):
             raise ValueError(
                 f"A distillation loss compares one output with one output. Received: {type(loss).__name__}(loss="
                 f"{loss.loss}). Give the Distiller one loss for each output; FeatureDistillation names outputs like "
@@ -43,7 +45,7 @@ class KerasDistillation(DistillationLoss):
 
     def build(self, teacher_shapes, student_shapes):
         # A loss of the user's own may well compare different shapes; those of Keras would broadcast them.
-        if is_from_keras(loss_of_keras(self.loss)) and tuple(teacher_shapes)[1:] != tuple(student_shapes)[1:]:
+        if _is_from_keras(_loss_applied(self.loss)) and tuple(teacher_shapes)[1:] != tuple(student_shapes)[1:]:
             raise ValueError(
                 f"Loss '{self.name}' compares outputs of equal shape. "
                 f"Received: teacher {teacher_shapes}, student {student_shapes}. Name layers of equal shape"
@@ -69,16 +71,21 @@ class KerasDistillation(DistillationLoss):
 
 
 def adapt(loss, teacher, student):
-    """The `KerasDistillation` of a `keras.distillation.DistillationLoss`, once its own check of the models is passed.
+    """Returns the `KerasDistillation` of a loss of `keras.distillation`, after that loss's own check of the models.
 
-    `FeatureDistillation`'s own check is left out: it refuses subclassed models and layers inside nested models, which
-    can be read here; layers that do not exist are refused by those who read them.
+    Args:
+        loss: a `keras.distillation.DistillationLoss`.
+        teacher, student: the models, as its `validate_model_compatibility` takes them.
+
+    Warns of a `LogitsDistillation` that computes no distillation loss.
     """
+    # `FeatureDistillation`'s own check is left out: it refuses subclassed models and layers inside nested models, which
+    # can be read here; layers that do not exist are refused by those who read them.
     if type(loss).validate_model_compatibility is not FeatureDistillation.validate_model_compatibility:
         loss.validate_model_compatibility(teacher, student)
-    if takes_logits_for_probabilities(loss):
+    if _takes_logits_for_probabilities(loss):
         warnings.warn(
-            f"LogitsDistillation hands raw logits to {name_of(loss.loss)}, which compares probabilities: nothing takes "
+            f"LogitsDistillation hands raw logits to {_name(loss.loss)}, which compares probabilities: nothing takes "
             "their softmax, and the number is not a distillation loss. It is computed as Keras computes it. Use "
             f"keras_tkd.losses.SoftTargets(temperature={loss.temperature}), or "
             "LogitsDistillation(loss=keras.losses.KLDivergence())",
@@ -88,34 +95,34 @@ def adapt(loss, teacher, student):
     return KerasDistillation(loss)
 
 
-def takes_logits_for_probabilities(loss):
+def _takes_logits_for_probabilities(loss):
     """Whether `loss` is a `LogitsDistillation` over a loss of Keras that compares probabilities.
 
     Only an instance of `keras.losses.KLDivergence` is handed a softmax there. `"kl_divergence"`, the default, is the
     function of that name, and a crossentropy takes the teacher's raw logits for class probabilities even where it has
     `from_logits=True`, which is about the student's side.
     """
-    if type(loss).compute_loss is not LogitsDistillation.compute_loss or not is_from_keras(loss.loss):
+    if type(loss).compute_loss is not LogitsDistillation.compute_loss or not _is_from_keras(loss.loss):
         return False
-    name = name_of(loss.loss).lower()
+    name = _name(loss.loss).lower()
     return name == "kl_divergence" or name.endswith("crossentropy")
 
 
-def loss_of_keras(loss):
-    """What `FeatureDistillation` or `LogitsDistillation` applies; None for a `compute_loss` of the user's own."""
+def _loss_applied(loss):
+    """Returns what `FeatureDistillation` or `LogitsDistillation` applies; None for a user's own `compute_loss`."""
     own = (FeatureDistillation.compute_loss, LogitsDistillation.compute_loss)
     return loss.loss if type(loss).compute_loss in own else None
 
 
-def is_from_keras(loss):
+def _is_from_keras(loss):
     """Whether `loss` is a function or an instance out of `keras.losses`, not the user's own."""
     return callable(loss) and loss.__module__.startswith("keras.")
 
 
-def name_of(loss):
+def _name(loss):
     return getattr(loss, "__name__", type(loss).__name__)
 
 
-def snake_case(name):
-    """`"KLOnLogits"` becomes `"kl_on_logits"`."""
+def _snake_case(name):
+    """Turns `"KLOnLogits"` into `"kl_on_logits"`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -5,12 +5,14 @@ from keras import ops
 
 from keras_tkd.losses.base import LogitsLoss
 from keras_tkd.losses.validation import check_same_shape
-from keras_tkd.utils.distances import safe_sqrt, unit
+from keras_tkd.utils.distances import normalize, safe_sqrt
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+
+__all__ = ["DIST", "LogitRegression", "SoftTargets", "dist", "logit_regression", "soft_targets"]
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=False):
-    """`T^2 KL(softmax(z_t / T) || softmax(z_s / T))` per sample, from logits.
+    """Kullback-Leibler divergence of softened class distributions, `T^2 KL(softmax(z_t / T) || softmax(z_s / T))`.
 
     Args:
         teacher_logits, student_logits: `(batch, classes)`.
@@ -21,7 +23,7 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=Fa
         `(batch,)`, in nats.
     """
     if standardize:
-        teacher_logits, student_logits = z_score(teacher_logits), z_score(student_logits)
+        teacher_logits, student_logits = _z_score(teacher_logits), _z_score(student_logits)
     # From log-softmax, never from clipped probabilities: those lose the gradient where the student is far off.
     log_teacher = ops.log_softmax(teacher_logits / temperature, axis=-1)
     log_student = ops.log_softmax(student_logits / temperature, axis=-1)
@@ -30,15 +32,19 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=Fa
 
 
 def logit_regression(teacher_logits, student_logits):
-    """Mean over the classes of `(z_s - z_t)^2`, per sample: `(batch, classes)` -> `(batch,)`.
+    """Squared error of the logits, the mean over the classes of `(z_s - z_t)^2`.
 
-    Outputs of more axes, `(batch, ...)`, are averaged over all of them but the first.
+    Args:
+        teacher_logits, student_logits: `(batch, classes)`; or `(batch, ...)`, averaged over all axes but the first.
+
+    Returns:
+        `(batch,)`.
     """
     return ops.mean(ops.square(student_logits - teacher_logits), axis=tuple(range(1, len(teacher_logits.shape))))
 
 
 def dist(teacher_logits, student_logits, temperature=4.0, inter_weight=1.0, intra_weight=1.0):
-    """`T^2 (inter_weight (1 - r(rows)) + intra_weight (1 - r(columns)))`, r the Pearson correlation, per sample.
+    """Correlation of predictions, `T^2 (inter_weight (1 - r(rows)) + intra_weight (1 - r(columns)))`, r Pearson's.
 
     Args:
         teacher_logits, student_logits: `(batch, classes)`.
@@ -51,20 +57,22 @@ def dist(teacher_logits, student_logits, temperature=4.0, inter_weight=1.0, intr
     """
     teacher = ops.softmax(teacher_logits / temperature, axis=-1)
     student = ops.softmax(student_logits / temperature, axis=-1)
-    inter = ops.sum(standard(teacher) * standard(student), axis=-1)
+    inter = ops.sum(_center_rows(teacher) * _center_rows(student), axis=-1)
+    # A class's correlation is a sum over the samples: each sample gets its own products, times the number of samples,
+    # so that the mean over the batch is the correlation again.
     teacher, student = ops.transpose(teacher), ops.transpose(student)
     samples = ops.cast(ops.shape(student)[1], student.dtype)
-    intra = samples * ops.mean(standard(teacher) * standard(student), axis=0)
+    intra = samples * ops.mean(_center_rows(teacher) * _center_rows(student), axis=0)
     return temperature**2 * (inter_weight * (1.0 - inter) + intra_weight * (1.0 - intra))
 
 
-def standard(rows, minimum=1e-6):
-    """Rows less their mean, of norm 1: products of two are correlations. A (nearly) constant row becomes zeros."""
-    return unit(rows - ops.mean(rows, axis=-1, keepdims=True), minimum)
+def _center_rows(rows, minimum=1e-6):
+    """Returns rows less their mean, of norm 1: products of two are correlations. A (nearly) constant row becomes 0."""
+    return normalize(rows - ops.mean(rows, axis=-1, keepdims=True), minimum)
 
 
-def z_score(logits, epsilon=1e-7):
-    """Logits with mean 0 and sample standard deviation (n - 1) 1 in each row; a constant row becomes zeros."""
+def _z_score(logits, epsilon=1e-7):
+    """Returns logits of mean 0 and sample standard deviation (n - 1) 1 in each row; a constant row becomes zeros."""
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     classes = logits.shape[-1]
     deviation = safe_sqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / (classes - 1))
@@ -84,14 +92,15 @@ class SoftTargets(LogitsLoss):
     student from matching the teacher's scale and shift.
 
     Args:
-        temperature: T > 0. May be set while training: the next step uses it, without retracing.
-        standardize: whether to z-score the logits per sample (with the n - 1 standard deviation plus 1e-7).
+        temperature: T > 0, default 4. May be set while training: the next step uses it, without retracing.
+        standardize: whether to z-score the logits per sample (with the n - 1 standard deviation plus 1e-7); default
+            False.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)` logits, never probabilities.
 
     Raises:
-        ValueError: `temperature` <= 0; in the Distiller also: outputs of different shape.
+        ValueError: `temperature` <= 0; outputs of different shape.
 
     Example:
 
@@ -131,6 +140,9 @@ class LogitRegression(LogitsLoss):
 
     Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)`; or outputs `(batch, ...)` of equal shape.
 
+    Raises:
+        ValueError: outputs of different shape.
+
     Example:
 
     >>> LogitRegression()([[1.0, 2.0]], [[3.0, 2.0]])     # ((3 - 1)^2 + 0) / 2
@@ -151,8 +163,9 @@ class LogitRegression(LogitsLoss):
 class DIST(LogitsLoss):
     """Correlation of predictions, within samples and within classes (`dist`).
 
-    Asks that the student's probabilities correlate with the teacher's, instead of being equal to them: over the classes
-    of each sample (inter-class relations), and for each class over the samples of the batch (intra-class relations).
+    Pulls the student's probabilities towards ones that correlate with the teacher's, which is less than to equal them:
+    over the classes of each sample (inter-class relations), and for each class over the samples of the batch
+    (intra-class relations).
 
         loss = T^2 [   inter_weight (1 - mean_i r(p_t[i, :], p_s[i, :]))
                      + intra_weight (1 - mean_c r(p_t[:, c], p_s[:, c])) ]
@@ -161,11 +174,14 @@ class DIST(LogitsLoss):
     up to 1e-6) correlates with nothing: r = 0, without gradient.
 
     Args:
-        temperature: T > 0. May be set while training.
-        inter_weight, intra_weight: >= 0, weights of the two parts. May be set while training.
+        temperature: T > 0, default 4. May be set while training.
+        inter_weight, intra_weight: >= 0, default 1, weights of the two parts. May be set while training.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)`.
+
+    Raises:
+        ValueError: `temperature` <= 0 or a negative weight; outputs of different shape.
 
     Example:
 
@@ -182,8 +198,8 @@ class DIST(LogitsLoss):
     inter_weight = Hyperparameter(minimum=0.0)
     intra_weight = Hyperparameter(minimum=0.0)
 
-    def __init__(self, temperature=4.0, inter_weight=1.0, intra_weight=1.0, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, temperature=4.0, inter_weight=1.0, intra_weight=1.0, **common):
+        super().__init__(**common)
         self.temperature = temperature
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight

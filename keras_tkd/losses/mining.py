@@ -20,10 +20,10 @@ class MiningLoss(LogitsLoss):
     tell large labels apart.
 
     Args:
-        margin: >= 0, in the unit of the logits. May be set while training.
-        miner: a name in `keras_tkd.miners.MINERS`.
-        negative_classes: `"labels"` or `"teacher"`.
-        seed: seed of the miner.
+        margin: >= 0, default 5, in the unit of the logits. May be set while training.
+        miner: a name in `keras_tkd.miners.MINERS`, default `"random"`.
+        negative_classes: `"labels"`, the default, or `"teacher"`.
+        seed: seed of the miner, default 0.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Raises:

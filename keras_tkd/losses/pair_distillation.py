@@ -1,4 +1,4 @@
-"""Pairs for knowledge distillation: the contrastive loss between teacher and student."""
+"""Contrastive loss for knowledge distillation, between pairs of a teacher's and a student's output."""
 
 import keras
 import tensorflow as tf
@@ -11,9 +11,11 @@ from keras_tkd.miners import fair_coin, random_same_class
 from keras_tkd.utils.distances import euclidean
 from keras_tkd.utils.hyperparameters import read_hyperparameter
 
+__all__ = ["PairDistillation", "pair_distillation"]
+
 
 def pair_distillation(anchor, partner, same, margin=5.0):
-    """`same * d^2 + (1 - same) * max(margin - d, 0)^2` per sample, d the Euclidean distance of anchor and partner.
+    """Contrastive loss, `same * d^2 + (1 - same) * max(margin - d, 0)^2`, d the Euclidean distance.
 
     Args:
         anchor: `(batch, classes)`, the teacher's logits for an image.
@@ -43,13 +45,13 @@ class PairDistillation(MiningLoss):
     with l_i = 1 where the partner x_j is of the class of x_i, else 0; on raw logits, without softmax or temperature.
 
     Args:
-        margin: >= 0, in the unit of the logits. May be set while training.
-        miner: how a partner of another class is picked in the batch where the batch brings none: `"random"`,
-            `"semi_hard"`, `"hard"` or `"all"`, as in `TripletDistillation`; semi-hard is farther than the student's
-            output for the anchor's own image.
-        negative_classes: what tells the classes of a batch apart: `"labels"`, or `"teacher"`, the class that the
-            teacher's final output names.
-        seed: seed of the choice of partners; with the training step it determines every choice.
+        margin: >= 0, default 5, in the unit of the logits. May be set while training.
+        miner: how a partner of another class is picked in the batch where the batch brings none: `"random"` (the
+            default), `"semi_hard"`, `"hard"` or `"all"`, as in `TripletDistillation`; semi-hard is farther than the
+            student's output for the anchor's own image.
+        negative_classes: what tells the classes of a batch apart: `"labels"`, the default, or `"teacher"`, the class
+            that the teacher's final output names.
+        seed: seed of the choice of partners, default 0; with the training step it determines every choice.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call, with pairs given: `loss({"logits": teacher_logits, "same": l}, partner_logits)`; in a `Distiller`, where the
@@ -94,7 +96,7 @@ class PairDistillation(MiningLoss):
         return mean_of_valid(_pair_values(distances, same[:, None], read_hyperparameter(self, "margin")), valid)
 
     def statistics(self, y_true, y_pred):
-        """Mean distance of pairs of one class and of others, and the share of the others that are inside the margin."""
+        """Returns the mean distance of pairs of one class, that of others, and the share of these inside the margin."""
         same, valid, distances = self._pairs(as_arrays(y_true), as_arrays(y_pred))
         has_partner = ops.cast(ops.any(valid, axis=1), self.dtype)
         inside = ops.cast(distances < read_hyperparameter(self, "margin"), self.dtype)
@@ -104,7 +106,10 @@ class PairDistillation(MiningLoss):
         return dict(zip(self.statistic_names, means, strict=True))
 
     def _pairs(self, y_true, y_pred):
-        """Which anchors are paired within their class, `(batch,)`; the valid partners and distances, `(batch, k)`."""
+        """Returns which anchors are paired within their class, `(batch,)`, and partners, `(batch, k)`.
+
+        Of the partners: which are valid, and their distances.
+        """
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
         anchor, student = self.cast(y_true["logits"]), self.cast(y_pred)
         own = self.distances(anchor, student)
@@ -114,6 +119,7 @@ class PairDistillation(MiningLoss):
             return same, ops.ones_like(own, dtype="bool")[:, None], own[:, None]
         seed, classes = self.step_seed(y_true), self.classes(y_true)
         others, valid = self.negative_distances(anchor, student, y_true, own)
+        # Whether the mate is another image does not matter: one that is alone in its class is paired with itself.
         mate, _ = random_same_class(classes, seed)
         to_mate = euclidean(anchor, tf.gather(student, mate))[:, None]
         same = fair_coin(classes, seed)

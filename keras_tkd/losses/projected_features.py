@@ -5,20 +5,24 @@ import numpy as np
 from keras import ops
 
 from keras_tkd.losses.base import DistillationLoss, as_list, as_shape_list
-from keras_tkd.losses.feature_maps import mean_square, pooled_alike
+from keras_tkd.losses.feature_maps import mean_square, pool_alike
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.hyperparameters import check_number
+
+__all__ = ["GaussianRegressor", "Hint", "ProjectedLoss", "VariationalInformation"]
 
 
 class ProjectedLoss(DistillationLoss):
     """Base class of losses that send each of the student's outputs through a layer of their own before they compare.
 
-    A subclass implements `make_layer(width)`, the layer for a teacher's width, and `compare(teacher, projected)`.
+    A subclass implements `make_layer(width)`, the layer for a teacher's width, and `compare(teacher, projected)`, one
+    value per sample.
     """
 
     owns_layers = True
 
     def build(self, teacher_shapes, student_shapes):
+        # Two Distillers may share a loss: the second is not to replace the layers of the first.
         if self.layers:
             return
         for teacher, student in zip(as_shape_list(teacher_shapes), as_shape_list(student_shapes), strict=True):
@@ -40,7 +44,8 @@ class ProjectedLoss(DistillationLoss):
             )
         total = 0.0
         for layer, teacher, student in zip(self.layers, teachers, students, strict=True):
-            teacher, student = pooled_alike(teacher, student)
+            teacher, student = pool_alike(teacher, student)
+            # Of layers with a mode of their own (BatchNorm) the loss's flag decides, not that of a model around it.
             projected = layer(student, training=training)
             check_same_shape(self.name, teacher, keras.tree.flatten(projected)[0])
             total += self.compare(teacher, projected)
@@ -51,7 +56,7 @@ class ProjectedLoss(DistillationLoss):
 class Hint(ProjectedLoss):
     """Hints of FitNets (`fitnet`).
 
-    The student's features, through a projector that learns with it, shall be the teacher's.
+    Pulls the student's features, through a projector that learns with it, towards the teacher's.
 
         loss_i = sum over layer pairs of mean (projector(f_s) - f_t)^2,   projector = 1x1 convolution, BatchNorm, ReLU
 
@@ -64,7 +69,7 @@ class Hint(ProjectedLoss):
     BatchNorm goes by the batch in training steps and by its moving statistics else.
 
     Raises:
-        ValueError: a vector against a map.
+        ValueError: a vector against a map; features of unknown size; called before `build`.
 
     Example:
 
@@ -97,12 +102,20 @@ class Hint(ProjectedLoss):
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class GaussianRegressor(keras.layers.Layer):
-    """Mean and variance of a Gaussian: three 1x1 convolutions with ReLUs between, and a variance for each channel."""
+    """Predicts a Gaussian: its mean by three 1x1 convolutions with ReLUs between, and a variance for each channel.
 
-    def __init__(self, width, start, **arguments):
-        super().__init__(**arguments)
+    Args:
+        width: number of channels.
+        start: variance at the start, > 1e-5.
+
+    Call: `regressor(x)`, `(batch, ..., channels)`, gives `(mean, variance)`, `(batch, ..., width)` and `(width,)`.
+    """
+
+    def __init__(self, width, start, **common):
+        super().__init__(**common)
         self.width = width
         self.start = start
+        # Dense layers, which on maps are 1x1 convolutions and take vectors too.
         activations = ("relu", "relu", None)
         self.dense = [keras.layers.Dense(width, a, use_bias=False, dtype=self.dtype) for a in activations]
 
@@ -131,22 +144,23 @@ class GaussianRegressor(keras.layers.Layer):
 class VariationalInformation(ProjectedLoss):
     """Variational information distillation (`vid`).
 
-    Raises a lower bound of the information that the student's features hold about the teacher's: the likelihood of
-    these under a Gaussian whose mean a regressor reads off the student's, with a learned variance for each channel.
+    Pulls the student's features towards ones that tell more about the teacher's: raises a lower bound of their mutual
+    information, the likelihood of the teacher's features under a Gaussian whose mean a regressor reads off the
+    student's, with a learned variance for each channel.
 
         loss_i = sum over layer pairs of mean 1/2 [ (f_t - mu(f_s))^2 / v + log v ],   v = softplus(p) + 1e-5
 
     It may be negative, as the negative logarithm of any density may.
 
     Args:
-        start: variance at the start, > 1e-5.
+        start: variance at the start, > 1e-5, default 5.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps
     `(batch, height, width, channels)`, the larger pooled to the smaller; or two lists of such.
 
     Raises:
-        ValueError: a vector against a map; `start` not above 1e-5.
+        ValueError: a vector against a map; features of unknown size; called before `build`; `start` not above 1e-5.
 
     Example:
 
@@ -161,8 +175,8 @@ class VariationalInformation(ProjectedLoss):
 
     default_name = "vid"
 
-    def __init__(self, start=5.0, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, start=5.0, **common):
+        super().__init__(**common)
         check_number("start", start, 1e-5, exclusive=True)
         self.start = start
 

@@ -1,4 +1,4 @@
-"""The angles that any three points of a batch form: how two networks differ in them, `batch^3` cosines in blocks."""
+"""The angles that any three points of a batch form, compared between two networks: `batch^3` cosines, in blocks."""
 
 import functools
 
@@ -6,15 +6,18 @@ import tensorflow as tf
 
 from keras_tkd.utils.distances import squared_distances
 
-# Cosines taken at a time: those of as many anchors as fit, of one at least. The largest arrays hold an eighth of them
-# (`add_up`): 8 MB in float32.
-COSINES = 2**24
+__all__ = ["mean_huber_of_angles"]
 
-compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
+# Cosines taken at a time: those of as many anchors as fit, of one at least. The largest arrays hold an eighth of them
+# (`_add_up`): 8 MB in float32.
+_COSINES = 2**24
+
+# Shapes are relaxed, so that a smaller last batch is not compiled anew each time that it comes.
+_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
 
 
 def mean_huber_of_angles(teacher, student):
-    """`(batch,)`: the mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
+    """Mean of `huber(cos_s - cos_t)` over all angles at each anchor, in blocks of anchors.
 
     Sums over the angles are compiled by XLA at the first call for each batch size, whatever runs around them.
 
@@ -28,40 +31,45 @@ def mean_huber_of_angles(teacher, student):
 
     Args:
         teacher, student: `(batch, width)`. No gradient flows to the teacher.
+
+    Returns:
+        `(batch,)`.
     """
     dtype = student.dtype
     count = tf.shape(student)[0]
     size = tf.cast(count, dtype) ** 2
-    anchors = tf.clip_by_value(COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
+    anchors = tf.clip_by_value(_COSINES // tf.maximum(count * count, 1), 1, tf.maximum(count, 1))
     padding = -count % anchors
-    whole = (count > 0) & (anchors >= count)  # one block: without the loops, whose overhead shows in a step
-    of_teacher = angle_parts(tf.stop_gradient(squared_distances(teacher)), dtype)
+    # One block is taken without the loops, whose overhead shows in a step.
+    whole = (count > 0) & (anchors >= count)
+    of_teacher = _angle_parts(tf.stop_gradient(squared_distances(teacher)), dtype)
 
-    def blocks(rows):
+    def split_into_blocks(rows):
         padded = tf.pad(rows, [[0, padding], [0, 0]])
         return tf.reshape(padded, [-1, anchors, count])
 
-    def rows(blocks):
+    def join_blocks(blocks):
         return tf.reshape(blocks, tf.concat([[-1], tf.shape(blocks)[2:]], 0))[:count]
 
     @tf.custom_gradient
-    def of_squares(squares):
-        of_student = angle_parts(squares, dtype)
+    def compare(squares):
+        of_student = _angle_parts(squares, dtype)
         parts = [*of_student, *of_teacher]
 
-        def networks(parts):
+        def by_network(parts):
+            # The first is of all points, in every block; the others are the block's own.
             return (of_student[0], *parts[:2]), (of_teacher[0], *parts[2:])
 
         def beside_in_blocks():
             sums = tf.map_fn(
-                lambda parts: anchor_sums(*networks(parts)),
-                [blocks(part) for part in parts],
+                lambda parts: _anchor_sums(*by_network(parts)),
+                [split_into_blocks(part) for part in parts],
                 fn_output_signature=(dtype, dtype),
                 parallel_iterations=1,
             )
-            return tuple(map(rows, sums))
+            return tuple(map(join_blocks, sums))
 
-        values, beside = tf.cond(whole, lambda: anchor_sums(*networks(parts)), beside_in_blocks)
+        values, beside = tf.cond(whole, lambda: _anchor_sums(*by_network(parts)), beside_in_blocks)
 
         def gradient(upstream):
             upstream = upstream[:, None] / size
@@ -69,23 +77,23 @@ def mean_huber_of_angles(teacher, student):
 
             def across_in_blocks():
                 return tf.foldl(
-                    lambda total, parts: total + across_sums(*networks(parts[:-1]), parts[-1]),
-                    [blocks(part) for part in (*parts, weighted)],
+                    lambda total, parts: total + _across_sums(*by_network(parts[:-1]), parts[-1]),
+                    [split_into_blocks(part) for part in (*parts, weighted)],
                     tf.zeros_like(beside),
                     parallel_iterations=1,
                 )
 
-            across = tf.cond(whole, lambda: across_sums(*networks(parts), weighted), across_in_blocks)
+            across = tf.cond(whole, lambda: _across_sums(*by_network(parts), weighted), across_in_blocks)
             return tf.cast(upstream * beside - across, squares.dtype)
 
         return values / size, gradient
 
-    return of_squares(squared_distances(student))
+    return compare(squared_distances(student))
 
 
-@compiled
-def angle_parts(squares, dtype):
-    """What the cosines of all angles are made of, by the law of cosines.
+@_compiled
+def _angle_parts(squares, dtype):
+    """Computes what the cosines of all angles are made of, by the law of cosines.
 
         cos[i, j, k] = (squares[i, j] + squares[i, k] - squares[j, k]) / 2 / (d[i, j] d[i, k])
 
@@ -99,35 +107,34 @@ def angle_parts(squares, dtype):
     return tf.cast(squares / 2.0, dtype), tf.cast(inverses, dtype)
 
 
-def cosines(halves, to_points, inverses):
-    """`(anchors, batch, batch)`: cosines of the angles at anchors, whose rows of halves are `to_points`."""
+def _cosines(halves, to_points, inverses):
+    """Returns the cosines of the angles at anchors, `(anchors, batch, batch)`; `to_points` are their rows of halves."""
     numerators = to_points[:, :, None] + to_points[:, None, :] - halves
     return numerators * (inverses[:, :, None] * inverses[:, None, :])
 
 
-def add_up(x, axis):
-    """The sum over an axis as one of eight terms, which XLA computes in one loop with `x`.
-
-    A `reduce_sum` alone would be given all of `x` as an array.
-    """
+def _add_up(x, axis):
+    """Sums over an axis."""
+    # As a sum of eight terms, which XLA computes in one loop with `x`: a `reduce_sum` alone would be given all of `x`
+    # as an array.
     most, rest = tf.split(x, [tf.shape(x)[axis] // 8 * 8, -1], axis)
     return tf.reduce_sum(tf.add_n(tf.split(most, 8, axis)), axis) + tf.reduce_sum(rest, axis)
 
 
-@compiled
-def anchor_sums(student, teacher):
-    """Of each anchor: `(anchors,)`, the sum of its Huber losses; `(anchors, batch)`, their slopes by `squares`."""
+@_compiled
+def _anchor_sums(student, teacher):
+    """Returns the sum of each anchor's Huber losses, `(anchors,)`, and slopes by `squares`, `(anchors, batch)`."""
     inverses = student[2]
-    own = cosines(*student)
-    differences = own - cosines(*teacher)
+    own = _cosines(*student)
+    differences = own - _cosines(*teacher)
     slopes = tf.clip_by_value(differences, -1.0, 1.0)
-    losses = add_up(slopes * (differences - slopes / 2.0), 1)
-    beside = add_up(slopes * (inverses[:, :, None] - inverses[:, None, :] * own), 1)
+    losses = _add_up(slopes * (differences - slopes / 2.0), 1)
+    beside = _add_up(slopes * (inverses[:, :, None] - inverses[:, None, :] * own), 1)
     return tf.reduce_sum(losses, 1), inverses * beside
 
 
-@compiled
-def across_sums(student, teacher, weighted):
-    """`(batch, batch)`: the sum over the anchors of their slopes by the squares across from them."""
-    slopes = tf.clip_by_value(cosines(*student) - cosines(*teacher), -1.0, 1.0)
-    return add_up(slopes * (weighted[:, :, None] * student[2][:, None, :]), 0) / 2.0
+@_compiled
+def _across_sums(student, teacher, weighted):
+    """Returns the sum over the anchors of their slopes by the squares across from them, `(batch, batch)`."""
+    slopes = tf.clip_by_value(_cosines(*student) - _cosines(*teacher), -1.0, 1.0)
+    return _add_up(slopes * (weighted[:, :, None] * student[2][:, None, :]), 0) / 2.0

@@ -1,7 +1,7 @@
 """Losses that compare how the samples of a batch relate to one another, in the teacher and in the student.
 
 The networks may differ in width and in spatial size: what is compared has the size of the batch. A loss of a whole
-batch gives each sample its share; the mean of the shares is the papers' number.
+batch gives each sample its share, so that samples can be weighted; the mean of the shares is the papers' number.
 """
 
 import math
@@ -11,14 +11,28 @@ import tensorflow as tf
 from keras import ops
 
 from keras_tkd.losses.base import LayerPairsLoss
+from keras_tkd.losses.feature_maps import average_positions
 from keras_tkd.losses.relational_angles import mean_huber_of_angles
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
-from keras_tkd.utils.distances import pairwise_euclidean, unit
+from keras_tkd.utils.distances import normalize, pairwise_euclidean
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+
+__all__ = [
+    "CorrelationCongruence",
+    "ProbabilisticTransfer",
+    "RelationalAngle",
+    "RelationalDistance",
+    "SimilarityPreserving",
+    "correlation_congruence",
+    "probabilistic_transfer",
+    "relational_angle",
+    "relational_distance",
+    "similarity_preserving",
+]
 
 
 def similarity_preserving(teacher, student):
-    """`(1 / b) sum_j (G_t - G_s)[i, j]^2` per sample, G the rows of `Q Q^T` divided by their norms.
+    """Squared error of the similarities, `(1 / b) sum_j (G_t - G_s)[i, j]^2`, G `Q Q^T` with rows of norm 1.
 
     Args:
         teacher, student: `(batch, ...)`; Q is `(batch, everything else)`.
@@ -26,13 +40,13 @@ def similarity_preserving(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = (unit(gram(flat(x))) for x in (teacher, student))
+    teacher, student = (normalize(_gram_matrix(_flatten(x))) for x in (teacher, student))
     check_same_shape("sp", teacher, student)
     return ops.mean(ops.square(teacher - student), axis=1)
 
 
 def relational_distance(teacher, student):
-    """`mean_j huber(d_t[i, j] - d_s[i, j])` per sample, d distances in units of their mean.
+    """Huber loss of the distances, `mean_j huber(d_t[i, j] - d_s[i, j])`, d in units of their mean.
 
     Args:
         teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
@@ -40,13 +54,13 @@ def relational_distance(teacher, student):
     Returns:
         `(batch,)`.
     """
-    teacher, student = (in_units_of_mean(pairwise_euclidean(embedding(x))) for x in (teacher, student))
+    teacher, student = (_divide_by_mean(pairwise_euclidean(average_positions(x))) for x in (teacher, student))
     check_same_shape("rkd_distance", teacher, student)
-    return ops.mean(huber(student - teacher), axis=1)
+    return ops.mean(_huber(student - teacher), axis=1)
 
 
 def relational_angle(teacher, student):
-    """`mean_{j, k} huber(cos_t[i, j, k] - cos_s[i, j, k])` per sample, of the angles at i between j and k.
+    """Huber loss of the angles, `mean_{j, k} huber(cos_t[i, j, k] - cos_s[i, j, k])`, at i between j and k.
 
     Args:
         teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
@@ -55,13 +69,13 @@ def relational_angle(teacher, student):
         `(batch,)`. Time goes with `batch^3`, memory with `batch^2`: angles are taken in blocks of anchors, and the
         backward pass computes them again.
     """
-    teacher, student = (embedding(x) for x in (teacher, student))
+    teacher, student = (average_positions(x) for x in (teacher, student))
     check_same_batch("rkd_angle", teacher, student)
     return mean_huber_of_angles(teacher, student)
 
 
 def probabilistic_transfer(teacher, student):
-    """`mean_j P_t[i, j] log(P_t[i, j] / P_s[i, j])` per sample, P the probabilities of neighbours by cosine.
+    """Divergence of neighbours, `mean_j P_t[i, j] log(P_t[i, j] / P_s[i, j])`, P their probabilities by cosine.
 
     Args:
         teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
@@ -71,13 +85,15 @@ def probabilistic_transfer(teacher, student):
     """
     dtype = student.dtype
     # In float64: float32 rounds the probability of an opposite direction, which is 0, to as much as the 1e-7 below.
-    teacher, student = (neighbour_probabilities(ops.cast(embedding(x), "float64")) for x in (teacher, student))
+    teacher, student = (
+        _neighbour_probabilities(ops.cast(average_positions(x), "float64")) for x in (teacher, student)
+    )
     check_same_shape("pkt", teacher, student)
     return ops.cast(ops.mean(teacher * (ops.log(teacher + 1e-7) - ops.log(student + 1e-7)), axis=1), dtype)
 
 
 def correlation_congruence(teacher, student, gamma=0.4, order=2):
-    """`mean_j (K_t - K_s)[i, j]^2` per sample, K a Gaussian kernel of the embeddings' directions.
+    """Squared error of the correlations, `mean_j (K_t - K_s)[i, j]^2`, K a Gaussian kernel of the directions.
 
     Args:
         teacher, student: `(batch, width)`, or `(batch, height, width, channels)`, averaged over positions.
@@ -87,24 +103,20 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2):
     Returns:
         `(batch,)`.
     """
-    teacher, student = (gaussian_kernel(embedding(x), gamma, order) for x in (teacher, student))
+    teacher, student = (_gaussian_kernel(average_positions(x), gamma, order) for x in (teacher, student))
     check_same_shape("cc", teacher, student)
     return ops.mean(ops.square(teacher - student), axis=1)
 
 
-def flat(x):
+def _flatten(x):
     return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))
 
 
-def embedding(x):
-    """One vector per sample: maps are averaged over their positions."""
-    return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1))) if len(x.shape) > 2 else x
-
-
 @tf.custom_gradient
-def gram(x):
-    """`x x^T`; its gradient is one product, `(U + U^T) x`, where two would be taken for the two factors."""
+def _gram_matrix(x):
+    """Returns `x x^T`."""
 
+    # One product, where TensorFlow would take two for the two factors.
     def gradient(upstream):
         return tf.matmul(upstream + tf.transpose(upstream), x)
 
@@ -114,26 +126,28 @@ def gram(x):
     return tf.reduce_sum(tf.matmul(rows, rows, transpose_b=True), axis=0), gradient
 
 
-def huber(x):
-    """`x^2 / 2` up to 1, then `|x| - 1/2`."""
+def _huber(x):
+    """Returns `x^2 / 2` up to 1, then `|x| - 1/2`."""
+    # Without a branch: the slope is the bounded difference itself.
     bounded = ops.clip(x, -1.0, 1.0)
     return bounded * (x - bounded / 2)
 
 
-def in_units_of_mean(distances):
-    """Distances divided by the mean of those that are positive; all zeros stay zeros."""
+def _divide_by_mean(distances):
+    """Divides distances by the mean of those that are positive; all zeros stay zeros."""
     positive = ops.cast(distances > 0, distances.dtype)
     mean = ops.sum(distances) / ops.maximum(ops.sum(positive), 1.0)
     return distances / ops.where(ops.equal(mean, 0), ops.ones_like(mean), mean)
 
 
-def neighbour_probabilities(x):
-    similarity = (gram(unit(x)) + 1.0) / 2.0
+def _neighbour_probabilities(x):
+    similarity = (_gram_matrix(normalize(x)) + 1.0) / 2.0
     return similarity / ops.sum(similarity, axis=1, keepdims=True)
 
 
-def gaussian_kernel(x, gamma, order):
-    cosine = gram(unit(x))
+def _gaussian_kernel(x, gamma, order):
+    # Of rows of norm 1, |e_i - e_j|^2 is 2 - 2 cosine: the kernel is exp(-2 gamma) exp(2 gamma cosine).
+    cosine = _gram_matrix(normalize(x))
     terms = [(2.0 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
     return ops.exp(-2.0 * gamma) * sum(terms)
 
@@ -142,8 +156,8 @@ def gaussian_kernel(x, gamma, order):
 class SimilarityPreserving(LayerPairsLoss):
     """Similarity-preserving distillation (`sp`).
 
-    Images that are alike for the teacher shall be alike for the student: each batch gives both networks a matrix of
-    the similarities of its images, and the student's is pulled towards the teacher's.
+    Pulls the similarities that the student sees between the images of a batch towards those that the teacher sees:
+    what is alike for the teacher becomes alike for the student.
 
         Q = reshape(features, [b, -1]),   G = Q Q^T with each row divided by its norm
         loss = (1 / b^2) sum over layer pairs of ||G_t - G_s||_F^2
@@ -154,6 +168,9 @@ class SimilarityPreserving(LayerPairsLoss):
 
     Call: `loss(teacher, student)`, `(batch, ...)` each, of any widths; or two lists of such. Sample i has the share
     `(1 / b) sum_j (G_t - G_s)[i, j]^2`.
+
+    Raises:
+        ValueError: batches of different size.
 
     Example:
 
@@ -175,7 +192,7 @@ class SimilarityPreserving(LayerPairsLoss):
 class RelationalDistance(LayerPairsLoss):
     """Relational distillation of distances (`rkd_distance`).
 
-    The distances between the embeddings of a batch, in units of their own mean, shall be the teacher's.
+    Pulls the distances between the student's embeddings of a batch, in units of their own mean, towards the teacher's.
 
         d[i, j] = ||e_i - e_j|| / mean of the positive ones,      loss = mean over all (i, j) of huber(d_s - d_t)
 
@@ -184,6 +201,9 @@ class RelationalDistance(LayerPairsLoss):
 
     Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
     averaged over positions; or two lists of such.
+
+    Raises:
+        ValueError: batches of different size.
 
     Example:
 
@@ -204,7 +224,7 @@ class RelationalDistance(LayerPairsLoss):
 class RelationalAngle(LayerPairsLoss):
     """Relational distillation of angles (`rkd_angle`).
 
-    The angle that any three embeddings of a batch form shall be the teacher's.
+    Pulls the angle that any three of the student's embeddings of a batch form towards the teacher's.
 
         cos[i, j, k] = < (e_j - e_i) / |e_j - e_i|, (e_k - e_i) / |e_k - e_i| >
         loss = mean over all (i, j, k) of huber(cos_s - cos_t)
@@ -217,6 +237,9 @@ class RelationalAngle(LayerPairsLoss):
     Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
     averaged over positions; or two lists of such. No gradient flows to the teacher. In float32 the angles at points
     that are nearer to each other than a thousandth of the batch's spread lose accuracy (2e-4 there).
+
+    Raises:
+        ValueError: batches of different size.
 
     Example, a right angle against three points on a line; of 27 cosines the six that differ are those between j and k
     at i = 0 (0 against 1), at i = 1 (1/sqrt(2) against -1) and at i = 2 (1/sqrt(2) against 1), two of each:
@@ -239,8 +262,8 @@ class RelationalAngle(LayerPairsLoss):
 class ProbabilisticTransfer(LayerPairsLoss):
     """Probabilistic knowledge transfer (`pkt`).
 
-    Each sample's embedding makes a distribution over the batch, the closer in direction the likelier; the student's
-    distribution shall be the teacher's.
+    Each sample's embedding makes a distribution over the batch, the closer in direction the likelier. Pulls the
+    student's distribution towards the teacher's.
 
         K = (cosine + 1) / 2,   P = K with rows divided by their sums,   loss = mean over (i, j) of P_t log(P_t / P_s)
 
@@ -249,6 +272,9 @@ class ProbabilisticTransfer(LayerPairsLoss):
 
     Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
     averaged over positions; or two lists of such.
+
+    Raises:
+        ValueError: batches of different size.
 
     Example:
 
@@ -270,19 +296,22 @@ class ProbabilisticTransfer(LayerPairsLoss):
 class CorrelationCongruence(LayerPairsLoss):
     """Correlation congruence (`cc`).
 
-    The correlations of the samples of a batch, by a Gaussian kernel of their embeddings' directions, shall be the
+    Pulls the correlations of the student's embeddings of a batch, by a Gaussian kernel of their directions, towards the
     teacher's.
 
         K[i, j] = exp(-2 gamma) sum_{p = 0..order} (2 gamma)^p / p! <e_i, e_j>^p,    e of norm 1
         loss = mean over (i, j) of (K_t - K_s)^2
 
     Args:
-        gamma: > 0, inverse width of the kernel. May be set while training.
-        order: >= 1, last power of the kernel's Taylor series.
+        gamma: > 0, default 0.4, inverse width of the kernel. May be set while training.
+        order: >= 1, default 2, last power of the kernel's Taylor series.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call: `loss(teacher, student)`, embeddings `(batch, width)`, or maps `(batch, height, width, channels)`, which are
     averaged over positions; or two lists of such.
+
+    Raises:
+        ValueError: batches of different size; `gamma` <= 0; an order that is no integer >= 1.
 
     Example:
 
@@ -297,8 +326,8 @@ class CorrelationCongruence(LayerPairsLoss):
     default_name = "cc"
     gamma = Hyperparameter(minimum=0.0, exclusive=True)
 
-    def __init__(self, gamma=0.4, order=2, **arguments):
-        super().__init__(**arguments)
+    def __init__(self, gamma=0.4, order=2, **common):
+        super().__init__(**common)
         if not isinstance(order, int) or order < 1:
             raise ValueError(f"`order` must be an integer >= 1. Received: order={order!r}")
         self.gamma = gamma

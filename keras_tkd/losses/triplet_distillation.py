@@ -9,9 +9,11 @@ from keras_tkd.losses.validation import as_arrays
 from keras_tkd.utils.distances import euclidean
 from keras_tkd.utils.hyperparameters import read_hyperparameter
 
+__all__ = ["TripletDistillation", "triplet_distillation"]
+
 
 def triplet_distillation(anchor, positive, negative, margin=5.0):
-    """`max(d(anchor, positive) - d(anchor, negative) + margin, 0)` per sample, d the Euclidean distance.
+    """Triplet loss, `max(d(anchor, positive) - d(anchor, negative) + margin, 0)`, d the Euclidean distance.
 
     Args:
         anchor: `(batch, classes)`, the teacher's logits for an image.
@@ -38,14 +40,14 @@ class TripletDistillation(MiningLoss):
     on raw logits, Euclidean and not squared, without softmax or temperature.
 
     Args:
-        margin: >= 0, in the unit of the logits. May be set while training.
+        margin: >= 0, default 5, in the unit of the logits. May be set while training.
         miner: how a negative is picked among the other images of the batch where the batch brings none, by its distance
-            `||z_t(x_i) - z_s(x_j)||`: `"random"`, uniform over the images of other classes; `"semi_hard"`, the nearest
-            that is farther than the positive, or the farthest if there is none; `"hard"`, the nearest; `"all"`, each of
-            them, and an anchor's value is then the mean over its negatives.
-        negative_classes: what tells the classes of a batch apart: `"labels"`, or `"teacher"`, the class that the
-            teacher's final output names.
-        seed: seed of the miner; with the training step it determines every choice.
+            `||z_t(x_i) - z_s(x_j)||`: `"random"`, the default, uniform over the images of other classes; `"semi_hard"`,
+            the nearest that is farther than the positive, or the farthest if there is none; `"hard"`, the nearest;
+            `"all"`, each of them, and an anchor's value is then the mean over its negatives.
+        negative_classes: what tells the classes of a batch apart: `"labels"`, the default, or `"teacher"`, the class
+            that the teacher's final output names.
+        seed: seed of the miner, default 0; with the training step it determines every choice.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
     Call, with negatives given: `loss(teacher_logits, {"positive": logits, "negative": logits})`.
@@ -80,6 +82,7 @@ class TripletDistillation(MiningLoss):
         positive = select(student["positive"], self.student_layers) if "positive" in student else own
         if "negative" in student:
             return anchor, {"positive": positive, "negative": select(student["negative"], self.student_layers)}
+        # Only now: negatives that the batch brings need no labels.
         y_true = self.mining_inputs(anchor, teacher, student, labels)
         return y_true, {"positive": positive, "candidates": own} if "positive" in student else own
 
@@ -88,7 +91,7 @@ class TripletDistillation(MiningLoss):
         return mean_of_valid(ops.relu(positive[:, None] - negative + read_hyperparameter(self, "margin")), valid)
 
     def statistics(self, y_true, y_pred):
-        """Means over the anchors that have a negative: both distances, and the share of violated margins."""
+        """Returns means over the anchors that have a negative: both distances, and the share of violated margins."""
         positive, negative, valid = self._distances(as_arrays(y_true), as_arrays(y_pred))
         violated = ops.cast(positive[:, None] - negative + read_hyperparameter(self, "margin") > 0, self.dtype)
         weights = ops.cast(ops.any(valid, axis=1), self.dtype)
@@ -96,7 +99,7 @@ class TripletDistillation(MiningLoss):
         return {name: weighted_mean(values, weights) for name, values in zip(self.statistic_names, means, strict=True)}
 
     def _distances(self, y_true, y_pred):
-        """Of each anchor: the positive's distance, `(batch,)`, the negatives', `(batch, k)`, and which are valid."""
+        """Returns the positives' distances, `(batch,)`, the negatives', `(batch, k)`, and which of these are valid."""
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
         anchor = self.cast(y_true["logits"])
         # Each tensor is cast once, so that its gradient is summed before it is rounded.

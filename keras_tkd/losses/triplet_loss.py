@@ -11,9 +11,13 @@ from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, o
 from keras_tkd.utils.distances import pairwise_euclidean
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
+__all__ = ["TripletLoss", "triplet_loss", "triplet_statistics"]
+
 
 def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
-    """Mean over a row's triplets of `max(d(row, positive) - d(row, negative) + margin, 0)`, see `TripletLoss`.
+    """Triplet loss, the mean over a row's triplets of `max(d(row, positive) - d(row, negative) + margin, 0)`.
+
+    As `TripletLoss` has it.
 
     Args:
         labels: `(batch,)` class ids.
@@ -25,53 +29,50 @@ def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0))
     Returns:
         `(batch,)`.
     """
-    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    positive, mates, negative, others = _mine_triplets(labels, embeddings, miner, seed)
     if miner == "all":
-        return mean_of_valid(mean_violation(positive + margin, negative, others), mates)
+        return mean_of_valid(_mean_violation(positive + margin, negative, others), mates)
     return mean_of_valid(ops.relu(positive - negative + margin), mates)
 
 
 def triplet_statistics(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
-    """Means over a row's triplets, those of `triplet_loss` with the same arguments.
+    """Computes means over a row's triplets, those of `triplet_loss` with the same arguments.
 
     Returns:
         `(positive_distance, negative_distance, violated, valid)`, `(batch,)` each: both distances, the share of
         triplets whose margin is violated, and bool, whether the row has a triplet; where not, the means say nothing.
     """
-    positive, mates, negative, others = mine(labels, embeddings, miner, seed)
+    positive, mates, negative, others = _mine_triplets(labels, embeddings, miner, seed)
     if miner == "all":
-        violated = share_below(positive + margin, negative, others)
+        violated = _share_below(positive + margin, negative, others)
     else:
         violated = ops.cast(positive - negative + margin > 0, positive.dtype)
     means = mean_of_valid(positive, mates), mean_of_valid(negative, others), mean_of_valid(violated, mates)
     return *means, tf.reduce_any(mates, axis=1)
 
 
-def mine(labels, embeddings, miner, seed):
-    """Distances of each row's positives, which of them stand in a triplet, the same for negatives: `(batch, k)` each.
+def _mine_triplets(labels, embeddings, miner, seed):
+    """Returns distances of each row's positives, which of them stand in a triplet, and the same for its negatives.
 
-    A positive's negative is that of its own column; under `"all"` it is each valid one of the row.
+    All are `(batch, k)`. A positive's negative is that of its column; under `"all"` it is each valid one of the row.
     """
     distances = pairwise_euclidean(embeddings)
-    index, mates = columns(*POSITIVE_MINERS[miner](labels, seed, distances))
+    index, mates = _as_columns(*POSITIVE_MINERS[miner](labels, seed, distances))
     positive = tf.gather(distances, index, batch_dims=1)
     if miner == "all":
         others = other_class(labels)
         return positive, mates & tf.reduce_any(others, axis=1, keepdims=True), distances, others
-    index, others = columns(*MINERS[miner](labels, seed, distances, positive))
+    index, others = _as_columns(*MINERS[miner](labels, seed, distances, positive))
     return positive, mates & others, tf.gather(distances, index, batch_dims=1), mates & others
 
 
-def columns(index, valid):
-    """What a miner returns as `(batch, k)`, k = 1 where it returns one row for each anchor."""
+def _as_columns(index, valid):
+    """Returns what a miner returns as `(batch, k)`, k = 1 where it returns one row for each anchor."""
     return (index, valid) if len(index.shape) == 2 else (index[:, None], valid[:, None])
 
 
-def mean_violation(limits, distances, others):
+def _mean_violation(limits, distances, others):
     """Mean over the row's negatives of `max(limit - distance, 0)`, for each of the row's limits.
-
-    By sorting: the first c of the row's negatives, nearest first, are nearer than the limit, and add up to
-    `c * limit - (sum of their distances)`. No tensor of all triplets is made. In float64, as sums cancel here.
 
     Args:
         limits: `(batch, m)`.
@@ -81,6 +82,8 @@ def mean_violation(limits, distances, others):
     Returns:
         `(batch, m)`.
     """
+    # By sorting: the first c of the row's negatives, nearest first, are nearer than the limit, and add up to
+    # `c * limit - (sum of their distances)`. No tensor of all triplets is made. In float64, as sums cancel here.
     limits, distances, dtype = tf.cast(limits, tf.float64), tf.cast(distances, tf.float64), limits.dtype
     candidates = only_where(others, distances)
     nearest_first = tf.gather(tf.where(others, distances, 0.0), tf.argsort(candidates, axis=1), batch_dims=1)
@@ -91,10 +94,10 @@ def mean_violation(limits, distances, others):
     return tf.cast(total / tf.maximum(negatives, 1.0), dtype)
 
 
-def share_below(limits, distances, others):
+def _share_below(limits, distances, others):
     """Share of the row's negatives that are nearer than each of the row's limits, by sorting too.
 
-    Args and Returns: as in `mean_violation`.
+    Args and Returns: as in `_mean_violation`.
     """
     negated = -only_where(others, distances)
     # Of the negated, those that are no negatives are minus infinity, and never above a limit.
@@ -116,13 +119,13 @@ class TripletLoss(keras.losses.Loss):
     as the model gives them (for embeddings of norm 1, end the model in `keras.layers.UnitNormalization()`).
 
     Args:
-        margin: >= 0, in the unit of the embeddings. May be set while training.
-        miner: which triplets of an anchor count. `"semi_hard"`: every positive, each with the nearest negative that is
-            farther than it, or the farthest if there is none (FaceNet). `"hard"`: the farthest positive with the
-            nearest negative ("batch hard"). `"all"`: every positive with every negative ("batch all"). `"random"`: one
-            positive and one negative, uniform.
-        seed: of the random miner, which picks by rows' places and labels: the same in every step, for data that come in
-            a fresh order in each epoch.
+        margin: >= 0, default 0.2, in the unit of the embeddings. May be set while training.
+        miner: which triplets of an anchor count. `"semi_hard"`, the default: every positive, each with the nearest
+            negative that is farther than it, or the farthest if there is none (FaceNet). `"hard"`: the farthest
+            positive with the nearest negative ("batch hard"). `"all"`: every positive with every negative ("batch
+            all"). `"random"`: one positive and one negative, uniform.
+        seed: of the random miner, default 0, which picks by rows' places and labels: the same in every step, for data
+            that come in a fresh order in each epoch.
         name, reduction, dtype: as in `keras.losses.Loss`.
 
     Call: `loss(labels, embeddings)`, labels `(batch,)` or `(batch, 1)` class ids, embeddings `(batch, size)`; one value

@@ -2,8 +2,12 @@
 
 import statistics
 
-ROWS = (("teacher", "teacher"), ("baseline", "student alone"), ("student", "distilled student"))
-VERIFICATION = {
+from keras_tkd.reports.schema import Results
+
+__all__ = ["table", "verification_table"]
+
+_ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
+_VERIFICATION = {
     "auc": "AUC",
     "equal_error_rate": "equal error rate",
     "true_accepts_at_1_percent": "true accepts at 1 % false ones",
@@ -11,61 +15,59 @@ VERIFICATION = {
 
 
 def table(runs):
-    """A text table of one run, or of the means over runs of one experiment with different seeds.
+    """Returns a text table of one run, or of the means over runs of one experiment with different seeds.
 
     A column that no model has anything in is left out.
 
     Args:
-        runs: list of results as in `results.json`.
+        runs: list of results, as in `results.json`.
     """
-    several = len(runs) > 1
+    runs = [Results.from_dict(run) for run in runs]
     header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds", "training images"]
     rows = [header]
-    for title, described in models_of(runs):
-        accuracy = percent([d["test_accuracy"] for d in described])
-        if any(d["at_chance"] for d in described):
+    for title, models in _list_models(runs):
+        accuracy = _percent([model.test_accuracy for model in models])
+        # One of several seeds that collapsed makes their mean mean nothing.
+        if any(model.at_chance for model in models):
             accuracy += " (AT CHANCE: collapsed)"
-        agreements = [d["agreement"] for d in described if "agreement" in d]
-        on_training = [d["train_accuracy"] for d in described if "train_accuracy" in d]
-        seconds = [d["seconds"] for d in described if d.get("seconds") is not None]
+        agreements = [model.agreement for model in models if model.agreement is not None]
+        on_training = [model.train_accuracy for model in models if model.train_accuracy is not None]
+        seconds = [model.seconds for model in models if model.seconds is not None]
         rows.append(
             [
                 title,
                 accuracy,
-                f"{described[0]['parameters']:,}",
-                percent(agreements) if agreements else "-",
+                f"{models[0].parameters:,}",
+                _percent(agreements) if agreements else "-",
                 f"{statistics.mean(seconds):.1f}" if seconds else "-",
-                percent(on_training) if on_training else "-",
+                _percent(on_training) if on_training else "-",
             ]
         )
     filled = [i for i in range(len(header)) if i == 0 or any(row[i] != "-" for row in rows[1:])]
     rows = [[row[i] for i in filled] for row in rows]
-    classes = f" ({', '.join(runs[0]['classes'])})" if runs[0].get("classes") else ""
-    caption = f"{runs[0]['method']} on {runs[0]['dataset']}{classes}, {runs[0]['epochs']} epochs, "
-    caption += (
-        f"mean (and range) over seeds {', '.join(str(run['seed']) for run in runs)}"
-        if several
-        else f"seed {runs[0]['seed']}"
-    )
-    return "\n".join([caption, *aligned(rows)])
+    first = runs[0]
+    classes = f" ({', '.join(first.classes)})" if first.classes else ""
+    seeds = f"mean (and range) over seeds {', '.join(str(run.seed) for run in runs)}"
+    caption = f"{first.method} on {first.dataset}{classes}, {first.epochs} epochs, "
+    return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *_align(rows)])
 
 
 def verification_table(runs):
-    """The same for the verification of images of an open set; empty for runs without one."""
-    rows = [["", *VERIFICATION.values()]]
-    for title, described in models_of(runs):
-        verified = [d["verification"] for d in described if d.get("verification")]
+    """Returns the same for the verification of images of an open set; an empty text for runs without one."""
+    rows = [["", *_VERIFICATION.values()]]
+    for title, models in _list_models([Results.from_dict(run) for run in runs]):
+        verified = [model.verification for model in models if model.verification]
         if verified:
-            rows.append([title, *(percent([v[name] for v in verified]) for name in VERIFICATION)])
+            rows.append([title, *(_percent([scores[name] for scores in verified]) for name in _VERIFICATION)])
             one = verified[0]
     if len(rows) == 1:
         return ""
     pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
     caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
-    return "\n".join([f"{caption}, {pairs}", *aligned(rows)])
+    return "\n".join([f"{caption}, {pairs}", *_align(rows)])
 
 
-def aligned(rows):
+def _align(rows):
     """Lines of a table, the first row underlined; the first column is set to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -75,30 +77,32 @@ def aligned(rows):
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
 
 
-def models_of(runs):
-    """Title and descriptions, one of each run that has it, of every model that the runs tell of."""
+def _list_models(runs):
+    """Yields title and results, one of each run that has it, of every model that the runs tell of."""
 
-    def of_each(key, i):
-        return [run[key][i] for run in runs if len(run.get(key) or ()) > i]
+    def each(name, i):
+        return [getattr(run, name)[i] for run in runs if len(getattr(run, name) or ()) > i]
 
-    several = max(len(run.get("teachers") or ()) for run in runs)
+    several = max(len(run.teachers or ()) for run in runs)
     for i in range(several):
-        yield f"teacher {i + 1}", of_each("teachers", i)
-    titles = dict(ROWS)
+        yield f"teacher {i + 1}", each("teachers", i)
+    titles = dict(_ROLES)
     if several:
         titles["teacher"] = "ensemble"
-    if not any(run.get("teacher") for run in runs):
+    # Without a teacher nothing was distilled, whatever the field is called.
+    if not any(run.teacher for run in runs):
         titles["student"] = "student alone"
-    for key, title in titles.items():
-        described = [run[key] for run in runs if run.get(key)]
-        if described:
-            yield title, described
-    generations = max(len(run.get("generations") or ()) for run in runs)
+    for role, title in titles.items():
+        models = [getattr(run, role) for run in runs if getattr(run, role)]
+        if models:
+            yield title, models
+    # One generation is the run's teacher and student, which are listed already.
+    generations = max(len(run.generations or ()) for run in runs)
     for i in range(generations if generations > 1 else 0):
         for role in ("teacher", "student"):
-            yield f"generation {i + 1}, {role}", [generation[role] for generation in of_each("generations", i)]
+            yield f"generation {i + 1}, {role}", [getattr(pair, role) for pair in each("generations", i)]
 
 
-def percent(shares):
+def _percent(shares):
     mean = f"{100 * statistics.mean(shares):.2f} %"
     return mean if len(shares) == 1 else f"{mean} ({100 * min(shares):.2f} to {100 * max(shares):.2f})"

@@ -2,49 +2,63 @@
 
 import pathlib
 
-from keras_tkd.config import DATA
-from keras_tkd.config.flagfile import flag_lines
-from keras_tkd.utils.files import read_json
+from keras_tkd.config.fields import COMPARED, deciding
+from keras_tkd.config.flagfile import flag_lines, parse_lines
+from keras_tkd.reports.schema import read_results
 
-# Settings that make two trainings of a student comparable: equal budgets on equal data.
-BUDGET = (*DATA, "epochs", "batch_size", "seed", "student_model", "embedding_layer")
+__all__ = ["baseline_path", "count_epochs_to_baseline", "read_baseline"]
 
 
-def epochs_to(baseline, history):
-    """The first epoch (from 1) whose held-out accuracy reaches the baseline's test accuracy; None if none does."""
-    if not baseline:
+def count_epochs_to_baseline(baseline, history):
+    """Returns the first epoch (from 1) whose held-out accuracy is the baseline's test accuracy or more, or None.
+
+    Args:
+        baseline: the baseline's `ModelResult`; None where there is none.
+        history: list of dicts of metrics, one of each epoch.
+    """
+    if baseline is None:
         return None
-    reached = (i for i, epoch in enumerate(history, 1) if epoch["val_accuracy"] >= baseline["test_accuracy"])
+    reached = (i for i, epoch in enumerate(history, 1) if epoch["val_accuracy"] >= baseline.test_accuracy)
     return next(reached, None)
 
 
 def read_baseline(config):
-    """The baseline out of another run's results, after checking that its budget is this run's; None to train one."""
+    """Returns the baseline's `ModelResult` out of another run's results; None where this run is to train its own.
+
+    Raises:
+        ValueError: no finished run with a baseline; one of another budget.
+    """
     if config.baseline in ("train", "none"):
         return None
-    results = read_json(pathlib.Path(config.baseline) / "results.json")
-    described = results and (results["student"] if results["method"] == "baseline" else results["baseline"])
-    if not described:
+    results = read_results(pathlib.Path(config.baseline) / "results.json")
+    baseline = results and (results.student if results.method == "baseline" else results.baseline)
+    if baseline is None:
         raise ValueError(
             "`baseline` must be 'train', 'none', or the workdir of a finished run with a baseline. "
             f"Received: baseline={config.baseline!r}"
         )
-    there, here = (dict(line[2:].split("=", 1) for line in lines) for lines in (results["flags"], flag_lines(config)))
-    differing = [name for name in BUDGET if there.get(name) != here.get(name)]
+    # An equal budget or no comparison: a student that trained longer would win without a teacher, too.
+    # As flags, for the other run may be of an earlier version: what it did not know is None there.
+    there, here = parse_lines(results.flags), parse_lines(flag_lines(config))
+    differing = [name for name in deciding(type(config), COMPARED) if there.get(name) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "
             + ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
             + ". Train one for this run: --baseline=train"
         )
-    return described
+    return baseline
 
 
 def baseline_path(config):
-    """The file of the student alone in the other run that `config.baseline` names."""
+    """Returns the file of the student alone in the other run that `config.baseline` names.
+
+    Raises:
+        ValueError: that run holds no such file, for it had its baseline from another run itself.
+    """
     folder = pathlib.Path(config.baseline)
-    results = read_json(folder / "results.json")
-    path = folder / ("student.keras" if results["method"] == "baseline" else "baseline.keras")
+    results = read_results(folder / "results.json")
+    path = folder / ("student.keras" if results.method == "baseline" else "baseline.keras")
     if not path.exists():
         raise ValueError(
             "A `baseline` that is to be the anchor must be the run that trained the student alone, and holds its file. "

@@ -1,10 +1,13 @@
-"""Callbacks of runs: count, show, log, warn."""
+"""Callbacks of a run's trainings: they count images, show progress, write TensorBoard's files and warn."""
 
-import sys
 import time
 
 import keras
 import tensorflow as tf
+
+from keras_tkd.utils.progress import Progress
+
+__all__ = ["TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
 
 
 class Throughput(keras.callbacks.Callback):
@@ -31,6 +34,7 @@ class Throughput(keras.callbacks.Callback):
         self._begin, self._end = time.perf_counter(), None
 
     def on_train_batch_end(self, batch, logs=None):
+        # The first execution traces and compiles; `batch` is the last of its steps.
         if not self._compiled:
             self._compiled = True
             self._timed_samples -= (batch + 1) * self.batch_size
@@ -40,6 +44,7 @@ class Throughput(keras.callbacks.Callback):
         self._end = self._end or time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
+        # Keras hands all callbacks the same dict: what is added here, those after this one see.
         seconds = (self._end or time.perf_counter()) - self._begin
         if self._timed_samples > 0:
             logs["images_per_second"] = self._timed_samples / seconds
@@ -60,6 +65,7 @@ class WarnAtChance(keras.callbacks.Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, epoch, logs=None):
+        # Once, and early enough to stop the run: at this point a model that learns at all has left chance.
         if epoch + 1 != self.epochs:
             return
         for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):
@@ -72,7 +78,7 @@ class WarnAtChance(keras.callbacks.Callback):
                 )
 
 
-class Progress(keras.callbacks.Callback):
+class TrainingProgress(keras.callbacks.Callback):
     """Shows a whole training: one bar on a terminal, about ten lines elsewhere.
 
     Args:
@@ -86,30 +92,29 @@ class Progress(keras.callbacks.Callback):
         self.metrics = metrics
 
     def on_train_begin(self, logs=None):
-        print(self.title, flush=True)
+        total = self.params["steps"] * self.params["epochs"]
+        self._progress = Progress(self.title, 0, total, "step", map(_readable, self.metrics))
         self._epoch = 0
-        self._bar = None
-        if sys.stdout.isatty():
-            steps = self.params["steps"] * self.params["epochs"]
-            self._bar = keras.utils.Progbar(steps, stateful_metrics=list(map(readable, self.metrics)), interval=0.2)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._bar and batch + 1 < self.params["steps"]:
-            self._bar.update(self._epoch * self.params["steps"] + batch + 1)
+        # The last step of an epoch is shown with the epoch's values, after validation.
+        if batch + 1 < self.params["steps"]:
+            self._progress.move(self._epoch * self.params["steps"] + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
-        values = [(readable(name), logs[name]) for name in self.metrics if name in logs]
-        if self._bar:
-            self._bar.update((epoch + 1) * self.params["steps"], values)
-        elif (epoch + 1) % max(1, self.params["epochs"] // 10) == 0:
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in values)
-            print(f"  epoch {epoch + 1}/{self.params['epochs']}  {shown}", flush=True)
+        values = [(_readable(name), logs[name]) for name in self.metrics if name in logs]
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in values)
+        line = f"epoch {epoch + 1}/{self.params['epochs']}  {shown}"
+        self._progress.report((epoch + 1) * self.params["steps"], values, line)
+
+    def on_train_end(self, logs=None):
+        self._progress.close()
 
 
-def readable(name):
+def _readable(name):
     return name.replace("val_", "held-out ")
 
 
@@ -157,6 +162,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in logs.items():
+            # Keras's "val_" would be a second chart beside the first.
             run = "held_out" if name.startswith("val_") else "train"
             if run not in self._writers:
                 self._writers[run] = tf.summary.create_file_writer(f"{self.folder}/{run}")

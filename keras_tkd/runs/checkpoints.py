@@ -5,6 +5,8 @@ import time
 import keras
 import tensorflow as tf
 
+__all__ = ["BackupState"]
+
 
 class BackupState(keras.callbacks.Callback):
     """Writes what is needed to go on after an interruption, at the end of an epoch, every so many seconds.
@@ -17,6 +19,7 @@ class BackupState(keras.callbacks.Callback):
 
     def __init__(self, variables, stage, every_seconds=30.0):
         super().__init__()
+        # TensorFlow tracks its own variables, which Keras's hold.
         self.checkpoint = tf.train.Checkpoint(variables=[variable.value for variable in variables])
         # Two are kept: the record may be one epoch behind the newest checkpoint when a run is cut off between them.
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(stage.checkpoints), max_to_keep=2)
@@ -24,9 +27,10 @@ class BackupState(keras.callbacks.Callback):
         self.every_seconds = every_seconds
 
     def restore(self):
-        """Takes up the recorded state; returns the number of epochs it has behind it."""
+        """Takes up the state of the stage's record; returns the number of epochs it has behind it."""
         epochs = len(self.stage.history)
         if epochs:
+            # `assert_consumed`: a variable without a value would go on from its starting one.
             self.checkpoint.restore(str(self.stage.checkpoints / f"ckpt-{epochs}")).assert_consumed()
         return epochs
 

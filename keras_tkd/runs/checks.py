@@ -1,4 +1,4 @@
-"""What is refused before anything is trained."""
+"""What is refused before anything is trained; and a teacher that turns out to know nothing, before its student is."""
 
 import pathlib
 
@@ -6,20 +6,25 @@ import keras
 
 from keras_tkd import evaluation
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs import distillation_setup
 from keras_tkd.runs.workdir import SPLIT
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json
 
+__all__ = ["check_embeddings", "check_teacher", "check_together", "check_unseen"]
 
-def check_together(config, teacher, student, splits):
-    """Raises `ValueError` for models and losses that do not go together, before anything is trained."""
-    if teacher is not None:
+
+def check_together(config, inputs):
+    """Raises `ValueError` for models and losses that do not go together.
+
+    Args:
+        config: resolved `DistillConfig`.
+        inputs: the run's `Inputs`.
+    """
+    student = inputs.student
+    if inputs.teacher is not None:
         # On copies: a Distiller freezes its teacher.
-        Distiller(
-            *map(keras.models.clone_model, (teacher, student)),
-            *distillation_setup.losses_of(config, splits.train_labels),
-        )
+        Distiller(*map(keras.models.clone_model, (inputs.teacher, student)), *inputs.make_losses(config))
+    # Keras would fit such a student, and report a loss that does not fall.
     if not student.trainable_variables:
         raise ValueError(
             f"`student_model` must have trainable weights. Received: {config.student_model}, "
@@ -28,7 +33,13 @@ def check_together(config, teacher, student, splits):
 
 
 def check_unseen(path, splits):
-    """Raises `ValueError` for a model out of a run's folder that was trained on identities it is to be verified on."""
+    """Raises `ValueError` for a model out of a run's folder that was trained on identities it is to be verified on.
+
+    Args:
+        path: the model's file; where no run's split is beside it, nothing is known of its training.
+        splits: the `Splits` that it is to be measured on.
+    """
+    # Only a run leaves such a record; of other models we know nothing, and must believe the user.
     record = read_json(pathlib.Path(path).parent / SPLIT)
     if record is None or not splits.num_classes:
         return
@@ -42,14 +53,18 @@ def check_unseen(path, splits):
 
 
 def check_embeddings(model, layer, splits):
-    """Raises `ValueError` for a model without the embeddings that verification compares, before it is trained."""
+    """Raises `ValueError` for a model, or one of an ensemble, without the embeddings that verification compares.
+
+    Args:
+        layer: name of the layer; None for `"embedding"`.
+    """
     if splits.open_set_images is None:
         return
     for member in flatten_ensemble(model):
-        check_embeddings_of_one(member, layer or evaluation.EMBEDDING, splits)
+        _check_embeddings_of_one(member, layer or evaluation.EMBEDDING, splits)
 
 
-def check_embeddings_of_one(model, layer, splits):
+def _check_embeddings_of_one(model, layer, splits):
     rule = "Verification compares the outputs of a layer, --embedding_layer (--teacher_embedding_layer)"
     try:
         shape = evaluation.embeddings(model, splits.open_set_images[:1], layer).shape
@@ -59,10 +74,14 @@ def check_embeddings_of_one(model, layer, splits):
         raise ValueError(f"{rule}, of shape (batch, width). Received: layer '{layer}' of shape {shape}")
 
 
-def check_teacher(described, config, splits):
-    """Prints what each teacher knows; raises `ValueError` if one of them knows no more than chance."""
+def check_teacher(teacher, config, splits):
+    """Prints what each teacher knows; raises `ValueError` if one of them knows no more than chance.
+
+    Args:
+        teacher: the `MeasuredTeacher`.
+    """
     names = config.teacher_path or (config.teacher_model,)
-    each = described.get("teachers", [described["teacher"]])
+    each = teacher.members or [teacher.result]
     advice = "Train it otherwise, with a lower --teacher_learning_rate for example"
     if config.teacher_path:
         advice = (
@@ -70,9 +89,9 @@ def check_teacher(described, config, splits):
             "another order, say which of them the data's are: --teacher_classes"
         )
     for name, one in zip(names, each, strict=True):
-        accuracy = f"{one['test_accuracy']:.2%}"
-        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one['parameters']:,} parameters")
-        if evaluation.at_chance(one["test_accuracy"], splits.test_labels):
+        accuracy = f"{one.test_accuracy:.2%}"
+        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one.parameters:,} parameters")
+        if one.at_chance:
             raise ValueError(
                 f"The teacher must know more than chance. Received: test accuracy {accuracy} of {name} on "
                 f"{config.dataset}. {advice}"

@@ -1,146 +1,91 @@
-"""The story of a run: `train_teacher(config, workdir)`, `distill(config, workdir)`, `evaluate(config)`."""
+"""The story of a run: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
 
-import pathlib
+from keras_tkd.runs import stages
+from keras_tkd.runs.cached_teacher import resolve_teacher_cache
+from keras_tkd.runs.checks import check_teacher
+from keras_tkd.runs.generations import train_generations
+from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
+from keras_tkd.runs.results import (
+    closed_set_logits,
+    describe_generations,
+    describe_student_run,
+    describe_teacher_run,
+    measure_model,
+    measure_teacher,
+)
+from keras_tkd.runs.run import open_run
 
-from keras_tkd import evaluation, models
-from keras_tkd.config.flagfile import as_recorded, flag_lines
-from keras_tkd.runs import cached_teacher, devices, distillation_setup, stages
-from keras_tkd.runs.baseline import baseline_path, epochs_to, read_baseline
-from keras_tkd.runs.checks import check_embeddings, check_teacher, check_together, check_unseen
-from keras_tkd.runs.generations import best, export_best_generation, train_generations
-from keras_tkd.runs.inputs import build_model, load_data, load_splits, load_teacher
-from keras_tkd.runs.results import closed_set_logits, describe_model, describe_run, describe_student, describe_teacher
-from keras_tkd.runs.workdir import FLAGS, SPLIT, Workdir
-from keras_tkd.utils.files import write_json
+__all__ = ["distill", "evaluate", "train_teacher"]
 
 
-def train_teacher(config, workdir, existing="refuse"):
-    """Trains a teacher on the labels and writes `teacher.keras`, `results.json`, logs and flags into `workdir`.
+def train_teacher(config, path, existing="refuse", callbacks=()):
+    """Trains a teacher on the labels and writes `teacher.keras`, `results.json`, logs and flags into a folder.
 
     Args:
         config: `TeacherTrainingConfig`.
-        workdir: path of the run's folder.
-        existing: see `Workdir`.
+        path: the run's folder.
+        existing: what to do where the folder holds another run: see `Workdir`.
+        callbacks: Keras callbacks that take part in the training, as in `distill`.
 
     Returns:
         The results, as in `results.json`.
+
+    Raises:
+        ValueError: what cannot be trained, before anything is written; another run's folder.
     """
-    config, workdir, finished = open_workdir(config, workdir, existing)
-    if finished:
-        return finished
-    splits = load_splits(config)
-    new = build_model(config.teacher_model, splits, config.seed, "Teacher")
-    check_embeddings(new, config.embedding_layer, splits)
-    begin(workdir, splits, f"python scripts/train_teacher.py --flagfile=this_file --workdir={workdir.path}")
-    stage, teacher = stages.train_teacher(config, workdir, splits, new)
-    outputs = evaluation.logits(teacher, splits.test_images)
-    layer = config.embedding_layer
-    described = {"teacher": describe_model(teacher, outputs, splits, seconds=stage.seconds, embedding_layer=layer)}
-    return workdir.write_results(describe_run("teacher", config, stage, splits) | described)
+    run = open_run("train_teacher", config, path, existing, callbacks)
+    if run.finished:
+        return run.results
+    inputs = load_teacher_inputs(run.config)
+    run.begin(inputs.splits)
+    teacher = stages.train_teacher(run, inputs)
+    return run.write(describe_teacher_run(run, inputs, teacher))
 
 
-def distill(config, workdir, existing="refuse"):
-    """Trains a student by a method, and the same student alone, and writes everything into `workdir`.
+def distill(config, path, existing="refuse", callbacks=()):
+    """Trains a student by a method, and the same student alone, and writes everything into a folder.
 
-    The teacher comes from `config.teacher_path` (an ensemble, where that names several) or is trained first. The
-    baseline starts from the same weights as the distilled student and sees the same images in the same order for the
-    same number of epochs; where `teacher_views` bounds the views that the distilled student sees, the baseline still
-    sees fresh ones.
+    The teacher comes from `config.teacher_path` (an ensemble, where that names several) or is trained first, or it
+    learns together with the student. The baseline starts from the same weights as the distilled student and sees the
+    same images in the same order for the same number of epochs; where `teacher_views` bounds the views that the
+    distilled student sees, the baseline still sees fresh ones.
+
+    A run that was interrupted is taken up; a training that the folder holds is not done again.
 
     Args:
         config: `DistillConfig`.
-        workdir: path of the run's folder.
-        existing: see `Workdir`.
+        path: the run's folder.
+        existing: what to do where the folder holds another run: see `Workdir`.
+        callbacks: Keras callbacks that take part in every training of the run: of the teacher, of the baseline, of
+            each student (whose `self.model` is the `Distiller`), one after another. They see the logs complete, and
+            what they add to an epoch's is shown and kept too. One that sets `self.model.stop_training` ends the
+            training that is going on, which then counts as finished, with fewer epochs; the next begins. Callbacks are
+            no part of what a run is: trainings that the folder holds are not done again for others, and what they
+            remember is lost in an interruption.
 
     Returns:
         The results, as in `results.json`.
+
+    Raises:
+        ValueError: what cannot be trained, before anything is written; another run's folder; a teacher that turns out
+            to know no more than chance.
+        FloatingPointError: a loss that is not finite.
     """
-    config, workdir, finished = open_workdir(config.resolved(), workdir, existing)
-    if finished:
-        return finished
-    # First everything that can be refused.
-    with_teacher = bool(config.recipe.terms)
-    baseline = read_baseline(config)
-    if baseline and config.anchor == "trained":
-        baseline_path(config)
-    splits = load_splits(config)
-    student = build_model(config.student_model, splits, config.seed, "Student")
-    teacher = None
-    if with_teacher and config.teacher_path:
-        teacher = load_teacher(config, splits)
-    elif with_teacher:
-        teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
-    check_together(config, teacher, student, splits)
-    layer, teacher_layer = config.embedding_layer, config.teacher.embedding_layer
-    check_embeddings(student, layer, splits)
-    if with_teacher:
-        check_embeddings(teacher, teacher_layer, splits)
-        # An online teacher's anchor is a student.
-        frozen, losses = (
-            (student, []) if config.online else (teacher, distillation_setup.losses_of(config, splits.train_labels)[0])
-        )
-        config = cached_teacher.resolve_teacher_cache(config, workdir, splits, frozen, losses)
-        workdir.flags = flag_lines(config)
-
-    begin(workdir, splits, f"python scripts/distill.py --flagfile=this_file --workdir={workdir.path}")
-    if config.online:
-        return workdir.write_results(distill_online(config, workdir, splits, student, teacher, baseline))
-    outputs, described = None, {}
-    if with_teacher:
-        seconds = None
-        if not config.teacher_path:
-            print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
-            stage, teacher = stages.train_teacher(config.teacher, workdir, splits, teacher)
-            seconds = stage.seconds
-        outputs, described = describe_teacher(teacher, splits, seconds, teacher_layer)
-        check_teacher(described, config, splits)
-        if baseline is None and config.baseline == "train":
-            stage, alone = stages.train_baseline(config, workdir, splits, student)
-            baseline = describe_student(alone, splits, outputs, stage.seconds, layer)
-        described["baseline"] = baseline
-    teaching = distillation_setup.set_up_distillation(config, workdir, splits, teacher) if with_teacher else None
-    teacher = None  # with a cache nobody holds it any more
-    # What is measured is the file that is handed over.
-    stage, student = stages.train_student(config, workdir, splits, student, teaching)
-    described["student"] = describe_student(student, splits, outputs, stage.seconds, layer)
-    described["student"]["epochs_to_baseline"] = epochs_to(baseline, stage.history)
-    return workdir.write_results(describe_run(config.title, config, stage, splits) | described)
-
-
-def distill_online(config, workdir, splits, student, teacher, baseline):
-    """The part of `distill` in which teacher and student learn together; returns the results."""
-    anchor, alone = None, None
-    if baseline is None and (config.baseline == "train" or config.anchor == "trained"):
-        stage, alone = stages.train_baseline(config, workdir, splits, student)
-    if config.anchor == "trained":
-        anchor = stages.copy_of(alone or build_model(baseline_path(config), splits, config.seed, "Anchor"))
-    elif config.anchor == "random":
-        anchor = stages.untrained_copy_of(student, config.seed)
-    generations = train_generations(config, workdir, splits, student, teacher, anchor)
-    chosen = best(generations)
-    export_best_generation(chosen, workdir)
-    outputs = evaluation.logits(chosen.teacher, splits.test_images)
-    if alone is not None:
-        baseline = describe_student(alone, splits, outputs, stage.seconds, config.embedding_layer)
-    described = [describe_generation(generation, config, splits, baseline) for generation in generations]
-    own = {
-        "baseline": baseline,
-        "generations": described,
-        "generation": chosen.number,
-        **{role: described[chosen.number - 1][role] for role in ("teacher", "student")},
-    }
-    return describe_run(config.method, config, chosen.stage, splits) | own
-
-
-def describe_generation(generation, config, splits, baseline):
-    outputs = evaluation.logits(generation.teacher, splits.test_images)
-    seconds, layer = generation.stage.seconds, config.teacher.embedding_layer
-    student = describe_student(generation.student, splits, outputs, seconds, config.embedding_layer)
-    return {
-        "teacher": describe_model(generation.teacher, outputs, splits, embedding_layer=layer),
-        "student": student | {"epochs_to_baseline": epochs_to(baseline, generation.stage.history)},
-        "validation_accuracy": generation.validation_accuracy,
-    }
+    run = open_run("distill", config, path, existing, callbacks)
+    if run.finished:
+        return run.results
+    # What can be refused was refused before `begin`, the first to write anything.
+    inputs = load_distillation_inputs(run.config)
+    run.settle(resolve_teacher_cache(run.config, run.path, inputs))
+    run.begin(inputs.splits)
+    teacher = _obtain_teacher(run, inputs)
+    baseline = stages.train_baseline(run, inputs)
+    # An online teacher is no teacher yet: the roads part here, and nowhere else.
+    if run.config.online:
+        generations = train_generations(run, inputs, baseline)
+        return run.write(describe_generations(run, inputs, baseline, generations))
+    student = stages.train_student(run, inputs, teacher)
+    return run.write(describe_student_run(run, inputs, teacher, baseline, student))
 
 
 def evaluate(config):
@@ -153,35 +98,40 @@ def evaluate(config):
         dict with the model's `test_accuracy`, `parameters`, `at_chance`, with an open set `verification`, and, with
         a teacher, `agreement` and `teacher`, a dict like it, with several also `teachers`, a list of such dicts. Where
         all classes are in the open set, nothing is said of the classes: neither accuracies nor agreement.
+
+    Raises:
+        ValueError: files or data that cannot be measured; a model that was trained on images it is to be verified on.
     """
-    splits = load_data(config)
-    layer, teacher_layer = config.embedding_layer, config.teacher_embedding_layer or config.embedding_layer
-    model = models.build(config.model_path, splits.image_shape, splits.num_classes or None)
-    check_unseen(config.model_path, splits)
-    check_embeddings(model, layer, splits)
-    teacher_outputs, described = None, {}
-    if config.teacher_path:
-        teacher = load_teacher(config, splits)
-        check_embeddings(teacher, teacher_layer, splits)
-        teacher_outputs, described = describe_teacher(teacher, splits, None, teacher_layer)
+    inputs = load_evaluation_inputs(config)
+    splits, model = inputs.splits, inputs.student
+    logits, described = None, {}
+    if inputs.teacher is not None:
+        layer = config.teacher_embedding_layer or config.embedding_layer
+        teacher = measure_teacher(inputs.teacher, splits, embedding_layer=layer)
+        logits, described = teacher.logits, {"teacher": teacher.result.to_dict()}
+        if teacher.members:
+            described["teachers"] = [member.to_dict() for member in teacher.members]
     outputs = closed_set_logits(model, splits)
-    return describe_model(model, outputs, splits, teacher_outputs, embedding_layer=layer) | described
+    measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
+    return measured.to_dict() | described
 
 
-def open_workdir(config, path, existing):
-    """The configuration with its precision settled, the `Workdir`, and the results of a finished run, else None."""
-    if existing != "overwrite":
-        config = as_recorded(config, pathlib.Path(path) / FLAGS)
-    config = devices.resolve_precision(config)
-    workdir = Workdir(path, flag_lines(config), existing)
-    finished = workdir.finished_results()
-    if finished:
-        print(f"Finished already: {workdir.path}")
-    return config, workdir, finished
+def _obtain_teacher(run, inputs):
+    """The teacher that is trained before its student, by this run or another; None where none is.
 
-
-def begin(workdir, splits, command):
-    workdir.begin(f"To run this again: {command}")
-    unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
-    if splits.split or unseen:
-        write_json(workdir.path / SPLIT, {**unseen, **(splits.split or {})})
+    Returns:
+        `MeasuredTeacher`.
+    """
+    config = run.config
+    if not config.takes_trained_teacher:
+        return None
+    if config.teacher_path:
+        model, seconds = inputs.take_teacher(), None
+    else:
+        print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
+        trained = stages.train_teacher(run, inputs)
+        model, seconds = trained.model, trained.stage.seconds
+    teacher = measure_teacher(model, inputs.splits, seconds, config.teacher.embedding_layer)
+    # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
+    check_teacher(teacher, config, inputs.splits)
+    return teacher

@@ -5,12 +5,14 @@ import pathlib
 
 import tensorflow as tf
 
+__all__ = ["choose", "resolve_precision", "start_devices"]
+
 CPUINFO = pathlib.Path("/proc/cpuinfo")
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def resolve_precision(config):
-    """The configuration with a precision in place of `"auto"`, which is printed with the reason."""
+    """Returns the configuration with a precision in place of `"auto"`, which is printed with the reason."""
     if config.precision != "auto":
         return config
     cpuinfo = CPUINFO.read_text() if CPUINFO.exists() else ""
@@ -20,7 +22,7 @@ def resolve_precision(config):
 
 
 def choose(gpus, cpuinfo):
-    """A precision that the machine is fast in, and why: `(precision, reason)`.
+    """Chooses a precision that the machine is fast in, and says why: `(precision, reason)`.
 
     It goes by what the hardware says of itself, never by timing, so that a machine always chooses alike.
 
@@ -28,8 +30,10 @@ def choose(gpus, cpuinfo):
         gpus: the GPUs that TensorFlow sees.
         cpuinfo: text of `/proc/cpuinfo`; empty where there is none.
     """
+    # GPUs first: then the processor only feeds them.
     if gpus:
         return "mixed_float16", f"for the GPU ({len(gpus)} found)"
+    # Without such units bfloat16 is emulated, slower than float32.
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     flags = {flag for name, _, values in lines if name.strip() == "flags" for flag in values.split()}
     found = [flag for flag in BFLOAT16_FLAGS if flag in flags]

@@ -1,4 +1,4 @@
-"""What teaches a student: a teacher, or its outputs in the batches."""
+"""What a student is distilled from: a teacher, or its outputs in the batches."""
 
 import dataclasses
 import typing
@@ -6,16 +6,16 @@ import typing
 import keras
 
 from keras_tkd import data, evaluation
-from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.methods.registry import list_or_name
 from keras_tkd.runs import cached_teacher
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
 
+__all__ = ["DistillationSetup", "make_pipeline", "set_up_distillation"]
+
 
 @dataclasses.dataclass
 class DistillationSetup:
-    """What teaches a student: a teacher, or its outputs, kept, in the batches.
+    """What a student is distilled from: a teacher, or its outputs, kept, in the batches.
 
     Attributes:
         teacher: the teacher's model; None where the batches bring its outputs.
@@ -25,40 +25,43 @@ class DistillationSetup:
 
     teacher: keras.Model | None
     pipeline: typing.Callable
-    shapes: dict
+    shapes: dict[str, tuple | dict]
 
 
-def set_up_distillation(config, workdir, splits, teacher):
-    """The `DistillationSetup` of a run; builds or opens its teacher cache.
+def set_up_distillation(run, inputs, teacher):
+    """Makes the `DistillationSetup` of a run; builds or opens its teacher cache.
 
     Args:
-        config: resolved `DistillConfig`, `teacher_cache` settled.
-        teacher: the teacher's model.
+        run: the `Run`, with a resolved `DistillConfig`.
+        inputs: its `Inputs`.
+        teacher: the teacher's model. With a cache nothing here holds it afterwards.
     """
+    config, splits = run.config, inputs.splits
     for model in flatten_ensemble(teacher):
         precision.set_precision(model, config.precision)
-    pipeline = distillation_pipeline(config, splits, teacher)
+    pipeline = make_pipeline(config, splits, teacher)
     shapes = {"image": (None, *splits.image_shape)}
     if config.teacher_cache == "off":
         return DistillationSetup(teacher, pipeline, shapes)
-    losses, *_ = losses_of(config, splits.train_labels)
-    caches = cached_teacher.build(config, cached_teacher.folder(config, workdir), splits, teacher, losses)
+    losses, *_ = inputs.make_losses(config)
+    caches = cached_teacher.build(config, cached_teacher.folder(config, run.path), splits, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes["teacher"] = caches["train"].shapes
-    return DistillationSetup(teacher if averaging else None, cached_teacher.attached(pipeline, caches), shapes)
+    return DistillationSetup(teacher if averaging else None, cached_teacher.attach(pipeline, caches), shapes)
 
 
-def distillation_pipeline(config, splits, teacher):
-    """The batches that the method reads: images alone, or with the negatives or partners that are drawn for them."""
+def make_pipeline(config, splits, teacher):
+    """Makes the function of a method's batches: images alone, or with the negatives or partners drawn for them."""
     extra_images = config.recipe.extra_images if config.negatives == "drawn" else set()
-    named = None
+    predicted = None
     if extra_images and config.negative_classes == "teacher":
-        named = evaluation.predict_classes(teacher, splits.train_images)
+        predicted = evaluation.predict_classes(teacher, splits.train_images)
 
     def pipeline(images, labels, *, training, **arguments):
         arguments["views"] = config.teacher_views
-        sampling_labels = named if training else None
+        # The teacher's classes are those of the training images; held out, labels tell negatives apart.
+        sampling_labels = predicted if training else None
         if "partners" in extra_images:
             return data.pair_dataset(images, labels, partner_labels=sampling_labels, training=training, **arguments)
         negatives = "other_class" if "negatives" in extra_images else None
@@ -67,24 +70,3 @@ def distillation_pipeline(config, splits, teacher):
         )
 
     return pipeline
-
-
-def losses_of(config, labels):
-    """What a resolved configuration gives the Distiller: losses, their weights, the weight of the labels' loss.
-
-    Args:
-        labels: class ids of the training samples.
-    """
-    in_batch = {"miner": config.miner, "negative_classes": config.negative_classes}
-    losses, weights = make_losses(
-        config.recipe,
-        weights=config.distillation_weights,
-        teacher_layers=list_or_name(config.teacher_layers),
-        student_layers=list_or_name(config.student_layers),
-        seed=config.seed,
-        labels=labels,
-        temperature=config.temperature,
-        margin=config.margin,
-        **(in_batch if config.negatives == "in_batch" else {}),
-    )
-    return losses, weights, config.student_loss_weight

@@ -7,11 +7,14 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import WarmUp
+from keras_tkd.config.fields import DISTILLED, settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, optimization, stages
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import atomic_write
+
+__all__ = ["Generation", "best", "make_trikd", "train_generations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,71 +35,40 @@ class Generation:
     validation_accuracy: float | None
 
 
-def train_generations(config, workdir, splits, student, teacher, anchor):
-    """Trains `config.generations` students, each with a new teacher and with the student before it as the anchor.
+def train_generations(run, inputs, baseline):
+    """Trains students, each with a new teacher and with the student before it as the anchor.
 
-    All students start from the same weights, and so do all teachers. Generations that the folder has are kept.
+    All students start from the same weights, and so do all teachers. Generations that the folder has are kept. The
+    models of the best become those of the run.
 
     Args:
-        config: resolved `DistillConfig` of a method with an online teacher.
-        student, teacher: untrained models; they stay untrained.
-        anchor: the first generation's anchor, or None.
+        run: the `Run`, with the resolved `DistillConfig` of a method with an online teacher.
+        inputs: its `Inputs`; student and teacher are untrained, and stay so.
+        baseline: the student alone as this run trained it, which is the first anchor if a trained one is asked for;
+            None where another run's is, or none.
 
     Returns:
         list of `Generation`.
     """
+    anchor = _make_anchor(run.config, inputs, baseline)
     generations = []
-    for number in range(1, (config.generations or 1) + 1):
-        generation = train_generation(config, workdir, splits, number, *map(stages.copy_of, (student, teacher)), anchor)
+    for number in range(1, (run.config.generations or 1) + 1):
+        generation = _train_generation(run, inputs, number, anchor)
         generations.append(generation)
-        anchor = stages.copy_of(generation.student)  # an anchor is frozen
+        anchor = stages.copy_model(generation.student)  # an anchor is frozen, and a student's file must not be
+    _export(best(generations), run.path)
     return generations
 
 
-def train_generation(config, workdir, splits, number, student, teacher, anchor):
-    stage = Stage(workdir, f"generations/{number}/student", stages.settings_of(config))
-    teacher_path = stage.model_path.with_name("teacher.keras")
-    if not stage.finished:
-        for model in (student, teacher, anchor):
-            if model is not None:
-                precision.set_precision(model, config.precision)
-        pipeline = batches(config, workdir, splits, number, anchor)
-        optimization.decay_weights(student, config.weight_decay)
-        optimization.decay_weights(teacher, config.teacher.weight_decay)
-        keras.utils.set_random_seed(config.seed)
-        trikd = make_trikd(config, teacher, student, anchor)
-        own = optimization.optimizer_of(config.teacher)
-        optimization.compile_model(trikd, config, teacher_optimizer=own)
-        callbacks = [optimization.scheduled(own, config.teacher)]
-        if config.warmup_epochs:
-            callbacks.append(WarmUp(config.warmup_epochs))
-        state = [*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step]
-        title = f"Student and teacher, by {config.title}"
-        if config.generations:
-            title += f", generation {number} of {config.generations}"
-        files = {teacher_path: teacher, stage.model_path: student}
-        stages.fit_stage(trikd, files, config, stage, splits, pipeline, title, state, callbacks)
-    student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))
-    validation_accuracy = None
-    if splits.validation_images is not None:
-        outputs = evaluation.logits(student, splits.validation_images)
-        validation_accuracy = evaluation.accuracy(outputs, splits.validation_labels)
-    return Generation(number, stage, student, teacher, validation_accuracy)
-
-
-def batches(config, workdir, splits, number, anchor):
-    """The pipeline of a generation: images alone, or with the outputs of its anchor, which are kept."""
-
-    def images_alone(images, labels, **arguments):
-        return data.triplet_dataset(images, labels, negatives=None, views=config.teacher_views, **arguments)
-
-    if anchor is None or config.teacher_cache in ("auto", "off"):
-        return images_alone
-    caches = cached_teacher.build(config, cached_teacher.folder(config, workdir) / f"anchor_{number}", splits, anchor)
-    return cached_teacher.attached(images_alone, caches, key="anchor")
+def best(generations):
+    """Returns the generation with the highest accuracy on the validation images; without such images, the last."""
+    if generations[0].validation_accuracy is None:
+        return generations[-1]
+    return max(generations, key=lambda generation: generation.validation_accuracy)
 
 
 def make_trikd(config, teacher, student, anchor):
+    """Makes the `TriKD` of a resolved configuration; `anchor` is a model, or None."""
     return TriKD(
         teacher,
         student,
@@ -106,21 +78,81 @@ def make_trikd(config, teacher, student, anchor):
         anchor_weight=config.anchor_weight if anchor is not None else 0.0,
         peer_weight=config.peer_weight,
         student_loss_weight=config.student_loss_weight,
-        distillation_loss_weights=config.distillation_weights,
+        distillation_loss_weights=config.distillation_loss_weights,
         student_term_reaches_teacher=config.student_term_reaches_teacher,
     )
 
 
-def best(generations):
-    """The generation with the highest accuracy on the validation images; without such images, the last."""
-    if generations[0].validation_accuracy is None:
-        return generations[-1]
-    return max(generations, key=lambda generation: generation.validation_accuracy)
+def _make_anchor(config, inputs, baseline):
+    """The first generation's anchor: a copy of the student alone, an untrained student, or None."""
+    if config.anchor == "trained":
+        return stages.copy_model(inputs.anchor if baseline is None else baseline.model)
+    if config.anchor == "random":
+        # Starting weights of its own: those of the run's seed are the student's. Seeds of runs are below 2^30.
+        keras.utils.set_random_seed(config.seed + 2**30)
+        return keras.models.clone_model(inputs.student)
+    return None
 
 
-def export_best_generation(generation, workdir):
+def _train_generation(run, inputs, number, anchor):
+    config, splits = run.config, inputs.splits
+    stage = run.stage(f"generations/{number}/student", settings(config, DISTILLED))
+    teacher_path = stage.model_path.with_name("teacher.keras")
+    if not stage.finished:
+        student, teacher = map(stages.copy_model, (inputs.student, inputs.teacher))
+        for model in (student, teacher, anchor):
+            if model is not None:
+                precision.set_precision(model, config.precision)
+        # Before the seed is set: a cache runs the anchor, and what it draws must not matter.
+        pipeline = _make_pipeline(run, splits, number, anchor)
+        optimization.add_weight_decay(student, config.weight_decay)
+        optimization.add_weight_decay(teacher, config.teacher.weight_decay)
+        keras.utils.set_random_seed(config.seed)
+        trikd = make_trikd(config, teacher, student, anchor)
+        own = optimization.make_optimizer(config.teacher)
+        optimization.compile_model(trikd, config, teacher_optimizer=own)
+        callbacks = [optimization.schedule_learning_rate(own, config.teacher)]
+        if config.warmup_epochs:
+            callbacks.append(WarmUp(config.warmup_epochs))
+        title = f"Student and teacher, by {config.title}"
+        if config.generations:
+            title += f", generation {number} of {config.generations}"
+        stages.fit_stage(
+            run,
+            stage,
+            splits,
+            trikd,
+            title=title,
+            pipeline=pipeline,
+            files={teacher_path: teacher, stage.model_path: student},
+            # The compiled optimizer: under float16 it is wrapped.
+            state=[*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step],
+            callbacks=callbacks,
+        )
+    student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))
+    validation_accuracy = None
+    if splits.validation_images is not None:
+        outputs = evaluation.logits(student, splits.validation_images)
+        validation_accuracy = evaluation.accuracy(outputs, splits.validation_labels)
+    return Generation(number, stage, student, teacher, validation_accuracy)
+
+
+def _make_pipeline(run, splits, number, anchor):
+    """The batches of a generation: images alone, or with the outputs of its anchor, which are kept."""
+    config = run.config
+
+    def images_alone(images, labels, **arguments):
+        return data.triplet_dataset(images, labels, negatives=None, views=config.teacher_views, **arguments)
+
+    if anchor is None or config.teacher_cache in ("auto", "off"):
+        return images_alone
+    folder = cached_teacher.folder(config, run.path) / f"anchor_{number}"
+    return cached_teacher.attach(images_alone, cached_teacher.build(config, folder, splits, anchor), key="anchor")
+
+
+def _export(generation, path):
     """Copies a generation's models to where every run has them: `student.keras` and `teacher.keras`."""
     folder = generation.stage.model_path.parent
     for name in ("student.keras", "teacher.keras"):
-        with atomic_write(workdir.path / name) as unfinished:
+        with atomic_write(path / name) as unfinished:
             shutil.copyfile(folder / name, unfinished)

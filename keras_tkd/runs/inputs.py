@@ -1,74 +1,141 @@
-"""What a run is given: images, student, teacher."""
+"""What a run is given: images, student, teacher, another run's baseline."""
 
+import dataclasses
 import pathlib
 import sys
 
 import keras
 
 from keras_tkd import data, models, teachers
-from keras_tkd.runs.checks import check_unseen
+from keras_tkd.distillation.method_losses import make_losses
+from keras_tkd.methods.registry import list_or_name
+from keras_tkd.reports.schema import ModelResult
+from keras_tkd.runs.baseline import baseline_path, read_baseline
+from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 
+__all__ = [
+    "Inputs",
+    "build_model",
+    "choose_classes",
+    "load_distillation_inputs",
+    "load_evaluation_inputs",
+    "load_splits",
+    "load_teacher_inputs",
+]
 
-def load_data(config):
-    splits = data.load(
-        config.dataset,
-        config.data_dir,
-        image_size=config.image_size,
-        test_fraction=config.test_fraction,
-        split_seed=config.split_seed,
-        open_set_fraction=config.open_set_fraction,
-        shuffle_window=config.shuffle_window,
-        progress=sys.stdout.isatty(),
-    )
-    return splits.with_classes(config.classes) if config.classes else splits
+
+@dataclasses.dataclass
+class Inputs:
+    """What a run is given, loaded and found to go together.
+
+    Attributes:
+        splits: the images, a `data.Splits`.
+        student: the untrained student, or the model that `evaluate` measures; None where there is none.
+        teacher: the trained teacher, or the untrained one where the run is to train it; None where there is none, and
+            once it was taken.
+        baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
+        anchor: the student alone of that run, where it is an online teacher's anchor.
+    """
+
+    splits: data.Splits
+    student: keras.Model | None = None
+    teacher: keras.Model | None = None
+    baseline: ModelResult | None = None
+    anchor: keras.Model | None = None
+
+    def take_teacher(self):
+        """Gives the teacher away: a large model, which goes as soon as a run has no more use for it."""
+        teacher, self.teacher = self.teacher, None
+        return teacher
+
+    def make_losses(self, config):
+        """Makes what a `Distiller` takes of a resolved configuration: losses, their weights, that of the labels' loss.
+
+        Each call makes new losses: some have layers, which belong to one training.
+        """
+        in_batch = {"miner": config.miner, "negative_classes": config.negative_classes}
+        losses, weights = make_losses(
+            config.recipe,
+            distillation_loss_weights=config.distillation_loss_weights,
+            teacher_layers=list_or_name(config.teacher_layers),
+            student_layers=list_or_name(config.student_layers),
+            seed=config.seed,
+            labels=self.splits.train_labels,
+            temperature=config.temperature,
+            margin=config.margin,
+            # Drawn negatives are in the batches already, told apart there.
+            **(in_batch if config.negatives == "in_batch" else {}),
+        )
+        return losses, weights, config.student_loss_weight
+
+
+def load_teacher_inputs(config):
+    """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
+    splits = load_splits(config)
+    teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+    check_embeddings(teacher, config.embedding_layer, splits)
+    return Inputs(splits, teacher=teacher)
+
+
+def load_distillation_inputs(config):
+    """Loads the `Inputs` of a run that distils; everything that can be refused is refused here.
+
+    Args:
+        config: resolved `DistillConfig`.
+
+    Raises:
+        ValueError: another run's baseline of another budget; images, models and losses that do not go together.
+        FileNotFoundError: a file or a data set that is not there.
+    """
+    # What is read fast is refused first.
+    baseline = read_baseline(config)
+    anchor = baseline_path(config) if baseline and config.anchor == "trained" else None
+    splits = load_splits(config)
+    student = build_model(config.student_model, splits, config.seed, "Student")
+    inputs = Inputs(splits, student, baseline=baseline)
+    if config.has_teacher and config.teacher_path:
+        inputs.teacher = _load_teacher(config, splits)
+    elif config.has_teacher:
+        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+    # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
+    if anchor:
+        inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
+    check_together(config, inputs)
+    check_embeddings(student, config.embedding_layer, splits)
+    if config.has_teacher:
+        check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits)
+    return inputs
+
+
+def load_evaluation_inputs(config):
+    """Loads the `Inputs` of `evaluate`: its model as `student`; everything that can be refused is refused here."""
+    splits = _load_data(config)
+    model = models.build(config.model_path, splits.image_shape, splits.num_classes or None)
+    check_unseen(config.model_path, splits)
+    check_embeddings(model, config.embedding_layer, splits)
+    inputs = Inputs(splits, model)
+    if config.teacher_path:
+        inputs.teacher = _load_teacher(config, splits)
+        check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
+    return inputs
 
 
 def load_splits(config):
-    """The data of a run that trains: without the images held out for choosing, or of a small training set."""
-    splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
+    """Loads the data of a run that trains: without the images held out for choosing, or of a small training set."""
+    splits = _load_data(config).with_validation(config.validation_fraction, config.split_seed)
     return splits.with_train_fraction(config.train_fraction, config.split_seed)
 
 
 def build_model(name, splits, seed, role):
-    """A model for the data by name or file, returning logits. Starting weights are decided by the seed alone."""
+    """Builds a model for the data by name or file, returning logits; its starting weights depend on the seed alone."""
+    # Each model anew, so that its weights do not depend on which others were built before it.
     keras.utils.set_random_seed(seed)
-    return without_softmax(models.build(name, splits.image_shape, splits.num_classes or None), name, role)
-
-
-def without_softmax(model, name, role):
-    if teachers.ends_in_softmax(model):
-        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
-        model = teachers.logits_model(model)
-    return model
-
-
-def load_teacher(config, splits):
-    """The model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
-    scalings = config.teacher_preprocessing
-    scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
-    each = [
-        load_one_teacher(path, mode, config, splits) for path, mode in zip(config.teacher_path, scalings, strict=True)
-    ]
-    if len(each) == 1:
-        return each[0]
-    return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
-
-
-def load_one_teacher(path, preprocessing, config, splits):
-    """The model of a file or of a run's folder, with the data's classes."""
-    path = pathlib.Path(path)
-    path = path / "teacher.keras" if path.is_dir() else path
-    if path.suffix != ".keras":
-        raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
-    check_unseen(path, splits)
-    # Of any size, for which images are resized, and of any classes, of which the data's are chosen.
-    model = without_softmax(models.build(path, (None, None, splits.image_shape[-1]), None), path, "Teacher")
-    return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
+    return _without_softmax(models.build(name, splits.image_shape, splits.num_classes or None), name, role)
 
 
 def choose_classes(teacher, path, config, splits):
-    """`teacher` with the logits of the data's classes, in their order.
+    """Returns `teacher` with the logits of the data's classes, in their order.
 
     Which of its classes they are, `teacher_classes` says. Without it they are those of the same place, if there are as
     many, or of the same name, if the data are some classes of a data set with as many classes as the teacher.
@@ -101,3 +168,49 @@ def choose_classes(teacher, path, config, splits):
         )
     print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
     return teachers.with_classes(teacher, chosen)
+
+
+def _load_data(config):
+    splits = data.load(
+        config.dataset,
+        config.data_dir,
+        image_size=config.image_size,
+        test_fraction=config.test_fraction,
+        split_seed=config.split_seed,
+        open_set_fraction=config.open_set_fraction,
+        shuffle_window=config.shuffle_window,
+        progress=sys.stdout.isatty(),
+    )
+    return splits.with_classes(config.classes) if config.classes else splits
+
+
+def _without_softmax(model, name, role):
+    # Temperatures and margins are meant for logits; probabilities would be distilled without an error, and badly.
+    if teachers.ends_in_softmax(model):
+        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
+        model = teachers.logits_model(model)
+    return model
+
+
+def _load_teacher(config, splits):
+    """The model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
+    scalings = config.teacher_preprocessing
+    scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
+    each = [
+        _load_one_teacher(path, mode, config, splits) for path, mode in zip(config.teacher_path, scalings, strict=True)
+    ]
+    if len(each) == 1:
+        return each[0]
+    return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
+
+
+def _load_one_teacher(path, preprocessing, config, splits):
+    """The model of a file or of a run's folder, with the data's classes."""
+    path = pathlib.Path(path)
+    path = path / "teacher.keras" if path.is_dir() else path
+    if path.suffix != ".keras":
+        raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
+    check_unseen(path, splits)
+    # Of any size, for which images are resized, and of any classes, of which the data's are chosen.
+    model = _without_softmax(models.build(path, (None, None, splits.image_shape[-1]), None), path, "Teacher")
+    return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)

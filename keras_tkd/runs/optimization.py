@@ -2,20 +2,30 @@
 
 import keras
 
+__all__ = [
+    "STEPS_PER_EXECUTION",
+    "add_weight_decay",
+    "compile_model",
+    "learning_rate_at",
+    "make_optimizer",
+    "schedule_learning_rate",
+]
+
 # Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
 STEPS_PER_EXECUTION = 8
 
 
-def optimizer_of(config):
+def make_optimizer(config):
+    """Makes the optimizer of a training: stochastic gradient descent with momentum."""
     return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
 
 
-def scheduled(optimizer, config):
-    """A callback that sets an optimizer's learning rate from epoch to epoch."""
+def schedule_learning_rate(optimizer, config):
+    """Makes a callback that sets an optimizer's learning rate: a second one's, which Keras's scheduler does not see."""
 
     def set_rate(epoch, logs=None):
-        optimizer.learning_rate = learning_rate(config, epoch)
+        optimizer.learning_rate = learning_rate_at(config, epoch)
 
     return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
 
@@ -24,7 +34,7 @@ def compile_model(model, config, **arguments):
     """Compiles a model, or a Distiller, for training on class ids as a run's configuration says."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
-        optimizer_of(config),
+        make_optimizer(config),
         loss,
         metrics=["accuracy"],
         steps_per_execution=STEPS_PER_EXECUTION,
@@ -34,8 +44,8 @@ def compile_model(model, config, **arguments):
     )
 
 
-def learning_rate(config, epoch):
-    """The learning rate of an epoch, counted from 0."""
+def learning_rate_at(config, epoch):
+    """Returns the learning rate of an epoch, counted from 0."""
     if config.schedule == "step":
         return config.learning_rate * config.schedule_factor ** sum(epoch >= e for e in config.schedule_epochs)
     if config.schedule == "cosine":
@@ -43,7 +53,7 @@ def learning_rate(config, epoch):
     return config.learning_rate
 
 
-def decay_weights(model, weight_decay):
+def add_weight_decay(model, weight_decay):
     """Adds `weight_decay / 2 * w^2` for every trainable weight to the losses of a model (or layer).
 
     The gradient then holds `weight_decay * w` before momentum acts: the coupled decay of PyTorch's SGD, which the

@@ -1,101 +1,227 @@
-"""What results.json says of a run."""
+"""What results.json says of a run: the models measured, and all put together."""
 
+import dataclasses
 import importlib.metadata
 import os
 import platform
 import statistics
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_tkd import evaluation
+from keras_tkd.reports.schema import GenerationResult, ModelResult, Results, StudentResult, TrainingResult
+from keras_tkd.runs.baseline import count_epochs_to_baseline
+from keras_tkd.runs.generations import best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 
+__all__ = [
+    "MeasuredTeacher",
+    "closed_set_logits",
+    "describe_generations",
+    "describe_student_run",
+    "describe_teacher_run",
+    "measure_model",
+    "measure_teacher",
+    "trainable_parameters",
+]
 
-def describe_run(method, config, stage, splits):
-    """What results.json says of the run as a whole; the models' descriptions are still None."""
+
+@dataclasses.dataclass
+class MeasuredTeacher:
+    """A teacher, and what was measured of it.
+
+    Attributes:
+        model: the teacher, or an ensemble; None once it was released.
+        logits: its outputs for the test images, `(samples, classes)`; None where all classes are in the open set.
+        result: its `ModelResult`; of an ensemble that of the ensemble.
+        members: of an ensemble a list with the `ModelResult` of each model by itself, else None.
+    """
+
+    model: keras.Model | None
+    logits: np.ndarray | None
+    result: ModelResult
+    members: list[ModelResult] | None = None
+
+    def release(self):
+        """Gives the model away, so that it is gone as soon as nothing needs it: with a cache, before training."""
+        model, self.model = self.model, None
+        return model
+
+
+def measure_model(model, outputs, splits, teacher_logits=None, seconds=None, embedding_layer=None):
+    """Returns the `ModelResult` of a model.
+
+    Args:
+        outputs: its logits for the test images; None where all classes are in the open set.
+        splits: the `Splits`; with an open set, verification of its images is measured too.
+        teacher_logits: its teacher's, for the agreement.
+        seconds: of its training, if this run trained it.
+        embedding_layer: layer whose outputs verification compares; None for `"embedding"`.
+    """
+    verification = None
+    if splits.open_set_images is not None:
+        embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
+        verification = evaluation.verification_scores(embeddings, splits.open_set_identities)
+    return dataclasses.replace(
+        _measure_outputs(model, outputs, splits),
+        agreement=None if teacher_logits is None else evaluation.agreement(outputs, teacher_logits),
+        seconds=None if seconds is None else round(seconds, 2),
+        verification=verification,
+    )
+
+
+def measure_teacher(model, splits, seconds=None, embedding_layer=None):
+    """Returns a `MeasuredTeacher`.
+
+    Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
+    embeddings to verify.
+    """
+    models = flatten_ensemble(model)
+    each = [closed_set_logits(member, splits) for member in models]
+    if len(models) == 1:
+        result = measure_model(model, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
+        return MeasuredTeacher(model, each[0], result)
+    logits = np.asarray(model.combine(each)) if splits.num_classes else None
+    members = [
+        measure_model(member, own, splits, logits, embedding_layer=embedding_layer)
+        for member, own in zip(models, each, strict=True)
+    ]
+    return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+
+
+def closed_set_logits(model, splits):
+    """Returns the model's logits for the test images; None where all classes are in the open set."""
+    return evaluation.logits(model, splits.test_images) if splits.num_classes else None
+
+
+def trainable_parameters(model):
+    """Returns the number of trainable parameters; BatchNorm's moving statistics are none."""
+    return sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
+
+
+def describe_teacher_run(run, inputs, trained):
+    """Returns the `Results` of a run that trained a teacher."""
+    teacher = measure_model(
+        trained.model,
+        evaluation.logits(trained.model, inputs.splits.test_images),
+        inputs.splits,
+        seconds=trained.stage.seconds,
+        embedding_layer=run.config.embedding_layer,
+    )
+    return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
+
+
+def describe_student_run(run, inputs, teacher, baseline, student):
+    """Returns the `Results` of a run that distilled a student, or trained it alone.
+
+    Args:
+        teacher: the `MeasuredTeacher`; None for a method without a teacher.
+        baseline: the student alone as this run trained it; None where it did not.
+        student: the student as this run trained it.
+    """
+    models = {}
+    logits = None
+    if teacher:
+        logits = teacher.logits
+        models = {"teacher": teacher.result, "teachers": teacher.members}
+    measured_baseline = _measure_baseline(run, inputs, baseline, logits)
+    measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline)
+    title = run.config.title
+    return _describe_run(title, run, inputs, student.stage, baseline=measured_baseline, student=measured, **models)
+
+
+def describe_generations(run, inputs, baseline, generations):
+    """Returns the `Results` of a run whose students learned together with their teachers.
+
+    Args:
+        baseline: as in `describe_student_run`.
+        generations: list of `Generation`.
+    """
+    splits = inputs.splits
+    logits = [evaluation.logits(generation.teacher, splits.test_images) for generation in generations]
+    chosen = best(generations)
+    measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
+    layer = run.config.teacher.embedding_layer
+    each = [
+        GenerationResult(
+            teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
+            student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline),
+            validation_accuracy=generation.validation_accuracy,
+        )
+        for generation, own in zip(generations, logits, strict=True)
+    ]
+    handed_over = each[chosen.number - 1]
+    return _describe_run(
+        run.config.method,
+        run,
+        inputs,
+        chosen.stage,
+        teacher=handed_over.teacher,
+        baseline=measured_baseline,
+        student=handed_over.student,
+        generations=each,
+        generation=chosen.number,
+    )
+
+
+def _measure_outputs(model, outputs, splits):
+    """What is measured of a model by its outputs for the test images; without them, only its size."""
+    # All classes in the open set: the test images have none that the model could name.
+    if outputs is None:
+        return ModelResult(parameters=trainable_parameters(model))
+    accuracy = evaluation.accuracy(outputs, splits.test_labels)
+    return ModelResult(
+        test_accuracy=accuracy,
+        parameters=trainable_parameters(model),
+        at_chance=evaluation.at_chance(accuracy, splits.test_labels),
+    )
+
+
+def _measure_trained_student(run, inputs, model, teacher_logits, stage):
+    """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
+    splits = inputs.splits
+    outputs = evaluation.logits(model, splits.test_images)
+    result = measure_model(model, outputs, splits, teacher_logits, stage.seconds, run.config.embedding_layer)
+    # Beside the test accuracy it tells a student that is too small from one that learned by heart.
+    predicted = evaluation.predict_classes(model, splits.train_images)
+    return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))
+
+
+def _measure_baseline(run, inputs, trained, teacher_logits):
+    """The `ModelResult` of the student alone: of this run's, or what another run says of its own; None without one."""
+    if trained is None:
+        return inputs.baseline
+    return _measure_trained_student(run, inputs, trained.model, teacher_logits, trained.stage)
+
+
+def _measure_student(run, inputs, model, teacher_logits, stage, baseline):
+    result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
+    return StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
+
+
+def _describe_run(method, run, inputs, stage, **models):
+    """The `Results` of a run: what is said of it as a whole, and the results of its models."""
+    config, splits = run.config, inputs.splits
+    # The median: the first epoch compiles, and another may have been disturbed.
     speeds = [epoch["images_per_second"] for epoch in stage.history if "images_per_second" in epoch]
-    return {
-        "method": method,
-        "dataset": config.dataset,
-        "classes": list(splits.class_names) if config.classes else None,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "test_samples": len(splits.test_labels),
-        "teacher": None,
-        "baseline": None,
-        "student": None,
-        "train": {
-            "seconds": round(stage.seconds, 2),
-            "images_per_second": round(statistics.median(speeds)) if speeds else None,
-        },
-        "versions": {
+    return Results(
+        method=method,
+        dataset=config.dataset,
+        classes=list(splits.class_names) if config.classes else None,
+        seed=config.seed,
+        epochs=config.epochs,
+        test_samples=len(splits.test_labels),
+        train=TrainingResult(
+            seconds=round(stage.seconds, 2),
+            images_per_second=round(statistics.median(speeds)) if speeds else None,
+        ),
+        versions={
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow")},
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
             "gpus": len(tf.config.list_physical_devices("GPU")),
         },
-    }
-
-
-def describe_student(student, splits, teacher_outputs, seconds, embedding_layer=None):
-    """What results.json says of a student, alone or distilled: also its accuracy on the images it was trained on."""
-    outputs = evaluation.logits(student, splits.test_images)
-    described = describe_model(student, outputs, splits, teacher_outputs, seconds, embedding_layer)
-    named = evaluation.predict_classes(student, splits.train_images)
-    return described | {"train_accuracy": float((named == splits.train_labels).mean())}
-
-
-def describe_model(model, outputs, splits, teacher_outputs=None, seconds=None, embedding_layer=None):
-    """What results.json says of one model, by its outputs for the test images.
-
-    With an open set, `verification` of its images too, by the outputs of `embedding_layer` (None for `"embedding"`).
-    Where that is all there is, `outputs` is None.
-    """
-    described = describe_outputs(model, outputs, splits)
-    if teacher_outputs is not None:
-        described["agreement"] = evaluation.agreement(outputs, teacher_outputs)
-    if seconds is not None:
-        described["seconds"] = round(seconds, 2)
-    if splits.open_set_images is not None:
-        embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
-        described["verification"] = evaluation.verification_scores(embeddings, splits.open_set_identities)
-    return described
-
-
-def describe_outputs(model, outputs, splits):
-    described = {"parameters": trainable_parameters(model)}
-    if outputs is None:
-        return described
-    accuracy = evaluation.accuracy(outputs, splits.test_labels)
-    at_chance = evaluation.at_chance(accuracy, splits.test_labels)
-    return {"test_accuracy": accuracy, **described, "at_chance": at_chance}
-
-
-def trainable_parameters(model):
-    """Number of trainable parameters; BatchNorm's moving statistics are none."""
-    return sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
-
-
-def describe_teacher(teacher, splits, seconds=None, embedding_layer=None):
-    """The teacher's logits for the test images, and what results.json says of it.
-
-    Of an ensemble that is `"teacher"`, the ensemble, and `"teachers"`, each of its models by itself, whose agreement is
-    that with the ensemble. An ensemble has no embeddings to verify.
-    """
-    models = flatten_ensemble(teacher)
-    each = [closed_set_logits(model, splits) for model in models]
-    if len(models) == 1:
-        described = describe_model(teacher, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
-        return each[0], {"teacher": described}
-    outputs = np.asarray(teacher.combine(each)) if splits.num_classes else None
-    described = [
-        describe_model(model, own, splits, outputs, embedding_layer=embedding_layer)
-        for model, own in zip(models, each, strict=True)
-    ]
-    return outputs, {"teacher": describe_outputs(teacher, outputs, splits), "teachers": described}
-
-
-def closed_set_logits(model, splits):
-    """The model's logits for the test images; None where all classes are in the open set."""
-    return evaluation.logits(model, splits.test_images) if splits.num_classes else None
+        **models,
+    )

@@ -6,124 +6,125 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
-from keras_tkd.config import DATA
+from keras_tkd.config.fields import DISTILLED, TRAINED, settings
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import Progress, TensorBoardScalars, Throughput, WarnAtChance
+from keras_tkd.runs.callbacks import TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checkpoints import BackupState
-from keras_tkd.runs.distillation_setup import losses_of
-from keras_tkd.runs.optimization import compile_model, decay_weights, learning_rate
+from keras_tkd.runs.distillation_setup import set_up_distillation
+from keras_tkd.runs.optimization import add_weight_decay, compile_model, learning_rate_at
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
 
-# What decides the outcome of a training on the labels alone, the model aside.
-TRAINING = (
-    *DATA,
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "momentum",
-    "schedule",
-    "schedule_epochs",
-    "schedule_factor",
-    "weight_decay",
-    "precision",
-    "seed",
-)
-HELD_OUT_BATCH = 256
+__all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
+
+_HELD_OUT_BATCH = 256
 
 
-def train_teacher(config, workdir, splits, teacher):
-    """Trains `teacher` on the labels, unless the workdir has it; returns the stage and the model of its file."""
-    return train_alone(teacher, config, workdir, splits, "teacher", "Teacher", config.teacher_model)
+@dataclasses.dataclass
+class Trained:
+    """A model that a run trained.
+
+    Attributes:
+        stage: the `Stage` of its training.
+        model: the model of the stage's file, which is what the run hands over.
+    """
+
+    stage: Stage
+    model: keras.Model
 
 
-def train_baseline(config, workdir, splits, student):
-    """Trains a copy of `student` on the labels, unless the workdir has it; returns the stage and its file's model."""
-    return train_alone(
-        copy_of(student), config, workdir, splits, "baseline", "Baseline: the student alone", config.student_model
-    )
-
-
-def train_student(config, workdir, splits, student, teaching):
-    """Trains `student` by the method, in place; returns the stage and the model of its file.
+def train_teacher(run, inputs):
+    """Trains the teacher on the labels, unless the folder has it.
 
     Args:
-        config: resolved `DistillConfig`.
-        teaching: the run's `DistillationSetup`; None for a method without a teacher.
+        run: the `Run`; its teacher's configuration counts.
+        inputs: its `Inputs`, from which the teacher is taken.
+
+    Returns:
+        `Trained`.
     """
-    if teaching is None:
-        return train_alone(student, config, workdir, splits, "student", "Student", config.student_model)
-    stage = Stage(workdir, "student", settings_of(config))
+    config = run.config.teacher
+    # Those of the whole run as well: a setting that only the run has, and that says nothing of what it decides.
+    decisive = settings(run.config, TRAINED) | settings(config, TRAINED) | {"model": config.teacher_model}
+    return _train_on_labels(run, inputs, run.stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
+
+
+def train_baseline(run, inputs):
+    """Trains a copy of the student on the labels, unless the folder has it, another run did, or nobody asks for it.
+
+    Returns:
+        `Trained`, or None.
+    """
+    config = run.config
+    # An anchor is the student alone, so that one is trained whether or not it is asked for.
+    wanted = config.baseline == "train" or config.anchor == "trained"
+    if not config.has_teacher or inputs.baseline is not None or not wanted:
+        return None
+    stage = run.stage("baseline", settings(config, TRAINED) | {"model": config.student_model})
+    return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
+
+
+def train_student(run, inputs, teacher):
+    """Trains the student by the method, in place, unless the folder has it.
+
+    Args:
+        teacher: the `MeasuredTeacher`, whose model is released; None for a method without a teacher.
+
+    Returns:
+        `Trained`.
+    """
+    config, student = run.config, inputs.student
+    if teacher is None:
+        stage = run.stage("student", settings(config, TRAINED) | {"model": config.student_model})
+        return _train_on_labels(run, inputs, stage, student, config, "Student")
+    stage = run.stage("student", settings(config, DISTILLED))
     if not stage.finished:
+        setup = set_up_distillation(run, inputs, teacher.release())
         precision.set_precision(student, config.precision)
-        decay_weights(student, config.weight_decay)
+        add_weight_decay(student, config.weight_decay)
+        # From here on whatever is drawn hangs on the seed alone: layers of losses, dropout.
         keras.utils.set_random_seed(config.seed)
-        distiller = Distiller(teaching.teacher, student, *losses_of(config, splits.train_labels))
-        distiller.build(teaching.shapes)
+        distiller = Distiller(setup.teacher, student, *inputs.make_losses(config))
+        distiller.build(setup.shapes)
         own = [variable for layer in distiller.loss_layers for variable in layer.variables]
         for layer in distiller.loss_layers:
-            decay_weights(layer, config.weight_decay)
-        state = [*student.variables, *own, distiller.step]
-        warm_up = [WarmUp(config.warmup_epochs)] if config.warmup_epochs else []
+            add_weight_decay(layer, config.weight_decay)
         compile_model(distiller, config)
-        files = {stage.model_path: student}
         fit_stage(
-            distiller, files, config, stage, splits, teaching.pipeline, f"Student, by {config.title}", state, warm_up
+            run,
+            stage,
+            inputs.splits,
+            distiller,
+            title=f"Student, by {config.title}",
+            pipeline=setup.pipeline,
+            files={stage.model_path: student},
+            state=[*student.variables, *own, distiller.step],
+            callbacks=[WarmUp(config.warmup_epochs)] if config.warmup_epochs else [],
         )
-    return stage, keras.saving.load_model(stage.model_path, compile=False)
+    return _read_trained(stage)
 
 
-def settings_of(config):
-    """What decides the outcome of a student's training, out of a settled `DistillConfig`."""
-    # None of these changes a student; that there are more generations changes none that there is.
-    elsewhere = ("data_dir", "baseline", "embedding_layer", "teacher_embedding_layer", "generations")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
-    # Nor does the place of the cache.
-    return settings | {"teacher_cache": config.teacher_cache not in ("auto", "off")}
-
-
-def train_alone(model, config, workdir, splits, name, title, architecture):
-    """Trains a model on the labels, as any Keras model, unless the workdir has it; returns stage and file's model."""
-    settings = {setting: getattr(config, setting) for setting in TRAINING} | {"model": architecture}
-    stage = Stage(workdir, name, settings)
-    if not stage.finished:
-        precision.set_precision(model, config.precision)
-        decay_weights(model, config.weight_decay)
-        keras.utils.set_random_seed(config.seed)
-        compile_model(model, config)
-        files = {stage.model_path: model}
-        fit_stage(model, files, config, stage, splits, data.image_dataset, title, model.variables)
-    return stage, keras.saving.load_model(stage.model_path, compile=False)
-
-
-def copy_of(model):
-    """A model of the same architecture, weights and seeds of dropout, whatever was drawn before in this process."""
-    copy = keras.models.clone_model(model)
-    for variable, value in zip(copy.variables, model.variables, strict=True):
-        variable.assign(value)
-    return copy
-
-
-def untrained_copy_of(model, seed):
-    """A model of the same architecture with starting weights of its own: not those that `seed` gives `model`."""
-    keras.utils.set_random_seed(seed + 2**30)  # seeds of runs are below
-    return keras.models.clone_model(model)
-
-
-def fit_stage(trained, files, config, stage, splits, pipeline, title, state, callbacks=()):
+def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, callbacks=(), config=None):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
+        run: the `Run`, whose user's callbacks take part.
+        stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
         trained: what is fitted, compiled: a model itself, or the Distiller around it.
-        files: dict path -> model to be saved there.
+        title: what the progress bar says.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
+        files: dict path -> model to be saved there.
         state: the variables that training changes, those of the optimizer aside.
-        callbacks: further callbacks.
+        callbacks: what sets the training's numbers from epoch to epoch.
+        config: what this training is configured by; the run's, if not given.
     """
+    config = config or run.config
+    # The one place where files of an earlier training are removed.
+    stage.begin()
     trained.optimizer.build(trained.trainable_variables)
-    keep = BackupState([*state, *trained.optimizer.variables], stage)
-    done = keep.restore()
+    backup = BackupState([*state, *trained.optimizer.variables], stage)
+    done = backup.restore()
     if done:
         title = f"{title}, taken up after epoch {done}"
     train = pipeline(
@@ -136,16 +137,18 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
         initial_epoch=done,
     )
     held_out_images, held_out_labels = splits.held_out
-    held_out = pipeline(held_out_images, held_out_labels, batch_size=HELD_OUT_BATCH, seed=config.seed, training=False)
+    held_out = pipeline(held_out_images, held_out_labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
     callbacks = [
         *callbacks,
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate(config, epoch)),
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(config, epoch)),
         Throughput(len(splits.train_labels), config.batch_size),
         TerminateOnNonFinite(),
-        Progress(title),
+        # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
+        *run.callbacks,
+        TrainingProgress(title),
         TensorBoardScalars(stage.logs),
         WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
-        keep,
+        backup,
     ]
     trained.fit(
         train,
@@ -156,8 +159,43 @@ def fit_stage(trained, files, config, stage, splits, pipeline, title, state, cal
         verbose=0,
         shuffle=False,
     )
-    seconds = keep.seconds
+    seconds = backup.seconds
     for path, model in files.items():
         precision.set_precision(model, "float32")
         save_model(model, path)
-    stage.record(keep.history, seconds, finished=True)
+    # Only now: a stage whose model is not whole is not finished.
+    stage.record(backup.history, seconds, finished=True)
+
+
+def copy_model(model):
+    """Makes a model of the same architecture, weights and seeds of dropout, whatever this process drew before."""
+    copy = keras.models.clone_model(model)
+    for variable, value in zip(copy.variables, model.variables, strict=True):
+        variable.assign(value)
+    return copy
+
+
+def _train_on_labels(run, inputs, stage, model, config, title):
+    """Trains a model on the labels, as any Keras model, unless the stage is finished."""
+    if not stage.finished:
+        precision.set_precision(model, config.precision)
+        add_weight_decay(model, config.weight_decay)
+        keras.utils.set_random_seed(config.seed)
+        compile_model(model, config)
+        fit_stage(
+            run,
+            stage,
+            inputs.splits,
+            model,
+            title=title,
+            pipeline=data.image_dataset,
+            files={stage.model_path: model},
+            state=model.variables,
+            config=config,
+        )
+    return _read_trained(stage)
+
+
+def _read_trained(stage):
+    """What a stage trained, out of its file: what is measured is what is handed over."""
+    return Trained(stage, keras.saving.load_model(stage.model_path, compile=False))

@@ -1,4 +1,4 @@
-"""The folder of a run: files that appear whole or not at all, and what belongs to which experiment."""
+"""The folder of a run: what belongs to which experiment, and what there is of each of its trainings."""
 
 import json
 import pathlib
@@ -6,10 +6,12 @@ import shutil
 
 from keras_tkd.utils.files import read_json, write_json, write_text
 
+__all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "Workdir"]
+
 FLAGS = "flags.flags"
-RESULTS = "results.json"
+_RESULTS = "results.json"
 SPLIT = "split.json"
-OWN_FILES = (FLAGS, RESULTS, SPLIT, "teacher.keras", "baseline.keras", "student.keras")
+OWN_FILES = (FLAGS, _RESULTS, SPLIT, "teacher.keras", "baseline.keras", "student.keras")
 OWN_FILES += ("generations", "logs", "checkpoints", "teacher_cache")
 
 
@@ -52,20 +54,23 @@ class Workdir:
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
 
     def finished_results(self):
-        """The results of this very experiment if it is finished, else None."""
-        results = None if self._overwrite else read_json(self.path / RESULTS)
+        """Returns the results of this very experiment if it is finished, else None."""
+        # A folder may hold those of another: with existing="continue" they stay until this one is done.
+        results = None if self._overwrite else read_json(self.path / _RESULTS)
         return results if results and sorted(results.get("flags", ())) == sorted(self.flags) else None
 
     def write_results(self, results):
         """Writes `results.json`; returns what it holds, the flags included."""
         results = results | {"flags": self.flags}
-        write_json(self.path / RESULTS, results)
+        write_json(self.path / _RESULTS, results)
         return results
 
     def logs(self, stage):
+        """Returns the folder of a stage's TensorBoard files."""
         return self.path / "logs" / stage
 
     def checkpoints(self, stage):
+        """Returns the folder of a stage's record and of the states that it goes on from."""
         return self.path / "checkpoints" / stage
 
     def _differences(self):
@@ -81,6 +86,7 @@ class Workdir:
         return f"files {', '.join(found)} without {FLAGS}" if found else ""
 
     def _remove_own_files(self):
+        # By name: a folder may hold files of the user's own.
         for name in OWN_FILES:
             target = self.path / name
             if target.is_dir():
@@ -92,10 +98,17 @@ class Workdir:
 class Stage:
     """One training inside a run (teacher, baseline, student): what it was made with, its curve, whether it is done.
 
+    Making a stage reads what the folder holds, and changes nothing there. `begin` makes room for a training.
+
     Args:
         workdir: the `Workdir`.
         name: name of the stage; its model is `<name>.keras`.
         settings: dict of everything that decides the stage's outcome. A record of other settings is not used.
+
+    Attributes:
+        history: list of dicts of metrics, one of each epoch that there is.
+        seconds: what training them took.
+        finished: whether the training is done, and its model there.
     """
 
     def __init__(self, workdir, name, settings):
@@ -104,18 +117,24 @@ class Stage:
         self.logs = workdir.logs(name)
         self.checkpoints = workdir.checkpoints(name)
         self._record_path = self.checkpoints / "record.json"
+        # As a file gives them back, where a tuple is a list.
         self._settings = json.loads(json.dumps(settings))
         record = read_json(self._record_path) or {}
-        if record.get("settings") != self._settings:
+        usable = record.get("settings") == self._settings
+        if record.get("finished") and not self.model_path.exists():
+            usable = False  # nothing is kept of its last epoch to make the model of
+        self.history = record["history"] if usable else []
+        self.seconds = record["seconds"] if usable else 0.0
+        self.finished = usable and record["finished"]
+
+    def begin(self):
+        """Removes checkpoints and logs, unless a training of these very settings is to be taken up from them."""
+        if not self.history:
             for folder in (self.checkpoints, self.logs):
                 shutil.rmtree(folder, ignore_errors=True)
-            record = {}
-        self.history = record.get("history", [])
-        self.seconds = record.get("seconds", 0.0)
-        self.finished = record.get("finished", False) and self.model_path.exists()
 
     def record(self, history, seconds, finished=False):
-        """Keeps the epochs so far: a list of dicts of metrics, and the seconds that training took."""
+        """Writes down the epochs so far: a list of dicts of metrics, and the seconds that training took."""
         self.history, self.seconds, self.finished = history, seconds, finished
         fields = {"settings": self._settings, "history": history, "seconds": seconds, "finished": finished}
         write_json(self._record_path, fields)

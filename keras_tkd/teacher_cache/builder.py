@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import data
-from keras_tkd.data.pipelines import check_seed, check_views
+from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.base import collect_layer_names
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
@@ -52,7 +52,7 @@ class Source:
 
     def show(self, view):
         """The samples that stand for all, in one of their views."""
-        return data.in_view(self._sampled_images, self.sampled, self.seed, view, self.augment)
+        return data.apply_view(self._sampled_images, self.sampled, self.seed, view, self.augment)
 
     def describe(self, dtype):
         """All that decides what a cache holds, as plain data: what is large by its fingerprint."""
@@ -71,7 +71,7 @@ class Source:
             "combined": self.combined,
             "architecture": " ".join(map(fingerprints.of_layers, self.reader.teachers)),
             "images": fingerprints.of_pieces(
-                self.images.dtype, self.images.shape, data.in_order(self.images, FINGERPRINTED)
+                self.images.dtype, self.images.shape, data.iterate_batches(self.images, FINGERPRINTED)
             ),
             "samples": len(self.images),
             "views": self.views,

@@ -6,6 +6,7 @@ No Keras here: `--help` shows them, and is not to wait for TensorFlow.
 __all__ = [
     "AUGMENTATIONS",
     "AVERAGES",
+    "BUILT_IN_DATASETS",
     "CACHE_DTYPES",
     "MINERS",
     "NEGATIVE_CLASSES",
@@ -17,6 +18,8 @@ __all__ = [
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 AVERAGES = ("losses", "probabilities", "logits")
+# Data sets that need no files: small, and in memory.
+BUILT_IN_DATASETS = ("digits",)
 CACHE_DTYPES = ("float16", "float32")
 MINERS = ("random", "semi_hard", "hard", "all")
 NEGATIVE_CLASSES = ("labels", "teacher")

@@ -1,24 +1,24 @@
-"""Distances between rows, with finite gradients everywhere."""
+"""Distances between rows, and rows of norm 1, with finite gradients everywhere."""
 
 import tensorflow as tf
 from keras import ops
 
+__all__ = ["euclidean", "normalize", "pairwise_euclidean", "safe_sqrt", "squared_distances"]
+
 # Where a squared distance is smaller than this share of the squares it is the difference of, it is rounding error.
-ROUNDING = 1e-13
+_ROUNDING = 1e-13
 
 
 def safe_sqrt(x):
-    """Square root of `x` >= 0 whose gradient at 0 is 0 instead of infinite.
-
-    Two `where`s are needed: the outer one picks the value, the inner one keeps the branch not taken from producing
-    0 * inf = NaN in the gradient.
-    """
+    """Square root of `x` >= 0 whose gradient at 0 is 0 instead of infinite."""
     zero = ops.equal(x, 0)
+    # Two `where`s are needed: the outer one picks the value, the inner one keeps the branch not taken from producing
+    # 0 * inf = NaN in the gradient.
     return ops.where(zero, ops.zeros_like(x), ops.sqrt(ops.where(zero, ops.ones_like(x), x)))
 
 
 def euclidean(u, v):
-    """`||u - v||_2` of corresponding rows.
+    """Euclidean distance of corresponding rows, `||u - v||_2`.
 
     Args:
         u, v: tensors of shape `(batch, ...)`, equal shapes; everything after the first axis is one vector.
@@ -31,7 +31,7 @@ def euclidean(u, v):
 
 
 def pairwise_euclidean(a, b=None):
-    """`||a_i - b_j||_2` of every row of `a` with every row of `b`, or of `a` with itself.
+    """Euclidean distance of every row of `a` to every row of `b`, or of `a` itself, `||a_i - b_j||_2`.
 
     By matrix products, forward and backward: the differences of all pairs, `(n, m, ...)`, are never held in memory.
 
@@ -50,6 +50,7 @@ def pairwise_euclidean(a, b=None):
     """
     a = _vectors(tf.convert_to_tensor(a))
     if b is None:
+        # The squares by themselves: where two losses of a step read those of the same rows, they are computed once.
         return tf.cast(_root(squared_distances(a)), a.dtype)
     return _pairwise_euclidean(a, _vectors(tf.convert_to_tensor(b)))
 
@@ -61,12 +62,14 @@ def _vectors(x):
 @tf.custom_gradient
 def _pairwise_euclidean(a, b):
     dtype = a.dtype
+    # A distance is a small difference of large squares, whose rounding in float32 alone is one of 2e-4 of the norms.
+    # The nearer the origin, the smaller the squares.
     a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
     origin = tf.reduce_mean(b, axis=0)
     a, b = a - origin, b - origin
     norms = tf.reduce_sum(a**2, axis=1)[:, None] + tf.reduce_sum(b**2, axis=1)
     squares = norms - 2.0 * tf.matmul(a, b, transpose_b=True)
-    distances = tf.sqrt(tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares))
+    distances = tf.sqrt(tf.where(squares < _ROUNDING * norms, tf.zeros_like(squares), squares))
 
     def gradient(upstream):
         # Nothing where the distance is 0; a NaN stays one.
@@ -80,10 +83,16 @@ def _pairwise_euclidean(a, b):
 
 @tf.custom_gradient
 def squared_distances(x):
-    """`||x_i - x_j||^2` of the rows of `x`, `(n, width)`, among themselves: `(n, n)`, in float64.
+    """Squared Euclidean distance of all rows to one another, `||x_i - x_j||^2`.
 
     As `pairwise_euclidean`: one product forward, and one backward, `dx_i = 2 sum_j (W + W^T)_ij (x_i - x_j)` with W
     what arrives. Where two losses of a step ask for those of the same rows, TensorFlow computes them once.
+
+    Args:
+        x: `(n, width)`, any floating-point dtype.
+
+    Returns:
+        `(n, n)`, in float64.
     """
     dtype = x.dtype
     x = tf.cast(x, tf.float64)
@@ -92,7 +101,7 @@ def squared_distances(x):
     own = tf.linalg.diag_part(products)
     norms = own[:, None] + own
     squares = norms - 2.0 * products
-    squares = tf.where(squares < ROUNDING * norms, tf.zeros_like(squares), squares)
+    squares = tf.where(squares < _ROUNDING * norms, tf.zeros_like(squares), squares)
 
     def gradient(upstream):
         w = 2.0 * (upstream + tf.transpose(upstream))
@@ -108,12 +117,12 @@ def _root(squares):
     return distances, lambda upstream: tf.math.divide_no_nan(upstream, 2.0 * distances)
 
 
-def unit(x, minimum=0.0):
-    """`x` divided by its Euclidean norm along the last axis.
+def normalize(x, minimum=0.0):
+    """Divides vectors by their Euclidean norm, along the last axis.
 
     Args:
         x: `(..., size)`.
-        minimum: vectors whose norm is not above it become zeros, with a gradient of zero.
+        minimum: vectors whose norm is not above it become zeros, with a gradient of zero; default 0.
 
     Returns:
         Tensor of the shape of `x`.

@@ -80,6 +80,7 @@ def get_loss_tracker(model):
 
 def copy_mask(source, target):
     """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`."""
+    # Layers leave it on single tensors; a dict or list of outputs has none.
     mask = getattr(source, "_keras_mask", None)
     if mask is not None:
         target._keras_mask = mask

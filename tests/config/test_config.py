@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.flagfile import as_recorded, flag_lines, read_flags, value_type
+from keras_tkd.config.flagfile import flag_lines, read_flags, resolve_from_record, value_type
 from keras_tkd.config.teachers import WEIGHTINGS
 from keras_tkd.methods import METHODS
 
@@ -65,8 +65,8 @@ DISTILL_RULES = [
     ("temperature", {"method": "kd"}, [0.0, -1.0, NAN]),
     ("margin", {"method": "tkd"}, [-1.0, NAN]),
     ("student_loss_weight", {}, [-1.0, NAN]),
-    ("distillation_weights", {"method": "tkd"}, [(), (1.0, 2.0), (-1.0,), (NAN,)]),
-    ("distillation_weights", {"method": "tkd_soft"}, [(1.0,), (1.0, -2.0)]),
+    ("distillation_loss_weights", {"method": "tkd"}, [(), (1.0, 2.0), (-1.0,), (NAN,)]),
+    ("distillation_loss_weights", {"method": "tkd_soft"}, [(1.0,), (1.0, -2.0)]),
     ("teacher_layers", {}, [("stage1",)]),
     ("teacher_layers", {"student_layers": ("stage1",)}, [("stage1", "stage2")]),
     ("student_layers", {}, [("stage1",)]),
@@ -122,7 +122,7 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
         ("teacher_weight_decay", 0.0),
         ("margin", 0.0),
         ("student_loss_weight", 0.0),
-        ("distillation_weights", (0.0,)),
+        ("distillation_loss_weights", (0.0,)),
     ],
 )
 def test_the_edge_of_a_rule_is_allowed(name, value):
@@ -209,8 +209,8 @@ def test_other_flags_that_nothing_reads_are_errors():
         DistillConfig(method="tkd", miner="hard")
     with pytest.raises(ValueError, match="'kd'.*`negative_classes`.*negative_classes='teacher'"):
         DistillConfig(method="kd", negative_classes="teacher")
-    with pytest.raises(ValueError, match="'baseline'.*`distillation_weights`"):
-        DistillConfig(method="baseline", distillation_weights=())
+    with pytest.raises(ValueError, match="'baseline'.*`distillation_loss_weights`"):
+        DistillConfig(method="baseline", distillation_loss_weights=())
 
 
 def test_what_an_online_teacher_reads_depends_on_its_anchor_and_its_training():
@@ -241,7 +241,7 @@ def test_bad_values_of_online_runs(arguments, message):
         DistillConfig(**arguments)
 
 
-NAMES = ("temperature", "margin", "student_loss_weight", "distillation_weights", "warmup_epochs")
+NAMES = ("temperature", "margin", "student_loss_weight", "distillation_loss_weights", "warmup_epochs")
 NAMES += ("teacher_layers", "student_layers", "negatives", "miner", "negative_classes")
 NONE = dict.fromkeys(NAMES)
 PLAIN = {"student_loss_weight": 1.0, "warmup_epochs": 0}
@@ -252,16 +252,16 @@ DRAWN = {"negatives": "drawn", "negative_classes": "labels"}
     "method, published",
     [
         ("baseline", {}),
-        ("kd", {**PLAIN, "temperature": 4.0, "student_loss_weight": 0.1, "distillation_weights": (0.9,)}),
-        ("logits", {**PLAIN, "distillation_weights": (0.1,)}),
-        ("tkd", {**PLAIN, "margin": 5.0, "distillation_weights": (2.0,), **DRAWN}),
-        ("tkd_soft", {**PLAIN, "temperature": 1.0, "margin": 5.0, "distillation_weights": (1.0, 2.0), **DRAWN}),
-        ("dkd", {**PLAIN, "temperature": 4.0, "distillation_weights": (1.0,), "warmup_epochs": 20}),
+        ("kd", {**PLAIN, "temperature": 4.0, "student_loss_weight": 0.1, "distillation_loss_weights": (0.9,)}),
+        ("logits", {**PLAIN, "distillation_loss_weights": (0.1,)}),
+        ("tkd", {**PLAIN, "margin": 5.0, "distillation_loss_weights": (2.0,), **DRAWN}),
+        ("tkd_soft", {**PLAIN, "temperature": 1.0, "margin": 5.0, "distillation_loss_weights": (1.0, 2.0), **DRAWN}),
+        ("dkd", {**PLAIN, "temperature": 4.0, "distillation_loss_weights": (1.0,), "warmup_epochs": 20}),
         (
             "fsp",
             {
                 **PLAIN,
-                "distillation_weights": (50.0,),
+                "distillation_loss_weights": (50.0,),
                 "teacher_layers": ("stage1", "stage2"),
                 "student_layers": ("stage1", "stage2"),
             },
@@ -280,12 +280,12 @@ def test_resolved_fills_in_the_published_values(method, published):
     "given",
     [
         # Zeros are values, and are kept.
-        {"method": "tkd", "margin": 0.0, "student_loss_weight": 0.0, "distillation_weights": (0.0,)},
+        {"method": "tkd", "margin": 0.0, "student_loss_weight": 0.0, "distillation_loss_weights": (0.0,)},
         {"method": "tkd", "negatives": "drawn", "negative_classes": "teacher"},
         {"method": "kd", "temperature": 9.0},
         {"method": "dkd", "warmup_epochs": 0},
         {"method": "sp", "teacher_layers": ("stage1", "stage2"), "student_layers": ("stage1", "stage3")},
-        {"method": "tkd_soft", "temperature": 2.0, "distillation_weights": (3.0, 4.0)},
+        {"method": "tkd_soft", "temperature": 2.0, "distillation_loss_weights": (3.0, 4.0)},
     ],
 )
 def test_resolved_keeps_what_was_given(given):
@@ -359,7 +359,7 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
             temperature=2.5,
             margin=0.0,
             student_loss_weight=0.0,
-            distillation_weights=(0.1, 1e-7),
+            distillation_loss_weights=(0.1, 1e-7),
             teacher_layers=("stage1", "backbone/stage2"),
             student_layers=("stage1", "stage2"),
             negatives="drawn",
@@ -386,7 +386,7 @@ def test_value_types():
     assert types["learning_rate"] == types["temperature"] == (float, False)
     assert types["dataset"] == types["data_dir"] == (str, False)
     assert types["schedule_epochs"] == (int, True)
-    assert types["distillation_weights"] == (float, True)
+    assert types["distillation_loss_weights"] == (float, True)
     assert types["teacher_layers"] == types["teacher_path"] == types["teacher_weights"] == (str, True)
 
 
@@ -428,13 +428,13 @@ def test_choices_are_what_the_library_offers():
 def test_auto_is_what_an_earlier_beginning_settled_on(tmp_path):
     path = tmp_path / "flags.flags"
     auto = DistillConfig(method="kd", precision="auto")
-    assert as_recorded(auto, path) == auto
+    assert resolve_from_record(auto, path) == auto
     path.write_text(
         "# --precision=mixed_float16\n--method=kd\n--precision=mixed_bfloat16\n--teacher_cache=a=b\n--of_old=1\n"
     )
-    settled = as_recorded(auto, path)
+    settled = resolve_from_record(auto, path)
     assert settled == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
     # What was asked for stays, and so does what the method does not read.
-    assert as_recorded(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
-    baseline = as_recorded(DistillConfig(method="baseline", precision="auto"), path)
+    assert resolve_from_record(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
+    baseline = resolve_from_record(DistillConfig(method="baseline", precision="auto"), path)
     assert (baseline.precision, baseline.teacher_cache) == ("mixed_bfloat16", "auto")

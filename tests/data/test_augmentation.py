@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data import AUGMENTATIONS, crop_and_flip, view_seeds
+from keras_tkd.data import AUGMENTATIONS, crop_and_flip, make_view_seeds
 
 LARGEST_SEED = 2**31 - 2
 ONCE_IN_A_MILLION = 1e-6
@@ -79,9 +79,9 @@ def test_all_places_and_both_mirrorings_occur_equally_often(source):
     if source == "consecutive":
         seeds = np.arange(20_000)
     elif source == "one epoch":
-        seeds = view_seeds(tf.range(20_000, dtype=tf.int64), seed=3, epoch=5)
+        seeds = make_view_seeds(tf.range(20_000, dtype=tf.int64), seed=3, epoch=5)
     else:
-        seeds = tf.concat([view_seeds(tf.constant([17], tf.int64), 3, epoch) for epoch in range(1_000)], 0)
+        seeds = tf.concat([make_view_seeds(tf.constant([17], tf.int64), 3, epoch) for epoch in range(1_000)], 0)
     top, left, mirrored = places(seeds)
     if source != "one image":  # 20,000 seeds over 9 * 9 * 2 views: 123 of each
         assert_equally_often(joint((top, 9), (left, 9), (mirrored, 2)))
@@ -92,7 +92,7 @@ def test_all_places_and_both_mirrorings_occur_equally_often(source):
 @pytest.mark.parametrize("other", [{"seed": 3, "epoch": 6}, {"seed": 4, "epoch": 5}])
 def test_an_epochs_views_tell_nothing_of_anothers(other):
     index = tf.range(20_000, dtype=tf.int64)
-    first, second = places(view_seeds(index, seed=3, epoch=5)), places(view_seeds(index, **other))
+    first, second = places(make_view_seeds(index, seed=3, epoch=5)), places(make_view_seeds(index, **other))
     for size, one, another in zip((9, 9, 2), first, second, strict=True):
         assert_equally_often(joint((one, size), (another, size)))
 
@@ -121,21 +121,21 @@ def test_views_of_a_traced_batch_of_unknown_size():
 
 def test_view_seeds():
     index = tf.range(1_000, dtype=tf.int64)
-    seeds = view_seeds(index, seed=3, epoch=5).numpy()
+    seeds = make_view_seeds(index, seed=3, epoch=5).numpy()
     assert seeds.dtype == np.int64 and seeds.min() >= 0 and seeds.max() <= LARGEST_SEED
     assert len(set(seeds)) == 1_000
     # The same for the same arguments, whatever the batch and whoever counts the epochs.
-    np.testing.assert_array_equal(view_seeds(index, 3, tf.constant(5, tf.int64)), seeds)
-    np.testing.assert_array_equal(view_seeds(index[::-1][:10], 3, 5), seeds[::-1][:10])
-    assert not (view_seeds(index, seed=5, epoch=3).numpy() == seeds).any()
+    np.testing.assert_array_equal(make_view_seeds(index, 3, tf.constant(5, tf.int64)), seeds)
+    np.testing.assert_array_equal(make_view_seeds(index[::-1][:10], 3, 5), seeds[::-1][:10])
+    assert not (make_view_seeds(index, seed=5, epoch=3).numpy() == seeds).any()
 
 
 @pytest.mark.parametrize("name, bits", [("seed", 31), ("epoch", 20)])
 def test_every_bit_of_seed_and_epoch_counts(name, bits):
     index = tf.range(1_000, dtype=tf.int64)
     arguments = {"seed": 3, "epoch": 5}
-    seeds = view_seeds(index, **arguments).numpy()
+    seeds = make_view_seeds(index, **arguments).numpy()
     for bit in range(bits):
-        other = view_seeds(index, **arguments | {name: arguments[name] ^ 2**bit}).numpy()
+        other = make_view_seeds(index, **arguments | {name: arguments[name] ^ 2**bit}).numpy()
         # Of 1,000 random pairs out of 2^31, none is equal.
         assert not (other == seeds).any(), bit

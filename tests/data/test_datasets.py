@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import os
 import socket
 import struct
@@ -11,9 +12,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
+from keras_tkd.data import datasets
 from keras_tkd.data.arrays import aligned_empty
-from keras_tkd.data.datasets import load
-from keras_tkd.data.splits import Splits, open_set_classes, stratified_split
+from keras_tkd.data.datasets import LOADERS, Loader, load
+from keras_tkd.data.partition import draw_open_set_classes, stratified_split
+from keras_tkd.data.splits import Splits
 
 
 @pytest.fixture(autouse=True)
@@ -275,19 +278,19 @@ def test_an_open_set_is_made_once_and_first():
     [(10, 0.4, 4), (10, 0.34, 3), (10, 0.001, 2), (10, 0.999, 8), (4, 0.25, 2), (5, 1, 5), (3, 1, 3)],
 )
 def test_how_many_classes_are_in_an_open_set(classes, fraction, taken):
-    drawn = open_set_classes([str(index) for index in range(classes)], fraction, 0).tolist()
+    drawn = draw_open_set_classes([str(index) for index in range(classes)], fraction, 0).tolist()
     assert len(set(drawn)) == taken and drawn == sorted(drawn) and set(drawn) <= set(range(classes))
 
 
 def test_an_open_set_depends_on_split_seed_alone():
     names = [str(index) for index in range(50)]
-    first, again, other = (open_set_classes(names, 0.5, seed).tolist() for seed in (0, 0, 1))
+    first, again, other = (draw_open_set_classes(names, 0.5, seed).tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_an_open_set_needs_four_classes():
     with pytest.raises(ValueError, match="at least 4 classes.*Received: 3 classes, a, b, c"):
-        open_set_classes(("a", "b", "c"), 0.5, 0)
+        draw_open_set_classes(("a", "b", "c"), 0.5, 0)
 
 
 def test_digits_with_an_open_set():
@@ -307,7 +310,7 @@ def test_a_folder_with_an_open_set(tmp_path):
     first = {name: sum(list(counts.values())[:place]) for place, name in enumerate(counts)}
     # A seed that leaves out the two of a single image; trained on, they would be an error.
     names = tuple(counts)
-    seed = next(seed for seed in range(100) if open_set_classes(names, 0.5, seed).tolist() == [1, 2, 4])
+    seed = next(seed for seed in range(100) if draw_open_set_classes(names, 0.5, seed).tolist() == [1, 2, 4])
     divided = load(folder, open_set_fraction=0.5, split_seed=seed, test_fraction=0.34)
     assert divided.class_names == ("ada", "dan", "fay") and divided.open_set_names == ("bob", "cleo", "eva")
     assert np.bincount(divided.open_set_identities).tolist() == [1, 1, 5]
@@ -633,6 +636,30 @@ def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch):
     assert load("./cifar10").num_classes == 2
     with pytest.raises(FileNotFoundError, match="`cifar10` is not prepared"):
         load("cifar10", "prepared")
+
+
+@pytest.mark.parametrize("loader", LOADERS, ids=lambda loader: loader.load.__name__)
+def test_a_loader_reads_what_its_row_says(loader):
+    assert ["name", *loader.reads] == list(inspect.signature(loader.load).parameters)
+
+
+def test_only_names_of_tensorflow_datasets_are_streamed():
+    assert [loader.takes("cifar10") for loader in LOADERS if "shuffle_window" in loader.reads] == [True]
+    assert [loader.takes("digits") for loader in LOADERS if "shuffle_window" not in loader.reads] == [True, False]
+
+
+def test_another_kind_of_data_set_is_one_row(monkeypatch):
+    def load_stripes(name, split_seed, size):
+        images = np.zeros((4, *size, 1), np.uint8)
+        return Splits(name, images, np.arange(4) % 2, images[:2], np.arange(2), (f"seed {split_seed}", "other"))
+
+    row = Loader(lambda name: name.startswith("stripes:"), load_stripes, ("split_seed", "size"))
+    monkeypatch.setattr(datasets, "LOADERS", (row, *LOADERS))
+    splits = load("stripes:up", image_size=3, split_seed=7)
+    assert (splits.name, splits.image_shape, splits.class_names) == ("stripes:up", (3, 3, 1), ("seed 7", "other"))
+    with pytest.raises(ValueError, match="`shuffle_window`.*Received: stripes:up with shuffle_window=4"):
+        load("stripes:up", image_size=3, shuffle_window=4)
+    assert load("digits").num_classes == 10
 
 
 def test_the_home_directory_is_expanded(tmp_path, monkeypatch):

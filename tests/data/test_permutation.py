@@ -34,7 +34,7 @@ def test_keys_that_are_neighbours_or_far_apart_give_unlike_permutations(key):
 
 def test_tensorflows_neighbouring_seeds_are_nearly_one_permutation():
     if correlation(theirs(7, 0), theirs(7, 1)) < 6 * 0.0045:
-        pytest.skip("TensorFlow's index_shuffle has been repaired: ROUNDS may go")
+        pytest.skip("TensorFlow's index_shuffle has been repaired: _ROUNDS may go")
     assert correlation(theirs(7, 0), theirs(7, 1)) > 0.5
 
 

@@ -15,10 +15,9 @@ from keras_tkd.data import (
     class_batches,
     crop_and_flip,
     image_dataset,
+    make_view_seeds,
     pair_dataset,
-    pipelines,
     triplet_dataset,
-    view_seeds,
 )
 from keras_tkd.data.arrays import aligned_empty
 
@@ -146,7 +145,7 @@ def test_seeds_differ_and_a_seed_is_a_seed():
 @pytest.mark.parametrize("calls, threads", [(1, 1), (8, 8), (8, 1)])
 def test_batches_do_not_depend_on_the_number_of_threads(calls, threads, monkeypatch):
     expected = [one_pass(dataset) for dataset in [triplets(augment=crop_by_one)] * 3]
-    monkeypatch.setattr(pipelines, "PARALLEL_CALLS", calls)
+    monkeypatch.setattr("keras_tkd.data.anchors.PARALLEL_CALLS", calls)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     dataset = triplets(augment=crop_by_one).with_options(options)
@@ -160,7 +159,7 @@ def test_views_are_those_of_sample_seed_and_epoch(training):
     for epoch in (2, 3):
         for batch, _ in dataset.as_numpy_iterator():
             index = batch["index"]
-            view = crop_by_one(images[index], view_seeds(index, 3, epoch)) if training else images[index]
+            view = crop_by_one(images[index], make_view_seeds(index, 3, epoch)) if training else images[index]
             np.testing.assert_array_equal(batch["image"], view)
 
 

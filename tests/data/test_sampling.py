@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from scipy.stats import chi2
 
-from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, epoch_order, times_before
+from keras_tkd.data.sampling import ClassOrder, ClassSampler, _count_earlier_equals, check_two_classes, shuffle_samples
 
 ONCE_IN_A_MILLION = 1e-6
 
@@ -23,7 +23,7 @@ def assert_equally_often(counts):
 
 
 def order(count, seed, epoch):
-    return epoch_order(count, seed, epoch).numpy()
+    return shuffle_samples(count, seed, epoch).numpy()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 128, 1_000])
@@ -67,7 +67,7 @@ LABELS = np.array([7, 1000, 7, -2, 7, 1000, 7, 0, 7] + [1000] * 8 + [7, 1000, -2
 
 def drawn(anchor, count=20_000, seed=(1, 2), labels=LABELS):
     anchors = tf.fill([count], tf.constant(anchor, tf.int64))
-    return ClassSampler(labels).other_class(anchors, tf.constant(seed, tf.int64)).numpy()
+    return ClassSampler(labels).draw_other_class(anchors, tf.constant(seed, tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("label", [-2, 0, 7, 1000])
@@ -85,7 +85,7 @@ def test_a_single_sample_of_another_class_is_always_the_negative(labels, anchor,
 
 def test_each_anchor_of_a_batch_has_its_own_negative():
     anchors = tf.tile(tf.range(len(LABELS), dtype=tf.int64), [500])
-    negatives = ClassSampler(LABELS).other_class(anchors, tf.constant([0, 0], tf.int64)).numpy()
+    negatives = ClassSampler(LABELS).draw_other_class(anchors, tf.constant([0, 0], tf.int64)).numpy()
     assert negatives.dtype == np.int64
     assert (LABELS[anchors] != LABELS[negatives]).all()
     # Neighbours' draws tell nothing of each other: anchors 2 and 4 are of class 7, with 15 others each.
@@ -114,7 +114,7 @@ def test_one_class_has_no_negatives(labels):
 
 def drawn_mates(anchor, count=20_000, seed=(1, 2)):
     anchors = tf.fill([count], tf.constant(anchor, tf.int64))
-    return ClassSampler(LABELS).same_class(anchors, tf.constant(seed, tf.int64)).numpy()
+    return ClassSampler(LABELS).draw_same_class(anchors, tf.constant(seed, tf.int64)).numpy()
 
 
 @pytest.mark.parametrize("label", [-2, 7, 1000])
@@ -131,12 +131,12 @@ def test_samples_of_the_same_class_are_uniform_over_its_others(label):
 def test_a_sample_that_is_alone_in_its_class_is_its_own_mate():
     alone = int(np.flatnonzero(LABELS == 0)[0])
     assert set(drawn_mates(alone, 100)) == {alone}
-    one_class = ClassSampler([3, 3]).same_class(tf.constant([0, 1], tf.int64), tf.constant([0, 0]))
+    one_class = ClassSampler([3, 3]).draw_same_class(tf.constant([0, 1], tf.int64), tf.constant([0, 0]))
     assert one_class.numpy().tolist() == [1, 0]
 
 
-def test_times_before_by_hand():
-    assert times_before(tf.constant([4, 2, 4, 4, 2, 9])).numpy().tolist() == [0, 0, 1, 2, 1, 0]
+def test_earlier_equals_by_hand():
+    assert _count_earlier_equals(tf.constant([4, 2, 4, 4, 2, 9])).numpy().tolist() == [0, 0, 1, 2, 1, 0]
 
 
 def class_order(per_batch, per_class, labels=LABELS, seed=0):

@@ -13,13 +13,13 @@ from keras_tkd.data import (
     class_batches,
     crop_and_flip,
     image_dataset,
-    in_order,
+    iterate_batches,
     load,
+    make_view_seeds,
     pair_dataset,
     streaming,
     triplet_dataset,
     view_batches,
-    view_seeds,
 )
 
 COUNT, BATCH = 120, 16  # four files of 40, 1, 55 and 24
@@ -71,7 +71,7 @@ def test_a_stream_stands_for_the_array(stored, image_size):
         rows, images = getattr(stream, f"{part}_images"), getattr(array, f"{part}_images")
         assert isinstance(rows, ImageStream)
         assert len(rows) == len(images) and rows.shape == images.shape and rows.dtype == images.dtype
-        np.testing.assert_array_equal(np.concatenate([*in_order(rows, 7)]), images)
+        np.testing.assert_array_equal(np.concatenate([*iterate_batches(rows, 7)]), images)
         for index in (slice(5), slice(10, 14), np.array([len(images) - 1, 0]), slice(0, 0)):
             np.testing.assert_array_equal(rows[index], images[index])
     assert stream.train_labels.dtype == array.train_labels.dtype and stream.class_names == array.class_names
@@ -165,7 +165,7 @@ def test_views_are_those_of_images_in_memory(stored, held):
     for batch, _ in one_pass(dataset):
         index = batch["index"]
         np.testing.assert_array_equal(
-            batch["image"], crop_by_one(held.train_images[index], view_seeds(index, 5, 1)).numpy()
+            batch["image"], crop_by_one(held.train_images[index], make_view_seeds(index, 5, 1)).numpy()
         )
     arguments = {"batch_size": 50, "views": 2, **SEEN}
     expected = one_pass(view_batches(held.train_images, **arguments))
@@ -211,8 +211,9 @@ def test_some_of_the_samples(stored, held):
     for part in ("train", "validation", "test"):
         images = getattr(found, f"{part}_images")
         np.testing.assert_array_equal(getattr(found, f"{part}_labels"), getattr(expected, f"{part}_labels"))
-        np.testing.assert_array_equal(np.concatenate([*in_order(images, 8)]), getattr(expected, f"{part}_images"))
-        np.testing.assert_array_equal(images[:3], getattr(expected, f"{part}_images")[:3])
+        in_memory = getattr(expected, f"{part}_images")
+        np.testing.assert_array_equal(np.concatenate([*iterate_batches(images, 8)]), in_memory)
+        np.testing.assert_array_equal(images[:3], in_memory[:3])
     batches = one_pass(triplets(found, batch_size=8))
     index = joined(batches, "index")
     np.testing.assert_array_equal(np.sort(index), np.arange(len(expected.train_images)))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from keras_tkd.data import (
+    choose_view,
     crop_and_flip,
     image_dataset,
+    make_view_seeds,
     pair_dataset,
     triplet_dataset,
     view_batches,
-    view_of_epoch,
-    view_seeds,
 )
 
 COUNT, VIEWS = 11, 3
@@ -33,18 +33,18 @@ def anchors_by_id(batches, role="image"):
 @pytest.mark.parametrize("views", [1, 2, 3, 8])
 def test_every_cycle_shows_all_views_and_the_first_in_their_own_order(views):
     cycles = 40
-    order = np.array([view_of_epoch(epoch, 5, views) for epoch in range(cycles * views)]).reshape(cycles, views)
+    order = np.array([choose_view(epoch, 5, views) for epoch in range(cycles * views)]).reshape(cycles, views)
     np.testing.assert_array_equal(np.sort(order, axis=1), np.tile(np.arange(views), (cycles, 1)))
     np.testing.assert_array_equal(order[0], np.arange(views))
     if views > 1:
         # Fresh orders afterwards: of 39, more than one, and another seed has others.
         assert len({tuple(cycle) for cycle in order}) > 1
-        other = np.array([view_of_epoch(epoch, 6, views) for epoch in range(cycles * views)]).reshape(cycles, views)
+        other = np.array([choose_view(epoch, 6, views) for epoch in range(cycles * views)]).reshape(cycles, views)
         assert not np.array_equal(order, other)
 
 
 def test_without_a_bound_each_epoch_is_a_view_of_its_own():
-    assert [view_of_epoch(epoch, 5) for epoch in (0, 7, 10**6)] == [0, 7, 10**6]
+    assert [choose_view(epoch, 5) for epoch in (0, 7, 10**6)] == [0, 7, 10**6]
 
 
 def test_views_come_again_to_the_bit_and_are_those_of_seed_sample_and_number():
@@ -52,8 +52,8 @@ def test_views_come_again_to_the_bit_and_are_those_of_seed_sample_and_number():
     seen = {}
     for epoch in range(3 * VIEWS):
         images, views = anchors_by_id(dataset)
-        assert len(set(views)) == 1 and views[0] == view_of_epoch(epoch, 9, VIEWS)
-        expected = crop(IMAGES, view_seeds(np.arange(COUNT), 9, int(views[0]))).numpy()
+        assert len(set(views)) == 1 and views[0] == choose_view(epoch, 9, VIEWS)
+        expected = crop(IMAGES, make_view_seeds(np.arange(COUNT), 9, int(views[0]))).numpy()
         np.testing.assert_array_equal(images, expected)
         seen[int(views[0])] = images
     assert sorted(seen) == [0, 1, 2]

@@ -13,6 +13,7 @@ from keras_tkd.config.flagfile import read_flags
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods import METHODS
 from keras_tkd.runs import distillation_setup, generations, optimization
+from keras_tkd.runs.inputs import Inputs
 
 FLAGS = pathlib.Path(__file__).parents[2] / "flags" / "digits"
 DISTILLING = [name for name, method in METHODS.items() if method.terms and not method.online]
@@ -47,9 +48,9 @@ def test_own_term_falls_on_digits(method, digits, teacher):
     config = config_of(method)
     keras.utils.set_random_seed(0)
     student = models.build(config.student_model, digits.image_shape, digits.num_classes)
-    distiller = Distiller(teacher, student, *distillation_setup.losses_of(config, digits.train_labels))
+    distiller = Distiller(teacher, student, *Inputs(digits).make_losses(config))
     distiller.compile(keras.optimizers.SGD(config.learning_rate, momentum=config.momentum), LABEL_LOSS)
-    pipeline = distillation_setup.distillation_pipeline(config, digits, teacher)
+    pipeline = distillation_setup.make_pipeline(config, digits, teacher)
     batches = pipeline(digits.train_images, digits.train_labels, batch_size=64, seed=0, training=True)
     history = distiller.fit(batches, epochs=4, verbose=0, shuffle=False).history
     for name in distiller.term_names:
@@ -66,7 +67,7 @@ def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, t
     online.set_weights(teacher.get_weights())
     anchored = METHODS[method].online.anchored
     trikd = generations.make_trikd(config, online, student, anchor if anchored else None)
-    own, teachers = (optimization.optimizer_of(of) for of in (config, config.teacher))
+    own, teachers = (optimization.make_optimizer(of) for of in (config, config.teacher))
     trikd.compile(own, LABEL_LOSS, teacher_optimizer=teachers)
     batches = data.triplet_dataset(digits.train_images, digits.train_labels, 64, seed=0, negatives=None)
     history = trikd.fit(batches, epochs=3, verbose=0, shuffle=False).history

@@ -1125,3 +1125,80 @@ def test_empty_batch_has_no_values(case):
     assert value.shape == (0,)
     for leaf, output in zip(*map(keras.tree.flatten, (gradient, y_pred)), strict=True):
         assert leaf.shape == output.shape
+
+
+# A loss of a user's own
+
+
+class Difference(DistillationLoss):
+    """What a user writes: one method."""
+
+    def call(self, teacher_outputs, student_outputs):
+        return keras.ops.mean(keras.ops.abs(student_outputs - teacher_outputs), axis=-1)
+
+
+TEACHER, STUDENT = [[0.0, 0.0], [2.0, 4.0]], [[1.0, 3.0], [2.0, 0.0]]  # differences of 2 and 2 in the mean
+
+
+def test_one_method_makes_a_loss():
+    assert np.array_equal(Difference(reduction=None)(TEACHER, STUDENT), [2.0, 2.0])
+    assert float(Difference()(TEACHER, STUDENT, [3.0, 0.0])) == 3.0
+    # A name as Keras gives it: the class has none.
+    assert Difference().name.startswith("difference")
+
+
+def test_a_call_is_told_whether_it_trains_if_it_asks():
+    class Told(DistillationLoss):
+        def call(self, y_true, y_pred, training=False):
+            return keras.ops.mean(y_pred, axis=-1) + (10.0 if training else 0.0)
+
+    assert float(Told()(TEACHER, STUDENT)) == 1.5
+    assert float(Told()(TEACHER, STUDENT, training=True)) == 11.5
+    # One that does not ask is not.
+    assert float(Difference()(TEACHER, STUDENT, training=True)) == 2.0
+
+
+def test_one_number_per_batch_cannot_be_weighted():
+    class OneNumber(Difference):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(super().call(y_true, y_pred))
+
+    loss = OneNumber(name="one_number")
+    assert float(loss(TEACHER, STUDENT)) == 2.0
+    with pytest.raises(ValueError, match="'one_number' gives one number per batch.*cannot be weighted"):
+        loss(TEACHER, STUDENT, sample_weight=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("loss", [Difference, LogitRegression])
+def test_rows_that_a_layer_masked_do_not_count(loss):
+    """As in Keras's own losses; Masking marks a row of which every number is the mask's."""
+    student = keras.Sequential([keras.Input((2,)), keras.layers.Masking(0.0), keras.layers.Dense(1, use_bias=False)])
+    student.set_weights([np.array([[1.0], [1.0]])])
+    outputs = student(np.array([[0.0, 0.0], [1.0, 2.0], [0.0, 2.0]]))
+    # Outputs 0 (masked), 3 and 2 against 5, 2, 2: differences of 1 and 0, squares too.
+    teacher = np.array([[5.0], [2.0], [2.0]])
+    assert float(loss()(teacher, outputs)) == 0.5
+    assert np.array_equal(loss(reduction=None)(teacher, outputs), [0.0, 1.0, 0.0])
+    assert np.array_equal(loss(reduction=None)(teacher, outputs, np.array([1.0, 3.0, 1.0])), [0.0, 3.0, 0.0])
+
+
+def test_layers_of_a_loss_are_those_added():
+    class Scaled(Difference):
+        owns_layers = True
+
+        def build(self, teacher_shapes, student_shapes):
+            for width in (3, 4):
+                layer = keras.layers.Dense(width)
+                assert self.add_layer(layer) is layer
+
+    loss = Scaled()
+    assert loss.layers == [] and loss.owns_layers and not Difference.owns_layers
+    loss.build((None, 2), (None, 2))
+    assert [layer.units for layer in loss.layers] == [3, 4]
+    with pytest.raises(ValueError, match="in its class: `owns_layers = True`. Received: layer 'dense_of_one'"):
+        Difference().add_layer(keras.layers.Dense(1, name="dense_of_one"))
+
+
+@losses_where(lambda case: case.prepare)
+def test_losses_with_layers_say_so(case):
+    assert case.loss.owns_layers and case.new().layers

@@ -86,6 +86,20 @@ def test_classes_may_have_any_ids():
     assert np.all(np.array(LABELS)[drawn] != np.array(LABELS)[:, None])
 
 
+def test_classes_that_float32_cannot_tell_apart():
+    """2^24 and 2^24 + 1: the negative of each sample is the other."""
+    labels = np.array([2**24, 2**24 + 1])
+    loss = built(labels=labels, negatives=2, dtype="float32")
+    for memory in (bank_of(loss).teacher, bank_of(loss).student):
+        memory.assign(np.eye(2))
+    bank_of(loss).log_normalizers.assign(np.log([2.0, 2.0]))
+    bank_of(loss).normalized.assign([1.0, 1.0])
+    values = loss({"features": np.eye(2), "labels": labels, "index": np.array([0, 1])}, np.eye(2))
+    # Each direction, at temperature 0.5 and Z = N = M: the positive's product is 1, both negatives' are 0.
+    expected = 2 * oracles.contrast([1.0, 0.0], [1.0, 0.0], [[0.0, 1.0]] * 2, 0.5, 2.0, 2)
+    assert values.numpy() == pytest.approx([expected] * 2, rel=1e-6)
+
+
 def test_no_more_negatives_than_samples():
     assert built(negatives=5000).draw(tf.constant([0], "int64"), tf.constant(0)).shape == (1, 12)
 

@@ -12,7 +12,7 @@ from keras.distillation import FeatureDistillation, LogitsDistillation
 
 from keras_tkd import Distiller, TeacherEnsemble
 from keras_tkd.losses import DistillationLoss, Hint, LogitRegression, SoftTargets
-from keras_tkd.losses.keras_adapter import KerasDistillation, snake_case
+from keras_tkd.losses.keras_adapter import KerasDistillation, _snake_case
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "from_keras_distillation.md").read_text()
 CLASSES = 3
@@ -597,7 +597,7 @@ def test_constructor_takes_the_arguments_of_keras():
 
 def test_names_are_in_snake_case():
     names = {"LogitsDistillation": "logits_distillation", "KLOnLogits": "kl_on_logits", "MyL2Loss": "my_l2_loss"}
-    assert {name: snake_case(name) for name in names} == names
+    assert {name: _snake_case(name) for name in names} == names
 
 
 class TestPage:

@@ -130,7 +130,7 @@ def angles_at_once(teacher, student):
 @pytest.mark.parametrize("batch, anchors", [(9, 10), (10, 10), (11, 10), (40, 10), (7, 1), (7, 0.5)])
 def test_angles_in_blocks_are_those_at_once(batch, anchors, monkeypatch):
     """Blocks of `anchors`; of one where not even one fits."""
-    monkeypatch.setattr(relational_angles, "COSINES", int(anchors * batch**2))
+    monkeypatch.setattr(relational_angles, "_COSINES", int(anchors * batch**2))
     rng = np.random.default_rng(batch)
     teacher, student = (tf.constant(rng.normal(size=(batch, width))) for width in (3, 4))
     weights = tf.constant(rng.uniform(0.5, 2.0, batch))
@@ -152,7 +152,7 @@ def test_gram_of_long_rows_is_taken_in_parts(width):
     with tf.GradientTape() as tape:
         rows = tf.constant(x)
         tape.watch(rows)
-        products = relations.gram(rows)
+        products = relations._gram_matrix(rows)
     for i, j in np.ndindex(3, 3):
         assert float(products[i, j]) == pytest.approx(math.fsum(x[i] * x[j]), abs=1e-10)
     # d sum_ij U_ij <x_i, x_j> / d x_k = sum_j (U_kj + U_jk) x_j
@@ -162,7 +162,7 @@ def test_gram_of_long_rows_is_taken_in_parts(width):
 
 def test_angles_are_never_all_in_memory(monkeypatch):
     batch, sizes = 40, []
-    monkeypatch.setattr(relational_angles, "COSINES", 3 * batch**2 + 1)
+    monkeypatch.setattr(relational_angles, "_COSINES", 3 * batch**2 + 1)
 
     def recording(sums):
         def recorded(own, *others):
@@ -171,7 +171,7 @@ def test_angles_are_never_all_in_memory(monkeypatch):
 
         return recorded
 
-    for name in ("anchor_sums", "across_sums"):
+    for name in ("_anchor_sums", "_across_sums"):
         monkeypatch.setattr(relational_angles, name, recording(getattr(relational_angles, name)))
     student = tf.random.normal((batch, 4))
     with tf.GradientTape() as tape:

@@ -224,7 +224,7 @@ def test_flags_give_back_the_same_run(settings):
         ({"losses": ("tkd",), "margin": 2.0}, "own `margin`"),
         ({"losses": ("tkd",), "negatives": "in_batch", "miner": "hard"}, "own `miner`"),
         ({"losses": ("sp",), "student_layers": ("stage1",)}, "own `student_layers`"),
-        ({"distillation_weights": (1.0,)}, r"own `distillation_weights`, in the list: kd:0.5.*\(1.0,\)"),
+        ({"distillation_loss_weights": (1.0,)}, r"own `distillation_loss_weights`, in the list: kd:0.5.*\(1.0,\)"),
         ({"negatives": "in_batch"}, "these `losses` does not read `negatives`"),
         ({"losses": ("tkd", "pairs")}, "negatives or with partners.*'in_batch'.*negatives=None.*'tkd', 'pairs'"),
         ({"losses": ("tkd_soft", "pairs"), "negatives": "drawn"}, "negatives or with partners.*negatives='drawn'"),

@@ -104,7 +104,7 @@ def test_labels_reach_the_losses_that_need_them():
 
 
 def test_values_in_place_of_the_published_ones():
-    given = {"temperature": 2.0, "margin": 0.0, "weights": (0.0, 7.0), "seed": 11}
+    given = {"temperature": 2.0, "margin": 0.0, "distillation_loss_weights": (0.0, 7.0), "seed": 11}
     (soft, triplet), weights = make_losses("tkd_soft", **given)
     assert settings(soft, "temperature") == {"temperature": 2.0}
     assert settings(triplet, "margin", "seed") == {"margin": 0.0, "seed": 11}
@@ -129,9 +129,9 @@ def test_layers_reach_every_loss(layers):
         ("tkd", {"temperature": 2.0}, "'tkd'.*`temperature`.*temperature=2.0"),
         ("logits", {"temperature": 0.0}, "'logits'.*`temperature`.*temperature=0.0"),
         ("baseline", {"margin": 1.0}, "'baseline'.*`margin`.*margin=1.0"),
-        ("tkd", {"weights": (1.0, 2.0)}, r"'tkd'.*TripletDistillation.*\(1.0, 2.0\)"),
-        ("tkd_soft", {"weights": [1.0]}, r"'tkd_soft'.*SoftTargets.*TripletDistillation.*\[1.0\]"),
-        ("kd", {"weights": []}, r"'kd'.*SoftTargets.*\[\]"),
+        ("tkd", {"distillation_loss_weights": (1.0, 2.0)}, r"'tkd'.*TripletDistillation.*\(1.0, 2.0\)"),
+        ("tkd_soft", {"distillation_loss_weights": [1.0]}, r"'tkd_soft'.*SoftTargets.*TripletDistillation.*\[1.0\]"),
+        ("kd", {"distillation_loss_weights": []}, r"'kd'.*SoftTargets.*\[\]"),
     ],
 )
 def test_errors(method, arguments, message):

@@ -13,6 +13,8 @@ import pytest
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import cached_teacher, commands, distillation_setup
+from keras_tkd.runs.inputs import Inputs
+from keras_tkd.runs.run import Run
 from keras_tkd.runs.workdir import Workdir
 
 QUICK = {"dataset": "digits", "epochs": 3, "batch_size": 256, "learning_rate": 0.05, "baseline": "none"}
@@ -95,14 +97,13 @@ class TestAuto:
 
     @pytest.fixture(autouse=True)
     def slow(self, monkeypatch):
-        monkeypatch.setattr(cached_teacher, "seconds_per_image", lambda source: 0.1)
+        monkeypatch.setattr(cached_teacher, "_seconds_per_image", lambda source: 0.1)
 
-    def settle(self, splits, tmp_path, losses=(), **settings):
+    def settle(self, splits, tmp_path, **settings):
         config = DistillConfig(**QUICK | {"method": "kd"} | settings)
         teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
-        return cached_teacher.resolve_teacher_cache(
-            config, Workdir(tmp_path / "run", []), splits, teacher, losses
-        ).teacher_cache
+        inputs = Inputs(splits, teacher=teacher)
+        return cached_teacher.resolve_teacher_cache(config, tmp_path / "run", inputs).teacher_cache
 
     @pytest.mark.parametrize(
         ("settings", "decision", "estimate"),
@@ -142,7 +143,7 @@ class TestAuto:
         assert "--teacher_cache=workdir" in results["flags"]
         assert (tmp_path / "run" / "teacher_cache" / "train" / "logits.npy").exists()
         # The same command again, on a day when the estimate would say otherwise.
-        monkeypatch.setattr(cached_teacher, "seconds_per_image", lambda source: 0.0)
+        monkeypatch.setattr(cached_teacher, "_seconds_per_image", lambda source: 0.0)
         assert distill(tmp_path / "run", teacher_path, method="kd") == results
         assert "Finished already" in capsys.readouterr().out
         # An interrupted run goes on with what it has begun with.
@@ -163,13 +164,12 @@ def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
     config = DistillConfig(**QUICK, method="kd", teacher_cache="workdir").resolved()
     teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
     kernel = weakref.ref(teacher.trainable_variables[0])
-    teaching = distillation_setup.set_up_distillation(config, Workdir(tmp_path / "run", []), splits, teacher)
+    run = Run(config, Workdir(tmp_path / "run", []))
+    setup = distillation_setup.set_up_distillation(run, Inputs(splits), teacher)
     del teacher
     gc.collect()
-    assert kernel() is None and teaching.teacher is None
-    batch, _ = next(
-        iter(teaching.pipeline(splits.train_images, splits.train_labels, training=True, batch_size=8, seed=0))
-    )
+    assert kernel() is None and setup.teacher is None
+    batch, _ = next(iter(setup.pipeline(splits.train_images, splits.train_labels, training=True, batch_size=8, seed=0)))
     assert batch["teacher"]["logits"].shape == (8, 10)
 
 

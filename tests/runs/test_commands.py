@@ -82,8 +82,9 @@ def test_flags_file_holds_the_resolved_experiment(tkd_run):
     workdir, config, results = tkd_run
     text = (workdir / "flags.flags").read_text()
     assert [line for line in text.splitlines() if line.startswith("--")] == results["flags"]
-    for resolved in ("--margin=5.0", "--distillation_weights=2.0", "--student_loss_weight=1.0", "--negatives=drawn"):
-        assert resolved in results["flags"]
+    resolved = ("--margin=5.0", "--distillation_loss_weights=2.0", "--student_loss_weight=1.0", "--negatives=drawn")
+    for flag in resolved:
+        assert flag in results["flags"]
     assert config.margin is None
 
 
@@ -405,7 +406,8 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
 )
 def test_learning_rate_of_each_epoch(settings, expected):
     config = TeacherTrainingConfig(epochs=4, learning_rate=0.5, **settings)
-    np.testing.assert_allclose([optimization.learning_rate(config, epoch) for epoch in range(4)], expected, rtol=1e-6)
+    rates = [optimization.learning_rate_at(config, epoch) for epoch in range(4)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
@@ -417,7 +419,7 @@ def test_weight_decay_is_coupled_and_in_no_file(tmp_path):
         [np.arange(6.0).reshape(3, 2), np.array([1.0, -2.0]), np.ones(2), np.full(2, 0.5), np.zeros(2), np.ones(2)]
     )
     before = [w.copy() for w in model.get_weights()]
-    optimization.decay_weights(model, 0.1)
+    optimization.add_weight_decay(model, 0.1)
     model.compile(keras.optimizers.SGD(0.2, momentum=0.9), lambda y, z: keras.ops.sum(z, -1) * 0.0)
     model.fit(np.zeros((1, 3)), np.zeros((1, 2)), epochs=2, verbose=0)
     # w1 = w (1 - 0.02); v2 = 0.9 (-0.02 w) - 0.02 w1 = -0.0376 w; w2 = (0.98 - 0.0376) w.

@@ -12,7 +12,6 @@ from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands, generations, inputs, stages
 from keras_tkd.runs.checkpoints import BackupState
-from keras_tkd.runs.workdir import Workdir
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0.05, "validation_fraction": 0.2}
 
@@ -95,7 +94,7 @@ def test_more_generations_keep_those_there_are(run, tmp_path_factory, monkeypatc
     shutil.copytree(run[0], workdir, dirs_exist_ok=True)
     trained = []
     fit_stage = stages.fit_stage
-    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[1].name), fit_stage(*a, **k)))
     results = commands.distill(dataclasses.replace(run[1], generations=3), workdir, existing="continue")
     assert trained == ["generations/3/student"] and len(results["generations"]) == 3
     assert results["generations"][:2] == run[2]["generations"]
@@ -109,7 +108,7 @@ def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monke
     (tmp_path / "results.json").unlink()
     trained = []
     fit_stage = stages.fit_stage
-    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[1].name), fit_stage(*a, **k)))
     monkeypatch.setattr(BackupState, "__init__", remember_always(BackupState.__init__))
     monkeypatch.setattr(BackupState, "on_epoch_end", stop_after(BackupState.on_epoch_end))
     with pytest.raises(KeyboardInterrupt):
@@ -162,11 +161,7 @@ def test_offline_teacher_is_trained_before(tmp_path):
 
 def test_baseline_of_an_anchored_run_is_its_anchor(tmp_path):
     """`--baseline=none` spares no training where the student alone is the anchor; then it is reported as well."""
-    workdir = Workdir(tmp_path, [])
-    config = DistillConfig(**QUICK, method="trikd", baseline="none").resolved()
-    splits = inputs.load_splits(config)
-    student, teacher = (inputs.build_model(f"digits_{role}", splits, 0, role) for role in ("student", "teacher"))
-    results = commands.distill_online(dataclasses.replace(config, epochs=1), workdir, splits, student, teacher, None)
+    results = commands.distill(DistillConfig(**QUICK | {"epochs": 1}, method="trikd", baseline="none"), tmp_path)
     assert results["baseline"]["parameters"] == 666
 
 
@@ -174,7 +169,7 @@ def anchors_of(config, workdir, monkeypatch):
     """The weights of the first generation's student and anchor, and the stages that were trained before it."""
     seen, trained = [], []
     fit_stage = stages.fit_stage
-    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[3].name), fit_stage(*a, **k)))
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[1].name), fit_stage(*a, **k)))
 
     def look(config, teacher, student, anchor):
         seen.extend([student.get_weights(), anchor.get_weights()])

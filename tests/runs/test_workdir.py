@@ -181,12 +181,36 @@ def test_a_stage_of_other_settings_is_dropped(tmp_path):
         for folder in (stage.logs, stage.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "1").write_text("1")
+    before = tree(tmp_path)
     changed = Stage(workdir, "student", SETTINGS | {"learning_rate": 0.2})
     assert (changed.history, changed.seconds, changed.finished) == ([], 0.0, False)
+    # To look is not to drop: that is done when the training begins.
+    assert tree(tmp_path) == before
+    changed.begin()
     assert not (changed.logs / "1").exists() and not (changed.checkpoints / "1").exists()
     # The other stage keeps what it has.
     teacher = Stage(workdir, "teacher", SETTINGS)
     assert teacher.finished and (teacher.logs / "1").exists() and (teacher.checkpoints / "1").exists()
+
+
+def test_a_stage_that_is_taken_up_keeps_what_it_goes_on_from(tmp_path):
+    workdir = Workdir(tmp_path, FLAGS)
+    stage = Stage(workdir, "student", SETTINGS)
+    stage.record(HISTORY[:1], 1.5)
+    (stage.checkpoints / "ckpt-1").write_text("state")
+    before = tree(tmp_path)
+    Stage(workdir, "student", SETTINGS).begin()
+    assert tree(tmp_path) == before
+
+
+def test_a_finished_stage_whose_model_was_removed_begins_anew(tmp_path):
+    """Its record holds all epochs, and no state to go on from."""
+    workdir = Workdir(tmp_path, FLAGS)
+    Stage(workdir, "student", SETTINGS).record(HISTORY, 3.0, finished=True)
+    again = Stage(workdir, "student", SETTINGS)
+    assert (again.history, again.seconds, again.finished) == ([], 0.0, False)
+    again.begin()
+    assert not again.checkpoints.exists()
 
 
 def test_a_whole_file_appears_at_the_end(tmp_path):

@@ -1,5 +1,6 @@
 """The scripts as a user runs them: in processes of their own."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -119,6 +120,16 @@ def test_help_imports_no_tensorflow(script):
     assert "absl.flags" in imported and not imported & {"tensorflow", "keras"}
 
 
+@pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_onednn_is_on_unless_the_user_said_otherwise(given, expected, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    run_flags = importlib.import_module("run_flags")
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    monkeypatch.setattr(os, "environ", environment | given)
+    assert run_flags.import_commands().distill
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -135,7 +146,11 @@ def test_help_imports_no_tensorflow(script):
         (["--workdir=w", "--teacher_path=a", "--teacher_weights="], "does not read `teacher_weights`"),
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
-        (["--workdir=w", "--method=tkd", "--distillation_weights=-1"], "`distillation_weights` must be 1 numbers >= 0"),
+        (
+            ["--workdir=w", "--method=tkd", "--distillation_loss_weights=-1"],
+            "`distillation_loss_weights` must be 1 numbers >= 0",
+        ),
+        (["--workdir=w", "--distillation_weights=1"], "Did you mean: distillation_loss_weights"),
         (["--workdir=w", "--losses=kd,sp", "--method=tkd"], "`losses` are listed in place of a `method`"),
         (["--workdir=w", "--losses=kd,sp:3000", "--temperature=2"], "in the list: kd@temperature=2:0.5"),
         (["--workdir=w", "--losses=kd@margin=2:1"], "'kd' knows the arguments temperature"),

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
-from keras_tkd.data import crop_and_flip, image_dataset, pair_dataset, triplet_dataset, view_seeds
+from keras_tkd.data import crop_and_flip, image_dataset, make_view_seeds, pair_dataset, triplet_dataset
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles, locked
@@ -77,7 +77,7 @@ def test_rows_are_what_the_teacher_says_of_each_view(dtype, teacher, tmp_path):
     assert cache.shapes == {"logits": (None, CLASSES), "features": (None, 4, 3, 4)}
     kernel, bias, weights, offset = (w.astype("float64") for w in teacher.get_weights())
     for view, i in np.ndindex(VIEWS, COUNT):
-        image = crop(IMAGES[i : i + 1], view_seeds([i], SEED, view)).numpy()[0] / 255
+        image = crop(IMAGES[i : i + 1], make_view_seeds([i], SEED, view)).numpy()[0] / 255
         features = np.maximum(correlation(image, kernel, bias), 0)
         expected = {"features": features, "logits": features.reshape(-1) @ weights + offset}
         for name, array in cache.outputs.items():

@@ -8,10 +8,11 @@ import pytest
 
 from keras_tkd import Distiller, data, models, teachers
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
+from keras_tkd.config.fields import COMPARED, TRAINED, deciding
 from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
-from keras_tkd.runs import baseline, commands, inputs
+from keras_tkd.runs import commands, inputs
 from keras_tkd.utils import precision
 
 RNG = np.random.default_rng(0)
@@ -188,7 +189,7 @@ def test_the_classes_are_part_of_what_is_trained_on():
     config = distilled(classes=("bird", "0"), teacher_classes=("4", "1"))
     assert DistillConfig(**read_flags(DistillConfig, "\n".join(flag_lines(config)))) == config
     assert config.teacher.classes == ("bird", "0")
-    assert "classes" in baseline.BUDGET and "classes" in commands.stages.TRAINING
+    assert "classes" in deciding(DistillConfig, COMPARED) and "classes" in deciding(DistillConfig, TRAINED)
 
 
 @pytest.fixture(scope="module")

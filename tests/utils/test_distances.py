@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.utils.distances import euclidean, pairwise_euclidean, safe_sqrt, unit
+from keras_tkd.utils.distances import euclidean, normalize, pairwise_euclidean, safe_sqrt
 
 MODES = {
     "eager": lambda function: function,
@@ -247,7 +247,7 @@ def test_unit():
     for minimum, third in ((0.0, [1.0, 0.0]), (1e-6, [0.0, 0.0])):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = unit(x, minimum)
+            y = normalize(x, minimum)
             first = tf.reduce_sum(y[:, 0])
         np.testing.assert_allclose(y, [[0.6, 0.8], [0.0, 0.0], third], rtol=1e-6)
         # d (x / |x|) / dx = (|x|^2 - x^2) / |x|^3 = 16 / 125 and -x y / |x|^3 = -12 / 125; nothing where it is zero.
@@ -256,5 +256,5 @@ def test_unit():
 
 
 def test_unit_of_what_overflows_is_no_direction():
-    assert np.isnan(unit(tf.constant([[1e25, 0.0]]))).all()
-    assert np.isnan(unit(tf.constant([[np.nan, 1.0]]))).all()
+    assert np.isnan(normalize(tf.constant([[1e25, 0.0]]))).all()
+    assert np.isnan(normalize(tf.constant([[np.nan, 1.0]]))).all()

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.utils.hyperparameters import Hyperparameter, ScalarVariable, check_number, read_hyperparameter
+from keras_tkd.utils.hyperparameters import (
+    Hyperparameter,
+    ScalarVariable,
+    check_number,
+    read_hyperparameter,
+    share_hyperparameters,
+)
 
 
 class Spring:
@@ -72,6 +78,23 @@ def test_instances_have_their_own_numbers():
     assert (soft.stiffness, hard.stiffness) == (0.5, 9.0)
     x = tf.constant(2.0)
     assert (float(soft.force(x)), float(hard.force(x))) == (1.0, 18.0)
+
+
+def test_shared_numbers_follow_their_source():
+    source, target = Spring(1.0, rest=4.0), Spring(9.0)
+    share_hyperparameters(source, target)
+    assert (target.stiffness, target.rest) == (1.0, 4.0)
+    source.stiffness = 3.0
+    assert target.stiffness == 3.0
+    # 3 (6 - 4)
+    assert float(target.force(tf.constant(6.0))) == 6.0
+
+
+def test_a_number_that_was_never_set_is_no_attribute():
+    empty = Spring.__new__(Spring)
+    assert not hasattr(empty, "stiffness")
+    with pytest.raises(AttributeError, match="`rest` of Spring is not set yet"):
+        read_hyperparameter(empty, "rest")
 
 
 def test_the_class_shows_the_attribute_itself():

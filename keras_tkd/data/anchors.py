@@ -1,0 +1,112 @@
+"""Batches in which every sample is an anchor once per epoch, with extra images drawn for each anchor."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tkd.data.arrays import as_tensor
+from keras_tkd.data.augmentation import apply_view, choose_view
+from keras_tkd.data.epochs import make_epoch_dataset
+from keras_tkd.data.options import PARALLEL_CALLS, count_batches
+from keras_tkd.data.sampling import ClassSampler, make_stateless_seed, shuffle_samples
+from keras_tkd.data.sources import as_source
+from keras_tkd.data.validation import SEED_LIMIT, check_batch_size, check_seed, check_views
+
+__all__ = ["make_anchor_dataset"]
+
+# Each role has random numbers of its own: the seed of role number n is `seed + n * SEED_LIMIT`. New roles go to the
+# end, or the batches of every seed change.
+_ROLES = ("image", "negative", "positive", "partner", "same", "window")
+
+
+def make_anchor_dataset(
+    images,
+    labels,
+    batch_size,
+    draw_extra_images,
+    *,
+    sampling_labels,
+    seed,
+    teacher_images=None,
+    augment=None,
+    views=None,
+    training=True,
+    initial_epoch=0,
+):
+    """Makes batches in which every sample is an anchor once per pass, with extra images for each anchor.
+
+    Args:
+        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch: as in
+            `pipelines.triplet_dataset`.
+        draw_extra_images: function `(samplers, anchors, make_seed)`, given a dict from a name in `sampling_labels` to a
+            `ClassSampler`, the anchors, int64 `(batch,)`, and a function from a role to its seed in this batch. It
+            returns two dicts: one from a batch's key to samples, whose images are put under that key, and one of
+            further entries of the batch. Anchors and samples are places in their window's `ids`.
+        sampling_labels: dict from a sampler's name to its class ids, one for each of `images`.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality with elements `(dict, label)`.
+    """
+    check_batch_size(batch_size)
+    check_seed(seed)
+    check_views(views)
+    if teacher_images is not None and len(teacher_images) != len(images):
+        raise ValueError(
+            "`teacher_images` must hold one image for each of `images`. "
+            f"Received: {len(images)} images, {len(teacher_images)} teacher_images"
+        )
+    source = as_source(images)
+    steps_per_window = count_batches(source.window_size, batch_size)
+    # Kept in the host's memory: on a GPU, whole data sets would take the place of models.
+    with tf.device("CPU:0"):
+        labels = tf.constant(np.asarray(labels))
+        sampling_labels = {name: tf.constant(np.asarray(classes)) for name, classes in sampling_labels.items()}
+        teacher_images = None if teacher_images is None else as_tensor(teacher_images)
+
+    augment = augment if training else None
+
+    def make_epoch(epoch):
+        windows = source.windows(make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None)
+        batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
+        # The last batch of a window may lack some images, which the next one has.
+        return batches.rebatch(batch_size) if source.window_count > 1 else batches
+
+    def make_batches(epoch, number, window):
+        # Windows are numbered through all epochs, and steps through all windows: no two share random numbers.
+        number += epoch * source.window_count
+        count = tf.size(window.ids, tf.int64)
+        order = shuffle_samples(count, seed, number) if training else tf.range(count)
+        samplers = {name: ClassSampler(tf.gather(ids, window.ids)) for name, ids in sampling_labels.items()}
+        view = choose_view(epoch, seed, views)
+
+        def make_batch(step):
+            places = order[step * batch_size : (step + 1) * batch_size]
+            index = tf.gather(window.ids, places)
+            step += number * steps_per_window
+
+            def make_seed(role):
+                return make_stateless_seed(_make_role_seed(seed, role), step)
+
+            def show(images, index, role, view):
+                return apply_view(images, index, _make_role_seed(seed, role), view, augment)
+
+            extra, batch = draw_extra_images(samplers, places, make_seed)
+            for role, drawn in extra.items():
+                # A fresh view in every epoch, even where the anchors' views are bounded: those are bounded for the sake
+                # of a teacher cache, which holds what the teacher says of anchors alone.
+                batch[role] = show(window.gather_images(drawn), tf.gather(window.ids, drawn), role, epoch)
+            batch |= {"image": show(window.gather_images(places), index, "image", view), "index": index}
+            if teacher_images is not None:
+                # The role of the student's images, and so their seeds: both models see the same crop.
+                batch["teacher_image"] = show(tf.gather(teacher_images, index), index, "image", view)
+            if augment:
+                batch["view"] = tf.fill(tf.shape(index), view)
+            return batch, tf.gather(labels, index)
+
+        steps = tf.data.Dataset.range(count_batches(count, batch_size))
+        return steps.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+
+    return make_epoch_dataset(make_epoch, count_batches(len(labels), batch_size), training, initial_epoch)
+
+
+def _make_role_seed(seed, role):
+    return seed + _ROLES.index(role) * SEED_LIMIT

@@ -1,0 +1,32 @@
+"""Data sets that count their own epochs, so that each pass shows the next one."""
+
+import tensorflow as tf
+
+from keras_tkd.data.options import PREFETCHED_BATCHES, deterministic_options
+
+__all__ = ["make_epoch_dataset"]
+
+
+def make_epoch_dataset(make_batches, batch_count, training, initial_epoch):
+    """Makes a data set of batches, each pass over which is one epoch.
+
+    Args:
+        make_batches: function from the number of an epoch, a scalar int64 tensor, to the `tf.data.Dataset` of its
+            batches.
+        batch_count: number of batches in each epoch.
+        training: True makes each pass the next epoch; False makes every pass the first epoch.
+        initial_epoch: number of the first epoch.
+
+    Returns:
+        `tf.data.Dataset` of known cardinality.
+    """
+    # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
+    counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
+
+    def begin_epoch(_):
+        return counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
+
+    dataset = tf.data.Dataset.from_tensors(0).map(begin_epoch).flat_map(make_batches)
+    # `flat_map` forgets how many elements there are; Keras's progress bar and schedules ask for it.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count))
+    return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

@@ -1,0 +1,206 @@
+"""The schema of `results.json`: what a run says of itself and of its models. No TensorFlow here.
+
+The fields stand in the file in the order in which they are written below. A field that does not concern a run is left
+out of the file (`_optional`); one that could have a value and has none is null.
+"""
+
+import dataclasses
+
+from keras_tkd.utils.files import read_json
+
+__all__ = [
+    "VERSION",
+    "GenerationResult",
+    "ModelResult",
+    "Results",
+    "StudentResult",
+    "TrainingResult",
+    "read_results",
+    "upgrade_results",
+]
+
+# Raised by whoever changes what a field means, renames it or takes it away; `upgrade_results` then reads the old ones.
+VERSION = 2
+
+
+def _field(of=None, **more):
+    """A field that holds plain data, or, where `of` is given, one result of that class or a list of them."""
+    return dataclasses.field(metadata={"of": of, "optional": False}, **more)
+
+
+def _optional(of=None):
+    """A field that is left out of the file where it does not concern the run."""
+    return dataclasses.field(metadata={"of": of, "optional": True}, default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Result:
+    def to_dict(self):
+        """Returns what the file says, as plain data."""
+        values = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None or not field.metadata["optional"]:
+                values[field.name] = _to_plain(value)
+        return values
+
+    # Unknown fields are passed over for the sake of files that somebody else added something to; a field that a later
+    # version of ours has is told by the version.
+    @classmethod
+    def from_dict(cls, values):
+        """Returns the result that a file's plain data describe; fields that there are not are passed over.
+
+        Raises:
+            ValueError: a field that must be there is not.
+        """
+        read = {}
+        for field in dataclasses.fields(cls):
+            if field.name in values:
+                read[field.name] = _from_plain(values[field.name], field.metadata["of"])
+            elif field.default is dataclasses.MISSING:
+                raise ValueError(f"Results must say `{field.name}`. Received: {', '.join(values) or 'nothing'}")
+        return cls(**read)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelResult(_Result):
+    """What is measured of one model.
+
+    Attributes:
+        test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
+        parameters: number of trainable parameters.
+        at_chance: whether that accuracy cannot be told from always naming the commonest class.
+        agreement: share of the test images for which it names its teacher's class, 0..1.
+        seconds: of training, validation included; of a model that this run did not train None.
+        verification: what `evaluation.verification_scores` gives for the images of the open set.
+        train_accuracy: share of the training images whose class it names, 0..1.
+    """
+
+    test_accuracy: float | None = _optional()
+    parameters: int = _field()
+    at_chance: bool | None = _optional()
+    agreement: float | None = _optional()
+    seconds: float | None = _optional()
+    verification: dict | None = _optional()
+    train_accuracy: float | None = _optional()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudentResult(ModelResult):
+    """What is measured of a student.
+
+    Attributes:
+        epochs_to_baseline: the first epoch, from 1, whose held-out accuracy is that of the student alone on the test
+            images, or more; None where there is none, or no student alone.
+    """
+
+    epochs_to_baseline: int | None = _field(default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationResult(_Result):
+    """What is measured of a student and the teacher that learned with it.
+
+    Attributes:
+        validation_accuracy: the student's on the images held out for choosing, 0..1; None without such images.
+    """
+
+    teacher: ModelResult = _field(of=ModelResult)
+    student: StudentResult = _field(of=StudentResult)
+    validation_accuracy: float | None = _field(default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingResult(_Result):
+    """How long the training of the run's last model took.
+
+    Attributes:
+        seconds: of all epochs, validation included.
+        images_per_second: of a middling epoch, without validation; None where all epochs were too short to tell.
+    """
+
+    seconds: float = _field()
+    images_per_second: int | None = _field(default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Results(_Result):
+    """What a run says of itself: the content of its `results.json`.
+
+    Attributes:
+        version: number of this schema.
+        method: name of the method, or the listed losses with their numbers; `"teacher"` where a teacher was trained.
+        dataset: name of the data set.
+        classes: names of the chosen classes, in the order of their labels; None for all.
+        seed, epochs: the run's.
+        test_samples: number of test images.
+        teacher: the teacher, or the ensemble of several; None for a method without.
+        baseline: the student alone; None where nobody trained it.
+        student: the student; None where a teacher was trained.
+        train: of the last training: the student's, or the teacher's where a teacher was trained.
+        versions: of Python, packages and machine.
+        teachers: each teacher of an ensemble.
+        generations: each student with an online teacher, in turn.
+        generation: number, from 1, of the generation whose models the run hands over.
+        flags: lines of the flagfile that runs the same again.
+    """
+
+    version: int = _field(default=VERSION)
+    method: str = _field()
+    dataset: str = _field()
+    classes: list[str] | None = _field(default=None)
+    seed: int = _field()
+    epochs: int = _field()
+    test_samples: int = _field()
+    teacher: ModelResult | None = _field(of=ModelResult, default=None)
+    baseline: ModelResult | None = _field(of=ModelResult, default=None)
+    student: StudentResult | None = _field(of=StudentResult, default=None)
+    train: TrainingResult | None = _field(of=TrainingResult, default=None)
+    versions: dict | None = _field(default=None)
+    teachers: list[ModelResult] | None = _optional(of=ModelResult)
+    generations: list[GenerationResult] | None = _optional(of=GenerationResult)
+    generation: int | None = _optional()
+    flags: tuple[str, ...] = _field(default=())
+
+    @classmethod
+    def from_dict(cls, values):
+        """Returns the results that a file's plain data describe, of this version of the schema or an earlier one.
+
+        Raises:
+            ValueError: results of a later version; a field that must be there is not.
+        """
+        return super().from_dict(upgrade_results(values))
+
+
+def read_results(path):
+    """Returns the `Results` of a file, of any version up to this one; None where there is no file."""
+    values = read_json(path)
+    return None if values is None else Results.from_dict(values)
+
+
+def upgrade_results(values):
+    """Returns a file's plain data as this version of the schema would have them.
+
+    Raises:
+        ValueError: data of a later version.
+    """
+    version = values.get("version", 1)
+    if version not in range(1, VERSION + 1):
+        raise ValueError(
+            f"Results must be of version {VERSION} of their schema, or of an earlier one. Received: "
+            f"version={version!r}, written by a later keras_tkd: update this one to read them"
+        )
+    # Version 1 said no version; its fields are those of version 2.
+    return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}
+
+
+def _to_plain(value):
+    if isinstance(value, _Result):
+        return value.to_dict()
+    return [_to_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _from_plain(value, of):
+    if of is None or value is None:
+        return value
+    return [of.from_dict(item) for item in value] if isinstance(value, list) else of.from_dict(value)

@@ -1,0 +1,109 @@
+"""One run in one folder."""
+
+import dataclasses
+import pathlib
+
+from keras_tkd.config.flagfile import flag_lines, resolve_from_record
+from keras_tkd.reports.schema import upgrade_results
+from keras_tkd.runs.devices import resolve_precision
+from keras_tkd.runs.workdir import FLAGS, SPLIT, Stage, Workdir
+from keras_tkd.utils.files import write_json
+
+__all__ = ["Run", "open_run"]
+
+
+class Run:
+    """One run in one folder: what it is, whether it is finished, and where it writes.
+
+    Args:
+        config: its configuration, in which nothing is None or `"auto"` any more but what `settle` gets.
+        workdir: its `Workdir`.
+        command: name of the script that runs the same again.
+        callbacks: the user's Keras callbacks, which take part in every training of the run.
+
+    Attributes:
+        results: what results.json says of this very run, as a dict; None where it is not finished.
+    """
+
+    def __init__(self, config, workdir, command="distill", callbacks=()):
+        self._config = config
+        self._workdir = workdir
+        self._command = command
+        self._begun = False
+        self.callbacks = tuple(callbacks)
+        # Read now: what `begin` removes in a folder that is to be overwritten is no result of this run.
+        finished = workdir.finished_results()
+        self.results = finished and upgrade_results(finished)
+
+    @property
+    def config(self):
+        """The configuration: what the run is. It does not change once the run has begun."""
+        return self._config
+
+    @property
+    def path(self):
+        """The folder."""
+        return self._workdir.path
+
+    @property
+    def finished(self):
+        """Whether the folder holds the results of this very run."""
+        return self.results is not None
+
+    def settle(self, config):
+        """Puts a configuration in place of the run's, with decisions that took the inputs.
+
+        Raises:
+            RuntimeError: the run has begun: what it is is written down.
+        """
+        if self._begun:
+            raise RuntimeError("A run's configuration does not change once it has begun")
+        self._config = config
+        self._workdir.flags = flag_lines(config)
+
+    def begin(self, splits):
+        """Makes the folder, with the flags that run the same again and the split that they make."""
+        self._begun = True
+        command = f"python scripts/{self._command}.py --flagfile=this_file --workdir={self.path}"
+        self._workdir.begin(f"To run this again: {command}")
+        # With the models, so that none is ever verified on identities that it was trained on.
+        unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
+        if splits.split or unseen:
+            write_json(self.path / SPLIT, {**unseen, **(splits.split or {})})
+
+    def stage(self, name, settings):
+        """Returns the `Stage` of a training inside the run; see there."""
+        return Stage(self._workdir, name, settings)
+
+    def write(self, results):
+        """Writes `Results` as results.json, with the run's flags; returns what the file holds, as a dict."""
+        results = dataclasses.replace(results, flags=self._workdir.flags)
+        self.results = self._workdir.write_results(results.to_dict())
+        return self.results
+
+
+def open_run(command, config, path, existing="refuse", callbacks=()):
+    """Opens the run of a configuration in a folder, in which nothing is changed yet.
+
+    Here the configuration is settled, but for what takes the run's inputs (`Run.settle`): None becomes the method's
+    published value, and `"auto"` what an earlier beginning of the run made of it, or else what suits this machine.
+
+    Args:
+        command: name of the script, without its ending.
+        config: `DistillConfig` or `TeacherTrainingConfig`.
+        path: the run's folder.
+        existing: see `Workdir`.
+        callbacks: see `Run`.
+
+    Raises:
+        ValueError: the folder holds another run's files; see `Workdir`.
+    """
+    config = config.resolved()
+    # One that begins anew decides anew.
+    if existing != "overwrite":
+        config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
+    config = resolve_precision(config)
+    run = Run(config, Workdir(path, flag_lines(config), existing), command, callbacks)
+    if run.finished:
+        print(f"Finished already: {run.path}")
+    return run

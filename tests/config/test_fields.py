@@ -1,0 +1,184 @@
+"""What each setting decides and when it is read: what its field says, beside tables of what the settings mean."""
+
+import dataclasses
+
+import pytest
+
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
+from keras_tkd.config.fields import COMPARED, DISTILLED, TRAINED, check, deciding, option, settings
+
+# Whether a change of the setting makes stale: a model trained on the labels (T), a distilled student (D); and whether a
+# baseline of another run must share it (C).
+#
+# Images: everything hangs on them. So it does on how long and from which start is trained; a learning rate is chosen
+# for each training, and students of different ones are compared. A student's architecture is recorded with each
+# training on the labels, beside these. The teacher, the method and its numbers concern the distilled student alone.
+# Verification by another layer trains nothing again, and its scores are not comparable.
+STALE = {
+    "dataset": "TDC",
+    "data_dir": "",
+    "classes": "TDC",
+    "image_size": "TDC",
+    "test_fraction": "TDC",
+    "split_seed": "TDC",
+    "open_set_fraction": "TDC",
+    "shuffle_window": "TDC",
+    "embedding_layer": "C",
+    "validation_fraction": "TDC",
+    "train_fraction": "TDC",
+    "augmentation": "TDC",
+    "epochs": "TDC",
+    "batch_size": "TDC",
+    "learning_rate": "TD",
+    "momentum": "TD",
+    "schedule": "TD",
+    "schedule_epochs": "TD",
+    "schedule_factor": "TD",
+    "weight_decay": "TD",
+    "precision": "TD",
+    "seed": "TDC",
+    "student_model": "DC",
+    "teacher_model": "D",
+    "teacher_path": "D",
+    "teacher_preprocessing": "D",
+    "teacher_average": "D",
+    "teacher_weights": "D",
+    "teacher_classes": "D",
+    "teacher_embedding_layer": "",
+    "teacher_epochs": "D",
+    "teacher_learning_rate": "D",
+    "teacher_weight_decay": "D",
+    "method": "D",
+    "losses": "D",
+    "temperature": "D",
+    "margin": "D",
+    "student_loss_weight": "D",
+    "distillation_loss_weights": "D",
+    "warmup_epochs": "D",
+    "teacher_layers": "D",
+    "student_layers": "D",
+    "negatives": "D",
+    "miner": "D",
+    "negative_classes": "D",
+    "teacher_training": "D",
+    "anchor": "D",
+    "generations": "",
+    "teacher_loss_weight": "D",
+    "anchor_weight": "D",
+    "peer_weight": "D",
+    "student_term_reaches_teacher": "D",
+    "teacher_cache": "D",
+    "teacher_views": "D",
+    "teacher_cache_dtype": "D",
+    "baseline": "",
+}
+
+
+@pytest.mark.parametrize(("letter", "words"), [("T", TRAINED), ("D", DISTILLED), ("C", COMPARED)])
+def test_what_each_setting_decides(letter, words):
+    assert STALE.keys() == {field.name for field in dataclasses.fields(DistillConfig)}
+    assert set(deciding(DistillConfig, words)) == {name for name, letters in STALE.items() if letter in letters}
+    own = {field.name for field in dataclasses.fields(TeacherTrainingConfig)}
+    assert set(deciding(TeacherTrainingConfig, words)) == {name for name in own if letter in STALE[name]}
+
+
+def test_images_are_those_settings_that_decide_data():
+    images = {"dataset", "classes", "image_size", "test_fraction", "split_seed", "open_set_fraction"}
+    images |= {"shuffle_window", "validation_fraction", "train_fraction", "augmentation"}
+    assert set(deciding(DistillConfig, ("data",))) == images
+
+
+def test_a_setting_that_says_nothing_decides_everything():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class WithNew(DistillConfig):
+        new: float = option(0.0, "A setting.")
+
+    for words in (TRAINED, DISTILLED, COMPARED):
+        assert settings(WithNew(new=1.0), words) == settings(WithNew(), words) | {"new": 1.0}
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(ValueError, match="`decides` must be one of data, .*nothing. Received: decides='student_model'"):
+        option(0.0, "A setting.", decides="student_model")
+
+
+def test_settings_are_the_values_of_the_fields():
+    config = DistillConfig(method="kd", temperature=2.0, schedule="step", schedule_epochs=(1, 2), generations=None)
+    values = settings(config, DISTILLED)
+    assert values["temperature"] == 2.0 and values["schedule_epochs"] == (1, 2) and values["margin"] is None
+    assert values.keys() == {name for name, letters in STALE.items() if "D" in letters}
+
+
+@pytest.mark.parametrize(("cache", "kept"), [("off", False), ("auto", False), ("workdir", True), ("runs/cache", True)])
+def test_of_the_cache_it_counts_that_there_is_one(cache, kept):
+    """Its outputs are rounded, wherever it is."""
+    assert settings(DistillConfig(teacher_cache=cache), DISTILLED)["teacher_cache"] is kept
+
+
+SEVERAL = {"teacher_average", "teacher_weights"}
+ANCHORED = {"anchor_weight", "generations"}
+ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
+GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes"}
+TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
+CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
+DRAWN = {"negatives", "negative_classes"}
+OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
+OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline"}
+OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"}
+TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
+OF_ONE_METHOD = {"temperature", "margin", "miner", "teacher_training"}
+OF_ITS_OWN = {"method", "temperature", "margin", "miner", "teacher_layers", "student_layers"}
+OF_ITS_OWN |= {"distillation_loss_weights"}
+
+
+@pytest.mark.parametrize(
+    ("config", "unread"),
+    [
+        (TeacherTrainingConfig(), set()),
+        (EvaluateConfig(model_path="m"), SEVERAL),
+        (EvaluateConfig(model_path="m", **TWO), set()),
+        (
+            DistillConfig(method="baseline"),
+            OFFLINE | GIVEN | TRAINED_FIRST | CACHE | DRAWN | OF_ANY_TEACHER | OF_ONE_METHOD,
+        ),
+        (DistillConfig(method="kd"), OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}),
+        (DistillConfig(method="kd", **TWO), (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - SEVERAL),
+        (DistillConfig(method="sp"), OFFLINE | DRAWN | OF_ONE_METHOD),
+        (DistillConfig(method="tkd"), OFFLINE | {"temperature", "miner", "teacher_training"}),
+        (DistillConfig(method="tkd", negatives="in_batch"), OFFLINE | {"temperature", "teacher_training"}),
+        (DistillConfig(method="trikd"), SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | {"margin", "miner"}),
+        (
+            DistillConfig(method="trikd", anchor="none"),
+            SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner"},
+        ),
+        (DistillConfig(method="trikd", teacher_training="offline"), OFFLINE | DRAWN | {"margin", "miner"}),
+        (
+            DistillConfig(method="dml"),
+            SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner", "anchor"},
+        ),
+        (DistillConfig(losses=("kd", "sp")), OFFLINE | DRAWN | OF_ITS_OWN | {"teacher_training"}),
+        (DistillConfig(losses=("tkd",), negatives="in_batch"), OFFLINE | OF_ITS_OWN | {"teacher_training"}),
+    ],
+)
+def test_what_a_run_does_not_read(config, unread):
+    assert set(config.irrelevant_fields) == unread and len(config.irrelevant_fields) == len(unread)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "why"),
+    [
+        (DistillConfig(method="kd"), "margin", "Method 'kd' does not read `margin`"),
+        (DistillConfig(losses=("kd",)), "margin", "each loss has its own `margin`, in the list: kd@temperature=2:0.5"),
+        (DistillConfig(losses=("kd",)), "distillation_loss_weights", "in the list: kd:0.5"),
+        (DistillConfig(losses=("kd",)), "method", "`losses` are listed in place of a `method`"),
+        (DistillConfig(losses=("kd",)), "negatives", "A run of these `losses` does not read `negatives`"),
+        (EvaluateConfig(model_path="m"), "teacher_weights", "This run does not read `teacher_weights`"),
+    ],
+)
+def test_why_a_setting_is_not_read(config, name, why):
+    assert why in config.refusal(name)
+
+
+def test_a_rule_says_what_it_received():
+    with pytest.raises(ValueError, match="`epochs` must be odd. Received: epochs=30, seed=0"):
+        check(False, "`epochs` must be odd", TeacherTrainingConfig(), "epochs", "seed")

@@ -1,0 +1,133 @@
+"""What results.json holds: read and written without loss, of this version and the one before."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from keras_tkd.reports.schema import ModelResult, Results, StudentResult, read_results, upgrade_results
+from keras_tkd.reports.tables import table
+
+# As keras_tkd wrote it before results had a version.
+VERSION_1 = """{
+  "method": "kd",
+  "dataset": "digits",
+  "classes": null,
+  "seed": 3,
+  "epochs": 20,
+  "test_samples": 359,
+  "teacher": {
+    "test_accuracy": 0.975,
+    "parameters": 72970,
+    "at_chance": false
+  },
+  "baseline": {
+    "test_accuracy": 0.85,
+    "parameters": 666,
+    "at_chance": false,
+    "agreement": 0.86,
+    "seconds": 4.5,
+    "train_accuracy": 0.9
+  },
+  "student": {
+    "test_accuracy": 0.875,
+    "parameters": 666,
+    "at_chance": false,
+    "agreement": 0.88,
+    "seconds": 5.25,
+    "train_accuracy": 0.925,
+    "epochs_to_baseline": 12
+  },
+  "train": {
+    "seconds": 5.25,
+    "images_per_second": 9000
+  },
+  "versions": {
+    "python": "3.11.2",
+    "keras_tkd": "0.1.0",
+    "keras": "3.15.1",
+    "tensorflow": "2.21.0",
+    "machine": "x86_64, 2 CPUs",
+    "gpus": 0
+  },
+  "flags": [
+    "--dataset=digits",
+    "--method=kd"
+  ]
+}
+"""
+
+
+def test_results_without_a_version_are_those_of_version_1(tmp_path):
+    (tmp_path / "results.json").write_text(VERSION_1)
+    results = read_results(tmp_path / "results.json")
+    assert (results.version, results.method, results.seed, results.flags) == (
+        2,
+        "kd",
+        3,
+        ["--dataset=digits", "--method=kd"],
+    )
+    assert results.teacher == ModelResult(test_accuracy=0.975, parameters=72970, at_chance=False)
+    assert results.student.epochs_to_baseline == 12 and results.baseline.train_accuracy == 0.9
+    # Nothing but the version is another.
+    assert results.to_dict() == {"version": 2} | json.loads(VERSION_1)
+    assert "kd on digits, 20 epochs, seed 3" in table([json.loads(VERSION_1)])
+
+
+def test_a_file_that_is_not_there_is_no_results(tmp_path):
+    assert read_results(tmp_path / "results.json") is None
+
+
+@pytest.mark.parametrize("version", [3, 0, "2", None])
+def test_results_of_a_later_version_are_refused(version):
+    with pytest.raises(ValueError, match=f"version 2 of their schema.*version={version!r}.*update") as error:
+        upgrade_results({"version": version})
+    assert "\n" not in str(error.value)
+
+
+def test_what_must_be_there_is_named():
+    with pytest.raises(ValueError, match="must say `method`. Received: version, dataset"):
+        Results.from_dict({"dataset": "digits"})
+
+
+MODEL = {"test_accuracy": 0.5, "parameters": 7, "at_chance": False}
+VERIFIED = MODEL | {"agreement": 0.75, "seconds": 1.5, "verification": {"auc": 0.9, "pairs": "all"}}
+STUDENT = VERIFIED | {"train_accuracy": 0.5, "epochs_to_baseline": None}
+RUN = {"version": 2, "method": "kd", "dataset": "d", "classes": ["a", "b"], "seed": 0, "epochs": 1, "test_samples": 4}
+RUN |= {"teacher": MODEL, "baseline": None, "student": STUDENT}
+RUN |= {"train": {"seconds": 1.5, "images_per_second": None}, "versions": {"gpus": 0}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"teachers": [MODEL, VERIFIED]},
+        {"generations": [{"teacher": MODEL, "student": STUDENT, "validation_accuracy": None}], "generation": 1},
+        # All classes in the open set: nothing of classes.
+        {"teacher": {"parameters": 7, "verification": {"auc": 0.9}}},
+    ],
+)
+def test_what_is_read_is_written_again(more):
+    """With the keys in their order, and what is null told apart from what is not there."""
+    values = RUN | more | {"flags": ["--seed=0"]}
+    assert json.dumps(Results.from_dict(values).to_dict()) == json.dumps(values)
+
+
+def test_fields_of_nobody_are_passed_over():
+    assert Results.from_dict(RUN | {"unknown": 1}) == Results.from_dict(RUN)
+
+
+def test_a_student_says_that_no_epoch_reached_the_baseline():
+    assert StudentResult(parameters=7).to_dict() == {"parameters": 7, "epochs_to_baseline": None}
+
+
+def test_reports_need_no_tensorflow():
+    code = """
+import sys
+import keras_tkd.reports.schema, keras_tkd.reports.tables, keras_tkd.reports.verdict
+loaded = {"tensorflow", "keras"} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

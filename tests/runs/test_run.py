@@ -1,0 +1,180 @@
+"""One run in one folder: its configuration is settled once, stale models are trained again, and callbacks take part."""
+
+import dataclasses
+import gc
+import json
+import weakref
+
+import keras
+import pytest
+
+from keras_tkd import data, models
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
+from keras_tkd.config.fields import option
+from keras_tkd.config.flagfile import flag_lines
+from keras_tkd.reports.schema import ModelResult
+from keras_tkd.runs import commands, stages
+from keras_tkd.runs.baseline import read_baseline
+from keras_tkd.runs.inputs import Inputs
+from keras_tkd.runs.results import MeasuredTeacher
+from keras_tkd.runs.run import Run, open_run
+from keras_tkd.runs.workdir import Workdir
+from keras_tkd.utils.files import save_model
+
+QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 64, "learning_rate": 0.05}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits")
+
+
+class TestConfiguration:
+    def test_is_settled_when_the_run_is_opened_and_again_with_its_inputs(self, splits, tmp_path):
+        run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
+        assert (run.config.temperature, run.config.teacher_cache) == (4.0, "auto")
+        assert not (tmp_path / "run").exists()
+        run.settle(dataclasses.replace(run.config, teacher_cache="workdir"))
+        run.begin(splits)
+        header, *lines = (tmp_path / "run" / "flags.flags").read_text().splitlines()
+        assert header == f"# To run this again: python scripts/distill.py --flagfile=this_file --workdir={run.path}"
+        assert {"--temperature=4.0", "--teacher_cache=workdir"} <= set(lines)
+
+    def test_does_not_change_once_the_run_has_begun(self, splits, tmp_path):
+        run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
+        run.begin(splits)
+        with pytest.raises(RuntimeError, match="does not change once it has begun"):
+            run.settle(dataclasses.replace(run.config, epochs=3))
+        with pytest.raises(AttributeError):
+            run.config = DistillConfig(method="sp")
+        assert run.config.method == "kd" and run.config.epochs == 30
+
+
+def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
+    config = DistillConfig(method="baseline").resolved()
+    flags = flag_lines(config)
+    results = {"method": "baseline", "dataset": "digits", "seed": 0, "epochs": 30, "test_samples": 359, "flags": flags}
+    student = {"test_accuracy": 0.9, "parameters": 666, "at_chance": False, "train_accuracy": 0.95}
+    results |= {"teacher": None, "baseline": None, "student": student | {"epochs_to_baseline": None}}
+    (tmp_path / "flags.flags").write_text("\n".join(flags))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert commands.distill(config, tmp_path) == results | {"version": 2}
+    assert "Finished already" in capsys.readouterr().out
+    # And its student is another run's baseline.
+    other = DistillConfig(method="kd", baseline=str(tmp_path)).resolved()
+    baseline = read_baseline(other)
+    assert (baseline.test_accuracy, baseline.train_accuracy) == (0.9, 0.95)
+    (tmp_path / "results.json").write_text(json.dumps(results | {"version": 9}))
+    for read in (lambda: commands.distill(config, tmp_path), lambda: read_baseline(other)):
+        with pytest.raises(ValueError, match="version=9"):
+            read()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithNewSetting(DistillConfig):
+    """A flag whose author forgot to say what it decides."""
+
+    new: float = option(0.0, "A new setting.")
+
+
+def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp_path, monkeypatch):
+    trained = []
+
+    def fit_stage(run, stage, splits, fitted, *, files, **more):
+        trained.append(stage.name)
+        for path, model in files.items():
+            save_model(model, path)
+        stage.record([{"loss": 1.0}], 1.0, finished=True)
+
+    def train_all(config):
+        """Names of the stages that are trained for a configuration in the same folder."""
+        trained.clear()
+        run = Run(config.resolved(), Workdir(tmp_path, flag_lines(config), "continue"))
+        teacher, student = (models.build(f"digits_{role}", splits.image_shape, 10) for role in ("teacher", "student"))
+        inputs = Inputs(splits, student, teacher)
+        teacher = stages.train_teacher(run, inputs).model
+        stages.train_baseline(run, inputs)
+        stages.train_student(run, inputs, MeasuredTeacher(teacher, None, ModelResult(parameters=1)))
+        return list(trained)
+
+    monkeypatch.setattr(stages, "fit_stage", fit_stage)
+    settings = {"method": "kd", "teacher_cache": "off"}
+    assert train_all(WithNewSetting(**settings)) == ["teacher", "baseline", "student"]
+    assert train_all(WithNewSetting(**settings)) == []
+    assert train_all(WithNewSetting(**settings, new=1.0)) == ["teacher", "baseline", "student"]
+    # What says what it decides: the student's temperature, its architecture, the teacher's epochs, nothing.
+    settings["new"] = 1.0
+    assert train_all(WithNewSetting(**settings, temperature=2.0)) == ["student"]
+    assert train_all(WithNewSetting(**settings)) == ["student"]
+    assert train_all(WithNewSetting(**settings, teacher_epochs=3)) == ["teacher", "student"]
+    assert train_all(WithNewSetting(**settings, teacher_epochs=3, data_dir="elsewhere")) == []
+
+
+class Listener(keras.callbacks.Callback):
+    """Writes down what it sees of each epoch, adds to the logs, and stops every training after its first epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append((type(self.model).__name__, self.model.name, epoch))
+        assert {"loss", "val_accuracy", "learning_rate"} <= set(logs)
+        logs["mine"] = 0.25
+        self.model.stop_training = True
+
+
+def record(path, stage):
+    return json.loads((path / "checkpoints" / stage / "record.json").read_text())
+
+
+def test_callbacks_take_part_in_every_training_and_may_end_it(tmp_path, capsys):
+    listener = Listener()
+    config = DistillConfig(**QUICK, method="kd")
+    results = commands.distill(config, tmp_path, callbacks=[listener])
+    on_labels = [("Functional", f"digits_{role}", 0) for role in ("teacher", "student")]
+    trainings = [*on_labels, ("Distiller", "distiller", 0)]
+    assert listener.seen == trainings
+    for stage in ("teacher", "baseline", "student"):
+        # One of two epochs, and done.
+        kept = record(tmp_path, stage)
+        assert kept["finished"] and [epoch["mine"] for epoch in kept["history"]] == [0.25]
+    # They are no part of what the run is.
+    (tmp_path / "results.json").unlink()
+    again = commands.distill(config, tmp_path)
+    assert again == results and listener.seen == trainings
+    assert commands.distill(config, tmp_path, callbacks=[listener]) == results and listener.seen == trainings
+
+
+def test_callbacks_take_part_in_the_training_of_a_teacher_and_of_online_ones(tmp_path):
+    listener = Listener()
+    few = QUICK | {"train_fraction": 0.1}
+    commands.train_teacher(TeacherTrainingConfig(**few), tmp_path / "teacher", callbacks=[listener])
+    assert listener.seen == [("Functional", "digits_teacher", 0)]
+    assert record(tmp_path / "teacher", "teacher")["finished"]
+    commands.distill(DistillConfig(**few, method="dml", baseline="none"), tmp_path / "dml", callbacks=[listener])
+    assert listener.seen[1:] == [("TriKD", "trikd", 0)]
+
+
+@pytest.mark.parametrize(("cache", "held"), [("workdir", False), ("off", True)])
+def test_with_a_cache_nobody_holds_the_teacher_while_the_student_learns(cache, held, splits, tmp_path, monkeypatch):
+    kernels, found = [], []
+    set_up = stages.set_up_distillation
+
+    def watched_set_up(run, inputs, teacher):
+        kernels.append(weakref.ref(teacher.trainable_variables[0]))
+        return set_up(run, inputs, teacher)
+
+    def look(*arguments):
+        gc.collect()
+        found.append(kernels[0]() is not None)
+        raise InterruptedError
+
+    monkeypatch.setattr(stages, "set_up_distillation", watched_set_up)
+    monkeypatch.setattr(stages, "Distiller", look)
+    monkeypatch.setattr(commands, "check_teacher", lambda *arguments: None)  # one that knows nothing will do
+    save_model(models.build("digits_teacher", splits.image_shape, splits.num_classes), tmp_path / "teacher.keras")
+    settings = {"method": "kd", "baseline": "none", "teacher_path": str(tmp_path / "teacher.keras")}
+    with pytest.raises(InterruptedError):
+        commands.distill(DistillConfig(**settings, teacher_cache=cache), tmp_path / "run")
+    assert found == [held]

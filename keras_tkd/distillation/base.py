@@ -24,7 +24,8 @@ from keras_tkd.distillation.forward_pass import (
 )
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
 from keras_tkd.distillation.objective import Objective, collect_values, is_regularized, sum_regularization
-from keras_tkd.distillation.terms import DistillationTerms, collect_outputs
+from keras_tkd.distillation.terms import DistillationTerms
+from keras_tkd.losses.base import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph

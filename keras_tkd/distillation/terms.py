@@ -3,10 +3,10 @@
 import tensorflow as tf
 
 from keras_tkd.distillation.validation import check_weights
-from keras_tkd.losses.base import DistillationLoss, as_list, select
+from keras_tkd.losses.base import DistillationLoss, select
 from keras_tkd.utils.hyperparameters import ScalarVariable
 
-__all__ = ["DistillationTerms", "collect_outputs"]
+__all__ = ["DistillationTerms"]
 
 
 class DistillationTerms:
@@ -78,16 +78,6 @@ class DistillationTerms:
 
     def _zip(self):
         return zip(self.names, self.losses, strict=True)
-
-
-def collect_outputs(losses: list[DistillationLoss], side: str) -> list[str]:
-    """Returns the names of all outputs that losses read, `"logits"` among them.
-
-    Args:
-        losses: list of `DistillationLoss`.
-        side: `"teacher_layers"` or `"student_layers"`.
-    """
-    return sorted({name for loss in losses for name in as_list(getattr(loss, side) or "logits")})
 
 
 def _number_duplicates(names):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_tkd import data
 from keras_tkd.data.validation import check_seed, check_views
-from keras_tkd.losses.base import collect_layer_names
+from keras_tkd.losses.base import collect_outputs
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teachers.ensemble import TeacherEnsemble
@@ -39,7 +39,7 @@ class Source:
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self.augment, self.seed = images, views, augment, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
-        self.reader = make_teacher_reader(teacher, collect_layer_names(losses, "teacher_layers"))
+        self.reader = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self.combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))
         self.shapes = {name: tuple(shape[1:]) for name, shape in shapes.items()}

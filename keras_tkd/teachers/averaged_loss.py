@@ -76,7 +76,9 @@ class AveragedLoss(DistillationLoss):
         for k, (loss, *pair) in enumerate(self._zip(y_true, y_pred)):
             share = y_true["shares"][k]
             if is_per_sample(self.teacher_weights, len(self.losses)):
-                weight = share if sample_weight is None else share * tf.reshape(sample_weight, [-1])
+                weight = share
+                if sample_weight is not None:
+                    weight *= tf.reshape(tf.cast(sample_weight, share.dtype), [-1])
                 total += loss(*pair, sample_weight=weight, training=training)
             else:
                 value = loss(*pair, sample_weight=sample_weight, training=training)

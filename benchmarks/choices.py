@@ -1,4 +1,4 @@
-"""What stands behind settings that runs do not ask for: steps per execution, XLA, tf.data's autotuner.
+"""Measures settings that a run has fixed: steps per execution, XLA, tf.data's autotuner.
 
 python benchmarks/choices.py --json=choices.json
 
@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from timing import Task, by_all_clocks  # noqa: E402
+from timing import Task, alternate_by_all_clocks  # noqa: E402
 
 from keras_tkd import Distiller, data, losses, models  # noqa: E402
 
@@ -28,9 +28,9 @@ SIZES = {
 }
 
 
-def student_alone(size, options=None, **arguments):
+def fit_baseline(size, options=None, **arguments):
     name, _, shape, batch, steps, epochs = SIZES[size]
-    batches = data.image_dataset(*arrays(shape, steps * batch), batch, seed=0)
+    batches = data.image_dataset(*make_arrays(shape, steps * batch), batch, seed=0)
     return fit(
         models.build(name, shape, 10),
         batches.with_options(options or tf.data.Options()),
@@ -40,14 +40,14 @@ def student_alone(size, options=None, **arguments):
     )
 
 
-def kd(size, **arguments):
+def fit_kd(size, **arguments):
     name, teacher, shape, batch, steps, epochs = SIZES[size]
     distiller = Distiller(models.build(teacher, shape, 10), models.build(name, shape, 10), losses.SoftTargets(), [0.9])
-    batches = data.triplet_dataset(*arrays(shape, steps * batch), batch, seed=0, negatives=None)
+    batches = data.triplet_dataset(*make_arrays(shape, steps * batch), batch, seed=0, negatives=None)
     return fit(distiller, batches, steps * batch, epochs, arguments)
 
 
-def arrays(shape, samples):
+def make_arrays(shape, samples):
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (samples, *shape), dtype="uint8"), rng.integers(0, 10, samples)
 
@@ -58,24 +58,24 @@ def fit(model, batches, images, epochs, arguments):
     return Task(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False), epochs * images)
 
 
-def autotuned(on):
+def make_options(autotune):
     options = tf.data.Options()
-    options.autotune.enabled = on
+    options.autotune.enabled = autotune
     return options
 
 
 STEPS = (1, 4, 8, 16, 32)
 CHOICES = {
-    "steps_per_execution_digits": lambda: {n: student_alone("digits", steps_per_execution=n) for n in STEPS},
-    "steps_per_execution_digits_kd": lambda: {n: kd("digits", steps_per_execution=n) for n in STEPS},
-    "steps_per_execution_cifar10": lambda: {n: student_alone("cifar10", steps_per_execution=n) for n in STEPS},
-    "xla": lambda: {on: student_alone("cifar10", jit_compile=on) for on in (False, True)},
-    "autotune": lambda: {on: student_alone("cifar10", autotuned(on)) for on in (False, True)},
+    "steps_per_execution_digits": lambda: {n: fit_baseline("digits", steps_per_execution=n) for n in STEPS},
+    "steps_per_execution_digits_kd": lambda: {n: fit_kd("digits", steps_per_execution=n) for n in STEPS},
+    "steps_per_execution_cifar10": lambda: {n: fit_baseline("cifar10", steps_per_execution=n) for n in STEPS},
+    "xla": lambda: {on: fit_baseline("cifar10", jit_compile=on) for on in (False, True)},
+    "autotune": lambda: {on: fit_baseline("cifar10", make_options(on)) for on in (False, True)},
 }
 
 
 def measure(tasks, rounds):
-    measured = by_all_clocks(tasks, rounds)
+    measured = alternate_by_all_clocks(tasks, rounds)
 
     def over_first(own, first):
         return round(statistics.median(a / b for a, b in zip(own, first, strict=True)), 3)

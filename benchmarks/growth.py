@@ -1,4 +1,4 @@
-"""How cost grows with batch, classes, teacher and data set: a plot of each, and the figures as JSON.
+"""Measures how cost grows with batch, classes, teacher and data set: a plot of each, and the figures as JSON.
 
 pip install -e .[benchmarks]
 python benchmarks/growth.py --folder=growth
@@ -32,8 +32,8 @@ STEPS = 40  # of an epoch, whatever the data set's size
 SOURCES = {"in_memory": {}, "streamed": {"shuffle_window": 3_000}}
 
 
-def in_turn(points, names, rounds, clock):
-    """Lines of a plot.
+def measure_lines(points, names, rounds, clock):
+    """Measures the lines of a plot.
 
     Args:
         points: dict from a position on the x axis to the `Tasks` there.
@@ -49,58 +49,59 @@ def in_turn(points, names, rounds, clock):
     return {name: [statistics.median(measured[name, x]) for x in points] for name in names}
 
 
-def over_batches(folder, rounds, clock):
+def measure_batches(folder, rounds, clock):
     from tasks import Tasks
 
     points = {size: Tasks(4 * max(BATCHES), f"{folder}/batch{size}", batch_size=size) for size in BATCHES}
-    lines = in_turn(points, ("kd", "kd_cached", "tkd_in_batch_cached", "sp_cached"), rounds, clock)
+    lines = measure_lines(points, ("kd", "kd_cached", "tkd_in_batch_cached", "sp_cached"), rounds, clock)
     return {"x": list(points), "x_label": "batch size", TIME: lines}
 
 
-def over_classes(folder, rounds, clock):
+def measure_classes(folder, rounds, clock):
     from tasks import Tasks
 
     points = {classes: Tasks(128 * 20, f"{folder}/classes{classes}", classes=classes) for classes in CLASSES}
-    lines = in_turn(points, ("kd", "kd_cached", "tkd_in_batch_cached", "tkd_drawn_cached"), rounds, clock)
+    lines = measure_lines(points, ("kd", "kd_cached", "tkd_in_batch_cached", "tkd_drawn_cached"), rounds, clock)
     return {"x": list(points), "x_label": "classes", TIME: lines}
 
 
-def over_teachers(folder, rounds, clock):
+def measure_teachers(folder, rounds, clock):
     from operations import forward_operations
     from tasks import Tasks
 
     makes = [Tasks(128 * 10, f"{folder}/{name}", teacher=name) for name in TEACHERS]
     for tasks in makes:
-        # Untrained, the deep ones say more than float16 holds. What they say changes no cost: let it be 0.
+        # Untrained, the deep ones have outputs beyond float16. The values change no cost: let them be 0.
         logits = tasks.teacher.get_layer("logits")
         logits.set_weights([0 * weight for weight in logits.get_weights()])
     operations = [forward_operations(tasks.teacher) for tasks in makes]
     points = {round(own / operations[0], 1): tasks for own, tasks in zip(operations, makes, strict=True)}
     label = f"operations of the teacher, {TEACHERS[0]} = 1\n({', '.join(TEACHERS)})"
-    return {"x": list(points), "x_label": label, TIME: in_turn(points, ("kd", "kd_cached"), rounds, clock)}
+    return {"x": list(points), "x_label": label, TIME: measure_lines(points, ("kd", "kd_cached"), rounds, clock)}
 
 
-def over_sizes(folder, rounds, clock):
+def measure_sizes(folder, rounds, clock):
     import synthetic
 
     for size in SIZES:
         synthetic.write(folder, f"noise{size}", train=size * SMALLEST, test=1_000)
     lines = {TIME: {}, MEMORY: {}}
     for source in SOURCES:
-        runs = [in_process(source, folder, f"noise{size}", rounds, clock) for size in SIZES]
+        runs = [train_in_process(source, folder, f"noise{size}", rounds, clock) for size in SIZES]
         for quantity in lines:
             lines[quantity][source] = [run[quantity] for run in runs]
     return {"x": [size * SMALLEST for size in SIZES], "x_label": "images in the data set"} | lines
 
 
-def in_process(source, *arguments):
+def train_in_process(source, *arguments):
+    """Calls `train` in a process of its own, whose peak of memory is that of one run."""
     command = [sys.executable, __file__, f"--child={json.dumps([source, *arguments])}"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def train(source, data_dir, name, rounds, clock):
-    """tkd with drawn negatives, the teacher live."""
+    """Trains tkd with drawn negatives and a live teacher; returns its time and its peak of memory."""
     from tasks import Tasks
     from timing import alternate
 
@@ -115,7 +116,7 @@ def train(source, data_dir, name, rounds, clock):
 
 
 def draw(name, figures, folder):
-    """One picture: an axis for each quantity, from zero, so that what is flat looks flat."""
+    """Draws one picture: an axis for each quantity, from zero, so that a flat line looks flat."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,7 +139,7 @@ def draw(name, figures, folder):
     figure.savefig(folder / f"{name}.png", dpi=120)
 
 
-PLOTS = {"batch": over_batches, "classes": over_classes, "teacher": over_teachers, "size": over_sizes}
+PLOTS = {"batch": measure_batches, "classes": measure_classes, "teacher": measure_teachers, "size": measure_sizes}
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What is measured: every ratio, the bound aimed at, and where its two sides come from.
+"""The ratios that are measured, the bound for each, and the tasks that its two sides come from.
 
 A side is a task of the group's program, or the sum of several. The tasks of a group are measured in turn in one
 process.
@@ -18,7 +18,7 @@ class Group:
         rounds: how often each task is run.
         options: further options of the program.
         mean: whether a ratio is that of the means over all rounds; else it is the median of the rounds' ratios.
-        unit: of the numbers.
+        unit: unit of the numbers.
     """
 
     program: str = "steps.py"
@@ -47,6 +47,7 @@ class Ratio:
 
     @property
     def sides(self):
+        """The tasks above and below the line, two lists."""
         return [side.split(" + ") for side in self.quotient.split(" / ")]
 
 

@@ -28,7 +28,7 @@ def peak():
 
 
 def train(name, data_dir, samples):
-    """The bytes of the data in memory and the peak of resident bytes of this process."""
+    """Trains for 30 steps; returns the bytes of the data in memory and the peak of resident bytes of this process."""
     import keras
     import tensorflow_datasets as tfds
 
@@ -60,7 +60,7 @@ def keep_first(tfds, samples):
 
 
 def evaluate(name, batch, size=128):
-    """The bytes that value and gradient of a loss add to the peak of this process."""
+    """Returns the bytes that value and gradient of a loss add to the peak of this process."""
     import numpy as np
     import tensorflow as tf
 
@@ -83,36 +83,36 @@ def evaluate(name, batch, size=128):
 
 
 def in_process(function, *arguments):
-    """What a function of this file returns in a process of its own."""
+    """Calls a function of this file in a process of its own, and returns its result."""
     call = json.dumps([function.__name__, *arguments])
     done = subprocess.run([sys.executable, __file__, f"--call={call}"], check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(tasks, data_dir, batch):
-    """dict task -> bytes."""
+    """Measures tasks: dict from a task to its bytes."""
     measured = {}
     if {"training_added", "data"} & set(tasks):
-        measured = of_training("cifar10", data_dir) if data_dir else of_synthetic_training()
+        measured = measure_training("cifar10", data_dir) if data_dir else measure_synthetic_training()
     for task in tasks:
         if task not in measured:
             measured[task] = in_process(evaluate, task, batch) - in_process(evaluate, task, 8)
     return {task: measured[task] for task in tasks}
 
 
-def of_training(name, data_dir):
+def measure_training(name, data_dir):
     whole, small = (in_process(train, name, data_dir, samples) for samples in (0, 1_000))
     return {"training_added": whole["peak"] - small["peak"], "data": whole["data"]}
 
 
-def of_synthetic_training():
+def measure_synthetic_training():
     with tempfile.TemporaryDirectory() as data_dir:
         in_process(write, data_dir)
-        return of_training("noise", data_dir)
+        return measure_training("noise", data_dir)
 
 
 def write(data_dir):
-    """A data set of CIFAR-10's size."""
+    """Writes a data set of CIFAR-10's size."""
     return str(synthetic.write(data_dir, "noise", train=50_000, test=10_000))
 
 

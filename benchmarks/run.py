@@ -24,34 +24,36 @@ HERE = pathlib.Path(__file__).parent
 RATIOS = {key: ratio for table in TABLES.values() for key, ratio in table.items()}
 
 
-def of_processor(field):
-    """What Linux says of the first processor."""
+def read_processor(field):
+    """Returns a field of Linux's description of the first processor, such as its model's name."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), "unknown")
 
 
-def why_not(need, clock):
-    """Why a ratio that needs `need` (of `keys.Ratio`) cannot be measured; None where it can."""
+def find_obstacle(need, clock):
+    """Returns why a ratio that needs `need` (of `keys.Ratio`) cannot be measured here; None where it can."""
     if need == "torch" and importlib.util.find_spec("torch") is None:
         return "PyTorch cannot be imported (pip install torch)"
     if need == "torch" and clock != "wall":
         return "PyTorch computes in processes of its own, whose processor time is not seen here"
-    if need == "avx512_bf16" and need not in of_processor("flags").split():
+    if need == "avx512_bf16" and need not in read_processor("flags").split():
         return "the processor has no AVX512-BF16, and would emulate bfloat16"
     return None
 
 
-def machine():
+def describe_machine():
+    """Describes the machine and the versions of packages on it, as plain data."""
     names = ("keras_tkd", "keras", "tensorflow", "numpy", "torch")
     return {
-        "processor": of_processor("model name"),
+        "processor": read_processor("model name"),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
+        "versions": {"python": platform.python_version()} | {name: find_version(name) for name in names},
     }
 
 
-def version(package):
+def find_version(package):
+    """Returns the version of an installed package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -59,7 +61,7 @@ def version(package):
 
 
 def measure(group, tasks, rounds, clock, data_dir):
-    """Runs a group's program: dict from task to its numbers, one a round."""
+    """Runs a group's program; returns a dict from a task to its numbers, one for each round."""
     command = [sys.executable, str(HERE / group.program), f"--rounds={rounds or group.rounds}", *group.options]
     if group.program == "memory.py":
         command += [f"--data_dir={data_dir}"] if data_dir else []
@@ -69,7 +71,8 @@ def measure(group, tasks, rounds, clock, data_dir):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def value(ratio, measured, mean):
+def compute_ratio(ratio, measured, mean):
+    """Computes a ratio from measured numbers: that of the means, or the median of the rounds' ratios."""
     above, below = (
         [sum(values) for values in zip(*(measured[task] for task in side), strict=True)] for side in ratio.sides
     )
@@ -79,6 +82,7 @@ def value(ratio, measured, mean):
 
 
 def show(figures):
+    """Prints each figure beside its bound."""
     width = max(map(len, figures))
     print(f"{'key':{width}}    value  bound      met")
     for key, figure in figures.items():
@@ -92,8 +96,8 @@ def show(figures):
         print(f"{key:{width}}  {shown}  {bound:9}  {'' if figure is None or not bound else 'yes' if met else 'no'}")
 
 
-def chosen(names):
-    """The keys of a list of keys and tables."""
+def select_keys(names):
+    """Returns the keys that a list of keys and tables names."""
     unknown = [name for name in names if name not in RATIOS and name not in TABLES]
     if unknown:
         known = f"tables ({', '.join(TABLES)}) and keys ({', '.join(RATIOS)})"
@@ -115,13 +119,13 @@ def main():
     )
     parser.add_argument("--data_dir", help="folder of prepared tensorflow-datasets with cifar10, for memory_over_data")
     arguments = parser.parse_args()
-    keys = chosen(arguments.only.split(","))
+    keys = select_keys(arguments.only.split(","))
 
     began, figures, details = time.time(), dict.fromkeys(keys), {"measured": {}, "skipped": {}}
     for name, group in GROUPS.items():
         mine = [key for key in keys if RATIOS[key].group == name]
         for key in mine:
-            reason = why_not(RATIOS[key].needs, arguments.clock)
+            reason = find_obstacle(RATIOS[key].needs, arguments.clock)
             if reason:
                 details["skipped"][key] = reason
                 print(f"{key} is skipped: {reason}", file=sys.stderr)
@@ -131,14 +135,14 @@ def main():
         tasks = list(dict.fromkeys(task for key in mine for side in RATIOS[key].sides for task in side))
         print(f"{name}: {', '.join(tasks)}", file=sys.stderr, flush=True)
         measured = measure(group, tasks, arguments.rounds, arguments.clock, arguments.data_dir)
-        figures |= {key: round(value(RATIOS[key], measured, group.mean), 3) for key in mine}
+        figures |= {key: round(compute_ratio(RATIOS[key], measured, group.mean), 3) for key in mine}
         average = statistics.mean if group.mean else statistics.median
         details["measured"][name] = {
             "unit": group.unit,
             "rounds": len(next(iter(measured.values()))),
             **{task: round(average(values), 2) for task, values in measured.items()},
         }
-    details |= machine() | {
+    details |= describe_machine() | {
         "date": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began)),
         "seconds": round(time.time() - began),
         "clock": arguments.clock,

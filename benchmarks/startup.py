@@ -1,4 +1,4 @@
-"""Seconds from the command to the end of its first execution of training steps, and where they go.
+"""Measures the seconds from a command to the end of its first execution of training steps, and where they go.
 
 python benchmarks/startup.py --flagfile=flags/digits/tkd.flags
 python benchmarks/startup.py --flagfile=flags/cifar10/short_kd.flags --data_dir=DIR --teacher_path=teacher.keras
@@ -24,7 +24,7 @@ MARK = "startup: "
 
 
 def child(script, began, arguments):
-    """Runs a script up to its first training steps; prints the seconds at which it came to each of its parts."""
+    """Runs a script up to its first training steps; prints the seconds at which it ended each of its parts."""
     sys.path.insert(0, str(SCRIPTS))
     import run_flags
 
@@ -33,36 +33,41 @@ def child(script, began, arguments):
     def mark(name):
         seconds.setdefault(name, (time.time() - began, time.process_time()))
 
-    def marked(function, name):
-        def run(*args, **kwargs):
-            result = function(*args, **kwargs)
-            mark(name)
-            return result
-
-        return run
-
-    def first_steps(callback, batch, logs=None):
+    def end(batch, logs):
         mark("first steps")
         print(MARK + json.dumps(seconds), flush=True)
         os._exit(0)
 
-    def import_commands():
-        commands = import_all()
+    def import_and_watch():
+        commands = import_commands()
         mark("imports")
-        from keras_tkd.runs import inputs, run, stages
+        # What any run goes through, whatever its inner functions are called: the data are loaded, a model is fitted.
+        import keras
 
-        inputs.load_splits = marked(inputs.load_splits, "data")
-        run.Run.begin = marked(run.Run.begin, "models, checks, estimates")
-        stages.TrainingProgress.on_train_batch_end = first_steps
+        from keras_tkd import data
+
+        load, fit = data.load, keras.Model.fit
+
+        def marked_load(*args, **kwargs):
+            splits = load(*args, **kwargs)
+            mark("data")
+            return splits
+
+        def marked_fit(model, *args, callbacks=None, **kwargs):
+            mark("models, checks, estimates")
+            watching = keras.callbacks.LambdaCallback(on_train_batch_end=end)
+            return fit(model, *args, callbacks=[*(callbacks or ()), watching], **kwargs)
+
+        data.load, keras.Model.fit = marked_load, marked_fit
         return commands
 
-    import_all, run_flags.import_commands = run_flags.import_commands, import_commands
+    import_commands, run_flags.import_commands = run_flags.import_commands, import_and_watch
     sys.argv = [script, *arguments]
     runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
 def measure(script, arguments):
-    """Seconds, `(wall, processor)`, at which one run came to each of its parts."""
+    """Returns the seconds, `(wall, processor)`, at which one run ended each of its parts."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, f"--script={script}", f"--child={time.time()}"]
         command += [*arguments, f"--workdir={folder}/run"]
@@ -75,8 +80,8 @@ def measure(script, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--script", default="distill.py")
+    parser.add_argument("--runs", type=int, default=3, help="processes, of which the medians are shown")
+    parser.add_argument("--script", default="distill.py", help="file in scripts/, which all other flags are for")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     own, arguments = parser.parse_known_args()
     if own.child:

@@ -1,4 +1,4 @@
-"""Memory of a training run whose images are streamed from disk, as the data set grows 8 times.
+"""Measures the memory of a training run whose images are streamed from disk, as the data set grows 8 times.
 
 python benchmarks/streaming.py --data_dir=DIR --json=streaming.json
 

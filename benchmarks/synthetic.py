@@ -54,7 +54,7 @@ def write(data_dir, name, train, test, shape=(32, 32, 3), classes=10, shards=8, 
         with tf.io.TFRecordWriter(str(path)) as file:
             for start in range(0, count, TOGETHER):
                 labels = rng.integers(0, classes, min(TOGETHER, count - start))
-                for image, label in zip(encode(images_of(rng, labels, shape, classes)).numpy(), labels, strict=True):
+                for image, label in zip(encode(make_images(rng, labels, shape, classes)).numpy(), labels, strict=True):
                     file.write(features.serialize_example({"image": image, "label": label}))
         return path.stat().st_size
 
@@ -74,8 +74,8 @@ def write(data_dir, name, train, test, shape=(32, 32, 3), classes=10, shards=8, 
     return folder
 
 
-def images_of(rng, labels, shape, classes):
-    """Random images of the classes `labels`, uint8 `(len(labels), *shape)`."""
+def make_images(rng, labels, shape, classes):
+    """Makes random images of the classes `labels`, uint8 `(len(labels), *shape)`."""
     import numpy as np
 
     height, width, channels = shape

@@ -1,4 +1,4 @@
-"""What is timed: the paper's networks on random images of CIFAR-10's size, in batches of 128."""
+"""The tasks that are timed: the paper's networks on random images of CIFAR-10's size, in batches of 128."""
 
 import contextlib
 import functools
@@ -33,12 +33,13 @@ class Tasks:
         count: images in an epoch, which a task goes through once unless it says otherwise.
         folder: where caches are written.
         teacher: name of the teacher's model.
-        batch_size, classes: as they say.
+        batch_size: images per step.
+        classes: number of classes.
     """
 
     def __init__(self, count, folder, teacher="tkd_teacher", batch_size=128, classes=10):
         self.count, self.folder, self.batch_size, self.classes = count, folder, batch_size, classes
-        self.name_of_teacher = teacher
+        self.teacher_name = teacher
         rng = np.random.default_rng(0)
         self.images = aligned_empty((count, *SHAPE))
         self.images[:] = rng.integers(0, 256, self.images.shape, dtype="uint8")
@@ -54,7 +55,7 @@ class Tasks:
         return models.build("tkd_student", SHAPE, self.classes)
 
     def new_teacher(self):
-        return models.build(self.name_of_teacher, SHAPE, self.classes)
+        return models.build(self.teacher_name, SHAPE, self.classes)
 
     @functools.cached_property
     def teacher(self):
@@ -81,7 +82,7 @@ class Tasks:
         return self.fit(Distiller(self.teacher, self.student(), loss, [weight]), batches or self.plain)
 
     def cached(self, loss, weight, batches=None, read="logits", student=None):
-        """With the cache of what the loss reads, which the first such task builds."""
+        """Trains with the cache of the outputs that the loss reads, which the first such task builds."""
         batches = self.cache(loss, read).attach(batches or self.plain)
         return self.fit(Distiller(None, student or self.student(), loss, [weight]), batches)
 
@@ -94,18 +95,18 @@ class Tasks:
         return self.fit(self.student(), self.image_batches)
 
     def student_fit_of_two(self):
-        """On 256 images a step; the time is of 128 of them and another 128."""
+        """Trains on 256 images a step; the time is of 128 of them and another 128."""
         twice = (np.concatenate([array, array]) for array in (self.images, self.labels))
         return self.fit(self.student(), data.image_dataset(*twice, 2 * self.batch_size, seed=0))
 
     def keras_fit(self):
-        """As a Keras user writes it: a mean over four epochs, since tf.data's autotuner rounds epochs up."""
+        """Trains as a Keras user writes it: a mean over four epochs, since tf.data's autotuner rounds epochs up."""
         slices = tf.data.Dataset.from_tensor_slices((self.images, self.labels))
         batches = slices.shuffle(10_000).batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
         return self.fit(self.student(), batches, epochs=4, steps_per_execution=1)
 
     def gemm(self):
-        """Float32 matrix products, counted as the images whose training takes as many operations."""
+        """Multiplies float32 matrices, counted as the images whose training takes as many operations."""
         a, b = (tf.random.stateless_normal([SIZE_OF_PRODUCT] * 2, [0, i]) for i in range(2))
         products = 8
 
@@ -135,7 +136,7 @@ class Tasks:
         return self.cached(losses.SimilarityPreserving("features", "features"), 3000.0, read="features")
 
     def feature_cached(self):
-        return self.cached(squares_of_features(), 1.0, read="features")
+        return self.cached(make_feature_loss(), 1.0, read="features")
 
     # Making a cache.
 
@@ -195,10 +196,10 @@ class Tasks:
     def method(self, name):
         # crd keeps something of each sample: of as many as CIFAR-10 has.
         labels = np.random.default_rng(1).integers(0, self.classes, CIFAR10)
-        of_method, weights = make_losses(name, labels=labels)
-        # Weights that move nothing: what is measured is work.
+        method_losses, weights = make_losses(name, labels=labels)
+        # Weights that move nothing: work is measured, and no loss may grow out of bounds on random images.
         weights = [1e-6 * weight for weight in weights]
-        return self.fit(Distiller(self.teacher, self.student(), of_method, weights), self.plain)
+        return self.fit(Distiller(self.teacher, self.student(), method_losses, weights), self.plain)
 
     # The neighbours: Keras's Distiller on our batches, compiled as Keras does by default, and PyTorch on its own.
 
@@ -208,7 +209,7 @@ class Tasks:
         return self.fit(distiller, self.image_batches, steps_per_execution=1)
 
     def keras_distiller_feature(self):
-        return self.keras_distiller(squares_of_features())
+        return self.keras_distiller(make_feature_loss())
 
     def torch_tkd_drawn(self):
         return self._torch("drawn")
@@ -217,7 +218,7 @@ class Tasks:
         return self._torch("in_batch")
 
     def _torch(self, negatives):
-        """In a process of its own, asleep between epochs: in one the frameworks would hinder each other."""
+        """Trains in a process of its own, asleep between epochs: in one the frameworks would hinder each other."""
         command = [sys.executable, f"{HERE}/torch_tkd.py", f"--negatives={negatives}", f"--images={self.count}"]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
@@ -243,13 +244,14 @@ class Tasks:
         return self.pipeline(data.crop_and_flip)
 
 
-def squares_of_features():
-    """Keras's own loss, which both take: the `features` of a ResNet and of the paper's student are of one shape."""
+def make_feature_loss():
+    """Makes Keras's own loss, which both Distillers take: `features` of a ResNet and of the student have one shape."""
     return keras.distillation.FeatureDistillation("mse", "features", "features")
 
 
 @contextlib.contextmanager
 def policy(name):
+    """Sets Keras's precision policy inside a block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -2,13 +2,13 @@
 
 import time
 
-# What tells seconds: the time that passes, or the time that this process computes, on all its threads together. Other
-# work on the machine disturbs the second less; it says nothing of how well the cores were used.
+# Two ways to count seconds: the time that passes, or the time that this process computes, on all its threads together.
+# Other work on the machine disturbs the second less; it says nothing of how well the cores were used.
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 class Task:
-    """Something to be measured: a call of `run` does the work of `images` images."""
+    """Work to be measured: a call of `run` processes `images` images."""
 
     def __init__(self, run, images):
         self.run, self.images = run, images
@@ -24,11 +24,11 @@ def alternate(tasks, rounds, clock="wall"):
     Returns:
         dict name -> list of the milliseconds per 128 images in each round.
     """
-    return by_all_clocks(tasks, rounds)[clock]
+    return alternate_by_all_clocks(tasks, rounds)[clock]
 
 
-def by_all_clocks(tasks, rounds):
-    """What `alternate` returns, by the name of each clock."""
+def alternate_by_all_clocks(tasks, rounds):
+    """Runs the tasks as `alternate` does; returns its result for each clock, in a dict by the clock's name."""
     measured = {clock: {name: [] for name in tasks} for clock in CLOCKS}
     for turn in range(rounds + 1):
         for name, task in tasks.items():

@@ -1,4 +1,4 @@
-"""tkd in PyTorch, as its authors and users write it: the other side of `torch_tkd_*` in `keys.py`.
+"""Trains tkd in PyTorch, as its authors and users write it: the other side of `torch_tkd_*` in `keys.py`.
 
 The paper's networks on random images of CIFAR-10's size, batches of 128, the teacher live, its output the anchor. With
 `--negatives=drawn` the data set draws an image of another class beside each image, as the paper's authors do; with
@@ -18,7 +18,7 @@ WORKERS = 2
 
 
 def to_tensor(image):
-    """What torchvision's ToTensor does: pixels 0..255, channels last, as 0..1, channels first."""
+    """Converts pixels as torchvision's ToTensor does: from 0..255, channels last, to 0..1, channels first."""
     return torch.from_numpy(image.transpose(2, 0, 1)).contiguous().float().div(255)
 
 
@@ -44,21 +44,21 @@ class ImagesWithNegatives(Images):
         return image, negative, label
 
 
-def convolution(inputs, outputs, norm):
+def make_convolution(inputs, outputs, norm):
     layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
     return [*layers, nn.BatchNorm2d(outputs)] if norm else layers
 
 
-def teacher_of_paper(classes=10):
+def make_teacher(classes=10):
     pool = nn.MaxPool2d(2)
     return nn.Sequential(
-        *convolution(3, 32, True),
+        *make_convolution(3, 32, True),
         pool,
-        *convolution(32, 32, True),
+        *make_convolution(32, 32, True),
         pool,
-        *convolution(32, 64, True),
-        *convolution(64, 64, True),
-        *convolution(64, 128, True),
+        *make_convolution(32, 64, True),
+        *make_convolution(64, 64, True),
+        *make_convolution(64, 128, True),
         pool,
         nn.Flatten(),
         *(nn.Linear(2048, 512), nn.ReLU(), nn.Dropout(0.5)),
@@ -67,14 +67,14 @@ def teacher_of_paper(classes=10):
     )
 
 
-def student_of_paper(classes=10):
+def make_student(classes=10):
     pool = nn.MaxPool2d(2)
     return nn.Sequential(
-        *convolution(3, 32, False),
+        *make_convolution(3, 32, False),
         pool,
-        *convolution(32, 32, False),
+        *make_convolution(32, 32, False),
         pool,
-        *convolution(32, 64, False),
+        *make_convolution(32, 64, False),
         pool,
         nn.Flatten(),
         *(nn.Linear(1024, 128), nn.ReLU()),
@@ -83,7 +83,7 @@ def student_of_paper(classes=10):
 
 
 def pick_negatives(labels):
-    """Of each label the position of a random other one in the batch."""
+    """Picks for each label the position of a random other label in the batch."""
     return torch.multinomial((labels[:, None] != labels[None]).float(), 1)[:, 0]
 
 
@@ -98,7 +98,7 @@ def main():
     labels = rng.integers(0, 10, arguments.images)
     kind = ImagesWithNegatives if arguments.negatives == "drawn" else Images
     loader = DataLoader(kind(images, labels), batch_size=BATCH, shuffle=True, num_workers=WORKERS)
-    teacher, student = teacher_of_paper().eval(), student_of_paper().train()
+    teacher, student = make_teacher().eval(), make_student().train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.001, momentum=0.9)
     crossentropy, triplet = nn.CrossEntropyLoss(), nn.TripletMarginLoss(margin=5.0)
 

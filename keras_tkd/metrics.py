@@ -5,23 +5,25 @@ import tensorflow as tf
 
 from keras_tkd.losses.triplet_loss import TripletLoss, triplet_statistics
 
-STATISTICS = ("positive_distance", "negative_distance", "violated")
+__all__ = ["TripletStatistics"]
+
+_STATISTICS = ("positive_distance", "negative_distance", "violated")
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class TripletStatistics(keras.metrics.Metric):
     """Mean distances and violated margins in the triplets of a `TripletLoss`, for `compile(metrics=[...])`.
 
-    The triplets are those of the loss: its miner, its margin as it is at the time, its distances. Each anchor has the
-    mean over its triplets; each number is the mean over all anchors of an epoch that have a triplet, and the others
-    count nowhere. One metric puts three numbers into the logs:
+    The triplets, their distances and the margin, as it is at the time, are those of the loss. An anchor's value is the
+    mean over its triplets, and the metric is the mean over all anchors of an epoch that have a triplet. One metric puts
+    three numbers into the logs:
 
         NAME_positive_distance    ||f_i - f_p||
         NAME_negative_distance    ||f_i - f_n||
         NAME_violated             share, 0..1, of triplets with ||f_i - f_p|| - ||f_i - f_n|| + margin > 0
 
     Args:
-        loss: a `TripletLoss`, the one given to `compile`. A model that is loaded has a copy of it here.
+        loss: a `TripletLoss`, the one given to `compile`. In a model that is loaded, it is a copy of that loss.
         name: NAME; None is the loss's name.
         dtype: as in `keras.metrics.Metric`.
 
@@ -29,7 +31,7 @@ class TripletStatistics(keras.metrics.Metric):
     `result()` is a dict of three scalars, 0 where there was no triplet.
 
     Raises:
-        ValueError: a loss of another kind; labels that are no class ids.
+        ValueError: a loss of another class; labels that are no class ids.
 
     Example:
 
@@ -43,7 +45,8 @@ class TripletStatistics(keras.metrics.Metric):
             raise ValueError(f"`loss` must be a keras_tkd.losses.TripletLoss. Received: loss={loss!r}")
         super().__init__(name=name or loss.name, dtype=dtype)
         self.loss = loss
-        self.totals = self.add_variable((len(STATISTICS),), initializer="zeros", name="totals")
+        # Sums and a count, and not a mean of the batches' means: batches differ in how many anchors have a triplet.
+        self.totals = self.add_variable((len(_STATISTICS),), initializer="zeros", name="totals")
         self.anchors = self.add_variable((), initializer="zeros", name="anchors")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -56,7 +59,7 @@ class TripletStatistics(keras.metrics.Metric):
 
     def result(self):
         means = tf.unstack(tf.math.divide_no_nan(self.totals.value, self.anchors.value))
-        return {f"{self.name}_{statistic}": mean for statistic, mean in zip(STATISTICS, means, strict=True)}
+        return {f"{self.name}_{statistic}": mean for statistic, mean in zip(_STATISTICS, means, strict=True)}
 
     def get_config(self):
         return {"loss": keras.saving.serialize_keras_object(self.loss), "name": self.name, "dtype": self.dtype}

@@ -1,5 +1,6 @@
 """The benchmarks' own arithmetic and what they write; no time is measured here."""
 
+import importlib
 import json
 import pathlib
 import sys
@@ -39,8 +40,8 @@ def test_operations_of_the_papers_student():
 def test_a_ratio_is_the_median_of_the_rounds_ratios_or_that_of_the_means():
     measured = {"a": [1.0, 4.0, 10.0], "b": [1.0, 1.0, 3.0], "c": [1.0, 1.0, 1.0]}
     ratio = keys.Ratio("student", "a / b + c")
-    assert run.value(ratio, measured, mean=False) == 2.0  # of 1/2, 4/2, 10/4
-    assert run.value(ratio, measured, mean=True) == 15.0 / 8.0
+    assert run.compute_ratio(ratio, measured, mean=False) == 2.0  # of 1/2, 4/2, 10/4
+    assert run.compute_ratio(ratio, measured, mean=True) == 15.0 / 8.0
 
 
 def test_what_is_written(monkeypatch, tmp_path, capsys):
@@ -62,6 +63,17 @@ def test_what_is_written(monkeypatch, tmp_path, capsys):
     assert shown["torch_tkd_drawn_speedup"] == ["-", ">=", "3.50"]
 
 
+@pytest.mark.parametrize(
+    "program", ["choices", "growth", "memory", "run", "startup", "steps", "streaming", "synthetic"]
+)
+def test_every_program_says_what_it_is_for(program, monkeypatch, capsys):
+    module = importlib.import_module(program)
+    monkeypatch.setattr(sys, "argv", [f"{program}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 0 and module.__doc__.splitlines()[0] in capsys.readouterr().out
+
+
 def test_an_unknown_key_is_refused():
     with pytest.raises(SystemExit, match="Received: kd_over_everything"):
-        run.chosen(["sp_over_kd", "kd_over_everything"])
+        run.select_keys(["sp_over_kd", "kd_over_everything"])

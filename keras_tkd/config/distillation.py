@@ -3,10 +3,11 @@
 import dataclasses
 import functools
 
-from keras_tkd.config.fields import ReadWhen, check, default, option
+from keras_tkd.config.distillation_rules import check_distillation
+from keras_tkd.config.fields import ReadWhen, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
-from keras_tkd.methods.combination import check_negatives, combine, parse
+from keras_tkd.methods.combination import combine, parse_entry
 from keras_tkd.methods.registry import METHODS
 from keras_tkd.utils.choices import CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
 
@@ -29,22 +30,9 @@ _IN_THE_LIST = "With `losses`, each loss has its own `{name}`, in the list: "
 _ONE_FOR_ALL = ReadWhen(lambda run: not run.losses, _IN_THE_LIST + "kd@temperature=2:0.5")
 _WEIGHTS_FOR_ALL = ReadWhen(lambda run: not run.losses, _IN_THE_LIST + "kd:0.5")
 
-_MINIMUM = {
-    "teacher_epochs": 1,
-    "teacher_views": 1,
-    "warmup_epochs": 0,
-    "margin": 0,
-    "student_loss_weight": 0,
-    "teacher_weight_decay": 0,
-    "generations": 1,
-    "teacher_loss_weight": 0,
-    "anchor_weight": 0,
-    "peer_weight": 0,
-}
 
-
-def _setting(default, help, choices=None, read_when=(), **more):
-    """A setting of the method: it decides the distilled student alone."""
+def _method_option(default, help, choices=None, read_when=(), **more):
+    """The field of a setting that concerns the distilled student and its teacher, no training on the labels."""
     return option(default, help, choices, read_when=read_when, **{"decides": "distillation", **more})
 
 
@@ -52,14 +40,14 @@ def _setting(default, help, choices=None, read_when=(), **more):
 class DistillConfig(RunConfig, PretrainedTeachersConfig):
     """One run of `distill`. None stands for the method's published value, or for the student's own setting."""
 
-    method: str = _setting("tkd", "Distillation method.", tuple(METHODS), _NOT_LISTED)
+    method: str = _method_option("tkd", "Distillation method.", tuple(METHODS), _NOT_LISTED)
     validation_fraction: float | None = option(
         None,
         "Share of the training images held out, for choosing; if not given, 0.1 where one of several generations is "
         "chosen, else none.",
         decides="data",
     )
-    losses: tuple[str, ...] | None = _setting(
+    losses: tuple[str, ...] | None = _method_option(
         None,
         "Losses of several methods, in place of --method: name, name:weight or name@argument=value:weight, such as "
         "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
@@ -67,106 +55,108 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     student_model: str = option(
         "digits_student", "Name of the student's architecture, or a .keras file of it.", decides="student"
     )
-    teacher_epochs: int | None = _setting(
+    teacher_epochs: int | None = _method_option(
         None, "Epochs of the teacher that is trained first; as --epochs if not given.", read_when=_TRAINED_BEFORE
     )
-    teacher_learning_rate: float | None = _setting(
+    teacher_learning_rate: float | None = _method_option(
         None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER
     )
-    teacher_weight_decay: float | None = _setting(
+    teacher_weight_decay: float | None = _method_option(
         None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER
     )
-    temperature: float | None = _setting(
+    temperature: float | None = _method_option(
         None,
         "Temperature of soft targets, > 0.",
         read_when=(_ONE_FOR_ALL, ReadWhen(lambda run: run.recipe.reads("temperature"))),
     )
-    margin: float | None = _setting(
+    margin: float | None = _method_option(
         None,
         "Margin of the triplet loss, >= 0, in the unit of the logits.",
         read_when=(_ONE_FOR_ALL, ReadWhen(lambda run: run.recipe.reads("margin"))),
     )
-    student_loss_weight: float | None = _setting(
+    student_loss_weight: float | None = _method_option(
         None, "Weight of the loss on the labels, >= 0.", read_when=_WITH_TEACHER
     )
-    distillation_loss_weights: tuple[float, ...] | None = _setting(
+    distillation_loss_weights: tuple[float, ...] | None = _method_option(
         None, "Weight of each distillation loss, >= 0.", read_when=(_WEIGHTS_FOR_ALL, _WITH_TEACHER)
     )
-    warmup_epochs: int | None = _setting(
+    warmup_epochs: int | None = _method_option(
         None, "Epochs over which the distillation losses' weights rise, linearly.", read_when=_WITH_TEACHER
     )
-    teacher_layers: tuple[str, ...] | None = _setting(
+    teacher_layers: tuple[str, ...] | None = _method_option(
         None, "Layers of the teacher that the losses read.", read_when=(_ONE_FOR_ALL, _TRAINED_BEFORE)
     )
-    student_layers: tuple[str, ...] | None = _setting(
+    student_layers: tuple[str, ...] | None = _method_option(
         None, "Layers of the student that the losses read.", read_when=(_ONE_FOR_ALL, _TRAINED_BEFORE)
     )
-    negatives: str | None = _setting(
+    negatives: str | None = _method_option(
         None,
         "Negatives (or partners) drawn from all images, a second image in each step, or from the batch.",
         _DRAWS,
         _EXTRA_IMAGES,
     )
-    miner: str | None = _setting(
+    miner: str | None = _method_option(
         None,
         "Which negative of the batch an anchor gets.",
         MINERS,
         (_ONE_FOR_ALL, _EXTRA_IMAGES, ReadWhen(lambda run: run.negatives == "in_batch")),
     )
-    negative_classes: str | None = _setting(
+    negative_classes: str | None = _method_option(
         None,
         "Whose classes tell negatives apart: the labels', or those the teacher names.",
         NEGATIVE_CLASSES,
         _EXTRA_IMAGES,
     )
-    teacher_training: str | None = _setting(
+    teacher_training: str | None = _method_option(
         None,
         "'online': the teacher learns together with the student; 'offline': it is trained before.",
         _TRAININGS,
         ReadWhen(lambda run: run.recipe.online),
     )
-    anchor: str | None = _setting(
+    anchor: str | None = _method_option(
         None,
         "What bounds an online teacher: the student alone, 'trained'; an untrained student; nothing.",
         _ANCHORS,
         ReadWhen(lambda run: run.online and run.recipe.online.anchored),
     )
     # One more generation changes none that there is.
-    generations: int | None = _setting(
+    generations: int | None = _method_option(
         None,
         "Students trained in turn, each with the one before it as the anchor.",
         read_when=_ANCHORED,
         decides="nothing",
     )
-    teacher_loss_weight: float | None = _setting(
+    teacher_loss_weight: float | None = _method_option(
         None, "Weight of an online teacher's loss on the labels, >= 0.", read_when=_ONLINE
     )
-    anchor_weight: float | None = _setting(
+    anchor_weight: float | None = _method_option(
         None, "Weight of an online teacher's divergence from the anchor, >= 0.", read_when=_ANCHORED
     )
-    peer_weight: float | None = _setting(
+    peer_weight: float | None = _method_option(
         None, "Weight of an online teacher's divergence from the student, >= 0.", read_when=_ONLINE
     )
-    student_term_reaches_teacher: bool | None = _setting(
+    student_term_reaches_teacher: bool | None = _method_option(
         None,
         "Whether the student's distillation loss moves an online teacher, too, towards what it can follow.",
         read_when=_ONLINE,
     )
     # Outputs that are kept are rounded; where they are kept changes nothing.
-    teacher_cache: str = _setting(
+    teacher_cache: str = _method_option(
         "auto",
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves time), "
         "'off', 'workdir' (in --workdir), or a folder, which runs of the same teacher and images can share.",
         read_when=_WITH_FROZEN_MODEL,
         recorded_as=lambda cache: cache not in ("auto", "off"),
     )
-    teacher_views: int | None = _setting(
+    teacher_views: int | None = _method_option(
         None,
         "Views of each image under augmentation, shown in turn; if not given, every epoch shows fresh ones.",
         read_when=_WITH_FROZEN_MODEL,
     )
-    teacher_cache_dtype: str = _setting("float16", "Numbers in the teacher cache.", CACHE_DTYPES, _WITH_FROZEN_MODEL)
-    baseline: str = _setting(
+    teacher_cache_dtype: str = _method_option(
+        "float16", "Numbers in the teacher cache.", CACHE_DTYPES, _WITH_FROZEN_MODEL
+    )
+    baseline: str = _method_option(
         "train",
         "'train' the student alone on the same budget, 'none', or the workdir of a run that did.",
         read_when=_WITH_TEACHER,
@@ -175,53 +165,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        method = self.recipe
-        # A flag that is silently not read is how an experiment becomes another one than its author thinks.
-        for name in self.irrelevant_fields:
-            check(getattr(self, name) == default(type(self), name), self.refusal(name), self, name)
-        if self.losses:
-            check_negatives(self.losses, self.negatives)
-        for name, least in _MINIMUM.items():
-            if getattr(self, name) is not None:
-                check(getattr(self, name) >= least, f"`{name}` must be >= {least}", self, name)
-        for name in ("temperature", "teacher_learning_rate"):
-            if getattr(self, name) is not None:
-                check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
-        check(self.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", self, "teacher_cache")
-        if self.augmentation == "none":
-            check(
-                self.teacher_views in (None, 1),
-                "`teacher_views` must be 1, or not given, without augmentation: all views are alike there",
-                self,
-                "teacher_views",
-                "augmentation",
-            )
-        # Fresh views in every epoch have outputs that nobody computed before.
-        elif self.teacher_cache not in ("auto", "off"):
-            check(
-                self.teacher_views,
-                "`teacher_cache` keeps outputs under augmentation only where `teacher_views` says how many views of "
-                "each image are shown in turn. Set it, or teacher_cache='off'",
-                self,
-                "teacher_views",
-                "augmentation",
-                "teacher_cache",
-            )
-        if self.distillation_loss_weights is not None:
-            weights = self.distillation_loss_weights
-            check(
-                len(weights) == len(method.terms) and all(w >= 0 for w in weights),
-                f"`distillation_loss_weights` must be {len(method.terms)} numbers >= 0 for method '{self.method}'",
-                self,
-                "distillation_loss_weights",
-            )
-        check(
-            len(self.teacher_layers or method.layers) == len(self.student_layers or method.layers),
-            "`teacher_layers` and `student_layers` must be of equal length",
-            self,
-            "teacher_layers",
-            "student_layers",
-        )
+        check_distillation(self)
 
     @functools.cached_property
     def recipe(self):
@@ -279,7 +223,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         }
         # What is not read stays None, or a flagfile of it would be refused.
         if self.losses:
-            missing["losses"] = tuple(str(parse(entry)) for entry in self.losses)
+            missing["losses"] = tuple(str(parse_entry(entry)) for entry in self.losses)
         return dataclasses.replace(self, **missing)
 
     @property

@@ -1,4 +1,4 @@
-"""Where a pipeline's images come from: a pass over the samples goes from one window of images to the next.
+"""Sources of a pipeline's images, from which a pass reads one window of images after the other.
 
 Who owns what:
 - a source of images, `InMemoryImages` or an `ImageStream`, divides a pass into windows;

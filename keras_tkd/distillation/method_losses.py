@@ -1,7 +1,7 @@
 """From a method's plain data to its losses."""
 
 from keras_tkd import losses as loss_classes
-from keras_tkd.methods.registry import METHODS, list_or_name
+from keras_tkd.methods.registry import METHODS, as_layer_argument
 
 __all__ = ["make_losses"]
 
@@ -47,7 +47,7 @@ def make_losses(
         needed = {need: value for need, value in {"seed": seed, "labels": labels}.items() if need in term.needs}
         if "labels" in needed and labels is None:
             raise ValueError(f"Method '{name}' needs the `labels` of all training samples. Received: labels=None")
-        read = dict.fromkeys(("teacher_layers", "student_layers"), list_or_name(term.layers))
+        read = dict.fromkeys(("teacher_layers", "student_layers"), as_layer_argument(term.layers))
         own = {argument: value for argument, value in given.items() if argument in term.arguments}
         losses.append(getattr(loss_classes, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
     return losses, weights

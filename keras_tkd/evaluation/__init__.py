@@ -1,4 +1,4 @@
-"""What a model knows, measured on images it was not trained on.
+"""Predictions of models, and measures of how good they are.
 
 The names are imported when they are first used: `keras_tkd.evaluation.measures` needs NumPy alone.
 """

@@ -1,4 +1,4 @@
-"""What a model knows, measured on images it was not trained on."""
+"""Predictions of a model for many images, batch by batch."""
 
 import keras
 import numpy as np
@@ -7,30 +7,48 @@ from keras_tkd import data
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs
 
+__all__ = ["EMBEDDING", "embeddings", "logits", "predict_classes"]
+
 EMBEDDING = "embedding"  # the layer's name in this package's models
 
 
 def logits(model, images, batch_size=256):
-    """The model's outputs for all images, float32 `(samples, classes)`; `images` as in `keras_tkd.data`.
+    """Returns the model's outputs for all images.
 
     Images of another height or width than the model takes are resized for it, as the `Distiller` does for a teacher.
+
+    Args:
+        model: a `keras.Model`.
+        images: `(samples, height, width, channels)`, an array or an `ImageStream`.
+        batch_size: images in a forward pass.
+
+    Returns:
+        float32 `(samples, num_classes)`.
     """
-    return np.concatenate([*layer_outputs(model, images, "logits", batch_size)])
+    return np.concatenate([*_iterate_outputs(model, images, "logits", batch_size)])
 
 
 def predict_classes(model, images, batch_size=256):
-    """The class that the model names for each image, int64 `(samples,)`; no outputs are kept."""
-    return np.concatenate([output.argmax(-1) for output in layer_outputs(model, images, "logits", batch_size)])
+    """Returns the class that the model predicts for each image, int64 `(samples,)`.
+
+    Arguments are those of `logits`, whose outputs of all images at once would take memory with many classes.
+    """
+    return np.concatenate([output.argmax(-1) for output in _iterate_outputs(model, images, "logits", batch_size)])
 
 
 def embeddings(model, images, layer=EMBEDDING, batch_size=256):
-    """The outputs of a layer for all images, float32 `(samples, width)`; `layer` is named as in `LayerOutputs`."""
-    return np.concatenate([*layer_outputs(model, images, layer, batch_size)])
+    """Returns the outputs of a layer for all images, float32 `(samples, width)`.
+
+    Args:
+        model, images, batch_size: as in `logits`.
+        layer: name of the layer, as in `LayerOutputs`: a layer inside a nested model is `"backbone/embedding"`.
+    """
+    return np.concatenate([*_iterate_outputs(model, images, layer, batch_size)])
 
 
-def layer_outputs(model, images, layer, batch_size):
-    """Yields what a layer puts out, batch by batch."""
+def _iterate_outputs(model, images, layer, batch_size):
+    # Not `model.predict`: it reads no inner layer, and would want a stream of images made into a data set first.
     outputs = LayerOutputs(model, [layer])
-    for shown in data.iterate_batches(images, batch_size):
-        output = outputs(resizing.resized(model, shown), training=False)[1][layer]
+    for batch in data.iterate_batches(images, batch_size):
+        output = outputs(resizing.resize_for_model(model, batch), training=False)[1][layer]
         yield keras.ops.convert_to_numpy(keras.ops.cast(output, "float32"))

@@ -1,4 +1,4 @@
-"""What each distillation method is, as plain data, and how several are combined. No Keras here."""
+"""Distillation methods as plain data, and combinations of several. No Keras is imported here."""
 
 from keras_tkd.methods.combination import combine
 from keras_tkd.methods.registry import METHODS, Method, Online, Term

@@ -3,16 +3,19 @@
 import dataclasses
 import re
 
-from keras_tkd.methods.registry import METHODS, Method, list_or_name
+from keras_tkd.methods.registry import METHODS, Method, as_layer_argument
 
-LAYERS = ("teacher_layers", "student_layers")
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-ENTRY = re.compile(rf"(?P<method>\w+)(?P<arguments>(?:@\w+=[^@]*?)*)(?::(?P<weights>{NUMBER}(?:/{NUMBER})*))?")
-FORM = "`losses` must be a list of `method`, `method:weight` or `method@argument=value:weight`"
+__all__ = ["LossEntry", "check_negatives", "combine", "parse_entry"]
+
+_LAYERS = ("teacher_layers", "student_layers")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# Arguments match lazily, and weights must be numbers: so a colon inside a value (`conv:pre_activation`) is its own.
+_ENTRY = re.compile(rf"(?P<method>\w+)(?P<arguments>(?:@\w+=[^@]*?)*)(?::(?P<weights>{_NUMBER}(?:/{_NUMBER})*))?")
+_FORM = "`losses` must be a list of `method`, `method:weight` or `method@argument=value:weight`"
 
 
 def combine(losses):
-    """One `Method` with the losses of several, each with a weight of its own.
+    """Combines the losses of several methods into one `Method`, each with a weight of its own.
 
     An entry is a name in `METHODS`, arguments of its losses, and a weight for each of its losses:
 
@@ -23,7 +26,7 @@ def combine(losses):
         sp@student_layers=stage3            layers, in place of the method's; several are `stage1+stage2`
 
     A method may be listed more than once, with other arguments. The loss on the labels has the weight 1, whatever the
-    methods' own is, and where one of them warms up, all weights rise with it.
+    methods publish. If one of the methods has a warm-up, all weights rise with it.
 
     Args:
         losses: list of entries, or a string of them with commas between.
@@ -32,8 +35,8 @@ def combine(losses):
         A `Method`, for `make_losses`; its `summary` lists the entries with their numbers.
 
     Raises:
-        ValueError: an entry of another form, an unknown method or argument, a value that is none, weights of the wrong
-            number or < 0.
+        ValueError: an entry of another form, an unknown method or argument, a missing or malformed value, too few or
+            too many weights, or one below 0.
 
     Example:
 
@@ -42,24 +45,26 @@ def combine(losses):
     distiller = Distiller(teacher, student, losses, weights)     # logs kd, kd_2 and sp
     ```
     """
-    entries = [parse(entry) for entry in (losses.split(",") if isinstance(losses, str) else losses)]
+    entries = [parse_entry(entry) for entry in (losses.split(",") if isinstance(losses, str) else losses)]
     if not entries:
-        raise ValueError(f"{FORM}. Received: losses={losses!r}")
+        raise ValueError(f"{_FORM}. Received: losses={losses!r}")
     return Method(
         " + ".join(map(str, entries)),
         tuple(term for entry in entries for term in entry.terms),
+        # A run has one schedule for all weights.
         warmup_epochs=max(METHODS[entry.method].warmup_epochs for entry in entries),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-    """One entry of a list of losses; `str` gives the text of which `parse` makes the same again.
+class LossEntry:
+    """One entry of a list of losses. `parse_entry(str(entry))` is the same entry again.
 
     Args:
         method: name in `METHODS`.
-        arguments: values by name. The numbers are complete, what else the method publishes is not in them.
-        weights: of each of its terms.
+        arguments: dict from a name to its value: all numbers that the method has, and further arguments where they are
+            set in the entry.
+        weights: one for each of the method's terms.
     """
 
     method: str
@@ -70,12 +75,13 @@ class Entry:
     def terms(self):
         """The method's terms with these arguments and weights."""
         return tuple(
-            dataclasses.replace(term, weight=weight, arguments={**term.arguments, **self._arguments_of(term)})
+            dataclasses.replace(term, weight=weight, arguments={**term.arguments, **self._select_arguments(term)})
             for term, weight in zip(METHODS[self.method].terms, self.weights, strict=True)
         )
 
-    def _arguments_of(self, term):
-        layers = {side: list_or_name(self.arguments[side]) for side in LAYERS if side in self.arguments}
+    def _select_arguments(self, term):
+        # Layers go to every term, other arguments to the terms that have them.
+        layers = {side: as_layer_argument(self.arguments[side]) for side in _LAYERS if side in self.arguments}
         return layers | {name: value for name, value in self.arguments.items() if name in term.arguments}
 
     def __str__(self):
@@ -86,30 +92,40 @@ class Entry:
         return f"{self.method}{arguments}:{'/'.join(map(str, self.weights))}"
 
 
-def parse(text):
-    """The `Entry` that a text describes, with the published numbers where it gives none."""
-    matched = ENTRY.fullmatch(text.strip())
+def parse_entry(text):
+    """Parses one entry of a list of losses, with the published numbers where it gives none.
+
+    Returns:
+        A `LossEntry`.
+
+    Raises:
+        ValueError: as for `combine`.
+    """
+    matched = _ENTRY.fullmatch(text.strip())
     if not matched:
-        raise ValueError(f"{FORM}. Received: {text!r}")
+        raise ValueError(f"{_FORM}. Received: {text!r}")
     name = matched["method"]
     listed = [name for name, method in METHODS.items() if method.terms and not method.online]
     if name not in listed:
         raise ValueError(f"A method of `losses` must be one of {', '.join(listed)}. Received: {text!r}")
     published = {}
     for term in METHODS[name].terms:
-        published |= {key: value for key, value in term.arguments.items() if is_open(key, value)}
+        # By name over all terms: where two of them take the same argument, an entry sets it for both.
+        published |= {key: value for key, value in term.arguments.items() if _is_settable(key, value)}
+    # Numbers are written out even where the entry leaves them open, so that a recorded entry keeps its meaning if a
+    # published number is ever corrected.
     arguments = {key: value for key, value in published.items() if isinstance(value, float)}
     for part in matched["arguments"].split("@")[1:]:
         key, _, value = part.partition("=")
-        if key not in (*published, *LAYERS):
-            knows = ", ".join((*published, *LAYERS))
+        if key not in (*published, *_LAYERS):
+            knows = ", ".join((*published, *_LAYERS))
             raise ValueError(f"Method '{name}' knows the arguments {knows}, no `{key}`. Received: {text!r}")
         if "" in value.split("+"):
             raise ValueError(f"`{key}` must have a value. Received: {text!r}")
-        if key in LAYERS:
+        if key in _LAYERS:
             arguments[key] = tuple(value.split("+"))
         else:
-            arguments[key] = number(key, value, text) if isinstance(published[key], float) else value
+            arguments[key] = _parse_number(key, value, text) if isinstance(published[key], float) else value
     terms = METHODS[name].terms
     weights = tuple(term.weight for term in terms)
     if matched["weights"]:
@@ -117,25 +133,26 @@ def parse(text):
     if len(weights) != len(terms) or not all(0 <= weight < float("inf") for weight in weights):
         takes = "/".join(term.loss for term in terms)
         raise ValueError(f"Method '{name}' takes a weight >= 0 for each of its losses, {takes}. Received: {text!r}")
-    return Entry(name, arguments, weights)
+    return LossEntry(name, arguments, weights)
 
 
-def is_open(name, value):
-    """Whether an entry may set this argument: not what makes a method what it is, nor what is one for a whole run."""
+def _is_settable(name, value):
+    """Returns whether an entry may set this argument."""
+    # A switch (`standardize`) and the loss's name define the method; `negative_classes` is one for the whole run.
     return name not in ("name", "negative_classes") and not isinstance(value, bool)
 
 
 def check_negatives(losses, negatives):
-    """Raises `ValueError` for losses that do not find their negatives as a run's `negatives` has it.
+    """Raises `ValueError` for losses that cannot get their negatives in the way that `negatives` says.
 
     Args:
         losses: list of entries.
-        negatives: `"in_batch"`, `"drawn"` or None, which is drawn.
+        negatives: `"in_batch"`, `"drawn"`, or None, which means drawn.
     """
     if negatives == "in_batch":
         return
     for entry in losses:
-        if "miner" in parse(entry).arguments:
+        if "miner" in parse_entry(entry).arguments:
             raise ValueError(
                 "`miner` picks negatives from the batch, with negatives='in_batch'. "
                 f"Received: negatives={negatives!r}, losses={losses}"
@@ -147,8 +164,9 @@ def check_negatives(losses, negatives):
         )
 
 
-def number(name, value, text):
+def _parse_number(name, value, text):
+    # 5e-324 is the smallest number above 0: a temperature divides.
     least, rule = (0, ">= 0") if name != "temperature" else (5e-324, "> 0")
-    if not re.fullmatch(NUMBER, value) or not least <= float(value) < float("inf"):
+    if not re.fullmatch(_NUMBER, value) or not least <= float(value) < float("inf"):
         raise ValueError(f"`{name}` must be a number {rule}. Received: {text!r}")
     return float(value)

@@ -1,10 +1,12 @@
-"""METHODS: what each distillation method is, as plain data.
+"""The distillation methods, as plain data.
 
-A method is the terms that are added to the student's loss on the labels. A term names a loss class of
+A method is the list of terms that are added to the student's loss on the labels. A term names a loss class of
 `keras_tkd.losses`, its published weight, and its arguments. Importing this module imports no Keras.
 """
 
 import dataclasses
+
+__all__ = ["METHODS", "Method", "Online", "Term", "as_layer_argument"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +18,9 @@ class Term:
         weight: its published weight.
         arguments: constructor arguments.
         needs: constructor arguments that come from the run: `"seed"`, `"labels"` (class ids of the training samples).
-        layers: names of the layers that it reads in both models; empty for the final output. They are those of this
-            package's models.
-        extra_images: what each image may be drawn with for it: `"negatives"` or `"partners"`, or None.
+        layers: names of the layers that it reads in both models, as this package's models name them; empty for the
+            final output.
+        extra_images: the images that may be drawn beside each image for it, `"negatives"` or `"partners"`; or None.
     """
 
     loss: str
@@ -31,12 +33,13 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class Online:
-    """How a teacher is trained that learns together with the student (`keras_tkd.TriKD`).
+    """Training of a teacher that learns together with the student (`keras_tkd.TriKD`).
 
     Args:
-        anchored: whether a frozen anchor bounds it.
-        teacher_loss_weight, anchor_weight, peer_weight: weights of the teacher's losses.
-        student_term_reaches_teacher: whether the student's distillation loss moves the teacher, too.
+        anchored: whether a frozen anchor keeps the teacher near it.
+        teacher_loss_weight, anchor_weight, peer_weight: weights of the teacher's losses on the labels, towards the
+            anchor, and towards the student.
+        student_term_reaches_teacher: whether the gradient of the student's distillation loss reaches the teacher, too.
     """
 
     anchored: bool
@@ -53,9 +56,9 @@ class Method:
     Args:
         summary: one line, with the paper.
         terms: its losses.
-        student_loss_weight: weight of the loss on the labels.
-        warmup_epochs: epochs over which the weights of its losses rise, linearly.
-        online: how its teacher learns together with the student; None for a trained teacher that is frozen.
+        student_loss_weight: weight of the student's loss on the labels.
+        warmup_epochs: epochs over which the weights of its losses rise linearly from 0.
+        online: an `Online` for a teacher that learns together with the student; None for a trained, frozen teacher.
     """
 
     summary: str
@@ -66,29 +69,32 @@ class Method:
 
     @property
     def layers(self):
-        """Names of the layers that its losses read, where all read the same; else empty."""
+        """Names of the layers that its losses read, if all read the same ones; else empty."""
         read = {term.layers for term in self.terms}
         return next(iter(read)) if len(read) == 1 else ()
 
     @property
     def extra_images(self):
-        """What each image may be drawn with: a set of `"negatives"` and `"partners"`."""
+        """The images that may be drawn beside each image: a set of `"negatives"` and `"partners"`."""
         return {term.extra_images for term in self.terms} - {None}
 
     def reads(self, argument):
-        """Whether a term takes this argument of its own (`"temperature"`, `"margin"`)."""
+        """Returns whether a term has this argument of its own (`"temperature"`, `"margin"`)."""
         return any(argument in term.arguments for term in self.terms)
 
 
-MINING = {"miner": "random", "negative_classes": "labels"}
-TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="negatives")
-EMBEDDING = ("embedding",)
-STAGES = ("stage1", "stage2", "stage3")
+# For batches without drawn negatives, which the losses then pick from the batch. The papers draw them with the data.
+_MINING = {"miner": "random", "negative_classes": "labels"}
+_TRIPLETS = Term("TripletDistillation", 2.0, {"margin": 5.0, **_MINING}, needs=("seed",), extra_images="negatives")
+_EMBEDDING = ("embedding",)
+_STAGES = ("stage1", "stage2", "stage3")
 
+# Weights and numbers are those that the papers or their authors' code publish, unless the summary says otherwise.
 METHODS = {
     "baseline": Method("The student alone, on the labels: what every distilled student is compared with."),
     "kd": Method(
         "Soft targets (Hinton et al., 2015).",
+        # The factor T^2 is in the loss.
         (Term("SoftTargets", 0.9, {"temperature": 4.0}),),
         student_loss_weight=0.1,
     ),
@@ -103,15 +109,15 @@ METHODS = {
     ),
     "tkd": Method(
         "Triplet loss with the teacher as the anchor (Oki et al., 2020).",
-        (TRIPLETS,),
+        (_TRIPLETS,),
     ),
     "tkd_soft": Method(
         "Triplet loss and soft targets (Oki et al., variant of 2022).",
-        (Term("SoftTargets", 1.0, {"temperature": 1.0}), TRIPLETS),
+        (Term("SoftTargets", 1.0, {"temperature": 1.0}), _TRIPLETS),
     ),
     "pairs": Method(
         "Pair (Siamese) loss with the teacher on one side (after Oki et al., 2020; loss and weight are our reading).",
-        (Term("PairDistillation", 0.1, {"margin": 5.0, **MINING}, needs=("seed",), extra_images="partners"),),
+        (Term("PairDistillation", 0.1, {"margin": 5.0, **_MINING}, needs=("seed",), extra_images="partners"),),
     ),
     "sp": Method(
         "Similarity-preserving distillation (Tung & Mori, 2019).",
@@ -119,19 +125,19 @@ METHODS = {
     ),
     "rkd": Method(
         "Relational distillation of distances and angles (Park et al., 2019).",
-        (Term("RelationalDistance", 25.0, layers=EMBEDDING), Term("RelationalAngle", 50.0, layers=EMBEDDING)),
+        (Term("RelationalDistance", 25.0, layers=_EMBEDDING), Term("RelationalAngle", 50.0, layers=_EMBEDDING)),
     ),
     "pkt": Method(
         "Probabilistic knowledge transfer (Passalis & Tefas, 2018).",
-        (Term("ProbabilisticTransfer", 30000.0, layers=EMBEDDING),),
+        (Term("ProbabilisticTransfer", 30000.0, layers=_EMBEDDING),),
     ),
     "cc": Method(
         "Correlation congruence (Peng et al., 2019).",
-        (Term("CorrelationCongruence", 100.0, layers=EMBEDDING),),
+        (Term("CorrelationCongruence", 100.0, layers=_EMBEDDING),),
     ),
     "at": Method(
         "Attention transfer (Zagoruyko & Komodakis, 2017).",
-        (Term("AttentionTransfer", 1000.0, layers=STAGES),),
+        (Term("AttentionTransfer", 1000.0, layers=_STAGES),),
     ),
     "fitnet": Method(
         "Hints from a middle layer (Romero et al., 2015).",
@@ -147,7 +153,7 @@ METHODS = {
     ),
     "crd": Method(
         "Contrastive representation distillation (Tian et al., 2020).",
-        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=EMBEDDING),),
+        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=_EMBEDDING),),
     ),
     "dkd": Method(
         "Decoupled soft targets (Zhao et al., 2022).",
@@ -176,7 +182,7 @@ METHODS = {
 }
 
 
-def list_or_name(layers):
-    """Layers as losses take them: one name by itself, several as a list, none as None."""
+def as_layer_argument(layers):
+    """Returns names of layers in the form that losses take: one name as a string, several as a list, none as None."""
     layers = list(layers or ())
     return layers if len(layers) > 1 else next(iter(layers), None)

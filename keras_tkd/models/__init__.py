@@ -33,18 +33,18 @@ _MINIMUM_SIZES = {
 
 
 def build(name, image_shape, num_classes):
-    """A new model of `MODELS` with random weights, or the model saved in a `.keras` file.
+    """Builds a model of `MODELS` with random weights, or loads one from a `.keras` file.
 
-    A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier
-    will do: whether it scales its input and returns logits is not checked.
+    A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier will do: nothing
+    here checks that it scales its input, or that it returns logits.
 
     Args:
         name: a name in `MODELS`, or a path that ends with `.keras`.
-        image_shape: (height, width, channels) of the images; a None among them takes any that a file's model has.
-        num_classes: number of classes, the length of the model's output; None takes any that a file's model has.
+        image_shape: `(height, width, channels)` of the images; None in a place accepts what a saved model has there.
+        num_classes: number of classes, the length of the model's output; None accepts what a saved model has.
 
     Returns:
-        A `keras.Model`: `(batch, *image_shape)` to `(batch, classes)`.
+        A `keras.Model` from `(batch, *image_shape)` to `(batch, num_classes)`.
 
     Raises:
         ValueError: if the name is unknown, the images are too small for the model, or the file is not a Keras
@@ -76,6 +76,7 @@ def build(name, image_shape, num_classes):
 
 
 def _load(path, image_shape, num_classes):
+    # Else the error below, that the file cannot be loaded, would hide that there is none.
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`name` must be a model's name or an existing file. Received: name={path!r}")
     try:
@@ -95,6 +96,7 @@ def _load(path, image_shape, num_classes):
             "`image_shape` must be that of the saved model. "
             f"Received: image_shape={image_shape}, but {path!r} takes {inputs[0]}"
         )
+    # An output with more axes is a map or a sequence, not a row of logits.
     if len(outputs[0]) != 1 or num_classes not in (None, *outputs[0]):
         raise ValueError(
             "`num_classes` must be the length of the saved model's output. "
@@ -104,10 +106,12 @@ def _load(path, image_shape, num_classes):
 
 
 def _shapes(tensors):
+    """Returns the shapes of symbolic tensors without their batches; `[]` for None, as an unbuilt model has it."""
     return [tuple(tensor.shape[1:]) for tensor in tensors or ()]
 
 
 def _matches(shape, other):
+    """Returns whether two shapes are equal, None standing for any length."""
     if len(shape) != len(other):
         return False
     return all(a == b or None in (a, b) for a, b in zip(shape, other, strict=True))

@@ -1,11 +1,11 @@
 """ResNets for 32x32 images, as the benchmark tables of distillation use them.
 
-`resnet20` and its kin have widths 16-16-32-64 (He et al. 2016); `resnet8x4` and `resnet32x4` have
+`resnet20` and the others of its form have widths 16-16-32-64 (He et al. 2016); `resnet8x4` and `resnet32x4` have
 32-64-128-256 (Tian et al. 2020: the stem is doubled, the stages are widened by four). Where a block changes
 the shape, its shortcut is a 1x1 convolution with BatchNorm (option B), as in those tables; He et al. pad with
 zeros (option A).
 
-They take pixels 0..255 (the first layer scales by 1 / 255), return logits, and name what distillation reads:
+They take pixels 0..255 (the first layer scales by 1 / 255) and return logits. Distillation reads these layers:
 - `stage1..3`: the output of each stage, after its last ReLU;
 - `features`: the last block's sum, before that ReLU;
 - `embedding`: the average of `stage3` over all positions;
@@ -25,9 +25,11 @@ from functools import partial
 import keras
 from keras import layers
 
+__all__ = ["RESNETS", "resnet"]
+
 
 def resnet(image_shape, num_classes, depth, widths=(16, 16, 32, 64), name=None):
-    """A CIFAR ResNet of basic blocks: 3 stages of (depth - 2) / 6 blocks.
+    """Builds a CIFAR ResNet of basic blocks: 3 stages of (depth - 2) / 6 blocks.
 
     `resnet((32, 32, 3), 100, depth=20)` has 278,324 trainable parameters.
 
@@ -53,6 +55,7 @@ def resnet(image_shape, num_classes, depth, widths=(16, 16, 32, 64), name=None):
     for stage, width in enumerate(stages, start=1):
         for block in range(1, blocks + 1):
             last = block == blocks
+            # The outputs of a stage carry the names that distillation reads; all others, names of their own.
             prefix = f"stage{stage}_block{block}"
             x = _block_sum(
                 x,
@@ -68,6 +71,7 @@ def resnet(image_shape, num_classes, depth, widths=(16, 16, 32, 64), name=None):
 
 
 def _block_sum(x, width, strides, prefix, name):
+    """Returns a basic block's sum before its last ReLU, which the caller adds, so that `features` can be read there."""
     shortcut = x
     if strides != 1 or x.shape[-1] != width:
         shortcut = _conv_norm(x, width, f"{prefix}_shortcut", size=1, strides=strides)
@@ -83,10 +87,12 @@ def _conv_norm(x, filters, name, size=3, strides=1):
         size,
         strides=strides,
         padding="same",
+        # BatchNorm's own offset comes right after.
         use_bias=False,
         kernel_initializer="he_normal",
         name=name,
     )(x)
+    # Momentum and epsilon of PyTorch, with which the tables were made; Keras's are 0.99 and 1e-3.
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 

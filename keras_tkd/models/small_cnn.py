@@ -1,6 +1,6 @@
 """Small convolutional networks: those of "Triplet Loss for Knowledge Distillation", and a pair for digits.
 
-They take pixels 0..255 (the first layer scales by 1 / 255), return logits, and name what distillation reads:
+They take pixels 0..255 (the first layer scales by 1 / 255) and return logits. Distillation reads these layers:
 - `stage1..N`: the output of the N-th max-pool: equal heights and widths in a teacher and its student;
 - `features`: the output of the last convolution, before its BatchNorm, ReLU and pool, in whatever order;
 - `embedding`: the input of the last dense layer, before dropout;
@@ -16,9 +16,11 @@ Reference: Oki, Abe, Miyao, Kurita, "Triplet Loss for Knowledge Distillation", I
 import keras
 from keras import layers
 
+__all__ = ["digits_student", "digits_teacher", "tkd_student", "tkd_student_2022", "tkd_teacher"]
+
 
 def tkd_teacher(image_shape, num_classes):
-    """The paper's teacher: 1,256,106 parameters at 32x32x3 and 10 classes."""
+    """Builds the paper's teacher: 1,256,106 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu_norm(x, 32, "conv1")
     x = layers.MaxPooling2D(name="stage1")(x)
@@ -37,7 +39,7 @@ def tkd_teacher(image_shape, num_classes):
 
 
 def tkd_student(image_shape, num_classes):
-    """The paper's student, without BatchNorm: 161,130 parameters at 32x32x3 and 10 classes."""
+    """Builds the paper's student, without BatchNorm: 161,130 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 32, "conv1")
     x = layers.MaxPooling2D(name="stage1")(x)
@@ -46,12 +48,13 @@ def tkd_student(image_shape, num_classes):
     x = _conv_relu(x, 64, "features")
     x = layers.MaxPooling2D(name="stage3")(x)
     x = layers.Flatten(name="flatten")(x)
+    # As wide as the teacher's: losses on embeddings need no projector between the two.
     x = layers.Dense(128, activation="relu", name="embedding")(x)
     return keras.Model(images, _logits(x, num_classes), name="tkd_student")
 
 
 def tkd_student_2022(image_shape, num_classes):
-    """The student of the authors' 2022 code: 156,298 parameters at 32x32x3 and 10 classes."""
+    """Builds the student of the authors' 2022 code: 156,298 parameters at 32x32x3 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_norm_relu(x, 16, "conv1")
     x = layers.MaxPooling2D(name="stage1")(x)
@@ -65,7 +68,7 @@ def tkd_student_2022(image_shape, num_classes):
 
 
 def digits_teacher(image_shape, num_classes):
-    """A teacher for scikit-learn's digits: 72,970 parameters at 8x8x1 and 10 classes."""
+    """Builds a teacher for scikit-learn's digits: 72,970 parameters at 8x8x1 and 10 classes."""
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 32, "conv1")
     x = _conv_relu(x, 64, "conv2")
@@ -79,9 +82,9 @@ def digits_teacher(image_shape, num_classes):
 
 
 def digits_student(image_shape, num_classes):
-    """A student with room to learn: 666 parameters at 8x8x1 and 10 classes.
+    """Builds a student for scikit-learn's digits: 666 parameters at 8x8x1 and 10 classes.
 
-    It has no dense layer but the last: `embedding` is the flattened `stage2`.
+    Small enough to gain from a teacher, it has no dense layer but the last: `embedding` is the flattened `stage2`.
     """
     images, x = _scaled_pixels(image_shape)
     x = _conv_relu(x, 4, "conv1")
@@ -103,6 +106,7 @@ def _conv(x, filters, name):
 
 
 def _norm(x, name):
+    # PyTorch's momentum and epsilon, as the authors' code has them.
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
 
 
@@ -123,4 +127,5 @@ def _conv_norm_relu(x, filters, name):
 
 
 def _logits(x, num_classes):
+    # float32 under any policy: losses compare small differences of logits, and bfloat16 has 8 significant bits.
     return layers.Dense(num_classes, dtype="float32", name="logits")(x)

@@ -8,7 +8,7 @@ import time
 import tensorflow as tf
 
 from keras_tkd import data
-from keras_tkd.teacher_cache.builder import Source
+from keras_tkd.teacher_cache.builder import CacheRecipe
 from keras_tkd.teacher_cache.cache import TeacherCache
 
 __all__ = ["attach", "build", "folder", "resolve_teacher_cache"]
@@ -84,7 +84,7 @@ def resolve_teacher_cache(config, path, inputs):
     splits = inputs.splits
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
-    source = Source(frozen, splits.train_images, losses, **_shown(config))
+    source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config))
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])
     per_image = _seconds_per_image(source)

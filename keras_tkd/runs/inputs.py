@@ -8,7 +8,7 @@ import keras
 
 from keras_tkd import data, models, teachers
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.methods.registry import list_or_name
+from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import baseline_path, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
@@ -58,8 +58,8 @@ class Inputs:
         losses, weights = make_losses(
             config.recipe,
             distillation_loss_weights=config.distillation_loss_weights,
-            teacher_layers=list_or_name(config.teacher_layers),
-            student_layers=list_or_name(config.student_layers),
+            teacher_layers=as_layer_argument(config.teacher_layers),
+            student_layers=as_layer_argument(config.student_layers),
             seed=config.seed,
             labels=self.splits.train_labels,
             temperature=config.temperature,

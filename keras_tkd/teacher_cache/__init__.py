@@ -1,4 +1,4 @@
-"""The outputs of a frozen teacher, computed once and kept on disk."""
+"""Outputs of a frozen teacher, computed once and kept on disk."""
 
 from keras_tkd.teacher_cache.cache import TeacherCache
 

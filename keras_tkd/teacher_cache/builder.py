@@ -1,4 +1,4 @@
-"""Fills a teacher cache: what is answered, by whom, and that the answers are still his."""
+"""Builds a teacher cache, and checks that it still matches its teacher."""
 
 import functools
 import importlib.metadata
@@ -8,23 +8,42 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import data
+from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
+from keras_tkd.teacher_cache.writer import RowWriter
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils.choices import CACHE_DTYPES
+from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.progress import Progress
 
-FINGERPRINTED = 256  # images that are looked at together
-SAMPLED = 16  # samples that stand for all where a view is fingerprinted, or the live teacher is asked
-# What two forward passes in other batches, or on other machines, may differ by: a share of an output's largest value.
-NOISE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
+__all__ = ["CacheRecipe", "compute_missing_rows", "read_versions"]
+
+_HASHED_IMAGES = 256  # images that are hashed at a time
+_SAMPLES = 16  # samples that represent all where a view is hashed, or outputs are compared with the live teacher
+# By how much two forward passes in different batches, or on different machines, may differ: a share of an output's
+# largest value.
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 
 
-class Source:
-    """A teacher and what it is shown; for the arguments see `TeacherCache.build`."""
+class CacheRecipe:
+    """The teacher, images and views that determine what a cache holds.
+
+    Args:
+        teacher, images, losses, views, augment, seed: as in `TeacherCache.build`.
+
+    Attributes:
+        reader: reads the teacher, as in the `Distiller`.
+        images: the images, an array or an `ImageStream`.
+        views: number of views of each image.
+        shapes: dict from an output's name to its shape, without the batch.
+
+    Raises:
+        ValueError: `views` or `seed` out of range, no images, or images or losses that the teacher does not fit.
+    """
 
     def __init__(self, teacher, images, losses, views, augment, seed):
         check_views(views)
@@ -37,99 +56,124 @@ class Source:
         images = images if isinstance(images, (np.ndarray, data.ImageStream)) else np.asarray(images)
         if not len(images):
             raise ValueError("`images` must hold a sample or more. Received: none")
-        self.images, self.views, self.augment, self.seed = images, views, augment, seed
+        self.images, self.views, self._augment, self._seed = images, views, augment, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
         self.reader = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
-        self.combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
+        self._combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))
-        self.shapes = {name: tuple(shape[1:]) for name, shape in shapes.items()}
-        # Spread over all, so that another order of the samples shows.
-        self.sampled = np.unique(np.linspace(0, len(images) - 1, SAMPLED).astype("int64"))
+        self.shapes: dict[str, tuple] = {name: tuple(shape[1:]) for name, shape in shapes.items()}
+        # Spread over all samples, so that a different order of the samples is noticed.
+        self._sample_ids = np.unique(np.linspace(0, len(images) - 1, _SAMPLES).astype("int64"))
 
     @functools.cached_property
     def _sampled_images(self):
-        return tf.constant(self.images[self.sampled])
+        return tf.constant(self.images[self._sample_ids])
 
-    def show(self, view):
-        """The samples that stand for all, in one of their views."""
-        return data.apply_view(self._sampled_images, self.sampled, self.seed, view, self.augment)
+    def _make_sample_views(self, view):
+        """Returns the samples that represent all, in one of their views."""
+        return data.apply_view(self._sampled_images, self._sample_ids, self._seed, view, self._augment)
 
     def describe(self, dtype):
-        """All that decides what a cache holds, as plain data: what is large by its fingerprint."""
+        """Describes all that determines the contents of a cache, as plain data, with hashes in place of large arrays.
+
+        Args:
+            dtype: dtype of the cache's files.
+
+        Raises:
+            ValueError: a dtype that a cache cannot have.
+        """
         if dtype not in CACHE_DTYPES:
             raise ValueError(f"`dtype` must be one of {', '.join(CACHE_DTYPES)}. Received: dtype={dtype!r}")
-        drawn = {"augmentation": None, "seed": None, "some_views": None}
-        if self.augment:
-            shown = np.stack([self.show(view) for view in range(self.views)])
-            drawn = {
-                "augmentation": fingerprints.describe_function(self.augment),
-                "seed": self.seed,
-                "some_views": fingerprints.of_array(shown),
+        augmented = {"augmentation": None, "seed": None, "some_views": None}
+        if self._augment:
+            # A function's name does not say what it does: a hash of some of its views tells an edited one apart.
+            sample_views = np.stack([self._make_sample_views(view) for view in range(self.views)])
+            augmented = {
+                "augmentation": fingerprints.describe_function(self._augment),
+                "seed": self._seed,
+                "some_views": fingerprints.hash_array(sample_views),
             }
-        return drawn | {
-            "teacher": " ".join(map(fingerprints.of_weights, self.reader.teachers)),
-            "combined": self.combined,
-            "architecture": " ".join(map(fingerprints.of_layers, self.reader.teachers)),
-            "images": fingerprints.of_pieces(
-                self.images.dtype, self.images.shape, data.iterate_batches(self.images, FINGERPRINTED)
-            ),
+        batches = data.iterate_batches(self.images, _HASHED_IMAGES)
+        return augmented | {
+            "teacher": " ".join(map(fingerprints.hash_weights, self.reader.teachers)),
+            "combined": self._combined,
+            "architecture": " ".join(map(fingerprints.hash_layers, self.reader.teachers)),
+            "images": fingerprints.hash_pieces(self.images.dtype, self.images.shape, batches),
             "samples": len(self.images),
             "views": self.views,
             "outputs": sorted(self.shapes),
             "dtype": dtype,
         }
 
-    def batches(self, batch_size, first):
+    def make_batches(self, batch_size, first):
+        """Makes batches of the images in all their views, from batch number `first` on; see `data.view_batches`."""
         return data.view_batches(
-            self.images, batch_size, seed=self.seed, augment=self.augment, views=self.views, first=first
+            self.images, batch_size, seed=self._seed, augment=self._augment, views=self.views, first=first
         )
 
-    def compare(self, outputs):
-        """Raises `ValueError` unless some rows of `outputs` are, within rounding, what the teacher says now."""
-        layers = [layer for model in self.reader.teachers for layer in model._flatten_layers()]
-        noise = max(NOISE.get(layer.compute_dtype, 0.0) for layer in layers)
+    def check_outputs(self, outputs: dict[str, np.ndarray]):
+        """Raises `ValueError` unless `outputs` agree, on some samples, with what the teacher computes now.
+
+        Args:
+            outputs: dict from an output's name to its array `(views, samples, ...)`.
+        """
+        layers = [layer for model in self.reader.teachers for layer in flatten_layers(model)]
+        tolerance = max(_TOLERANCES.get(layer.compute_dtype, 0.0) for layer in layers)
+        # The last view is the last to be written: if its rows are right, no row was skipped on the way.
         view = self.views - 1
-        live = tf.function(self.reader)(self.show(view))[1]
+        live = tf.function(self.reader)(self._make_sample_views(view))[1]
         for name, array in outputs.items():
-            kept, now = array[view, self.sampled].astype("float32"), np.asarray(tf.cast(live[name], "float32"))
-            excess = np.abs(kept - now) - np.finfo(array.dtype).eps * np.abs(now) - noise * np.abs(now).max()
+            kept, now = array[view, self._sample_ids].astype("float32"), np.asarray(tf.cast(live[name], "float32"))
+            # The files round in proportion to each value, a forward pass in proportion to an output's largest value.
+            excess = np.abs(kept - now) - np.finfo(array.dtype).eps * np.abs(now) - tolerance * np.abs(now).max()
             worst = np.unravel_index(np.argmax(excess), now.shape)
-            if not excess[worst] <= 0:
+            if not excess[worst] <= 0:  # a NaN is no agreement either
                 raise ValueError(
                     f"The teacher cache does not hold what the teacher says: '{name}' of sample "
-                    f"{self.sampled[worst[0]]} in view {view} is {kept[worst]} there and {now[worst]} now. Remove it "
-                    "and build it anew"
+                    f"{self._sample_ids[worst[0]]} in view {view} is {kept[worst]} there and {now[worst]} now. "
+                    "Remove it and build it anew"
                 )
 
 
-def write(files, source, progress=True):
-    """Appends the rows that a cache does not hold yet."""
-    if files.rows == files.all_rows:
+def compute_missing_rows(files, recipe, progress=True):
+    """Runs the teacher over the images whose rows a cache lacks, and appends these rows.
+
+    Args:
+        files: `CacheFiles`, locked for writing.
+        recipe: `CacheRecipe` of the cache.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ValueError: an output that is not finite, or too large for the files' dtype.
+        OSError: the files cannot be written.
+    """
+    if files.rows_written == files.total_rows:
         return
     views, samples = files.manifest["rows"]
     batch_size = files.manifest["batch_size"]
-    view, sample = divmod(files.rows, samples)
-    first = view * -(-samples // batch_size) + sample // batch_size
+    view, sample = divmod(files.rows_written, samples)
+    # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
+    first = view * count_batches(samples, batch_size) + sample // batch_size
     title = f"Teacher cache: the teacher's outputs for {samples:,} images in {views} view{'s' * (views > 1)}"
-    shown = Progress(title, files.rows, files.all_rows) if progress else None
-    forward = tf.function(lambda images: rounded(source.reader(images)[1], files.dtype))
-    with files.writer() as append:
-        for images in source.batches(batch_size, first):
+    progress_bar = Progress(title, files.rows_written, files.total_rows) if progress else None
+    forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], files.dtype))
+    with RowWriter(files) as writer:
+        for images in recipe.make_batches(batch_size, first):
             outputs, largest = forward(images)
             for name, value in largest.items():
-                check_range(name, float(value), files.dtype)
-            append({name: value.numpy() for name, value in outputs.items()})
-            if shown:
-                shown.add(len(images))
+                _check_range(name, float(value), files.dtype)
+            writer.append({name: value.numpy() for name, value in outputs.items()})
+            if progress_bar:
+                progress_bar.add(len(images))
 
 
-def rounded(outputs, dtype):
-    """The outputs in the dtype of the cache, and the largest absolute value of each as it was."""
+def _cast_outputs(outputs: dict[str, tf.Tensor], dtype):
+    """Casts outputs to the dtype of the cache; returns them and the largest absolute value of each before the cast."""
     largest = {name: tf.reduce_max(tf.abs(tf.cast(value, tf.float32))) for name, value in outputs.items()}
     return {name: tf.cast(value, dtype) for name, value in outputs.items()}, largest
 
 
-def check_range(name, largest, dtype):
+def _check_range(name, largest, dtype):
     if not np.isfinite(largest):
         raise ValueError(f"The teacher's output '{name}' is not finite for some image. Received: {largest}")
     if largest > float(np.finfo(dtype).max):
@@ -139,5 +183,6 @@ def check_range(name, largest, dtype):
         )
 
 
-def versions():
+def read_versions():
+    """Returns the versions of the packages that a cache's numbers depend on, as a dict."""
     return {name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow", "numpy")}

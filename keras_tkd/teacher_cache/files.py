@@ -1,11 +1,11 @@
-"""The files of a teacher cache: outputs row after row, what they were made from, and how far they are written.
+"""The folder of a teacher cache and its files.
 
     manifest.json       what the outputs were made from, and the shape of each
-    progress.json       how many rows of each are on the disk
+    progress.json       the number of rows of each output that are on the disk
     logits.npy, ...     `(views, samples, ...)`: a row for each view of each sample, view by view
 
-Rows are appended, in their order. A row counts once `progress.json` counts it, which is written after the row has
-reached the disk: whatever ends the writing, at any moment, leaves rows that can be used and the place to go on from.
+Rows are appended in order. A row counts once `progress.json` counts it, which is written after the row has reached the
+disk: whenever the writing ends, and for whatever reason, the rows that count can be used and continued.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ import math
 import os
 import pathlib
 import shutil
-import time
 import urllib.parse
 
 import numpy as np
@@ -25,135 +24,158 @@ from keras_tkd.utils.files import read_json, write_json
 
 try:
     import fcntl
-except ImportError:  # not on Windows: there nobody waits
+except ImportError:  # on Windows, where processes do not wait for one another
     fcntl = None
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-PROGRESS = "progress.json"
-KEEP_SECONDS = 10.0  # between two writings of the progress
-REBUILD = "Choose another folder, or remove this one and build it anew"
+__all__ = ["CacheFiles"]
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+_PROGRESS = "progress.json"
+_REBUILD = "Choose another folder, or remove this one and build it anew"
 
 
 class CacheFiles:
-    """The folder of one cache.
+    """The folder of one teacher cache.
 
     Args:
-        folder: its path; `create` makes it.
+        folder: path of the folder, which need not exist before `lock_for_writing`.
+
+    Attributes:
+        folder: the path.
+        manifest: dict, the contents of `manifest.json`; None where there is no cache yet.
+
+    Raises:
+        ValueError: the folder holds a manifest that cannot be read.
     """
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
         self.manifest = None
-        self.read_manifest()
+        self._read_manifest()
 
-    # What there is.
-
-    def read_manifest(self):
-        """Reads what the folder holds, if it holds a cache; raises `ValueError` if that cannot be read."""
+    def _read_manifest(self):
         try:
-            self.manifest = read_json(self.folder / MANIFEST)
-            if self.manifest is not None and self.manifest["format"] != FORMAT:
-                raise ValueError(f"its format is {self.manifest['format']}, and this version reads {FORMAT}")
+            self.manifest = read_json(self.folder / _MANIFEST)
+            if self.manifest is not None and self.manifest["format"] != _FORMAT:
+                raise ValueError(f"its format is {self.manifest['format']}, and this version reads {_FORMAT}")
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder} holds no teacher cache that can be read: {error}. {REBUILD}") from error
+            raise ValueError(f"{self.folder} holds no teacher cache that can be read: {error}. {_REBUILD}") from error
 
     @property
-    def rows(self):
-        """Number of rows that are written."""
+    def rows_written(self):
+        """Number of rows that are on the disk."""
         try:
-            return int((read_json(self.folder / PROGRESS) or {"rows": 0})["rows"])
+            return int((read_json(self.folder / _PROGRESS) or {"rows": 0})["rows"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder / PROGRESS} cannot be read: {error}. {REBUILD}") from error
+            raise ValueError(f"{self.folder / _PROGRESS} cannot be read: {error}. {_REBUILD}") from error
 
     @property
-    def all_rows(self):
+    def total_rows(self):
         """Number of rows of a finished cache."""
         return math.prod(self.manifest["rows"])
 
     @property
     def dtype(self):
+        """The NumPy dtype of all outputs."""
         return np.dtype(self.manifest["made_from"]["dtype"])
 
     def path(self, name):
-        """The file of an output; a layer's name may hold signs that no file name should."""
+        """Returns the path of an output's file."""
+        # A layer's name may be a path itself, or hold other characters that no file name should.
         return self.folder / f"{urllib.parse.quote(name, safe='')}.npy"
 
     def row_bytes(self, name):
+        """Returns the number of bytes in a row of an output."""
         return math.prod(self.manifest["outputs"][name]) * self.dtype.itemsize
 
     def check_made_from(self, expected):
-        """Raises `ValueError` if the cache was made from something else: every difference, with both values."""
+        """Raises `ValueError` if the cache was made from something else; it names every difference, with both values.
+
+        Args:
+            expected: dict with some of the entries of `"made_from"`.
+        """
         there = self.manifest["made_from"]
+        # Through JSON, as the manifest was, so that tuples are lists on both sides.
         here = json.loads(json.dumps(expected))
         listed = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
         if listed:
             raise ValueError(
-                f"The teacher cache in {self.folder} was made from something else: {'; '.join(listed)}. {REBUILD}"
+                f"The teacher cache in {self.folder} was made from something else: {'; '.join(listed)}. {_REBUILD}"
             )
 
     def check_sizes(self, rows):
-        """Raises `ValueError` if a file holds less than so many rows."""
+        """Raises `ValueError` if a file holds fewer than `rows` rows."""
         for name in self.manifest["outputs"]:
             path = self.path(name)
-            expected = len(self._header(name)) + rows * self.row_bytes(name)
+            expected = len(self.make_header(name)) + rows * self.row_bytes(name)
             size = path.stat().st_size if path.exists() else 0
             if size < expected:
-                raise ValueError(f"{path} is truncated: it has {size:,} bytes, and should have {expected:,}. {REBUILD}")
+                raise ValueError(
+                    f"{path} is truncated: it has {size:,} bytes, and should have {expected:,}. {_REBUILD}"
+                )
 
-    def arrays(self):
-        """The outputs of a finished cache by name, mapped into memory, as arrays of the file's dtype.
+    def open_arrays(self) -> dict[str, np.ndarray]:
+        """Maps the outputs of a finished cache into memory.
 
-        They are mapped copy-on-write, which makes no copy and never writes: TensorFlow shares such memory as it is.
+        Returns:
+            dict from an output's name to its array `(views, samples, ...)`, in the files' dtype.
+
+        Raises:
+            ValueError: a cache that is not finished; a file that is truncated, or of another shape or dtype.
         """
-        rows = self.rows
-        if rows < self.all_rows:
+        rows = self.rows_written
+        if rows < self.total_rows:
             raise ValueError(
-                f"The teacher cache in {self.folder} is not finished: {rows:,} of {self.all_rows:,} rows are written. "
-                "Build it again with the same arguments: it goes on there"
+                f"The teacher cache in {self.folder} is not finished: {rows:,} of {self.total_rows:,} rows are "
+                "written. Build it again with the same arguments: it goes on there"
             )
         self.check_sizes(rows)
+        # Mapped copy-on-write: nothing is copied, no file is ever written to, and the memory counts as writable, which
+        # TensorFlow needs to share it.
         arrays = {name: np.load(self.path(name), mmap_mode="c") for name in self.manifest["outputs"]}
         for name, array in arrays.items():
             if array.shape != self._shape(name) or array.dtype != self.dtype:
                 raise ValueError(
                     f"{self.path(name)} is not the manifest's: it has shape {array.shape} and dtype {array.dtype}, and "
-                    f"should have {self._shape(name)} and {self.dtype}. {REBUILD}"
+                    f"should have {self._shape(name)} and {self.dtype}. {_REBUILD}"
                 )
         return arrays
 
-    # Writing.
-
     @contextlib.contextmanager
-    def for_one_writer(self):
-        """Makes the folder, and keeps every other process that builds in it waiting until the block ends.
+    def lock_for_writing(self):
+        """Makes the folder, and lets every other process that builds in it wait until the block ends.
 
         Raises:
-            OSError: the system refuses to write; in one sentence, with what is kept and the way out.
+            OSError: the system refuses to write. The message says what is kept, and what can be done.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with locked(self.folder):
-                self.read_manifest()
+            with _locked(self.folder):
+                # What another process wrote meanwhile is what counts now.
+                self._read_manifest()
                 yield
         except OSError as error:
             way_out = "Choose another folder"
-            if self.manifest and self.rows:
-                way_out = (
-                    f"{self.rows:,} of {self.all_rows:,} rows are kept: build again to go on there, or choose another"
-                )
+            if self.manifest and self.rows_written:
+                kept = f"{self.rows_written:,} of {self.total_rows:,} rows are kept"
+                way_out = f"{kept}: build again to go on there, or choose another"
             raise OSError(
                 f"The teacher cache cannot be written to {self.folder}: {error.strerror or error}. {way_out}"
             ) from error
 
-    def create(self, made_from, rows, outputs, **described):
-        """Begins a new cache.
+    def create(self, made_from, rows, outputs: dict[str, tuple], **facts):
+        """Writes the manifest of a new cache.
 
         Args:
-            made_from: dict of plain data, all that decides what the rows are; `"dtype"` among it.
+            made_from: dict of plain data, all that determines the rows; one of its keys is `"dtype"`.
             rows: `(views, samples)`.
-            outputs: dict from an output's name to its shape, that of one sample.
-            described: what else the manifest says.
+            outputs: dict from an output's name to its shape for one sample.
+            facts: further entries of the manifest.
+
+        Raises:
+            ValueError: a folder with other files.
+            OSError: too little space on the disk.
         """
         others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
         if others:
@@ -162,80 +184,42 @@ class CacheFiles:
                 f"{', '.join(sorted(others)[:3])}. Choose an empty or a new folder"
             )
         self.manifest = json.loads(
-            json.dumps({"format": FORMAT, "rows": rows, "outputs": outputs, "made_from": made_from} | described)
+            json.dumps({"format": _FORMAT, "rows": rows, "outputs": outputs, "made_from": made_from} | facts)
         )
         self.check_space(0)
-        write_json(self.folder / MANIFEST, self.manifest)
+        write_json(self.folder / _MANIFEST, self.manifest)
 
     def check_space(self, rows):
-        """Raises `OSError` if what is left to write after so many rows does not fit on the disk."""
-        needed = (self.all_rows - rows) * sum(map(self.row_bytes, self.manifest["outputs"]))
+        """Raises `OSError` if the rows that are missing after the first `rows` do not fit on the disk."""
+        needed = (self.total_rows - rows) * sum(map(self.row_bytes, self.manifest["outputs"]))
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"{needed:,} bytes are still to be written, and {free:,} are free")
 
-    @contextlib.contextmanager
-    def writer(self):
-        """A function that appends a batch of rows, `append({name: array})`, after those that are written.
+    def record_rows(self, rows):
+        """Records that the first `rows` rows of every output are on the disk."""
+        write_json(self.folder / _PROGRESS, {"rows": rows})
 
-        What has been appended when the block ends, by whatever, is kept.
-        """
-        rows = self.rows
-        if rows:
-            self.check_sizes(rows)
-        self.check_space(rows)
-        with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(self._open_after(name, rows)) for name in self.manifest["outputs"]}
-            kept = time.monotonic()
-
-            def keep():
-                for file in files.values():
-                    os.fsync(file.fileno())
-                write_json(self.folder / PROGRESS, {"rows": rows})
-
-            def append(outputs):
-                nonlocal rows, kept
-                for name, file in files.items():
-                    write_all(file, np.ascontiguousarray(outputs[name]))
-                rows += len(outputs[name])
-                if time.monotonic() - kept >= KEEP_SECONDS:
-                    keep()
-                    kept = time.monotonic()
-
-            try:
-                yield append
-            finally:
-                keep()
-
-    def _open_after(self, name, rows):
-        """The file of an output, without a buffer, behind so many rows; what comes after these is dropped."""
-        header = self._header(name)
-        file = open(self.path(name), "r+b" if rows else "wb", buffering=0)
-        if rows:
-            file.truncate(len(header) + rows * self.row_bytes(name))
-            file.seek(0, os.SEEK_END)
-        else:
-            write_all(file, header)
-        return file
-
-    def _shape(self, name):
-        return (*self.manifest["rows"], *self.manifest["outputs"][name])
-
-    def _header(self, name):
+    def make_header(self, name):
+        """Makes the header of an output's file: that of a NumPy file with all its rows, before there are any."""
         header = io.BytesIO()
         fields = {"descr": self.dtype.str, "fortran_order": False, "shape": self._shape(name)}
         np.lib.format.write_array_header_1_0(header, fields)
         return header.getvalue()
 
+    def _shape(self, name):
+        return (*self.manifest["rows"], *self.manifest["outputs"][name])
+
 
 @contextlib.contextmanager
-def locked(folder):
-    """Waits until no other process is in such a block for the folder."""
+def _locked(folder):
+    """Waits until no other process is inside such a block for the folder."""
     if fcntl is None:
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
+        # The system gives the lock up when a process ends, however it ends: no stale lock is left.
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -244,10 +228,3 @@ def locked(folder):
         yield
     finally:
         os.close(handle)
-
-
-def write_all(file, data):
-    """Writes all bytes of an array or of a header to an unbuffered file, which may take a part of them at a time."""
-    data = memoryview(data).cast("B")
-    while data:
-        data = data[file.write(data) :]

@@ -1,4 +1,4 @@
-"""Short strings that differ where arrays, models or functions do."""
+"""Short strings that differ if arrays, models or functions differ."""
 
 import functools
 import hashlib
@@ -6,57 +6,71 @@ import json
 
 import numpy as np
 
-PIECE = 2**26  # bytes of an array that are looked at together
+from keras_tkd.utils.keras_graph import flatten_layers
+
+__all__ = ["describe_function", "hash_array", "hash_layers", "hash_pieces", "hash_weights"]
+
+_PIECE = 2**26  # bytes of an array that are hashed at a time
 
 
-def of_array(array):
-    """Of the values of an array in their order, its shape and its dtype."""
-    rows = max(1, PIECE * len(array) // max(1, array.nbytes))
-    return of_pieces(array.dtype, array.shape, (array[i : i + rows] for i in range(0, len(array), rows)))
+def hash_array(array):
+    """Returns a hash of an array's values in their order, its shape and its dtype."""
+    rows = max(1, _PIECE * len(array) // max(1, array.nbytes))
+    # Piece by piece, so that of an array that is mapped from a file no more than one piece is in memory.
+    return hash_pieces(array.dtype, array.shape, (array[i : i + rows] for i in range(0, len(array), rows)))
 
 
-def of_pieces(dtype, shape, pieces):
-    """That of the array of this dtype and shape whose values come in pieces, one after another."""
+def hash_pieces(dtype, shape, pieces):
+    """Returns the `hash_array` of an array whose values come in pieces, one after another.
+
+    Args:
+        dtype, shape: those of the whole array.
+        pieces: iterable of arrays, consecutive rows of the whole.
+    """
     digest = hashlib.sha256(f"{np.dtype(dtype).str} {tuple(shape)}".encode())
     for piece in pieces:
         digest.update(np.ascontiguousarray(piece))
-    return short(digest)
+    return _shorten(digest)
 
 
-def of_weights(model):
-    """Of the values of a built model's weights, BatchNorm's statistics included."""
+def hash_weights(model):
+    """Returns a hash of the values of a built model's weights, BatchNorm's statistics included."""
     digest = hashlib.sha256()
     for weight in model.get_weights():
-        digest.update(of_array(np.atleast_1d(weight)).encode())
-    return short(digest)
+        digest.update(hash_array(np.atleast_1d(weight)).encode())
+    return _shorten(digest)
 
 
-def of_layers(model):
-    """Of the kinds and settings of a model's layers, precision included; names, and what is frozen, aside.
+def hash_layers(model):
+    """Returns a hash of the classes and settings of a model's layers, precision included.
 
-    How the layers are connected is not seen.
+    It does not depend on the layers' names, on which of them are frozen, or on how they are connected.
     """
-    leaves = [layer for layer in model._flatten_layers() if not list(layer._flatten_layers(include_self=False))]
-    return short(hashlib.sha256(json.dumps([describe_layer(layer) for layer in leaves], sort_keys=True).encode()))
+    leaves = [layer for layer in flatten_layers(model) if not flatten_layers(layer, include_self=False)]
+    descriptions = json.dumps([_describe_layer(layer) for layer in leaves], sort_keys=True)
+    return _shorten(hashlib.sha256(descriptions.encode()))
 
 
-def describe_layer(layer):
+def _describe_layer(layer):
+    """Returns a layer's class and settings as plain data."""
     try:
         config = layer.get_config()
-    except NotImplementedError:  # a layer of the user's own
+    except NotImplementedError:  # a user's layer, which need not have a configuration
         config = {}
+    # A teacher is the same whatever its layers are called: automatic names count up within a process.
     settings = {key: value for key, value in config.items() if key not in ("name", "trainable")}
-    # What is no plain data has no name that stays the same.
+    # An object that is no plain data may have its address in its text, which differs from process to process.
     return type(layer).__name__, json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
 
 
 def describe_function(function):
-    """The name of a function, arguments that are bound to it included; None for None."""
+    """Returns the name of a function, with the arguments of a `functools.partial`; None for None."""
     if isinstance(function, functools.partial):
         bound = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
         return f"{describe_function(function.func)}({', '.join(bound)})"
     return getattr(function, "__qualname__", type(function).__name__) if function else None
 
 
-def short(digest):
+def _shorten(digest):
+    # 128 bits: two of them are never equal by chance, and a manifest with them is still readable.
     return digest.hexdigest()[:32]

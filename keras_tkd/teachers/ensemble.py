@@ -7,7 +7,7 @@ from keras_tkd.teachers.logits import check_logits
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares
 from keras_tkd.utils.choices import AVERAGES
-from keras_tkd.utils.resizing import resized
+from keras_tkd.utils.resizing import resize_for_model
 
 __all__ = ["TeacherEnsemble", "check_classes", "flatten_ensemble"]
 
@@ -99,7 +99,7 @@ class TeacherEnsemble(keras.Model):
             _check_teachers(list(self.teachers))
 
     def call(self, inputs, training=False):
-        outputs = [teacher(resized(teacher, inputs), training=training) for teacher in self.teachers]
+        outputs = [teacher(resize_for_model(teacher, inputs), training=training) for teacher in self.teachers]
         return self.combine([z["logits"] if isinstance(z, dict) else z for z in outputs])
 
     def combine(self, logits):

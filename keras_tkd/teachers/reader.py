@@ -36,14 +36,14 @@ class TeacherReader:
             ValueError: the teacher does not take such images; a layer that it does not have; no teacher.
         """
         teacher = self._get_teacher()
-        size = resizing.other_size(teacher, shape)
+        size = resizing.find_model_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
         _check_input_shape(self.role, teacher, shape)
         return output_shapes(teacher, self._outputs.names, shape)
 
     def __call__(self, images, training=False):
-        return self._outputs(resizing.resized(self._get_teacher(), images), training=training)
+        return self._outputs(resizing.resize_for_model(self._get_teacher(), images), training=training)
 
     def _get_teacher(self):
         if not self.teachers:

@@ -1,1 +1,1 @@
-"""What every room may use, and which knows none of them: graph, files, numbers, progress."""
+"""Tools for every room, which import nothing of the package but one another."""

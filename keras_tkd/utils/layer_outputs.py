@@ -1,19 +1,23 @@
-"""Outputs of named layers of any model, out of one forward pass."""
+"""Outputs of named layers of any model, from one forward pass."""
 
 import contextlib
 
 import keras
 import tensorflow as tf
 
-PRE_ACTIVATION = "pre_activation"
+from keras_tkd.utils.keras_graph import flatten_layers
+
+__all__ = ["LayerOutputs", "output_shapes"]
+
+_PRE_ACTIVATION = "pre_activation"
 
 
 class LayerOutputs:
     """Runs a model once and returns its final output together with the outputs of named layers.
 
     Layers inside nested models are named by a path (`"backbone/stage2"`). Subclassed models work as well as functional
-    ones: for the time of the pass each named layer's `call` is wrapped in the instance, so that nothing is rewired and
-    nothing runs twice. A model that returns a dict serves its entries under their own keys; it must have `"logits"`.
+    ones: during the pass each named layer's `call` is wrapped in the instance, so that nothing is rewired and nothing
+    runs twice. If a model returns a dict, its entries are outputs under their own keys; it must have `"logits"`.
     `"conv1:pre_activation"` is what layer `conv1` computes before its own activation (`activation="relu"`).
 
     Args:
@@ -24,7 +28,7 @@ class LayerOutputs:
     model itself returned.
 
     Raises:
-        ValueError: a name that no layer has, with the names there are; a layer that the pass did not reach.
+        ValueError: a name that no layer has, with the names that exist; a layer that the forward pass does not call.
     """
 
     def __init__(self, model, names=()):
@@ -36,9 +40,10 @@ class LayerOutputs:
         with contextlib.ExitStack() as stack:
             for name in self.names:
                 path, _, part = name.partition(":")
-                layer = find_layer(self.model, path)
+                layer = _find_layer(self.model, path)
+                # A name without a layer may still be a key of the dict that the model returns.
                 if layer is not None:
-                    stack.enter_context(capture(layer, part, name, captured))
+                    stack.enter_context(_recording(layer, part, name, captured))
             output = self.model(x, training=training)
         final = output if isinstance(output, dict) else {"logits": output}
         outputs = {"logits": self._pick("logits", final)}
@@ -47,9 +52,9 @@ class LayerOutputs:
     def _pick(self, name, outputs):
         if name in outputs:
             return outputs[name]
-        if find_layer(self.model, name.partition(":")[0]) is not None:
+        if _find_layer(self.model, name.partition(":")[0]) is not None:
             raise ValueError(f"Layer '{name}' of model '{self.model.name}' is not called in a forward pass")
-        known = sorted(set(outputs) | {layer.name for layer in child_layers(self.model)})
+        known = sorted(set(outputs) | {layer.name for layer in _child_layers(self.model)})
         raise ValueError(
             f"Model '{self.model.name}' has no output of that name. Received: {name!r}. It has {known} "
             "(layers of nested models are written as 'nested/layer')"
@@ -57,12 +62,12 @@ class LayerOutputs:
 
 
 @contextlib.contextmanager
-def capture(layer, part, name, captured):
-    """Records, under `name`, what `layer` returns (or what its activation is given) while the context is open."""
+def _recording(layer, part, name, captured):
+    """Records in `captured[name]` what `layer` returns, or what its activation is given, while the context is open."""
     method = "activation" if part else "call"
-    if part and (part != PRE_ACTIVATION or not callable(getattr(layer, method, None))):
+    if part and (part != _PRE_ACTIVATION or not callable(getattr(layer, method, None))):
         raise ValueError(
-            f"After a colon comes `{PRE_ACTIVATION}`, for layers with an activation of their own. Received: {name!r}, "
+            f"After a colon comes `{_PRE_ACTIVATION}`, for layers with an activation of their own. Received: {name!r}, "
             f"{type(layer).__name__}. Name the layer before the activation instead"
         )
     original = getattr(layer, method)
@@ -73,32 +78,33 @@ def capture(layer, part, name, captured):
         captured[name] = args[0] if part else outputs
         return outputs
 
-    # Past Keras's attribute tracking: this is no part of the layer.
+    # Past Keras's attribute tracking, which would take the function for a part of the layer's state.
     object.__setattr__(layer, method, recorded)
     try:
         yield
     finally:
+        # Without the wrapper the class's own method is found again, unless the instance had one of its own.
         object.__delattr__(layer, method)
         if own is not None:
             object.__setattr__(layer, method, own)
 
 
-def find_layer(model, path):
-    """The layer at `path` (names joined by '/'), or None."""
+def _find_layer(model, path):
+    """Returns the layer at `path` (names joined by '/'), or None."""
     layer = model
     for name in path.split("/"):
-        layer = next((child for child in child_layers(layer) if child.name == name), None)
+        layer = next((child for child in _child_layers(layer) if child.name == name), None)
         if layer is None:
             return None
     return layer
 
 
-def child_layers(layer):
-    return [child for child in layer._flatten_layers(include_self=False, recursive=False)]
+def _child_layers(layer):
+    return flatten_layers(layer, include_self=False, recursive=False)
 
 
-def output_shapes(model, names, input_shape):
-    """Shapes of the outputs that a `LayerOutputs` gives; builds the model on the way.
+def output_shapes(model, names, input_shape) -> dict[str, tuple]:
+    """Returns the shapes of the outputs that a `LayerOutputs` gives; builds the model if it is not built.
 
     Args:
         input_shape: shape of a batch of inputs, or a dict or list of shapes where the model takes several.
@@ -107,6 +113,7 @@ def output_shapes(model, names, input_shape):
         dict name -> tuple with None for the batch.
     """
     outputs = LayerOutputs(model, names)
+    # Traced and never run: `compute_output_shape` knows nothing of inner layers, nor of a subclassed model.
     specs = keras.tree.map_shape_structure(lambda shape: tf.TensorSpec((None, *shape[1:])), input_shape)
     traced = tf.function(lambda x: outputs(x, training=False)[1]).get_concrete_function(specs)
     return {name: tuple(spec.shape) for name, spec in traced.structured_outputs.items()}

@@ -2,14 +2,16 @@
 
 import importlib
 
+__all__ = ["make_lazy_exports"]
+
 
 def make_lazy_exports(package, modules):
     """Makes `__getattr__` and `__dir__` of a package whose names live in modules that are costly to import.
 
     Args:
         package: the package's `__name__`.
-        modules: dict from each name to the module that defines it; a module that ends with the name itself is what
-            the name stands for.
+        modules: dict from each name to the module that defines it, or, for the name of a module of the package, to that
+            module.
 
     Returns:
         `(__getattr__, __dir__)`, to be assigned in the package's `__init__`.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import evaluation
-from keras_tkd.evaluation.verification import draw_pairs, measures, verification_scores
+from keras_tkd.evaluation.verification import _draw_pairs, _measure, verification_scores
 
 
 def vectors(*degrees):
@@ -75,7 +75,7 @@ def test_one_error_in_the_middle():
     # Same pairs 0.9, 0.8, 0.4; different 0.5, 0.3, 0.2, 0.1. The one loss of 12: 0.4 against 0.5.
     # At 0.8: no false accepts, 2/3 accepted. At 0.5: 1/4 and 2/3. At 0.4: 1/4 and 3/3.
     # False rejects fall from 1/3 to 0 while false accepts stay at 1/4: they meet at 1/4.
-    assert three(measures(np.array([0.9, 0.8, 0.4]), np.array([0.5, 0.3, 0.2, 0.1]))) == pytest.approx(
+    assert three(_measure(np.array([0.9, 0.8, 0.4]), np.array([0.5, 0.3, 0.2, 0.1]))) == pytest.approx(
         [11 / 12, 1 / 4, 2 / 3]
     )
 
@@ -83,7 +83,7 @@ def test_one_error_in_the_middle():
 def test_ties_count_half_and_are_accepted_together():
     # Same 0.9, 0.5; different 0.5, 0.1: wins 2 + 0.5 + 1 of 4. (0, 1/2), then both at 0.5: (1/2, 1).
     # False accepts x / 2, false rejects (1 - x) / 2 between them: equal at x = 1/2, 1/4.
-    assert three(measures(np.array([0.9, 0.5]), np.array([0.5, 0.1]))) == pytest.approx([3.5 / 4, 1 / 4, 1 / 2])
+    assert three(_measure(np.array([0.9, 0.5]), np.array([0.5, 0.1]))) == pytest.approx([3.5 / 4, 1 / 4, 1 / 2])
 
 
 @pytest.mark.parametrize(
@@ -97,13 +97,13 @@ def test_ties_count_half_and_are_accepted_together():
 def test_one_percent_of_false_accepts_is_allowed(different, accepted):
     # Same pairs 0.9, 0.7, 0.5; different ones 0.8, 0.6, 0.55, and the rest at 0.1.
     others = np.concatenate([[0.8, 0.6, 0.55], np.full(different - 3, 0.1)])
-    assert measures(np.array([0.9, 0.7, 0.5]), others)["true_accepts_at_1_percent"] == accepted
+    assert _measure(np.array([0.9, 0.7, 0.5]), others)["true_accepts_at_1_percent"] == accepted
 
 
 def test_points_on_a_line_are_points():
     # A straight line through (1/2 %, 1/4), (1 %, 2/4) and (1 1/2 %, 3/4): the middle one is the threshold that counts.
     others = np.concatenate([[0.9, 0.7, 0.5], np.full(197, 0.1)])
-    assert measures(np.array([0.9, 0.7, 0.5, 0.3]), others)["true_accepts_at_1_percent"] == 0.5
+    assert _measure(np.array([0.9, 0.7, 0.5, 0.3]), others)["true_accepts_at_1_percent"] == 0.5
 
 
 def test_length_does_not_matter():
@@ -178,7 +178,7 @@ def test_every_pair_is_drawn_equally_often(same):
     wanted = {
         pair for pair in itertools.combinations(range(10), 2) if (identities[pair[0]] == identities[pair[1]]) == same
     }
-    pairs = np.sort(np.stack(draw_pairs(counts, same, 100_000, np.random.default_rng(0))), axis=0)
+    pairs = np.sort(np.stack(_draw_pairs(counts, same, 100_000, np.random.default_rng(0))), axis=0)
     seen, times = np.unique(pairs, axis=1, return_counts=True)
     assert {tuple(pair) for pair in seen.T.tolist()} == wanted
     # Binomial: five standard deviations.

@@ -12,7 +12,7 @@ from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import flag_lines, read_flags
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods import METHODS
-from keras_tkd.methods.combination import combine, parse
+from keras_tkd.methods.combination import combine, parse_entry
 
 BOTH = ("teacher_layers", "student_layers")
 
@@ -47,21 +47,21 @@ BOTH = ("teacher_layers", "student_layers")
     ],
 )
 def test_what_an_entry_says(entry, terms):
-    read = parse(entry).terms
+    read = parse_entry(entry).terms
     assert [(term.loss, term.weight) for term in read] == [term[:2] for term in terms]
     for term, (_, _, arguments) in zip(read, terms, strict=True):
         assert {name: term.arguments[name] for name in arguments} == arguments
         assert ("margin" in term.arguments) == ("margin" in arguments)
     # Its text, which has all numbers, says the same.
-    assert parse(str(parse(entry))) == parse(entry)
-    assert parse(str(parse(entry))).terms == read
+    assert parse_entry(str(parse_entry(entry))) == parse_entry(entry)
+    assert parse_entry(str(parse_entry(entry))).terms == read
 
 
 def test_the_text_of_an_entry_is_complete():
-    assert str(parse("kd")) == "kd@temperature=4.0:0.9"
-    assert str(parse("dkd@beta=2")) == "dkd@temperature=4.0@alpha=1.0@beta=2.0:1.0"
-    assert str(parse("at@teacher_layers=a+b")) == "at@teacher_layers=a+b:1000.0"
-    assert str(parse("rkd")) == "rkd:25.0/50.0"
+    assert str(parse_entry("kd")) == "kd@temperature=4.0:0.9"
+    assert str(parse_entry("dkd@beta=2")) == "dkd@temperature=4.0@alpha=1.0@beta=2.0:1.0"
+    assert str(parse_entry("at@teacher_layers=a+b")) == "at@teacher_layers=a+b:1000.0"
+    assert str(parse_entry("rkd")) == "rkd:25.0/50.0"
 
 
 @pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.terms and not method.online])

@@ -14,7 +14,7 @@ from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
 from keras_tkd.data import crop_and_flip, image_dataset, make_view_seeds, pair_dataset, triplet_dataset
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
-from keras_tkd.teacher_cache.files import CacheFiles, locked
+from keras_tkd.teacher_cache.files import CacheFiles, _locked
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
 IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
@@ -308,16 +308,16 @@ def files_of(folder):
 def interrupt_after(batches, error, monkeypatch):
     """Lets the source of images fail after so many batches; returns how many the teacher was shown, in the end."""
     shown = []
-    original = builder.Source.batches
+    original = builder.CacheRecipe.make_batches
 
-    def failing(source, batch_size, first):
-        for batch in original(source, batch_size, first):
+    def failing(recipe, batch_size, first):
+        for batch in original(recipe, batch_size, first):
             if len(shown) == batches:
                 raise error
             shown.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(builder.Source, "batches", failing)
+    monkeypatch.setattr(builder.CacheRecipe, "make_batches", failing)
     return shown
 
 
@@ -390,7 +390,7 @@ class TestSeveralProcesses:
         folder.mkdir()
         caches = []
         thread = threading.Thread(target=lambda: caches.append(build(teacher, folder)))
-        with locked(folder):
+        with _locked(folder):
             thread.start()
             thread.join(timeout=0.5)
             assert not (folder / "manifest.json").exists()
@@ -431,7 +431,7 @@ def test_manifest_says_what_it_was_made_with(finished):
     manifest = json.loads((finished / "manifest.json").read_text())
     assert manifest["outputs"] == {"logits": [3], "features": [4, 3, 4]}
     assert manifest["versions"]["tensorflow"] == tf.__version__
-    assert CacheFiles(finished).rows == COUNT * VIEWS
+    assert CacheFiles(finished).rows_written == COUNT * VIEWS
 
 
 def test_how_an_ensemble_combines_its_teachers_is_part_of_it(teacher, tmp_path):

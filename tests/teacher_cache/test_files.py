@@ -12,6 +12,7 @@ import pytest
 
 from keras_tkd.teacher_cache import files
 from keras_tkd.teacher_cache.files import CacheFiles
+from keras_tkd.teacher_cache.writer import RowWriter
 
 ROWS = (3, 1000)
 OUTPUTS = {"logits": (10,), "nested/block:pre_activation": (2, 3)}
@@ -27,22 +28,22 @@ def rows(name, start, count):
 
 
 def fill(files, stop=ROWS[0] * ROWS[1], batch=50, pause=0.0):
-    begin = files.rows
-    with files.writer() as append:
+    begin = files.rows_written
+    with RowWriter(files) as row_writer:
         for start in range(begin, stop, batch):
-            append({name: rows(name, start, min(batch, stop - start)) for name in OUTPUTS})
+            row_writer.append({name: rows(name, start, min(batch, stop - start)) for name in OUTPUTS})
             time.sleep(pause)
 
 
 def begun(folder):
     files = CacheFiles(folder)
-    with files.for_one_writer():
+    with files.lock_for_writing():
         files.create(MADE_FROM, ROWS, OUTPUTS)
     return files
 
 
 def assert_whole(folder):
-    arrays = CacheFiles(folder).arrays()
+    arrays = CacheFiles(folder).open_arrays()
     for name, shape in OUTPUTS.items():
         np.testing.assert_array_equal(arrays[name], rows(name, 0, 3000).reshape(*ROWS, *shape))
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -63,7 +64,8 @@ KILLED = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
 import test_files as t
-t.files.KEEP_SECONDS = 0.02
+from keras_tkd.teacher_cache import writer
+writer._RECORD_SECONDS = 0.02
 t.fill(t.begun(pathlib.Path(sys.argv[1])), pause=0.01)
 """
 
@@ -73,17 +75,17 @@ def test_a_killed_writing_is_continued(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), os.path.dirname(__file__)])
     try:
         deadline = time.monotonic() + 60
-        while not 0 < (CacheFiles(folder).rows if (folder / "progress.json").exists() else 0):
+        while not 0 < (CacheFiles(folder).rows_written if (folder / "progress.json").exists() else 0):
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
     files = CacheFiles(folder)
-    assert 0 < files.rows < 3000
-    with pytest.raises(ValueError, match=f"not finished: {files.rows:,} of 3,000"):
-        files.arrays()
-    with files.for_one_writer():
+    assert 0 < files.rows_written < 3000
+    with pytest.raises(ValueError, match=f"not finished: {files.rows_written:,} of 3,000"):
+        files.open_arrays()
+    with files.lock_for_writing():
         fill(files)
     assert_whole(folder)
 
@@ -95,12 +97,12 @@ def test_a_full_disk_loses_nothing(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(OSError, match=r"File too large. 1,200 of 3,000 rows are kept: build again to go on"):
-            with files.for_one_writer():
+            with files.lock_for_writing():
                 fill(files)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     # 50,000 bytes hold the header of 128 and 1,246 rows of ten numbers: 24 batches of 50.
-    assert files.rows == 1200
+    assert files.rows_written == 1200
     fill(files)
     assert_whole(tmp_path / "cache")
 
@@ -116,7 +118,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     fill(begun(tmp_path / "cache"), stop=1500)
     usage.free = 95_999
     with pytest.raises(OSError, match="96,000 bytes.*95,999 are free.*1,500 of 3,000 rows are kept"):
-        with CacheFiles(tmp_path / "cache").for_one_writer():
+        with CacheFiles(tmp_path / "cache").lock_for_writing():
             fill(CacheFiles(tmp_path / "cache"))
 
 
@@ -138,4 +140,4 @@ def test_a_file_of_another_form_is_refused(tmp_path):
     fill(begun(tmp_path / "cache"))
     np.save(tmp_path / "cache" / "logits.npy", np.zeros((3000, 10), "float32"))
     with pytest.raises(ValueError, match=r"shape \(3000, 10\).*should have \(3, 1000, 10\)"):
-        CacheFiles(tmp_path / "cache").arrays()
+        CacheFiles(tmp_path / "cache").open_arrays()

@@ -240,19 +240,19 @@ def test_unknown_preprocessing_is_named():
 
 def test_other_size():
     model = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
-    assert resizing.other_size(model, (None, 4, 6, 3)) == (8, 6)
-    assert resizing.other_size(model, (None, 8, 6, 3)) is None
+    assert resizing.find_model_size(model, (None, 4, 6, 3)) == (8, 6)
+    assert resizing.find_model_size(model, (None, 8, 6, 3)) is None
     # Other channels are no other size; and what takes any size takes this one.
-    assert resizing.other_size(model, (None, 8, 6, 1)) is None
+    assert resizing.find_model_size(model, (None, 8, 6, 1)) is None
     anything = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
-    assert resizing.other_size(anything, (None, 4, 6, 3)) is None
-    assert resizing.other_size(keras.Sequential([keras.layers.Dense(2)]), (None, 4, 6, 3)) is None
+    assert resizing.find_model_size(anything, (None, 4, 6, 3)) is None
+    assert resizing.find_model_size(keras.Sequential([keras.layers.Dense(2)]), (None, 4, 6, 3)) is None
 
 
 def test_resize_keeps_the_range_of_the_pixels():
     images = np.zeros((1, 4, 4, 1), "uint8")
     images[:, :, 2:] = 255
-    small = resizing.resize(images, (2, 2)).numpy()
+    small = resizing.resize_float32(images, (2, 2)).numpy()
     assert small.shape == (1, 2, 2, 1) and small.dtype == "float32"
     # Antialiased: each half is averaged under a triangle that reaches over the edge by one pixel of weight 1 / 8.
     np.testing.assert_allclose(small[0, 0, :, 0], [255 / 7, 255 * 6 / 7], atol=255 * 0.02)

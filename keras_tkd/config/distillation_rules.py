@@ -1,0 +1,70 @@
+"""What the settings of a distillation must keep to."""
+
+from keras_tkd.config.fields import check, default
+from keras_tkd.methods.combination import check_negatives
+
+__all__ = ["check_distillation"]
+
+_MINIMUM = {
+    "teacher_epochs": 1,
+    "teacher_views": 1,
+    "warmup_epochs": 0,
+    "margin": 0,
+    "student_loss_weight": 0,
+    "teacher_weight_decay": 0,
+    "generations": 1,
+    "teacher_loss_weight": 0,
+    "anchor_weight": 0,
+    "peer_weight": 0,
+}
+
+
+def check_distillation(config):
+    """Raises `ValueError` for settings of a `DistillConfig` that its method does not read, or that break a rule."""
+    method = config.recipe
+    # A flag that is silently not read is how an experiment becomes another one than its author thinks.
+    for name in config.irrelevant_fields:
+        check(getattr(config, name) == default(type(config), name), config.refusal(name), config, name)
+    if config.losses:
+        check_negatives(config.losses, config.negatives)
+    for name, least in _MINIMUM.items():
+        if getattr(config, name) is not None:
+            check(getattr(config, name) >= least, f"`{name}` must be >= {least}", config, name)
+    for name in ("temperature", "teacher_learning_rate"):
+        if getattr(config, name) is not None:
+            check(getattr(config, name) > 0, f"`{name}` must be > 0", config, name)
+    check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
+    if config.augmentation == "none":
+        check(
+            config.teacher_views in (None, 1),
+            "`teacher_views` must be 1, or not given, without augmentation: all views are alike there",
+            config,
+            "teacher_views",
+            "augmentation",
+        )
+    # Fresh views in every epoch have outputs that nobody computed before.
+    elif config.teacher_cache not in ("auto", "off"):
+        check(
+            config.teacher_views,
+            "`teacher_cache` keeps outputs under augmentation only where `teacher_views` says how many views of "
+            "each image are shown in turn. Set it, or teacher_cache='off'",
+            config,
+            "teacher_views",
+            "augmentation",
+            "teacher_cache",
+        )
+    if config.distillation_loss_weights is not None:
+        weights = config.distillation_loss_weights
+        check(
+            len(weights) == len(method.terms) and all(w >= 0 for w in weights),
+            f"`distillation_loss_weights` must be {len(method.terms)} numbers >= 0 for method '{config.method}'",
+            config,
+            "distillation_loss_weights",
+        )
+    check(
+        len(config.teacher_layers or method.layers) == len(config.student_layers or method.layers),
+        "`teacher_layers` and `student_layers` must be of equal length",
+        config,
+        "teacher_layers",
+        "student_layers",
+    )

@@ -2,6 +2,10 @@ import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the scripts do: TensorFlow turns oneDNN on by itself on some processors only, and machines shall agree.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# XLA's effort for fast code is lost on tests, which run what they compile a few times.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # One process of tests for each core: threads of their own would only get in each other's way.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

@@ -185,9 +185,11 @@ def test_an_online_teachers_anchor_is_kept_generation_by_generation(tmp_path):
     assert folders == [f"workdir/teacher_cache/anchor_{n}/{part}" for n in (1, 2) for part in ("held_out", "train")]
     live, cached = curves
     assert len(live) == 2
+    # A divergence is the small rest of ten differences of log-probabilities near 2.3, each rounded to 2.4e-7.
+    rounding = 10 * 2.3 * np.finfo("float32").eps
     for one, other in zip(sum(live, []), sum(cached, []), strict=True):
         for name in ("teacher_anchor", "student_anchor", "loss", "val_teacher_anchor"):
-            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, err_msg=name)
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=rounding, err_msg=name)
 
 
 def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):

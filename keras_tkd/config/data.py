@@ -1,4 +1,4 @@
-"""Which images a run is about."""
+"""Settings of a run's images."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ __all__ = ["DataConfig"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and which of them are for testing."""
+    """Settings of the images, and of the split into training and test."""
 
     dataset: str = option(
         "digits",
@@ -51,12 +51,12 @@ class DataConfig:
 
     @property
     def has_teacher(self):
-        """Whether a teacher takes part in the run."""
+        """True if a teacher takes part in the run."""
         return True
 
     @property
     def takes_trained_teacher(self):
-        """Whether the run may be given a teacher that was trained before."""
+        """True if the run may be given a teacher that was trained before."""
         return True
 
     @property
@@ -72,11 +72,11 @@ class DataConfig:
 
     @property
     def _reader(self):
-        """What refuses a setting, in the words of an error."""
+        """The subject of an error that refuses a setting."""
         return "This run"
 
     def _unmet(self, field):
-        """The conditions of reading a field that do not hold."""
+        """Returns the conditions of reading a field that do not hold."""
         return [condition for condition in field.metadata["read_when"] if not condition.holds(self)]
 
     def __post_init__(self):

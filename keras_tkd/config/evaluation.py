@@ -1,4 +1,4 @@
-"""How a saved model is measured."""
+"""Settings of the measurement of a saved model."""
 
 import dataclasses
 

@@ -1,1 +1,1 @@
-"""What results say, as text for a person. No TensorFlow here."""
+"""Results of runs: their schema, and texts for people. No TensorFlow here."""

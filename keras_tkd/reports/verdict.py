@@ -1,4 +1,4 @@
-"""Whether distillation helped, in one sentence."""
+"""A sentence that says whether distillation helped."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""What is kept while a stage trains, to go on after an interruption."""
+"""Checkpoints of a training, from which it goes on after an interruption."""
 
 import time
 

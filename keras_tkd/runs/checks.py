@@ -1,4 +1,4 @@
-"""What is refused before anything is trained; and a teacher that turns out to know nothing, before its student is."""
+"""Checks before anything is trained, and of a trained teacher before its student is trained."""
 
 import pathlib
 

@@ -47,7 +47,7 @@ class Run:
 
     @property
     def finished(self):
-        """Whether the folder holds the results of this very run."""
+        """True if the folder holds the results of this very run."""
         return self.results is not None
 
     def settle(self, config):

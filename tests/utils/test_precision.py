@@ -140,7 +140,7 @@ class TestAuto:
         def has(flags):
             (tmp_path / "cpuinfo").write_text(CPUINFO.format(flags, flags))
 
-        monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
+        monkeypatch.setattr(devices, "_CPUINFO", tmp_path / "cpuinfo")
         has(" amx_bf16")
         return has
 

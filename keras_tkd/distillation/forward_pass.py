@@ -56,6 +56,7 @@ def add_outputs(batch: dict, readers: list) -> dict:
         batch: see `batches.make_batch`.
         readers: list of the models' `TeacherReader`s.
     """
+    # Called before the step's tape is open, which then holds nothing of these models.
     for reader in readers:
         if reader.role in batch:
             check_given_outputs(reader, batch[reader.role])

@@ -203,7 +203,7 @@ class TriKD(DistillationModel):
                 "`optimizer` and `teacher_optimizer` must be two objects: each keeps the state of one model's weights. "
                 f"Received: {type(optimizer).__name__} for both"
             )
-        # Keras wraps the optimizer that it is given, under float16, and knows of no second one.
+        # Keras wraps the one optimizer that it knows; both losses are of models whose gradients may underflow.
         scales = keras.optimizers.LossScaleOptimizer
         if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
             teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
@@ -219,7 +219,7 @@ class TriKD(DistillationModel):
     def _build_teacher_optimizer(self):
         optimizer = self.teacher_optimizer
         if optimizer is not None and not optimizer.built and self.teacher.trainable_variables:
-            # `fit` may be tracing its first step, in whose graph no variable may be made.
+            # `fit` comes here while it traces the first step, where no variables may be made.
             with tf.init_scope():
                 optimizer.build(self.teacher.trainable_variables)
 
@@ -229,6 +229,7 @@ class TriKD(DistillationModel):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+        # Both optimizers must have their variables before the file's values are put into them.
         if self.built:
             self.optimizer.build(self.trainable_variables)
 

@@ -37,7 +37,7 @@ class TeacherReader:
         """
         teacher = self._get_teacher()
         size = resizing.find_model_size(teacher, shape)
-        # Built on what it will be given: the images after resizing.
+        # Its images are resized for it, so it is built for its own size.
         if size:
             shape = (shape[0], *size, shape[-1])
         _check_input_shape(self.role, teacher, shape)

@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, validated where they are made. No Keras here."""
+"""Configurations of runs: frozen dataclasses, validated where they are made. No Keras here."""
 
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.distillation import DistillConfig

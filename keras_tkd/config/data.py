@@ -1,4 +1,4 @@
-"""Which images a run is about."""
+"""Settings of the images."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ __all__ = ["DataConfig"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, and which of them are for testing."""
+    """The images of a run, and those of them that are for testing."""
 
     dataset: str = option(
         "digits",
@@ -51,12 +51,12 @@ class DataConfig:
 
     @property
     def has_teacher(self):
-        """Whether a teacher takes part in the run."""
+        """True if a teacher takes part in the run."""
         return True
 
     @property
     def takes_trained_teacher(self):
-        """Whether the run may be given a teacher that was trained before."""
+        """True if the run may be given a teacher that was trained before."""
         return True
 
     @property
@@ -72,7 +72,7 @@ class DataConfig:
 
     @property
     def _reader(self):
-        """What refuses a setting, in the words of an error."""
+        """The one that refuses a setting, in the words of an error."""
         return "This run"
 
     def _unmet(self, field):

@@ -1,4 +1,4 @@
-"""How a student is distilled."""
+"""Settings of a distillation."""
 
 import dataclasses
 import functools
@@ -174,22 +174,22 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     @property
     def title(self):
-        """What tables call this run: the method's name, or the listed losses with their numbers."""
+        """Name of the run in tables: the method's, or the listed losses with their numbers."""
         return self.recipe.summary if self.losses else self.method
 
     @property
     def online(self):
-        """Whether the teacher learns together with the student."""
+        """True if the teacher learns together with the student."""
         return bool(self.recipe.online) and self.teacher_training != "offline"
 
     @property
     def has_teacher(self):
-        """Whether a teacher takes part in the run: not where the student learns from the labels alone."""
+        """True if a teacher takes part in the run: not where the student learns from the labels alone."""
         return bool(self.recipe.terms)
 
     @property
     def takes_trained_teacher(self):
-        """Whether the teacher is trained before the student: then it may be given."""
+        """True if the teacher is trained before the student: then it may be given."""
         return self.has_teacher and not self.online
 
     @property

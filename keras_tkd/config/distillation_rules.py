@@ -1,4 +1,4 @@
-"""What the settings of a distillation must keep to."""
+"""Rules that the settings of a distillation keep."""
 
 from keras_tkd.config.fields import check, default
 from keras_tkd.methods.combination import check_negatives

@@ -1,4 +1,4 @@
-"""How a saved model is measured."""
+"""Settings of an evaluation."""
 
 import dataclasses
 

@@ -45,7 +45,7 @@ COMPARED = ("data", "budget", "student", "measurement")
 
 @dataclasses.dataclass(frozen=True)
 class ReadWhen:
-    """When a setting is read.
+    """The condition under which a setting is read.
 
     Args:
         holds: function of the configuration, true where the setting is read.

@@ -1,4 +1,4 @@
-"""Trained teachers that a run is given, and what is measured of them and others."""
+"""Settings of trained teachers that a run is given."""
 
 import dataclasses
 

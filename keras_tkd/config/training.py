@@ -1,4 +1,4 @@
-"""How a model is trained."""
+"""Settings of a training."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ _SCHEDULES = ("constant", "cosine", "step")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(DataConfig):
-    """What training a teacher and distilling have in common: the data and how a model is trained on them."""
+    """The settings that training a teacher and distilling share: the data, and the training of a model on them."""
 
     validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.", decides="data")
     train_fraction: float | None = option(

@@ -113,7 +113,7 @@ def load(
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """How the data sets of one kind are loaded.
+    """A kind of data sets, and the function that loads them.
 
     Attributes:
         takes: function from a name to whether it is one of this kind.

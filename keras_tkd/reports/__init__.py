@@ -1,1 +1,1 @@
-"""What results say, as text for a person. No TensorFlow here."""
+"""Results of runs: their schema, and text that people read. No TensorFlow here."""

@@ -1,4 +1,4 @@
-"""The schema of `results.json`: what a run says of itself and of its models. No TensorFlow here.
+"""The schema of `results.json`. No TensorFlow here.
 
 The fields stand in the file in the order in which they are written below. A field that does not concern a run is left
 out of the file (`_optional`); one that could have a value and has none is null.
@@ -9,12 +9,12 @@ import dataclasses
 from keras_tkd.utils.files import read_json
 
 __all__ = [
-    "VERSION",
     "GenerationResult",
     "ModelResult",
     "Results",
     "StudentResult",
     "TrainingResult",
+    "VERSION",
     "read_results",
     "upgrade_results",
 ]
@@ -64,7 +64,7 @@ class _Result:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(_Result):
-    """What is measured of one model.
+    """Measures of one model.
 
     Attributes:
         test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
@@ -87,7 +87,7 @@ class ModelResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentResult(ModelResult):
-    """What is measured of a student.
+    """Measures of a student.
 
     Attributes:
         epochs_to_baseline: the first epoch, from 1, whose held-out accuracy is that of the student alone on the test
@@ -99,7 +99,7 @@ class StudentResult(ModelResult):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationResult(_Result):
-    """What is measured of a student and the teacher that learned with it.
+    """Measures of a student and of the teacher that learned with it.
 
     Attributes:
         validation_accuracy: the student's on the images held out for choosing, 0..1; None without such images.
@@ -112,7 +112,7 @@ class GenerationResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult(_Result):
-    """How long the training of the run's last model took.
+    """Time that the training of the run's last model took.
 
     Attributes:
         seconds: of all epochs, validation included.
@@ -125,7 +125,7 @@ class TrainingResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results(_Result):
-    """What a run says of itself: the content of its `results.json`.
+    """Results of a run: the content of its `results.json`.
 
     Attributes:
         version: number of this schema.

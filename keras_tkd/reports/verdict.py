@@ -1,4 +1,4 @@
-"""Whether distillation helped, in one sentence."""
+"""The verdict of a run: one sentence on whether distillation helped."""
 
 import statistics
 

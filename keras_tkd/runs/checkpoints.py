@@ -1,4 +1,4 @@
-"""What is kept while a stage trains, to go on after an interruption."""
+"""Checkpoints of a stage, from which a training goes on after an interruption."""
 
 import time
 

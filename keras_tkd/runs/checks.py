@@ -1,4 +1,4 @@
-"""What is refused before anything is trained; and a teacher that turns out to know nothing, before its student is."""
+"""Checks of models before anything is trained, and of a teacher before its student is."""
 
 import pathlib
 

@@ -5,23 +5,23 @@ import pathlib
 
 import tensorflow as tf
 
-__all__ = ["choose", "resolve_precision", "start_devices"]
+__all__ = ["choose_precision", "resolve_precision", "start_devices"]
 
-CPUINFO = pathlib.Path("/proc/cpuinfo")
-BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+_CPUINFO = pathlib.Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def resolve_precision(config):
     """Returns the configuration with a precision in place of `"auto"`, which is printed with the reason."""
     if config.precision != "auto":
         return config
-    cpuinfo = CPUINFO.read_text() if CPUINFO.exists() else ""
-    precision, reason = choose(tf.config.list_physical_devices("GPU"), cpuinfo)
+    cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
+    precision, reason = choose_precision(tf.config.list_physical_devices("GPU"), cpuinfo)
     print(f"Precision: {precision}, {reason}", flush=True)
     return dataclasses.replace(config, precision=precision)
 
 
-def choose(gpus, cpuinfo):
+def choose_precision(gpus, cpuinfo):
     """Chooses a precision that the machine is fast in, and says why: `(precision, reason)`.
 
     It goes by what the hardware says of itself, never by timing, so that a machine always chooses alike.
@@ -36,10 +36,10 @@ def choose(gpus, cpuinfo):
     # Without such units bfloat16 is emulated, slower than float32.
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     flags = {flag for name, _, values in lines if name.strip() == "flags" for flag in values.split()}
-    found = [flag for flag in BFLOAT16_FLAGS if flag in flags]
+    found = [flag for flag in _BFLOAT16_FLAGS if flag in flags]
     if found:
         return "mixed_bfloat16", f"which this processor has in hardware ({', '.join(found)})"
-    return "float32", f"for there is no GPU, and no flag {' or '.join(BFLOAT16_FLAGS)} of the processor"
+    return "float32", f"for there is no GPU, and no flag {' or '.join(_BFLOAT16_FLAGS)} of the processor"
 
 
 def start_devices():

@@ -1,4 +1,4 @@
-"""What a student is distilled from: a teacher, or its outputs in the batches."""
+"""The setup of a distillation: a teacher, or its outputs in the batches."""
 
 import dataclasses
 import typing
@@ -15,7 +15,7 @@ __all__ = ["DistillationSetup", "make_pipeline", "set_up_distillation"]
 
 @dataclasses.dataclass
 class DistillationSetup:
-    """What a student is distilled from: a teacher, or its outputs, kept, in the batches.
+    """The setup of a distillation: a teacher, or its outputs, kept, in the batches.
 
     Attributes:
         teacher: the teacher's model; None where the batches bring its outputs.

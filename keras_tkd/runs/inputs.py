@@ -1,4 +1,4 @@
-"""What a run is given: images, student, teacher, another run's baseline."""
+"""Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
 import pathlib
@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclasses.dataclass
 class Inputs:
-    """What a run is given, loaded and found to go together.
+    """Inputs of a run, loaded and found to go together.
 
     Attributes:
         splits: the images, a `data.Splits`.

@@ -1,4 +1,4 @@
-"""What results.json says of a run: the models measured, and all put together."""
+"""Results of a run: its models measured, and all put together for `results.json`."""
 
 import dataclasses
 import importlib.metadata
@@ -167,7 +167,7 @@ def describe_generations(run, inputs, baseline, generations):
 
 
 def _measure_outputs(model, outputs, splits):
-    """What is measured of a model by its outputs for the test images; without them, only its size."""
+    """Measures of a model by its outputs for the test images; without them, only its size."""
     # All classes in the open set: the test images have none that the model could name.
     if outputs is None:
         return ModelResult(parameters=trainable_parameters(model))

@@ -13,7 +13,7 @@ __all__ = ["Run", "open_run"]
 
 
 class Run:
-    """One run in one folder: what it is, whether it is finished, and where it writes.
+    """One run in one folder: its configuration, its files, its results.
 
     Args:
         config: its configuration, in which nothing is None or `"auto"` any more but what `settle` gets.
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def finished(self):
-        """Whether the folder holds the results of this very run."""
+        """True if the folder holds the results of this very run."""
         return self.results is not None
 
     def settle(self, config):

@@ -197,5 +197,5 @@ def _train_on_labels(run, inputs, stage, model, config, title):
 
 
 def _read_trained(stage):
-    """What a stage trained, out of its file: what is measured is what is handed over."""
+    """The model that a stage trained, out of its file: what is measured is what is handed over."""
     return Trained(stage, keras.saving.load_model(stage.model_path, compile=False))

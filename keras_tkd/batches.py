@@ -1,32 +1,106 @@
-"""What a batch is: the form of its inputs, its size, its labels."""
+"""The keys of a batch, and what is read from it: its images, its size, its labels.
+
+A batch is what `fit` takes as `x`: images alone, or a dict with them under `"image"`.
+
+    key                      written by                                read by
+    image                    every pipeline of `data`                  every model
+    negative, positive       `data.triplet_dataset`                    the student, for losses of triplets
+    partner, same            `data.pair_dataset`                       the student, and losses of pairs
+    index                    `data.triplet_dataset`, `pair_dataset`    losses that keep something of each sample;
+                                                                       `TeacherCache`
+    view                     `data`, where images are augmented        `TeacherCache`
+    teacher_image            `data`, for privileged teachers           the teacher, in place of `image`
+    teacher                  `TeacherCache.attach`                     losses, in place of the teacher's outputs
+    anchor                   `TeacherCache.attach`                     `TriKD`, in place of the anchor's outputs
+
+`data` stands below and writes the keys as its documentation names them; a test holds the two together.
+"""
+
+import difflib
 
 import keras
 import tensorflow as tf
 
-# Further images of a batch that the student sees beside `"image"`.
-EXTRA_IMAGES = ("positive", "negative", "partner")
+__all__ = [
+    "ANCHOR",
+    "EXTRA_IMAGES",
+    "IMAGE",
+    "INDEX",
+    "KEYS",
+    "NEGATIVE",
+    "PARTNER",
+    "POSITIVE",
+    "SAME",
+    "TEACHER",
+    "TEACHER_IMAGE",
+    "VIEW",
+    "get_batch_size",
+    "get_class_ids",
+    "make_batch",
+    "select_images",
+]
+
+IMAGE = "image"
+NEGATIVE = "negative"
+POSITIVE = "positive"
+PARTNER = "partner"
+SAME = "same"
+INDEX = "index"
+VIEW = "view"
+TEACHER_IMAGE = "teacher_image"
+TEACHER = "teacher"
+ANCHOR = "anchor"
+KEYS = (IMAGE, NEGATIVE, POSITIVE, PARTNER, SAME, INDEX, VIEW, TEACHER_IMAGE, TEACHER, ANCHOR)
+
+# Images that the student sees beside `"image"`, in the order in which they pass through it. The order is a part of
+# every result: dropout draws for the images in the order in which they come.
+EXTRA_IMAGES = (POSITIVE, NEGATIVE, PARTNER)
 
 
-def is_batch(x):
-    """Whether `x` is a batch in this package's form; any other input goes to the models untouched."""
-    return isinstance(x, dict) and "image" in x
+def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
+    """Makes a batch of what `fit`, `evaluate` or `predict` gets, or of the shapes of it.
+
+    A dict with `"image"` is a batch already, unless it is the model's own dict of inputs, one of which is called
+    `"image"`. That dict, and whatever else is no batch, goes to the models as it is, under `"image"`.
+
+    Args:
+        x: inputs, or their shapes.
+        input_names: names of the student's inputs where it takes several; empty where it takes one, or where they are
+            not known.
+
+    Returns:
+        A dict whose keys are among `KEYS`.
+
+    Raises:
+        ValueError: a dict with `"image"` and a key that no batch has.
+    """
+    # Compared as a whole: {"image", "negative"} are the inputs of a model only if it has inputs of both names.
+    if not isinstance(x, dict) or IMAGE not in x or set(x) == set(input_names):
+        return {IMAGE: x}
+    unknown = [key for key in x if key not in KEYS]
+    if unknown:
+        nearest = difflib.get_close_matches(str(unknown[0]), KEYS, n=1, cutoff=0.5)
+        meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        inputs = f", such as {sorted(input_names)} of this student," if input_names else ""
+        raise ValueError(
+            f'A dict with "image" is a batch, whose other keys are {", ".join(KEYS[1:])}. Received: {unknown}.{meant} '
+            f'The inputs of a model that takes a dict{inputs} go together under "image": {{"image": inputs}}'
+        )
+    return x
 
 
-def as_batch(x):
-    return x if is_batch(x) else {"image": x}
+def select_images(role: str, batch: dict):
+    """Selects what the model in a role sees: the images, or for a privileged teacher those of its own."""
+    return batch.get(TEACHER_IMAGE, batch[IMAGE]) if role == TEACHER else batch[IMAGE]
 
 
-def images_of(role, batch):
-    """What the model in a role sees: the images, or for a privileged teacher those of its own."""
-    return batch.get("teacher_image", batch["image"]) if role == "teacher" else batch["image"]
+def get_batch_size(batch: dict[str, tf.Tensor]):
+    """Returns the number of samples in a batch, a scalar tensor."""
+    return tf.shape(keras.tree.flatten(batch[IMAGE])[0])[0]
 
 
-def batch_size(batch):
-    return tf.shape(keras.tree.flatten(batch["image"])[0])[0]
-
-
-def class_ids(y):
-    """`(batch,)` class ids out of class ids or one-hot rows; None where `y` is neither."""
+def get_class_ids(y):
+    """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither."""
     if y is None or keras.tree.is_nested(y):
         return None
     if len(y.shape) >= 2 and y.shape[-1] != 1:

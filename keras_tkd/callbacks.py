@@ -1,16 +1,26 @@
-"""Callbacks for runs: stop on what cannot be a result, count, show, log, keep."""
+"""Callbacks for any `fit`: one that ends a training which cannot succeed, and one that warms up a distillation."""
 
 import math
 
 import keras
+
+__all__ = ["TerminateOnNonFinite", "WarmUp"]
+
+_ADVICE = (
+    "training stopped. Lower the learning rate or the weight of the loss, or train in "
+    "float32 if it runs in mixed_float16."
+)
 
 
 class TerminateOnNonFinite(keras.callbacks.Callback):
     """Raises `FloatingPointError` when a loss is not finite, naming the step and, for a Distiller, the loss.
 
     Args:
-        every: steps between two looks, and as many more as it takes to the end of an execution. A look waits for the
-            step to finish; between looks, training does not wait.
+        every: number of steps between two looks, rounded up to whole executions (`steps_per_execution`). A look waits
+            for the step to finish; between looks, training does not wait. It looks at the end of an epoch as well.
+
+    Raises:
+        FloatingPointError: in training, see above.
     """
 
     def __init__(self, every=50):
@@ -18,6 +28,7 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
         self.every = every
 
     def on_train_begin(self, logs=None):
+        # Models that distil note the step and the loss themselves; of others, Keras's mean of the losses is looked at.
         if hasattr(self.model, "reset_first_non_finite"):
             self.model.reset_first_non_finite()
 
@@ -38,24 +49,23 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             if found is not None:
                 step, term = found
                 raise FloatingPointError(
-                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; {ADVICE}"
+                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; {_ADVICE}"
                 )
         elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
-            raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {ADVICE}")
-
-
-ADVICE = (
-    "training stopped. Lower the learning rate or the weight of the loss, or train in "
-    "float32 if it runs in mixed_float16."
-)
+            raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {_ADVICE}")
 
 
 class WarmUp(keras.callbacks.Callback):
-    """Lets the weights of a Distiller's distillation losses rise linearly: in epoch e, from 0, they are
-    `min((e + 1) / epochs, 1)` of what they were when training began, which they are again when it ends.
+    """Raises the weights of a Distiller's distillation losses linearly over the first epochs.
+
+    In epoch e, counted from 0, they are `min((e + 1) / epochs, 1)` of what they were when training began, and when it
+    ends they are that again.
 
     Args:
-        epochs: >= 1.
+        epochs: number of epochs until the weights are whole, >= 1.
+
+    Raises:
+        ValueError: `epochs` < 1.
     """
 
     def __init__(self, epochs):

@@ -66,6 +66,13 @@ def test_imports_point_one_way(path):
     assert not [module for module in imported_modules(path) if not is_allowed(module, allowed)]
 
 
+def test_contributing_states_the_rule():
+    rows = re.findall(r"^    (\w+) {2,}(.+)$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    stated = {room: set() if allowed == "nothing" else set(allowed.split()) for room, allowed in rows}
+    assert stated.pop("runs") == {"everything", "above"}
+    assert stated == {room: set(allowed.split()) for room, allowed in ALLOWED.items() if room != "runs"}
+
+
 def test_flags_are_known_to_scripts_only():
     assert not [path for path in MODULES if "absl" in path.read_text()]
 

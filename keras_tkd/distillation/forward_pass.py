@@ -1,51 +1,102 @@
-"""What a step of training or of evaluation has seen, and the sums over it."""
+"""What the models say of one batch, and what is read from it."""
 
 import typing
 
+import keras
 import tensorflow as tf
 
+from keras_tkd.batches import EXTRA_IMAGES, IMAGE, get_batch_size, select_images
+from keras_tkd.distillation.validation import check_given_outputs
 
-class Step(typing.NamedTuple):
-    """One batch, and what the models have said of it.
+__all__ = ["ForwardPass", "add_outputs", "build_outputs", "compute_agreement", "run_student", "select_predictions"]
+
+
+class ForwardPass(typing.NamedTuple):
+    """One batch, and what the models say of it.
 
     Attributes:
-        batch: the inputs by name, and under `"teacher"` (or another role) the outputs of a model that does not learn.
-        y, sample_weight: as in `fit`.
-        y_pred: what of the student's output meets the labels.
-        teacher, student: dicts of outputs by name, as the losses' `inputs` take them.
-        pairs: what each distillation loss is given.
-        training: whether the step trains.
+        x, y, sample_weight: as `fit` takes them.
+        batch: `x` as a batch (`batches.make_batch`), and under `"teacher"` or `"anchor"` the outputs of a model that
+            does not learn.
+        y_pred: what the student returns for the batch's images.
+        teacher, student: outputs by name, as `DistillationLoss.inputs` takes them.
+        pairs: `(y_true, y_pred)` of each distillation loss.
+        training: whether the pass belongs to a training step.
     """
 
-    batch: dict
+    x: typing.Any
     y: typing.Any
     sample_weight: typing.Any
+    batch: dict
     y_pred: typing.Any
-    teacher: dict
+    teacher: dict[str, tf.Tensor]
     student: dict
-    pairs: list
+    pairs: list[tuple]
     training: bool
 
 
-def compared_with(y, y_pred):
-    """What of a student's outputs meets the labels: of a dict the logits, unless the labels are a dict themselves."""
+def build_outputs(reader, shapes: dict) -> dict[str, tuple]:
+    """Returns the shapes of a model's outputs by name: those that batches bring, or its own, for which it is built.
+
+    Args:
+        reader: `TeacherReader` of the model.
+        shapes: shapes of a batch.
+    """
+    if reader.role not in shapes:
+        return reader.build(select_images(reader.role, shapes))
+    given = {name: tuple(shape) for name, shape in shapes[reader.role].items()}
+    check_given_outputs(reader, given)
+    return given
+
+
+def add_outputs(batch: dict, readers: list) -> dict:
+    """Returns a batch with the outputs of models that do not learn: where the data bring none, they are computed.
+
+    Args:
+        batch: see `batches.make_batch`.
+        readers: list of the models' `TeacherReader`s.
+    """
+    for reader in readers:
+        if reader.role in batch:
+            check_given_outputs(reader, batch[reader.role])
+        else:
+            _, outputs = reader(select_images(reader.role, batch), training=False)
+            batch = batch | {reader.role: keras.tree.map_structure(tf.stop_gradient, outputs)}
+    return batch
+
+
+def run_student(read_student, batch: dict, training: bool):
+    """Runs a student once over the images of a batch and its extra images, `"negative"` for example.
+
+    All of them pass through the student together: BatchNorm's statistics are those of all, and its moving averages see
+    all. That is what one forward pass costs.
+
+    Args:
+        read_student: `LayerOutputs` of the student.
+        batch: dict with `"image"`, and extra images of the same number.
+        training: whether layers are in training mode.
+
+    Returns:
+        `(y_pred, outputs)`: what the student returns for the images, and its outputs by name. `outputs` has a dict of
+        the same names for each kind of extra images, under its key in the batch.
+    """
+    roles = [role for role in EXTRA_IMAGES if role in batch]
+    sets = [batch[IMAGE], *(batch[role] for role in roles)]
+    images = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *sets) if roles else sets[0]
+    y_pred, outputs = read_student(images, training=training)
+    count = get_batch_size(batch)
+
+    def part(nest, i):
+        return keras.tree.map_structure(lambda x: x[i * count : (i + 1) * count], nest) if roles else nest
+
+    return part(y_pred, 0), part(outputs, 0) | {role: part(outputs, i) for i, role in enumerate(roles, 1)}
+
+
+def select_predictions(y, y_pred):
+    """Selects what labels are compared with: the logits of a dict of outputs, unless the labels are a dict as well."""
     return y_pred["logits"] if isinstance(y_pred, dict) and not isinstance(y, dict) else y_pred
 
 
-def totals_of(losses):
-    """The totals of `{total: {name: (weight, value)}}`, each summed in the dict's order."""
-    return {total: tf.add_n([weight * value for weight, value in terms.values()]) for total, terms in losses.items()}
-
-
-def values_of(losses):
-    """The values of `{total: {name: (weight, value)}}` by name."""
-    return {name: value for terms in losses.values() for name, (_, value) in terms.items()}
-
-
-def sum_of(regularization_losses):
-    return tf.add_n([tf.cast(loss, tf.float32) for loss in regularization_losses])
-
-
-def share_of_equal(first, second):
-    """Share of entries, 0..1, in which two tensors of class ids are equal."""
+def compute_agreement(first, second):
+    """Computes the share of samples, 0..1, in which two tensors of class ids are equal."""
     return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))

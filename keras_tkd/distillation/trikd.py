@@ -7,26 +7,29 @@ import keras
 import tensorflow as tf
 
 from keras_tkd import teachers
-from keras_tkd.batches import as_batch, class_ids, images_of
+from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_images
 from keras_tkd.distillation import validation
-from keras_tkd.distillation.distiller import Distiller, is_regularized
-from keras_tkd.distillation.forward_pass import share_of_equal, sum_of
+from keras_tkd.distillation.base import DistillationModel
+from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement
+from keras_tkd.distillation.objective import Objective, is_regularized, sum_regularization
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
-from keras_tkd.utils.hyperparameters import Hyperparameter, check_number, read_hyperparameter
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import output_shapes
 
-TEACHER_TOTAL = "teacher_total"
-TEACHER_LOSS = "teacher_loss"
-TEACHER_ANCHOR = "teacher_anchor"
-TEACHER_PEER = "teacher_peer"
-TEACHER_REGULARIZATION = "teacher_regularization"
-TEACHER_ACCURACY = "teacher_accuracy"
-STUDENT_ANCHOR = "student_anchor"
+__all__ = ["TriKD"]
+
+_TEACHER_TOTAL = "teacher_total"
+_TEACHER_LOSS = "teacher_loss"
+_TEACHER_ANCHOR = "teacher_anchor"
+_TEACHER_PEER = "teacher_peer"
+_TEACHER_REGULARIZATION = "teacher_regularization"
+_TEACHER_ACCURACY = "teacher_accuracy"
+_STUDENT_ANCHOR = "student_anchor"
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
-class TriKD(Distiller):
+class TriKD(DistillationModel):
     """Trains a student and its teacher together, in every step on the same batch.
 
     A frozen anchor, as small as the student, marks which solutions are easy to imitate; the online teacher learns the
@@ -34,7 +37,7 @@ class TriKD(Distiller):
 
         teacher: teacher_loss_weight * loss(labels, z_t) + anchor_weight * T^2 KL(p_a || p_t)
                  + peer_weight * T^2 KL(stop(p_s) || p_t) + its regularization
-        student: student_loss_weight * loss(labels, z_s) + distillation_weight * T^2 KL(stop(p_t) || p_s)
+        student: student_loss_weight * loss(labels, z_s) + distillation_loss_weight * T^2 KL(stop(p_t) || p_s)
                  + its regularization
 
     with `p = softmax(z / T)` of anchor a, teacher t and student s, and `loss` the one given to `compile`. The metric
@@ -51,13 +54,17 @@ class TriKD(Distiller):
             leaves its term out. Images of another height or width than it takes are resized for it.
         temperature: T > 0 of all three divergences. May be set while training, as all weights may.
         teacher_loss_weight, anchor_weight, peer_weight: >= 0, weights of the teacher's terms.
-        student_loss_weight, distillation_weight: >= 0, weights of the student's terms.
+        student_loss_weight: >= 0, weight of the student's loss on the labels.
+        distillation_loss_weights: a number >= 0, or a sequence of one, weight of the student's distillation loss; None
+            is 1.
         student_term_reaches_teacher: whether the student's distillation term moves the teacher too, towards what the
             student can follow: the `stop` around `p_t` is then left out.
         name: name of the model.
 
     Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
     run.
+
+    `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`, and the student's alone.
 
     Metrics: `student_loss`, `kd` (the student's terms), `teacher_loss`, `teacher_anchor`, `teacher_peer` (the teacher's
     terms, before their weights), `teacher_total` (what the teacher minimises), `student_anchor` (the student's
@@ -86,6 +93,18 @@ class TriKD(Distiller):
     anchor_weight = Hyperparameter()
     peer_weight = Hyperparameter()
 
+    _OBJECTS = ("teacher", "student", "anchor")
+    _VALUES = (
+        "temperature",
+        "teacher_loss_weight",
+        "anchor_weight",
+        "peer_weight",
+        "student_loss_weight",
+        "distillation_loss_weights",
+        "student_term_reaches_teacher",
+        "name",
+    )
+
     def __init__(
         self,
         teacher,
@@ -96,29 +115,31 @@ class TriKD(Distiller):
         anchor_weight=1.0,
         peer_weight=1.0,
         student_loss_weight=1.0,
-        distillation_weight=1.0,
+        distillation_loss_weights=None,
         student_term_reaches_teacher=False,
         name="trikd",
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
         validation.check_models(anchor=anchor, teacher=teacher, student=student)
-        check_number("distillation_weight", distillation_weight)
-        # Before the rest: models that are built already build this one in the base class.
+        losses = [SoftTargets(temperature)]
+        super().__init__(teacher, student, losses, losses, distillation_loss_weights, student_loss_weight, name)
+        self._scale_losses_for(teacher)
         self.anchor = anchor
         self.teacher_loss_weight = teacher_loss_weight
         self.anchor_weight = anchor_weight
         self.peer_weight = peer_weight
         self.student_term_reaches_teacher = bool(student_term_reaches_teacher)
         self.teacher_optimizer = None
-        soft_targets = SoftTargets(temperature)
-        self._read_anchor = None if anchor is None else TeacherReader(anchor, [soft_targets], "anchor")
-        super().__init__(teacher, student, soft_targets, [distillation_weight], student_loss_weight, name)
-        if any(layer.compute_dtype == "float16" for layer in teacher._flatten_layers()):
-            self.dtype_policy = "mixed_float16"
+        self._read_anchor = None
+        if anchor is not None:
+            teachers.freeze(anchor)
+            self._read_anchor = TeacherReader(anchor, ["logits"], ANCHOR)
+        self._build_from_graph()
 
     @property
     def temperature(self):
+        """T of all three divergences; may be set while training."""
         return self.distillation_losses[0].temperature
 
     @temperature.setter
@@ -126,54 +147,40 @@ class TriKD(Distiller):
         self.distillation_losses[0].temperature = temperature
 
     @property
-    def distillation_weight(self):
-        return self.distillation_loss_weights[0]
-
-    @distillation_weight.setter
-    def distillation_weight(self, weight):
-        self.distillation_loss_weights = [weight]
-
-    @property
-    def online(self):
+    def online(self) -> bool:
         """Whether the teacher learns: whether it has, or will have, trainable weights."""
         return bool(self.teacher.trainable_variables if self.teacher.built else self.teacher.trainable)
 
-    # Building and compiling.
+    def _frozen_readers(self):
+        readers = [] if self.online else [self._read_teacher]
+        return readers if self.anchor is None else [*readers, self._read_anchor]
 
-    def freeze_teacher(self):
-        """Freezes the anchor; the teacher trains."""
-        if self.anchor is not None:
-            teachers.freeze(self.anchor)
+    def _trained_models(self):
+        return [self.student, self.teacher] if self.online else [self.student]
+
+    # Building and compiling.
 
     def build(self, input_shape):
         if self.built:
             return
-        shapes = as_batch(input_shape)
         super().build(input_shape)
         if self.anchor is not None:
+            shapes = self._make_batch(input_shape)
             with tf.init_scope():
-                self._check_anchor(shapes)
+                anchor = build_outputs(self._read_anchor, shapes)
+                student = output_shapes(self.student, [], shapes[IMAGE])
+                validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
+            validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()
 
-    def _check_anchor(self, shapes):
-        anchor = self._output_shapes(self._read_anchor, shapes)["logits"]
-        student = output_shapes(self.student, [], shapes["image"])["logits"]
-        teachers.check_logits("anchor", self.anchor)
-        validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
-        if anchor[1:] != student[1:]:
-            raise ValueError(
-                f"The anchor must name the student's classes. Received: anchor output {anchor}, student output "
-                f"{student}. Take an anchor that was trained on the same classes"
-            )
-
-    def _names_tracked(self, comparable):
-        names = super()._names_tracked(comparable)
+    def _metric_names(self, comparable):
+        names = super()._metric_names(comparable)
         if self.anchor is not None:
-            names += [STUDENT_ANCHOR, TEACHER_ANCHOR]
+            names += [_STUDENT_ANCHOR, _TEACHER_ANCHOR]
         if self.online:
-            names += [TEACHER_TOTAL, TEACHER_LOSS, TEACHER_PEER, TEACHER_ACCURACY]
+            names += [_TEACHER_TOTAL, _TEACHER_LOSS, _TEACHER_PEER, _TEACHER_ACCURACY]
             if is_regularized(self.teacher):
-                names.append(TEACHER_REGULARIZATION)
+                names.append(_TEACHER_REGULARIZATION)
         return names
 
     def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
@@ -226,89 +233,67 @@ class TriKD(Distiller):
     # One step.
 
     def _prepare(self, x):
-        batch = as_batch(x)
-        if self.online and "teacher" in batch:
+        batch = self._make_batch(x)
+        if self.online and TEACHER in batch:
             raise ValueError(
                 "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
                 "out, or freeze the teacher: `teacher.trainable = False`"
             )
-        if self.anchor is None and "anchor" in batch:
+        if self.anchor is None and ANCHOR in batch:
             raise ValueError(
                 "Outputs of an anchor are read where there is one. Received: batches with an entry 'anchor', "
                 "anchor=None. Leave it out, or give the anchor: `TriKD(teacher, student, anchor)`"
             )
         return super()._prepare(x)
 
-    def _frozen_readers(self):
-        readers = [] if self.online else super()._frozen_readers()
-        return readers if self.anchor is None else [*readers, self._read_anchor]
-
-    def _objectives(self):
-        learners = super()._objectives()
-        if self.online:
-            learners[TEACHER_TOTAL] = self.teacher_optimizer, self.teacher.trainable_variables
-        return learners
-
     def _run_teacher(self, batch, training):
         if not self.online:
             return super()._run_teacher(batch, training)
-        _, outputs = self._read_teacher(images_of("teacher", batch), training=training)
+        _, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
         return outputs
 
-    def _compute_terms(self, step):
-        losses = super()._compute_terms(step)
-        return losses | {TEACHER_TOTAL: self._teacher_losses(step)} if self.online else losses
+    def _compute_objectives(self, forward_pass):
+        objectives = super()._compute_objectives(forward_pass)
+        if self.online:
+            # The weight of the student's distillation term, which may be a term of the teacher's too.
+            weight, _ = objectives[0].terms[self.term_names[0]]
+            terms = self._compute_teacher_terms(forward_pass, weight)
+            variables = self.teacher.trainable_variables
+            objectives.append(Objective(_TEACHER_TOTAL, self.teacher_optimizer, variables, terms))
+        return objectives
 
-    def _teacher_losses(self, step):
-        """`{name: (weight, value)}`; the student is fixed here."""
-        teacher, student = step.teacher["logits"], tf.stop_gradient(step.student["logits"])
-        losses = {}
-        if self._compile_loss is not None and step.y is not None:
-            value = self._compile_loss(step.y, teacher, step.sample_weight)
-            losses[TEACHER_LOSS] = read_hyperparameter(self, "teacher_loss_weight"), value
+    def _compute_teacher_terms(self, forward_pass, distillation_loss_weight):
+        """`(weight, value)` of the teacher's terms by name; the student stands still here."""
+        teacher, student = forward_pass.teacher["logits"], tf.stop_gradient(forward_pass.student["logits"])
+        terms = {}
+        value = self._compute_label_loss(forward_pass.y, teacher, forward_pass.sample_weight)
+        if value is not None:
+            terms[_TEACHER_LOSS] = read_hyperparameter(self, "teacher_loss_weight"), value
         if self.anchor is not None:
-            value = self._soft_targets(step.batch["anchor"]["logits"], teacher, step)
-            losses[TEACHER_ANCHOR] = read_hyperparameter(self, "anchor_weight"), value
-        losses[TEACHER_PEER] = read_hyperparameter(self, "peer_weight"), self._soft_targets(student, teacher, step)
+            value = self._compute_divergence(forward_pass.batch[ANCHOR]["logits"], teacher, forward_pass)
+            terms[_TEACHER_ANCHOR] = read_hyperparameter(self, "anchor_weight"), value
+        value = self._compute_divergence(student, teacher, forward_pass)
+        terms[_TEACHER_PEER] = read_hyperparameter(self, "peer_weight"), value
         if self.teacher.losses:
-            losses[TEACHER_REGULARIZATION] = 1.0, sum_of(self.teacher.losses)
+            terms[_TEACHER_REGULARIZATION] = 1.0, sum_regularization(self.teacher.losses)
         if self.student_term_reaches_teacher:
             # The student's own term, under its name: it is the same number, here as a function of the teacher.
-            losses[self.term_names[0]] = self._weight_variables[0].tensor(), self._soft_targets(teacher, student, step)
-        return losses
+            value = self._compute_divergence(teacher, student, forward_pass)
+            terms[self.term_names[0]] = distillation_loss_weight, value
+        return terms
 
-    def _soft_targets(self, target, logits, step):
-        return self.distillation_losses[0](target, logits, sample_weight=step.sample_weight)
+    def _compute_divergence(self, target, logits, forward_pass):
+        return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
 
-    def _statistics(self, step):
-        values = super()._statistics(step)
+    def _compute_statistics(self, forward_pass):
+        values = super()._compute_statistics(forward_pass)
+        teacher, student = forward_pass.teacher["logits"], forward_pass.student["logits"]
         if self.anchor is not None:
-            anchor = step.batch["anchor"]["logits"]
-            values[STUDENT_ANCHOR] = self._soft_targets(anchor, step.student["logits"], step)
-            if not self.online:  # an online teacher's is one of its losses
-                values[TEACHER_ANCHOR] = self._soft_targets(anchor, step.teacher["logits"], step)
-        if self.online:
-            values |= teacher_accuracy(step.y, step.teacher["logits"])
+            anchor = forward_pass.batch[ANCHOR]["logits"]
+            values[_STUDENT_ANCHOR] = self._compute_divergence(anchor, student, forward_pass)
+            if not self.online:  # an online teacher's is one of its terms
+                values[_TEACHER_ANCHOR] = self._compute_divergence(anchor, teacher, forward_pass)
+        labels = get_class_ids(forward_pass.y)
+        if self.online and labels is not None:
+            values[_TEACHER_ACCURACY] = compute_agreement(labels, tf.argmax(teacher, -1))
         return values
-
-    # Saving.
-
-    SERIALIZED = ("teacher", "student", "anchor")
-    PLAIN = (
-        "temperature",
-        "teacher_loss_weight",
-        "anchor_weight",
-        "peer_weight",
-        "student_loss_weight",
-        "distillation_weight",
-        "student_term_reaches_teacher",
-        "name",
-    )
-
-
-def teacher_accuracy(y, logits):
-    """The share of images whose largest logit is the label's, by name; nothing where labels are no classes."""
-    labels = class_ids(y)
-    if labels is None:
-        return {}
-    return {TEACHER_ACCURACY: share_of_equal(labels, tf.argmax(logits, -1))}

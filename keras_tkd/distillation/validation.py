@@ -4,28 +4,54 @@ import itertools
 import numbers
 
 import keras
+import tensorflow as tf
 
 from keras_tkd import teachers
 from keras_tkd.losses import keras_adapter
 from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.teachers.reader import output_key
 from keras_tkd.utils.hyperparameters import check_number
+from keras_tkd.utils.keras_graph import flatten_layers
+
+__all__ = [
+    "check_anchor",
+    "check_apart",
+    "check_built_models",
+    "check_frozen",
+    "check_given_outputs",
+    "check_models",
+    "check_scalar",
+    "check_weights",
+    "resolve_losses",
+]
 
 
-def check_losses(losses, teacher, student):
-    """The losses as a list of `DistillationLoss`; those of `keras.distillation` are adapted."""
-    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
-    for i, loss in enumerate(losses):
-        if isinstance(loss, keras.distillation.DistillationLoss):
-            losses[i] = keras_adapter.adapt(loss, teacher, student)
-    if not losses or not all(isinstance(loss, DistillationLoss) for loss in losses):
+def resolve_losses(losses, teacher, student) -> tuple[list, list[DistillationLoss]]:
+    """Returns the losses as they were given, as a list, and as `DistillationLoss`es, those of Keras adapted.
+
+    Raises:
+        ValueError: something else than losses; a loss of Keras that refuses the models.
+    """
+    given = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    kinds = (DistillationLoss, keras.distillation.DistillationLoss)
+    if not given or not all(isinstance(loss, kinds) for loss in given):
         raise ValueError(
             "`distillation_losses` must be a keras_tkd.losses.DistillationLoss, a loss of keras.distillation, or a "
-            f"list of at least one of these. Received: distillation_losses={losses}"
+            f"list of at least one of these. Received: distillation_losses={given}"
         )
-    return losses
+    adapted = list(given)
+    for i, loss in enumerate(given):
+        if isinstance(loss, keras.distillation.DistillationLoss):
+            adapted[i] = keras_adapter.adapt(loss, teacher, student)
+    return given, adapted
 
 
-def check_weights(weights, count):
+def check_weights(weights, count: int) -> list:
+    """Returns the weights of so many losses as a list.
+
+    Raises:
+        ValueError: another number of weights; one that is no number >= 0.
+    """
     weights = [weights] if isinstance(weights, numbers.Real) else list(weights)
     if len(weights) != count:
         raise ValueError(
@@ -61,7 +87,7 @@ def check_apart(**models):
     """
     there = [(role, model) for role, model in models.items() if model is not None]
     for (role, model), (other_role, other) in itertools.combinations(there, 2):
-        nested = contains(model, other) or contains(other, model)
+        nested = _contains(model, other) or _contains(other, model)
         own = {id(variable) for variable in model.variables}
         if nested or any(id(variable) in own for variable in other.variables):
             raise ValueError(
@@ -71,12 +97,17 @@ def check_apart(**models):
             )
 
 
-def contains(model, part):
-    return any(layer is part for layer in model._flatten_layers())
+def _contains(model, part):
+    return any(layer is part for layer in flatten_layers(model))
 
 
 def check_frozen(role, models):
-    """Raises `ValueError` for a model that was made trainable again and would not learn."""
+    """Raises `ValueError` for a model that was made trainable again: it would not learn.
+
+    Args:
+        role: `"teacher"` or `"anchor"`.
+        models: list of the models in this role.
+    """
     for model in models:
         if model.trainable_variables:
             raise ValueError(
@@ -99,3 +130,56 @@ def check_built_models(models, student):
             f"The student has no trainable weights. Received: '{student.name}' with {len(student.variables)} "
             f"variables, trainable={student.trainable}. Add layers with weights, or set `student.trainable = True`."
         )
+
+
+def check_anchor(anchor, anchor_shape, student_shape):
+    """Raises `ValueError` for an anchor that returns probabilities, or knows other classes than the student.
+
+    Args:
+        anchor: a built `keras.Model`.
+        anchor_shape, student_shape: shapes of their logits.
+    """
+    teachers.check_logits("anchor", anchor)
+    if anchor_shape[1:] != student_shape[1:]:
+        raise ValueError(
+            f"The anchor must name the student's classes. Received: anchor output {anchor_shape}, student output "
+            f"{student_shape}. Take an anchor that was trained on the same classes"
+        )
+
+
+def check_given_outputs(reader, outputs: dict):
+    """Raises `ValueError` if the outputs of a model that a batch brings are not those that the losses read.
+
+    Args:
+        reader: `TeacherReader` of the model.
+        outputs: what the batch has under the reader's role, tensors or shapes by name.
+    """
+    missing = set(reader.names) - set(outputs)
+    if missing:
+        raise ValueError(
+            f'A batch\'s "{reader.role}" must hold the outputs that the losses read. '
+            f"Received: {sorted(outputs)}, without {sorted(missing)}"
+        )
+    # Such outputs have one teacher's logits as well, those of the ensemble: a loss would be that of another average.
+    first = output_key(0, "")
+    if any(name.startswith(first) for name in outputs) and not any(name.startswith(first) for name in reader.names):
+        raise ValueError(
+            f'The batch\'s "{reader.role}" holds the outputs of several teachers, whose losses are to be averaged: '
+            'give the Distiller their TeacherEnsemble(..., average="losses") as its teacher. '
+            f"Received: {sorted(outputs)}"
+        )
+
+
+def check_scalar(value) -> tf.Tensor:
+    """Returns what `compute_loss` returned as a float32 tensor.
+
+    Raises:
+        ValueError: it is not a scalar.
+    """
+    value = tf.cast(value, tf.float32)
+    if value.shape.rank != 0:
+        raise ValueError(
+            f"`compute_loss` must return a scalar, or None for no loss on the labels. Received: shape {value.shape}. "
+            "Return keras.ops.mean(...) of values per sample"
+        )
+    return value

@@ -22,7 +22,7 @@ __all__ = [
     "LogitsLoss",
     "as_list",
     "as_shape_list",
-    "collect_layer_names",
+    "collect_outputs",
     "reduce_values",
     "select",
 ]
@@ -255,9 +255,14 @@ def select(outputs: dict[str, tf.Tensor], layers):
     return outputs["logits" if layers is None else layers]
 
 
-def collect_layer_names(losses, side):
-    """Collects the names of all layers that losses read, from the `"teacher_layers"` or the `"student_layers"`."""
-    return keras.tree.flatten([getattr(loss, side) or [] for loss in losses])
+def collect_outputs(losses: list[DistillationLoss], side: str) -> list[str]:
+    """Collects the names of all outputs that losses read, `"logits"` for the final one.
+
+    Args:
+        losses: list of `DistillationLoss`.
+        side: `"teacher_layers"` or `"student_layers"`.
+    """
+    return sorted({name for loss in losses for name in as_list(getattr(loss, side) or "logits")})
 
 
 def as_list(outputs):

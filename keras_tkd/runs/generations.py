@@ -78,7 +78,7 @@ def make_trikd(config, teacher, student, anchor):
         anchor_weight=config.anchor_weight if anchor is not None else 0.0,
         peer_weight=config.peer_weight,
         student_loss_weight=config.student_loss_weight,
-        distillation_weight=config.distillation_loss_weights[0],
+        distillation_loss_weights=config.distillation_loss_weights,
         student_term_reaches_teacher=config.student_term_reaches_teacher,
     )
 

@@ -199,7 +199,9 @@ def _load_teacher(config, splits):
     each = [
         _load_one_teacher(path, mode, config, splits) for path, mode in zip(config.teacher_path, scalings, strict=True)
     ]
-    return each[0] if len(each) == 1 else TeacherEnsemble(each, config.teacher_average, config.teacher_weights)
+    if len(each) == 1:
+        return each[0]
+    return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
 
 
 def _load_one_teacher(path, preprocessing, config, splits):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_tkd import data
 from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
+from keras_tkd.losses.base import collect_outputs
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teacher_cache.writer import RowWriter
@@ -57,7 +58,7 @@ class CacheRecipe:
             raise ValueError("`images` must hold a sample or more. Received: none")
         self.images, self.views, self._augment, self._seed = images, views, augment, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
-        self.reader = make_teacher_reader(teacher, losses)
+        self.reader = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))
         self.shapes: dict[str, tuple] = {name: tuple(shape[1:]) for name, shape in shapes.items()}

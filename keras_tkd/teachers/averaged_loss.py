@@ -1,77 +1,128 @@
-"""A loss averaged over the teachers of an ensemble."""
+"""A distillation loss averaged over the teachers of an ensemble."""
 
+import keras
 import tensorflow as tf
 
-from keras_tkd.losses.base import as_list, select
-from keras_tkd.teachers.reader import key
+from keras_tkd.losses.base import DistillationLoss, as_list, select
+from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.teachers.reader import output_key
+from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares, is_per_sample
 from keras_tkd.utils.hyperparameters import share_hyperparameters
 
+__all__ = ["AveragedLoss", "average_over_teachers"]
 
-class AveragedLoss:
-    """A distillation loss over the teachers of an ensemble, `sum_k w_k * loss(teacher k, student)`.
 
-    It is to the `Distiller` what a `DistillationLoss` is.
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class AveragedLoss(DistillationLoss):
+    """A distillation loss averaged over several teachers.
+
+        sum_k w_k * loss(teacher k, student)
+
+    The Distiller makes it of each of its losses where its teacher is a `TeacherEnsemble` of `average="losses"`.
+
+    Args:
+        loss: `DistillationLoss`. One with layers of its own has them once for each teacher.
+        teacher_weights: the weights w_k, see `TeacherEnsemble`.
+        count: number of teachers.
+
+    Call: `loss({"teachers": [y_true, ...], "shares": shares}, [y_pred, ...])`, what `loss` reads of each teacher and
+    of the student, and w_k as `(teachers,)`, or `(teachers, batch)` where each sample has its own.
+
+    Raises:
+        ValueError: weights per sample for a loss that divides by the sum of its sample weights; in the Distiller also:
+            data without labels for weights that read them.
     """
 
-    def __init__(self, loss, ensemble):
-        if ensemble.per_sample and loss.reduction == "mean_with_sample_weight":
+    def __init__(self, loss, teacher_weights, count):
+        teacher_weights = check_teacher_weights(teacher_weights, count)
+        if is_per_sample(teacher_weights, count) and loss.reduction == "mean_with_sample_weight":
             raise ValueError(
-                f"`weights={ensemble.teacher_weights!r}` weights samples, and loss '{loss.name}' divides by the sum of "
+                f"`teacher_weights={teacher_weights!r}` weights samples, and loss '{loss.name}' divides by the sum of "
                 "their weights. Received: reduction='mean_with_sample_weight'. Take 'sum_over_batch_size'"
             )
-        self.ensemble = ensemble
+        super().__init__(name=loss.name, reduction=loss.reduction, dtype=loss.dtype)
+        self.teacher_weights = teacher_weights
+        self.statistic_names = loss.statistic_names
+        self.owns_layers = loss.owns_layers
         # A loss that has layers makes them for one teacher's outputs.
-        self.losses = [loss, *(copy_of(loss) if loss.owns_layers else loss for _ in ensemble.teachers[1:])]
+        self.losses = [loss, *(_copy_without_layers(loss) if loss.owns_layers else loss for _ in range(count - 1))]
+        names = as_list("logits" if loss.teacher_layers is None else loss.teacher_layers)
+        self.teacher_layers = [output_key(k, name) for k in range(count) for name in names]
         self.student_layers = loss.student_layers
-
-    @property
-    def teacher_layers(self):
-        names = as_list("logits" if self.losses[0].teacher_layers is None else self.losses[0].teacher_layers)
-        return [key(k, name) for k in range(len(self.losses)) for name in names]
 
     @property
     def layers(self):
         return [layer for loss in self.losses for layer in loss.layers]
 
     def build(self, teacher_shapes, student_shapes):
-        given = dict(zip(self.teacher_layers, teacher_shapes, strict=True))
+        shapes = dict(zip(self.teacher_layers, teacher_shapes, strict=True))
         for k, loss in enumerate(self.losses):
-            loss.build(select(of_teacher(given, k), loss.teacher_layers), student_shapes)
+            loss.build(select(_select_teacher(shapes, k), loss.teacher_layers), student_shapes)
 
     def inputs(self, teacher, student, labels, index):
-        """The pairs that the loss reads, a teacher each, and the teachers' weights."""
-        if self.ensemble.teacher_weights == "confidence" and labels is None:
-            raise ValueError("`weights='confidence'` reads labels, and the data have none. Train on (x, labels).")
-        outputs = [of_teacher(teacher, k) for k in range(len(self.losses))]
-        shares = self.ensemble.shares([each.get("logits") for each in outputs], labels)
+        if self.teacher_weights == "confidence" and labels is None:
+            raise ValueError(
+                "`teacher_weights='confidence'` reads labels, and the data have none. Train on (x, labels)."
+            )
+        outputs = [_select_teacher(teacher, k) for k in range(len(self.losses))]
+        shares = compute_shares(self.teacher_weights, [each.get("logits") for each in outputs], labels)
         pairs = [loss.inputs(each, student, labels, index) for loss, each in zip(self.losses, outputs, strict=True)]
-        return pairs, shares
+        y_true, y_pred = map(list, zip(*pairs, strict=True))
+        return {"teachers": y_true, "shares": shares}, y_pred
 
-    def __call__(self, pairs, shares, sample_weight=None, training=False):
+    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+        # The losses reduce their values themselves, each with its teacher's weights as weights of samples.
         total = 0.0
-        for k, (loss, pair) in enumerate(zip(self.losses, pairs, strict=True)):
-            if self.ensemble.per_sample:
-                weight = shares[k] if sample_weight is None else shares[k] * tf.reshape(sample_weight, [-1])
+        for k, (loss, *pair) in enumerate(self._zip(y_true, y_pred)):
+            share = y_true["shares"][k]
+            if is_per_sample(self.teacher_weights, len(self.losses)):
+                weight = share
+                if sample_weight is not None:
+                    weight *= tf.reshape(tf.cast(sample_weight, share.dtype), [-1])
                 total += loss(*pair, sample_weight=weight, training=training)
             else:
                 value = loss(*pair, sample_weight=sample_weight, training=training)
-                total += tf.cast(shares[k], value.dtype) * value
+                total += tf.cast(share, value.dtype) * value
         return total
 
-    def statistics(self, pairs, shares):
-        means = tf.reduce_mean(tf.reshape(shares, [len(self.losses), -1]), axis=1)
-        each = [loss.statistics(*pair) for loss, pair in zip(self.losses, pairs, strict=True)]
-        return {name: sum(means[k] * values[name] for k, values in enumerate(each)) for name in each[0]}
+    def statistics(self, y_true, y_pred):
+        means = tf.reduce_mean(tf.reshape(y_true["shares"], [len(self.losses), -1]), axis=1)
+        each = [loss.statistics(*pair) for loss, *pair in self._zip(y_true, y_pred)]
+        return {name: sum(means[k] * values[name] for k, values in enumerate(each)) for name in self.statistic_names}
+
+    def _zip(self, y_true, y_pred):
+        """For each teacher its loss and what that loss reads."""
+        return zip(self.losses, y_true["teachers"], y_pred, strict=True)
+
+    def get_config(self):
+        loss = keras.saving.serialize_keras_object(self.losses[0])
+        return {"loss": loss, "teacher_weights": self.teacher_weights, "count": len(self.losses)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
 
 
-def of_teacher(outputs, k):
+def average_over_teachers(losses: list[DistillationLoss], teacher) -> list[DistillationLoss]:
+    """Returns losses as they are evaluated on a teacher's outputs: averaged, if it is an ensemble that averages losses.
+
+    Args:
+        losses: list of `DistillationLoss`.
+        teacher: one model, a `TeacherEnsemble`, or None.
+    """
+    if isinstance(teacher, TeacherEnsemble) and teacher.average == "losses":
+        return [AveragedLoss(loss, teacher.teacher_weights, len(teacher.teachers)) for loss in losses]
+    return list(losses)
+
+
+def _select_teacher(outputs, k):
     """The dict of the teacher at position `k` out of that of all."""
-    prefix = key(k, "")
+    prefix = output_key(k, "")
     return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
 
 
-def copy_of(loss):
-    """A loss like `loss` with layers of its own, which follows the numbers that are set on `loss` while training."""
+def _copy_without_layers(loss):
+    """A loss like `loss` that makes layers of its own; numbers that are set on `loss` while training hold for it."""
     copy = type(loss).from_config(loss.get_config())
     share_hyperparameters(loss, copy)
     return copy

@@ -1,14 +1,15 @@
 """Several teachers as one model: their losses, their probabilities or their logits averaged."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_tkd.teachers.logits import check_logits
 from keras_tkd.teachers.reader import TeacherReader
-from keras_tkd.utils.choices import AVERAGES, WEIGHTINGS
-from keras_tkd.utils.hyperparameters import check_number
+from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares
+from keras_tkd.utils.choices import AVERAGES
 from keras_tkd.utils.resizing import resize_for_model
+
+__all__ = ["TeacherEnsemble", "check_classes", "flatten_ensemble"]
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -44,8 +45,8 @@ class TeacherEnsemble(keras.Model):
         teachers: list of different `keras.Model`s that return logits of the same classes. They may differ in the
             height and width of the image they take: each gets it resized. Pixels of other scales are
             `teachers.with_preprocessing`'s.
-        average: `"losses"`, `"probabilities"` or `"logits"`; there is no default.
-        weights: None, a list or array of a number >= 0 for each teacher, `"entropy"` or `"confidence"`.
+        average: `"losses"`, `"probabilities"` or `"logits"`.
+        teacher_weights: None, a list or array of a number >= 0 for each teacher, `"entropy"` or `"confidence"`.
         name: name of the model.
 
     Call: images `(batch, height, width, channels)`, or whatever the teachers take, to float32 logits
@@ -61,7 +62,7 @@ class TeacherEnsemble(keras.Model):
     `"logits"`, log(9) / 2 = log(3) apart, it is (0.75, 0.25).
 
     ```python
-    ensemble = TeacherEnsemble([teacher_a, teacher_b, teacher_c], average="losses", weights="confidence")
+    ensemble = TeacherEnsemble([teacher_a, teacher_b, teacher_c], average="losses", teacher_weights="confidence")
     distiller = Distiller(ensemble, student, SoftTargets(temperature=4.0))
     ```
 
@@ -72,36 +73,37 @@ class TeacherEnsemble(keras.Model):
     where all entropies are 0, weights are equal.
     """
 
-    def __init__(self, teachers, average=None, weights=None, name="ensemble"):
+    # `average` has no default: the three are different things, and none of them is what everyone expects.
+    def __init__(self, teachers, *, average, teacher_weights=None, name="ensemble"):
         teachers = list(teachers) if isinstance(teachers, (list, tuple)) else [teachers]
-        check_teachers(teachers)
+        _check_teachers(teachers)
         if average not in AVERAGES:
             raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}. Received: average={average!r}")
-        weights = check_weights(weights, len(teachers))
-        if weights == "confidence" and average != "losses":
+        teacher_weights = check_teacher_weights(teacher_weights, len(teachers))
+        if teacher_weights == "confidence" and average != "losses":
             raise ValueError(
-                "`weights='confidence'` reads labels, which the one output of an ensemble has not: it goes with "
-                f"`average='losses'`. Received: average={average!r}"
+                "`teacher_weights='confidence'` reads labels, which the one output of an ensemble has not: it goes "
+                f"with `average='losses'`. Received: average={average!r}"
             )
         super().__init__(name=name, dtype="float32", autocast=False)
         self.teachers = teachers
         self.average = average
-        self.teacher_weights = weights
+        self.teacher_weights = teacher_weights
         if all(teacher.built for teacher in teachers):
             self.built = True
 
     def build(self, input_shape):
         with tf.init_scope():
             for teacher in self.teachers:
-                TeacherReader(teacher, []).build(input_shape)
-            check_teachers(list(self.teachers))
+                TeacherReader(teacher).build(input_shape)
+            _check_teachers(list(self.teachers))
 
     def call(self, inputs, training=False):
         outputs = [teacher(resize_for_model(teacher, inputs), training=training) for teacher in self.teachers]
         return self.combine([z["logits"] if isinstance(z, dict) else z for z in outputs])
 
     def combine(self, logits):
-        """The ensemble's logits, float32 `(batch, classes)`, out of those of each teacher."""
+        """Returns the ensemble's logits, float32 `(batch, classes)`, from those of each teacher."""
         logits = [tf.cast(z, tf.float32) for z in logits]
         check_classes([z.shape for z in logits])
         if len(logits) == 1:
@@ -111,40 +113,20 @@ class TeacherEnsemble(keras.Model):
             return tf.reduce_sum(shares * tf.stack(logits), axis=0)
         return tf.reduce_logsumexp(tf.math.log(shares) + tf.nn.log_softmax(tf.stack(logits)), axis=0)
 
-    @property
-    def per_sample(self):
-        """Whether each sample has weights of its own."""
-        return isinstance(self.teacher_weights, str) and len(self.teachers) > 1
-
     def shares(self, logits, labels=None):
-        """The weights: `(teachers,)`, or `(teachers, batch)` where each sample has its own; they sum to 1.
+        """Computes the teachers' weights: `(teachers,)`, or `(teachers, batch)` where each sample has its own.
 
         Args:
             logits: list of each teacher's logits, `(batch, classes)`.
             labels: `(batch,)` class ids, which `"confidence"` reads; without them its weights are equal.
         """
-        count = len(self.teachers)
-        equal = tf.fill([count], 1 / count)
-        if isinstance(self.teacher_weights, list):
-            return tf.constant([weight / sum(self.teacher_weights) for weight in self.teacher_weights], tf.float32)
-        if not self.per_sample or (self.teacher_weights == "confidence" and labels is None):
-            return equal
-        logits = [tf.cast(z, tf.float32) for z in logits]
-        if self.teacher_weights == "confidence":
-            labels = tf.cast(labels, tf.int64)
-            errors = [tf.nn.sparse_softmax_cross_entropy_with_logits(labels, z) for z in logits]
-            doubt = tf.nn.softmax(tf.stack(errors), axis=0)
-        else:
-            entropies = tf.stack([-tf.reduce_sum(tf.nn.softmax(z) * tf.nn.log_softmax(z), -1) for z in logits])
-            total = tf.reduce_sum(entropies, axis=0)
-            doubt = tf.where(total > 0, tf.math.divide_no_nan(entropies, total), equal[:, None])
-        return (1 - doubt) / (count - 1)
+        return compute_shares(self.teacher_weights, logits, labels)
 
     def get_config(self):
         return {
             "teachers": [keras.saving.serialize_keras_object(teacher) for teacher in self.teachers],
             "average": self.average,
-            "weights": self.teacher_weights,
+            "teacher_weights": self.teacher_weights,
             "name": self.name,
         }
 
@@ -155,11 +137,11 @@ class TeacherEnsemble(keras.Model):
 
 
 def flatten_ensemble(teacher):
-    """The models of a teacher: those of a `TeacherEnsemble`, or itself alone."""
+    """Returns the models of a teacher: those of a `TeacherEnsemble`, or itself alone."""
     return list(teacher.teachers) if isinstance(teacher, TeacherEnsemble) else [teacher]
 
 
-def check_teachers(teachers):
+def _check_teachers(teachers):
     """Raises `ValueError` for teachers that cannot go together, as far as that is seen before they are built."""
     if not teachers or not all(isinstance(teacher, keras.Model) for teacher in teachers):
         raise ValueError(f"`teachers` must be a list of at least one keras.Model. Received: teachers={teachers!r}")
@@ -168,32 +150,18 @@ def check_teachers(teachers):
         raise ValueError(f"`teachers` must be different models. Received one of them twice: {names}")
     for teacher in teachers:
         check_logits("teacher", teacher)
-    check_classes([shape for shape in map(output_shape, teachers) if shape])
+    check_classes([shape for shape in map(_get_output_shape, teachers) if shape])
 
 
-def output_shape(model):
+def _get_output_shape(model):
     """Shape of the logits that a model with a graph returns; None without one."""
     shape = getattr(model, "output_shape", None) if model.built else None
     return shape.get("logits") if isinstance(shape, dict) else shape
 
 
-def check_classes(shapes):
+def check_classes(shapes: list[tuple]):
+    """Raises `ValueError` for teachers whose logits, of these shapes, are not of the same classes."""
     if len({tuple(shape)[1:] for shape in shapes}) > 1:
         raise ValueError(
             f"The teachers must have the same classes. Received: outputs of shapes {[tuple(s) for s in shapes]}"
         )
-
-
-def check_weights(weights, count):
-    """The weights as they are kept: None, a list of numbers, or the name of a weighting."""
-    if weights is None or (isinstance(weights, str) and weights in WEIGHTINGS):
-        return weights
-    if isinstance(weights, (list, tuple, np.ndarray)):
-        for weight in weights:
-            check_number("weights", weight)
-        if len(weights) == count and sum(weights) > 0:
-            return [float(weight) for weight in weights]
-    raise ValueError(
-        f"`weights` must be None, {count} numbers >= 0 that are not all 0, one for each teacher, or one of "
-        f"{', '.join(WEIGHTINGS)}. Received: weights={weights!r}"
-    )

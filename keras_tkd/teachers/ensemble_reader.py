@@ -1,9 +1,9 @@
-"""Reads the teachers of an ensemble, and evaluates the losses on each of them where losses are what is averaged."""
+"""Reads the teachers of an ensemble."""
 
-from keras_tkd.losses.base import collect_layer_names
-from keras_tkd.teachers.averaged_loss import AveragedLoss
 from keras_tkd.teachers.ensemble import TeacherEnsemble, check_classes
-from keras_tkd.teachers.reader import TeacherReader, check_given_outputs, key
+from keras_tkd.teachers.reader import TeacherReader, output_key
+
+__all__ = ["EnsembleReader", "make_teacher_reader"]
 
 
 class EnsembleReader:
@@ -11,45 +11,56 @@ class EnsembleReader:
 
     It gives the ensemble's `"logits"`, and where losses are averaged also the outputs of each teacher, under
     `"teacher_1/logits"` and so on.
+
+    Args:
+        ensemble: `TeacherEnsemble`.
+        names: names of the outputs that are asked for of each teacher.
+
+    Raises:
+        ValueError: names of layers, of an ensemble that has one output.
     """
 
     role = "teacher"
 
-    def __init__(self, ensemble, losses):
-        layers = collect_layer_names(losses, "teacher_layers")
-        if layers and ensemble.average != "losses":
+    def __init__(self, ensemble, names=()):
+        layers = sorted(set(names) - {"logits"})
+        self._separate = ensemble.average == "losses"
+        if layers and not self._separate:
             raise ValueError(
                 f"`average={ensemble.average!r}` makes one output of several teachers, which has no layers. Received: "
-                f"losses that read the teacher's layers {sorted(set(layers))}. Take `average='losses'`"
+                f"losses that read the teacher's layers {layers}. Take `average='losses'`"
             )
         self.ensemble = ensemble
         self.teachers = list(ensemble.teachers)
-        self._apart = ensemble.average == "losses"
-        self.losses = [AveragedLoss(loss, ensemble) for loss in losses] if self._apart else list(losses)
-        self._readers = [TeacherReader(teacher, losses) for teacher in self.teachers]
+        self.names = list(names)
+        if self._separate:
+            self.names = [output_key(k, name) for k in range(len(self.teachers)) for name in names]
+        self._readers = [TeacherReader(teacher, names) for teacher in self.teachers]
 
-    def build(self, shape):
+    def build(self, shape) -> dict[str, tuple]:
+        """Builds the teachers on images of `shape`; returns the shapes of all outputs by name.
+
+        Raises:
+            ValueError: as `TeacherReader.build`; teachers of different classes.
+        """
         shapes = [reader.build(shape) for reader in self._readers]
         logits = [outputs["logits"] for outputs in shapes]
         check_classes(logits)
         self.ensemble.built = True
-        return {"logits": logits[0]} | self._of_each(shapes)
-
-    def check_given(self, outputs):
-        check_given_outputs("teacher", outputs, self.losses)
+        return {"logits": logits[0]} | self._merge(shapes)
 
     def __call__(self, images, training=False):
         outputs = [reader(images, training=training)[1] for reader in self._readers]
         logits = self.ensemble.combine([of_teacher["logits"] for of_teacher in outputs])
-        return logits, {"logits": logits} | self._of_each(outputs)
+        return logits, {"logits": logits} | self._merge(outputs)
 
-    def _of_each(self, outputs):
+    def _merge(self, outputs):
         """The dicts of all teachers in one, where they are kept apart."""
-        if not self._apart:
+        if not self._separate:
             return {}
-        return {key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}
+        return {output_key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}
 
 
-def make_teacher_reader(teacher, losses):
-    """The reader of a `Distiller`'s teacher, one model or a `TeacherEnsemble`, for its losses."""
-    return (EnsembleReader if isinstance(teacher, TeacherEnsemble) else TeacherReader)(teacher, losses)
+def make_teacher_reader(teacher, names=()):
+    """Makes the reader of a teacher, which is one model, a `TeacherEnsemble`, or None; see `TeacherReader`."""
+    return (EnsembleReader if isinstance(teacher, TeacherEnsemble) else TeacherReader)(teacher, names)

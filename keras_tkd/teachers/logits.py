@@ -1,28 +1,33 @@
-"""Teachers made ready: frozen, without a softmax, with the pixels they expect."""
+"""Logits of a teacher: without a softmax, of some classes alone; and freezing it."""
 
 import keras
 import numpy as np
 
 from keras_tkd.utils.keras_graph import last_operation
 
-SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
+__all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes"]
+
+_SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
 
 def freeze(model):
-    """Sets `model.trainable = False`, as `keras.distillation` does; statistics stay too, given `training=False`."""
+    """Sets `model.trainable = False`, as `keras.distillation` does.
+
+    BatchNorm's statistics then stay as well, provided the model is called with `training=False`.
+    """
     model.trainable = False
 
 
 def ends_in_softmax(model):
     """Whether the model's output is a probability distribution.
 
-    Seen in the graph where its last operation is a softmax. Any other model that is built is run on two random images:
-    rows that are all >= 0 and sum to 1 are probabilities.
+    Where its graph ends in a softmax, this says so. Any other model that is built is run on two random images: rows
+    that are all >= 0 and sum to 1 are probabilities.
     """
     operation, _ = last_operation(model)
     if isinstance(operation, keras.Model):
-        return ends_in_softmax(operation)
-    if operation is not None and is_softmax(operation):
+        return ends_in_softmax(operation)  # a model that ends in a model
+    if operation is not None and _is_softmax(operation):
         return True
     if getattr(operation, "activation", None) is keras.activations.sigmoid:
         return False  # saturated, its rows can look one-hot
@@ -31,20 +36,20 @@ def ends_in_softmax(model):
     shape = model.input_shape if getattr(model, "inputs", None) else (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False
-    return looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
+    return _looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
 
 
-def looks_like_probabilities(outputs):
+def _looks_like_probabilities(outputs):
     """Whether the rows of `outputs` are >= 0 and sum to 1."""
     rows = outputs.get("logits") if isinstance(outputs, dict) else outputs
     if not hasattr(rows, "shape") or len(rows.shape) != 2:
         return False
     rows = keras.ops.convert_to_numpy(keras.ops.cast(rows, "float32"))
-    return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < SOFTMAX_TOLERANCE)
+    return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < _SOFTMAX_TOLERANCE)
 
 
 def logits_model(model):
-    """A model with the weights of `model` whose output are the logits that its final softmax receives.
+    """Makes a model with the weights of `model` whose output are the logits that its final softmax receives.
 
     The softmax is taken off, not inverted: the logits are exact. The layers before it are shared with `model`, which
     stays as it was. A model without a final softmax is returned as it is.
@@ -60,14 +65,14 @@ def logits_model(model):
     operation, inputs = last_operation(model)
     if isinstance(operation, keras.Model):
         logits = logits_model(operation)(inputs)
-    elif operation is None or not is_softmax(operation):
+    elif operation is None or not _is_softmax(operation):
         raise ValueError(
             "`logits_model` takes off a softmax that is the last operation of a functional or sequential model. "
             f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities that no softmax "
             "at its end makes. Let it return the logits."
         )
     elif isinstance(operation, keras.layers.Layer) and operation.weights:
-        logits = without_activation(operation)(inputs)
+        logits = _copy_without_activation(operation)(inputs)
     else:
         logits = inputs
     return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, logits, name=model.name)
@@ -82,7 +87,7 @@ def check_logits(role, model):
         )
 
 
-def without_activation(layer):
+def _copy_without_activation(layer):
     """A copy of a built layer, weights included, with `activation="linear"`."""
     copy = layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
     copy.build(layer.input.shape)
@@ -90,7 +95,7 @@ def without_activation(layer):
     return copy
 
 
-def is_softmax(operation):
+def _is_softmax(operation):
     if isinstance(operation, keras.layers.Softmax):
         return True
     if type(operation).__name__ == "Softmax":  # keras.ops.softmax in a functional graph
@@ -99,7 +104,7 @@ def is_softmax(operation):
 
 
 def with_classes(model, classes):
-    """`model` with the logits of some of its classes, for a student that knows only these.
+    """Makes a model that returns the logits of some classes of `model`, for a student that knows only these.
 
     The softmax of these logits is the model's distribution *given that* the class is one of them: `p_c / sum_k p_k`.
     The layers are shared with `model`, which stays as it was, and keep their names.

@@ -4,28 +4,31 @@ import keras
 
 from keras_tkd.utils import choices
 
+__all__ = ["PREPROCESSING", "with_preprocessing"]
 
-def unit(x):
+
+def _unit(x):
     return keras.layers.Rescaling(1 / 255)(x)
 
 
-def imagenet(x):
+def _imagenet(x):
+    # Mean and deviation of each channel in 0..1, both written for pixels of 0..255: one affine map.
     deviation = (0.229, 0.224, 0.225)
     scale = [1 / (255 * d) for d in deviation]
     return keras.layers.Rescaling(scale, [-m / d for m, d in zip((0.485, 0.456, 0.406), deviation, strict=True)])(x)
 
 
-def caffe(x):
+def _caffe(x):
     return keras.layers.Rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(x, axis=-1))
 
 
 PREPROCESSING = choices.check_complete(
-    choices.PREPROCESSING, {"none": None, "unit": unit, "imagenet": imagenet, "caffe": caffe}
+    choices.PREPROCESSING, {"none": None, "unit": _unit, "imagenet": _imagenet, "caffe": _caffe}
 )
 
 
 def with_preprocessing(model, mode):
-    """`model` behind the pixel scaling it was trained with, so that it takes pixels of 0..255.
+    """Makes a model that scales pixels of 0..255 as `model` was trained with, and then is `model`.
 
     The layers are shared with `model`, which stays as it was, and keep their names.
 

@@ -1,60 +1,51 @@
 """Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
 
-from keras_tkd.losses.base import as_list, collect_layer_names
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
 
+__all__ = ["TeacherReader", "output_key"]
+
 
 class TeacherReader:
-    """What the `Distiller` knows of its teacher.
+    """What a `Distiller` or a `TeacherCache` knows of a teacher: how to run it, and what to read of it.
 
     Args:
         teacher: `keras.Model` that returns logits; None where batches bring its outputs, and nothing is read.
-        losses: list of `DistillationLoss`, which say what is read.
-        role: `"teacher"`, or another whose outputs are used like a teacher's (`"anchor"`): the entry of a batch that
+        names: names of the outputs that are asked for, of layers or `"logits"`; the logits are read in any case.
+        role: `"teacher"`, or another whose outputs are used like a teacher's (`"anchor"`): the key of a batch that
             brings them, and the word in errors.
 
     Call: `reader(images, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, as `LayerOutputs`
     does; images of another height or width than the teacher takes are resized.
 
     Attributes:
-        role: as given.
+        role, names: as given.
         teachers: list of the models that run.
-        losses: the losses as they are to be evaluated on what the reader gives.
     """
 
-    def __init__(self, teacher, losses, role="teacher"):
+    def __init__(self, teacher, names=(), role="teacher"):
         self.role = role
+        self.names = list(names)
         self.teachers = [] if teacher is None else [teacher]
-        self.losses = list(losses)
-        self._outputs = LayerOutputs(teacher, collect_layer_names(losses, "teacher_layers"))
+        self._outputs = LayerOutputs(teacher, names)
 
-    def build(self, shape):
+    def build(self, shape) -> dict[str, tuple]:
         """Builds the teacher on images of `shape`; returns the shapes of its outputs by name.
 
         Raises:
             ValueError: the teacher does not take such images; a layer that it does not have; no teacher.
         """
-        teacher = self._only()
+        teacher = self._get_teacher()
         size = resizing.find_model_size(teacher, shape)
         if size:
             shape = (shape[0], *size, shape[-1])
-        check_input_shape(self.role, teacher, shape)
+        _check_input_shape(self.role, teacher, shape)
         return output_shapes(teacher, self._outputs.names, shape)
 
-    def check_given(self, outputs):
-        """Raises `ValueError` if the outputs that a batch brings are not those that the losses read."""
-        check_given_outputs(self.role, outputs, self.losses)
-        if self.role == "teacher" and key(0, "logits") in outputs:
-            raise ValueError(
-                'The batch\'s "teacher" holds the outputs of several teachers, whose losses are to be averaged: give '
-                f"the Distiller their TeacherEnsemble as its teacher. Received: {sorted(outputs)}"
-            )
-
     def __call__(self, images, training=False):
-        return self._outputs(resizing.resize_for_model(self._only(), images), training=training)
+        return self._outputs(resizing.resize_for_model(self._get_teacher(), images), training=training)
 
-    def _only(self):
+    def _get_teacher(self):
         if not self.teachers:
             raise ValueError(
                 'Without a teacher, batches must bring its outputs: ({"image", "teacher": {"logits", ...}}, label), '
@@ -63,12 +54,12 @@ class TeacherReader:
         return self.teachers[0]
 
 
-def key(k, name):
-    """Where an output of the teacher at position `k` stands among those of several."""
+def output_key(k: int, name: str) -> str:
+    """Returns the key of an output of the teacher at position `k` among the outputs of several."""
     return f"teacher_{k + 1}/{name}"
 
 
-def check_input_shape(role, model, shape):
+def _check_input_shape(role, model, shape):
     """Raises `ValueError` if the teacher (or anchor) does not take the images that the student takes."""
     expected = getattr(model, "input_shape", None) if model.built else None
     single = isinstance(expected, tuple) and isinstance(shape, (tuple, list))
@@ -80,14 +71,4 @@ def check_input_shape(role, model, shape):
             f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
             f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
             + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
-        )
-
-
-def check_given_outputs(role, outputs, losses):
-    """Raises `ValueError` if what a batch holds under a role (`"teacher"`) is not what the losses read."""
-    names = {name for loss in losses for name in as_list(loss.teacher_layers or "logits")}
-    if names - set(outputs):
-        raise ValueError(
-            f'A batch\'s "{role}" must hold the outputs that the losses read. '
-            f"Received: {sorted(outputs)}, without {sorted(names - set(outputs))}"
         )

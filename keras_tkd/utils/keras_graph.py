@@ -1,6 +1,18 @@
 """Every use of a private name of Keras, so that a new Keras breaks one file."""
 
-__all__ = ["copy_mask", "flatten_layers", "last_operation", "made_by"]
+import keras
+
+__all__ = [
+    "compute_compiled_loss",
+    "compute_loss",
+    "copy_mask",
+    "flatten_layers",
+    "get_input_names",
+    "get_input_shape",
+    "get_loss_tracker",
+    "last_operation",
+    "made_by",
+]
 
 
 def last_operation(model):
@@ -26,6 +38,44 @@ def flatten_layers(layer, include_self=True, recursive=True):
         recursive: whether the layers inside its layers belong to them.
     """
     return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
+
+
+def get_input_names(model) -> tuple[str, ...]:
+    """Returns the names by which a model takes its inputs from a dict, where its graph has several; else `()`."""
+    inputs = _get_inputs(model)
+    if isinstance(inputs, dict):
+        return tuple(inputs)
+    # A list of inputs is taken from a dict too, by the names of its tensors.
+    return tuple(tensor.name for tensor in inputs) if isinstance(inputs, (list, tuple)) else ()
+
+
+def get_input_shape(model):
+    """Returns the shape of a batch of a model's inputs, nested as its inputs are; None where no graph says it."""
+    inputs = _get_inputs(model)
+    return None if inputs is None else keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs)
+
+
+def _get_inputs(model):
+    """The inputs of a functional or sequential model as it was given them; a single one without its list or dict."""
+    if not model.built or not getattr(model, "inputs", None):
+        return None
+    return model.inputs[0] if len(model.inputs) == 1 else model.input
+
+
+def compute_loss(model, x, y, y_pred, sample_weight, training):
+    """Calls `model.compute_loss` as Keras's own training step does: without `training` where an override has no such
+    argument."""
+    return model._compute_loss(x, y, y_pred, sample_weight, training=training)
+
+
+def compute_compiled_loss(model, y, y_pred, sample_weight):
+    """Computes the loss that was given to `compile`; None where none was given."""
+    return None if model._compile_loss is None else model._compile_loss(y, y_pred, sample_weight)
+
+
+def get_loss_tracker(model):
+    """Returns the metric that Keras logs as `loss`."""
+    return model._loss_tracker
 
 
 def copy_mask(source, target):

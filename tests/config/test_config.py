@@ -410,13 +410,13 @@ def test_choices_are_what_the_library_offers():
 
     from keras_tkd import data, teachers
     from keras_tkd.miners import MINERS
-    from keras_tkd.teachers import ensemble
+    from keras_tkd.teachers import ensemble, weighting
     from keras_tkd.utils.precision import set_precision
 
     choices = {field.name: field.metadata["choices"] for field in dataclasses.fields(DistillConfig)}
     assert set(choices["augmentation"]) == set(data.AUGMENTATIONS)
     assert set(choices["teacher_preprocessing"]) == set(teachers.PREPROCESSING)
-    assert choices["teacher_average"] == ensemble.AVERAGES and WEIGHTINGS == ensemble.WEIGHTINGS
+    assert choices["teacher_average"] == ensemble.AVERAGES and WEIGHTINGS == weighting.WEIGHTINGS
     assert set(choices["method"]) == set(METHODS)
     assert set(choices["miner"]) == set(MINERS)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="inner"), keras.layers.Dense(2)])

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller
-from keras_tkd.distillation.distiller import number_duplicates
 from keras_tkd.distillation.method_losses import make_losses
+from keras_tkd.distillation.terms import _number_duplicates
 from keras_tkd.losses import (
     DistillationLoss,
     Hint,
@@ -433,7 +433,7 @@ class TestKerasAround:
         assert history["loss"][0] == pytest.approx(label[0] + 0.5 * kd(1.0), rel=1e-4)
         assert history["loss"][1] == pytest.approx(0.25 * label[1] + 3.0 * kd(2.5), rel=1e-4)
         assert len(traces) == traces_of_first_epoch[0] == traces_of_first_epoch[1]
-        assert distiller.distillation_loss_weights == [3.0]
+        assert distiller.distillation_loss_weights == (3.0,)
         assert distiller.student_loss_weight == 0.25 and loss.temperature == 2.5
 
 
@@ -446,7 +446,7 @@ class TestSaving:
         original.save(tmp_path / "distiller.keras")
         loaded = keras.saving.load_model(tmp_path / "distiller.keras")
         assert loaded.compiled and int(loaded.step.numpy()) == 3
-        assert loaded.distillation_loss_weights == [0.4, 0.1] and loaded.student_loss_weight == 0.6
+        assert loaded.distillation_loss_weights == (0.4, 0.1) and loaded.student_loss_weight == 0.6
         assert loaded.distillation_losses[0].temperature == 3.0 and loaded.distillation_losses[1].seed == 5
         for mine, theirs in zip(original.optimizer.variables, loaded.optimizer.variables, strict=True):
             np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
@@ -647,4 +647,4 @@ class TestLayers:
 
 
 def test_number_duplicates():
-    assert number_duplicates(["kd", "tkd", "kd", "kd", "kd_2"]) == ["kd", "tkd", "kd_2", "kd_3", "kd_2_2"]
+    assert _number_duplicates(["kd", "tkd", "kd", "kd", "kd_2"]) == ["kd", "tkd", "kd_2", "kd_3", "kd_2_2"]

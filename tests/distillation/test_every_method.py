@@ -197,10 +197,10 @@ def test_warm_up_raises_the_weights_by_epoch():
     )
     distiller.fit(BATCHES, epochs=6, initial_epoch=1, verbose=0, shuffle=False, callbacks=[WarmUp(4), watch])
     # Epochs 1 to 5 of a warm-up of 4: 2/4, 3/4, and then all.
-    assert seen == [[1.5], [2.25], [3.0], [3.0], [3.0]]
+    assert seen == [(1.5,), (2.25,), (3.0,), (3.0,), (3.0,)]
     # A training that ends early leaves the weights as they were.
     distiller.fit(BATCHES, epochs=1, verbose=0, shuffle=False, callbacks=[WarmUp(4)])
-    assert distiller.distillation_loss_weights == [3.0]
+    assert distiller.distillation_loss_weights == (3.0,)
     with pytest.raises(ValueError, match="epochs=0"):
         WarmUp(0)
 

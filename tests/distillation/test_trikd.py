@@ -18,7 +18,7 @@ WEIGHTS = {
     "anchor_weight": 0.3,
     "peer_weight": 1.3,
     "student_loss_weight": 0.4,
-    "distillation_weight": 0.9,
+    "distillation_loss_weights": 0.9,
 }
 
 
@@ -84,9 +84,9 @@ def totals(teacher, student, anchor, fixed_teacher, fixed_student, rows, tempera
     of_teacher += w["anchor_weight"] * divergence(x @ anchor, z_t, temperature)
     of_teacher += w["peer_weight"] * divergence(x @ fixed_student, z_t, temperature)
     if reaches:
-        of_teacher += w["distillation_weight"] * divergence(z_t, x @ fixed_student, temperature)
+        of_teacher += w["distillation_loss_weights"] * divergence(z_t, x @ fixed_student, temperature)
     of_student = w["student_loss_weight"] * label_loss(z_s)
-    of_student += w["distillation_weight"] * divergence(x @ fixed_teacher, z_s, temperature)
+    of_student += w["distillation_loss_weights"] * divergence(x @ fixed_teacher, z_s, temperature)
     return (of_teacher * rows).mean(), (of_student * rows).mean()
 
 
@@ -239,7 +239,7 @@ class TestSpecialCases:
 
         frozen = linear("teacher", 1)
         frozen.trainable = False
-        trikd = compiled(frozen, student(), temperature=4.0, student_loss_weight=0.1, distillation_weight=0.9)
+        trikd = compiled(frozen, student(), temperature=4.0, student_loss_weight=0.1, distillation_loss_weights=0.9)
         hinton = Distiller(linear("teacher", 1), student(), SoftTargets(4.0), [0.9], 0.1)
         hinton.compile(keras.optimizers.SGD(0.1), LABEL_LOSS, metrics=["accuracy"])
         kernel = frozen.get_weights()[0]
@@ -299,7 +299,7 @@ class TestKerasAround:
         step = trikd.train_function
         trikd.teacher.set_weights([teacher])
         trikd.student.set_weights([student])
-        trikd.anchor_weight = trikd.peer_weight = trikd.distillation_weight = 0.0
+        trikd.anchor_weight = trikd.peer_weight = trikd.distillation_loss_weights = 0.0
         trikd.temperature = 5.0
         trikd.fit(X, Y, batch_size=len(X), shuffle=False, verbose=0)
         assert trikd.train_function is step
@@ -374,7 +374,7 @@ class TestRefusals:
                 r"The anchor must take the inputs.*\(None, 6\).*\(None, 5\).*that convert the image$",
             ),
             (lambda: compiled(peer_weight=-1.0), "`peer_weight` must be a number >= 0.*-1"),
-            (lambda: compiled(distillation_weight=-1.0), "`distillation_weight` must be a number >= 0.*-1"),
+            (lambda: compiled(distillation_loss_weights=-1.0), "`distillation_loss_weights` must be a number >= 0.*-1"),
             (lambda: compiled(temperature=0), "`temperature` must be a number > 0"),
         ],
     )

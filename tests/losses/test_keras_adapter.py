@@ -445,9 +445,12 @@ class TestNumbers:
         with keras.saving.custom_object_scope({"Difference": Difference}):
             loaded = keras.saving.load_model(tmp_path / "distiller.keras")
         assert loaded.term_names == ["logits_distillation", "feature_distillation", "difference", "kd"]
-        assert [type(loss) for loss in loaded.distillation_losses[:3]] == [KerasDistillation] * 3
-        assert loaded.distillation_losses[1].student_layers == "hidden"
-        assert loaded.distillation_losses[2].loss.factor == 2.0
+        assert [type(loss) for loss in loaded._terms.losses[:3]] == [KerasDistillation] * 3
+        assert loaded._terms.losses[1].student_layers == "hidden"
+        assert loaded._terms.losses[2].loss.factor == 2.0
+        assert all(own is loss for own, loss in zip(original.distillation_losses, losses, strict=True))
+        for own, loss in zip(loaded.distillation_losses, losses, strict=True):
+            assert type(own) is type(loss) and own.get_config() == loss.get_config()
         options = {"batch_size": 4, "shuffle": False, "verbose": 0}
         first, second = (distiller.fit(X, Y, **options).history for distiller in (original, loaded))
         for name, values in first.items():

@@ -436,8 +436,8 @@ def test_manifest_says_what_it_was_made_with(finished):
 
 def test_how_an_ensemble_combines_its_teachers_is_part_of_it(teacher, tmp_path):
     teachers = [teacher, network(2)]
-    build(TeacherEnsemble(teachers, "logits", [0.5, 0.5]), tmp_path / "cache")
+    build(TeacherEnsemble(teachers, average="logits", teacher_weights=[0.5, 0.5]), tmp_path / "cache")
     with pytest.raises(ValueError, match=r"combined \['logits', .*there, \['logits', .*here"):
-        build(TeacherEnsemble(teachers, "logits", [0.25, 0.75]), tmp_path / "cache")
+        build(TeacherEnsemble(teachers, average="logits", teacher_weights=[0.25, 0.75]), tmp_path / "cache")
     with pytest.raises(ValueError, match=r"combined \['logits', .*there, \['probabilities', .*here"):
-        build(TeacherEnsemble(teachers, "probabilities", [0.5, 0.5]), tmp_path / "cache")
+        build(TeacherEnsemble(teachers, average="probabilities", teacher_weights=[0.5, 0.5]), tmp_path / "cache")

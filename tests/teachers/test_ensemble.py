@@ -101,7 +101,7 @@ def test_three_averages_by_hand():
         "logits": 0.75 * log(1.5) + 0.25 * log(0.5),
     }
     for average, value in expected.items():
-        ensemble = TeacherEnsemble([constant(log(9), 0), constant(7, 7)], average)
+        ensemble = TeacherEnsemble([constant(log(9), 0), constant(7, 7)], average=average)
         result = Distiller(ensemble, constant(1, 1), SoftTargets(1.0))
         result.compile("sgd", LABEL_LOSS)
         assert result.evaluate(X, Y % 2, verbose=0, return_dict=True)["kd"] == pytest.approx(value, rel=1e-5)
@@ -110,13 +110,13 @@ def test_three_averages_by_hand():
 
 def test_weights_by_hand():
     """Entropies log 2 and 0 (as good as): 1 - 1 and 1 - 0. Errors log 2 and log 4 of the label: softmax 1/3 and 2/3."""
-    sure = TeacherEnsemble([constant(3, 3), constant(90, 0)], "logits", "entropy")
+    sure = TeacherEnsemble([constant(3, 3), constant(90, 0)], average="logits", teacher_weights="entropy")
     np.testing.assert_allclose(sure(X), np.tile([90, 0], (12, 1)), atol=1e-4)
-    right = TeacherEnsemble([constant(0, 0), constant(0, np.log(3))], "losses", "confidence")
+    right = TeacherEnsemble([constant(0, 0), constant(0, np.log(3))], average="losses", teacher_weights="confidence")
     logits = [teacher(X) for teacher in right.teachers]
     np.testing.assert_allclose(right.shares(logits, np.zeros(12)), [[2 / 3] * 12, [1 / 3] * 12], rtol=1e-5)
     # No teacher in doubt: equal weights, not 0 / 0.
-    both = TeacherEnsemble([constant(900, 0), constant(0, 900)], "logits", "entropy")
+    both = TeacherEnsemble([constant(900, 0), constant(0, 900)], average="logits", teacher_weights="entropy")
     np.testing.assert_allclose(both(X), np.full((12, 2), 450.0))
 
 
@@ -126,7 +126,7 @@ def test_against_the_oracle(average, weights):
     """Two losses, sample weights, and what the ensemble itself says."""
     if weights == "confidence" and average != "losses":
         return
-    ensemble = TeacherEnsemble(three(), average, weights)
+    ensemble = TeacherEnsemble(three(), average=average, teacher_weights=weights)
     distiller = compiled(ensemble, [SoftTargets(4.0), LogitRegression()])
     logits, z_s = [outputs(teacher) for teacher in ensemble.teachers], outputs(distiller.student)
     shares = weights_of(weights, logits)
@@ -145,7 +145,7 @@ def test_against_the_oracle(average, weights):
 
 def test_the_update_is_the_gradient_of_the_average():
     """Squared error on a linear student: the gradient by hand."""
-    ensemble = TeacherEnsemble(three(), "losses", "confidence")
+    ensemble = TeacherEnsemble(three(), average="losses", teacher_weights="confidence")
     distiller = compiled(ensemble, LogitRegression(), student_loss_weight=0.0)
     kernel, z_s = distiller.student.get_weights()[0], outputs(distiller.student)
     logits = [outputs(teacher) for teacher in ensemble.teachers]
@@ -169,7 +169,7 @@ def test_one_teacher_is_that_teacher():
 
     alone = history(linear(1))
     for average, weights in (("losses", "confidence"), ("probabilities", "entropy"), ("logits", [2.0])):
-        assert history(TeacherEnsemble([linear(1)], average, weights)) == alone
+        assert history(TeacherEnsemble([linear(1)], average=average, teacher_weights=weights)) == alone
 
 
 CALLS = []
@@ -193,7 +193,7 @@ class Counted(keras.Model):
 def test_layers_of_each_teacher_are_read_in_its_one_run():
     """Three losses, two of layers; teachers of different width that are built by their first batch."""
     teachers = [Counted(1, 4), Counted(2, 7), Counted(3, 5)]
-    ensemble = TeacherEnsemble(teachers, "losses", "entropy")
+    ensemble = TeacherEnsemble(teachers, average="losses", teacher_weights="entropy")
     losses = [
         SoftTargets(),
         SimilarityPreserving(teacher_layers="block", student_layers="logits"),
@@ -230,9 +230,9 @@ def test_layers_of_each_teacher_are_read_in_its_one_run():
 def test_numbers_set_on_a_loss_reach_all_its_copies():
     """A loss that makes layers for some teachers only; a temperature that changes while training."""
     with_layers = ContrastiveRepresentation(Y, feature_size=4, negatives=8, temperature=0.5)
-    ensemble = TeacherEnsemble(three(), "losses")
+    ensemble = TeacherEnsemble(three(), average="losses")
     distiller = compiled(ensemble, with_layers)
-    copies = distiller._read_teacher.losses[0].losses
+    copies = distiller._terms.losses[0].losses
     assert len({id(loss) for loss in copies}) == 3 and copies[0] is with_layers
     assert len(distiller.loss_layers) == 9 and len({id(layer) for layer in distiller.loss_layers}) == 9
     with_layers.temperature = 0.1
@@ -244,7 +244,7 @@ def test_numbers_set_on_a_loss_reach_all_its_copies():
         return keras.Sequential([keras.Input((2, 2, 1)), *layers, *head])
 
     loss = FlowOfSolution(teacher_layers=["a", "b"], student_layers=["a", "b"])
-    distiller = compiled(TeacherEnsemble([maps(2), maps(3)], "losses"), loss, maps(2))
+    distiller = compiled(TeacherEnsemble([maps(2), maps(3)], average="losses"), loss, maps(2))
     distiller.evaluate(RNG.normal(size=(12, 2, 2, 1)), Y, verbose=0)
     assert [layer.kernel.shape for layer in distiller.loss_layers] == [(2, 3), (2, 3)]
 
@@ -252,7 +252,7 @@ def test_numbers_set_on_a_loss_reach_all_its_copies():
 @pytest.mark.parametrize("average", ["losses", "probabilities", "logits"])
 def test_each_teacher_runs_once_per_step(average):
     """Two losses on all teachers."""
-    ensemble = TeacherEnsemble([Counted(seed, 4) for seed in (1, 2, 3)], average)
+    ensemble = TeacherEnsemble([Counted(seed, 4) for seed in (1, 2, 3)], average=average)
     distiller = compiled(ensemble, [SoftTargets(), LogitRegression()], run_eagerly=True)
     distiller.build((None, 5))
     CALLS.clear()
@@ -278,7 +278,7 @@ def test_teachers_of_other_input_sizes(average):
     """
     images = np.broadcast_to(np.arange(4.0).reshape(4, 1, 1, 1), (4, 8, 8, 1)).astype("float32")
     of_0_to_1 = with_preprocessing(mean_pixels(16, 3.0 * 255), "unit")
-    teacher = of_0_to_1 if average == "alone" else TeacherEnsemble([mean_pixels(4, 1.0), of_0_to_1], average)
+    teacher = of_0_to_1 if average == "alone" else TeacherEnsemble([mean_pixels(4, 1.0), of_0_to_1], average=average)
     losses = [LogitRegression()]
     if average != "logits":  # layers are read by one name, behind a scaling or not
         losses.append(SimilarityPreserving(teacher_layers="flat", student_layers="flat"))
@@ -298,7 +298,7 @@ def test_teachers_of_other_input_sizes(average):
 
 
 def test_negatives_and_statistics():
-    ensemble = TeacherEnsemble(three(), "losses", [1, 1, 2])
+    ensemble = TeacherEnsemble(three(), average="losses", teacher_weights=[1, 1, 2])
     distiller = compiled(ensemble, TripletDistillation(margin=2.0))
     negative = RNG.normal(size=X.shape).astype("float32")
     z_p, z_n = outputs(distiller.student), outputs(distiller.student, negative)
@@ -314,7 +314,9 @@ def test_negatives_and_statistics():
 
 @pytest.mark.parametrize("average", ["losses", "logits"])
 def test_outputs_in_the_batch_replace_the_teachers(average):
-    distiller = compiled(TeacherEnsemble(three(), average, "entropy"), [SoftTargets(), LogitRegression()])
+    distiller = compiled(
+        TeacherEnsemble(three(), average=average, teacher_weights="entropy"), [SoftTargets(), LogitRegression()]
+    )
     _, read = distiller._read_teacher(X)
     cached = {name: np.asarray(value) for name, value in read.items()}
     live = measured(distiller)
@@ -334,10 +336,10 @@ def test_outputs_in_the_batch_replace_the_teachers(average):
 def test_ensembles_are_models():
     """An ensemble in an ensemble, and teachers that their first batch builds, in a graph."""
     a, b, c = three()
-    nested = TeacherEnsemble([TeacherEnsemble([a, b], "logits"), c], "logits", [2, 1])
+    nested = TeacherEnsemble([TeacherEnsemble([a, b], average="logits"), c], average="logits", teacher_weights=[2, 1])
     np.testing.assert_allclose(nested(X), (outputs(a) + outputs(b) + outputs(c)) / 3, rtol=1e-4, atol=1e-5)
     assert compiled(nested, SoftTargets()).fit(X, Y, verbose=0).history["kd"][0] > 0
-    late = TeacherEnsemble([keras.Sequential([keras.layers.Dense(CLASSES)]) for _ in range(2)], "logits")
+    late = TeacherEnsemble([keras.Sequential([keras.layers.Dense(CLASSES)]) for _ in range(2)], average="logits")
     mean = late.predict(X, verbose=0)
     np.testing.assert_allclose(mean, sum(t.predict(X, verbose=0) for t in late.teachers) / 2, rtol=1e-4, atol=1e-6)
 
@@ -356,7 +358,7 @@ def deep(name, dtype=None):
 
 def test_saved_and_loaded_it_goes_on_training(tmp_path):
     hint = Hint(teacher_layers="hidden", student_layers="hidden")
-    ensemble = TeacherEnsemble([deep("t"), deep("t")], "losses", "confidence", name="two")
+    ensemble = TeacherEnsemble([deep("t"), deep("t")], average="losses", teacher_weights="confidence", name="two")
     original = compiled(ensemble, [SoftTargets(2.0), hint], deep("student"), [0.5, 0.1])
     original.fit(X, Y, batch_size=4, verbose=0)
     original.save(tmp_path / "distiller.keras")
@@ -368,13 +370,15 @@ def test_saved_and_loaded_it_goes_on_training(tmp_path):
     histories = [d.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0).history for d in (original, loaded)]
     for name, values in histories[0].items():
         np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
-    TeacherEnsemble([deep("a"), linear(1)], "logits", [1, 3]).save(tmp_path / "ensemble.keras")
+    TeacherEnsemble([deep("a"), linear(1)], average="logits", teacher_weights=[1, 3]).save(tmp_path / "ensemble.keras")
     assert keras.saving.load_model(tmp_path / "ensemble.keras").teacher_weights == [1.0, 3.0]
 
 
 def test_mixed_precision():
     keras.utils.set_random_seed(0)
-    ensemble = TeacherEnsemble([deep("a", "mixed_float16"), deep("b", "mixed_float16")], "losses", "entropy")
+    ensemble = TeacherEnsemble(
+        [deep("a", "mixed_float16"), deep("b", "mixed_float16")], average="losses", teacher_weights="entropy"
+    )
     assert ensemble(X).dtype == "float32"
     distiller = compiled(ensemble, SoftTargets(), deep("student", "mixed_float16"), student_loss_weight=0.0)
     history = distiller.fit(X, Y, epochs=40, verbose=0).history
@@ -394,15 +398,27 @@ ONE = linear(1)
 
 
 def test_weights_may_be_an_array():
-    assert TeacherEnsemble([ONE, linear(2)], "losses", np.array([1, 3])).teacher_weights == [1.0, 3.0]
+    ensemble = TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights=np.array([1, 3]))
+    assert ensemble.teacher_weights == [1.0, 3.0]
     with pytest.raises(ValueError, match="2 numbers"):
-        TeacherEnsemble([ONE, linear(2)], "losses", np.ones(3))
+        TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights=np.ones(3))
 
 
 class TestRefusals:
     def test_an_average_that_is_not_named(self):
         with pytest.raises(ValueError, match="`average` must be one of losses, probabilities, logits.*average=None"):
-            TeacherEnsemble([ONE, linear(2)])
+            TeacherEnsemble([ONE, linear(2)], average=None)
+
+    @pytest.mark.parametrize(
+        "arguments", [{}, {"average": "losses", "weights": [1.0, 1.0]}], ids=["average", "weights"]
+    )
+    def test_an_average_that_is_not_given_and_another_name_for_the_weights(self, arguments):
+        with pytest.raises(TypeError, match="'average'" if not arguments else "'weights'"):
+            TeacherEnsemble([ONE, linear(2)], **arguments)
+
+    def test_positions_say_nothing(self):
+        with pytest.raises(TypeError, match="positional"):
+            TeacherEnsemble([ONE, linear(2)], "losses")
 
     @pytest.mark.parametrize(
         ("teachers", "arguments", "message"),
@@ -413,12 +429,12 @@ class TestRefusals:
             ([ONE, softmax_head(2)], {}, "teacher must return logits.*softmax"),
             ([ONE, other((5,), 7)], {}, r"same classes.*\(None, 3\), \(None, 7\)"),
             ([ONE], {"average": "loss"}, "`average` must be one of losses, probabilities, logits.*'loss'"),
-            ([ONE, linear(2)], {"weights": [1.0]}, r"`weights` must be None, 2 numbers.*\[1.0\]"),
-            ([ONE, linear(2)], {"weights": [1.0, -1.0]}, "`weights` must be a number >= 0"),
-            ([ONE, linear(2)], {"weights": [1.0, float("nan")]}, "`weights` must be a number >= 0"),
-            ([ONE, linear(2)], {"weights": [0, 0]}, "not all 0"),
-            ([ONE, linear(2)], {"weights": "entropic"}, "entropy, confidence.*'entropic'"),
-            ([ONE, linear(2)], {"weights": "confidence", "average": "logits"}, "reads labels.*'logits'"),
+            ([ONE, linear(2)], {"teacher_weights": [1.0]}, r"`teacher_weights` must be None, 2 numbers.*\[1.0\]"),
+            ([ONE, linear(2)], {"teacher_weights": [1.0, -1.0]}, "`teacher_weights` must be a number >= 0"),
+            ([ONE, linear(2)], {"teacher_weights": [1.0, float("nan")]}, "`teacher_weights` must be a number >= 0"),
+            ([ONE, linear(2)], {"teacher_weights": [0, 0]}, "not all 0"),
+            ([ONE, linear(2)], {"teacher_weights": "entropic"}, "entropy, confidence.*'entropic'"),
+            ([ONE, linear(2)], {"teacher_weights": "confidence", "average": "logits"}, "reads labels.*'logits'"),
         ],
     )
     def test_of_teachers(self, teachers, arguments, message):
@@ -428,43 +444,48 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: compiled(TeacherEnsemble([ONE, linear(2)], "losses"), SoftTargets(), ONE), "must be two models"),
+            (
+                lambda: compiled(TeacherEnsemble([ONE, linear(2)], average="losses"), SoftTargets(), ONE),
+                "must be two models",
+            ),
             (
                 lambda: compiled(
-                    TeacherEnsemble([ONE, linear(2)], "logits"),
+                    TeacherEnsemble([ONE, linear(2)], average="logits"),
                     SimilarityPreserving(teacher_layers="hidden", student_layers="hidden"),
                     deep("student"),
                 ),
                 r"average='logits'` makes one output.*\['hidden'\].*average='losses'",
             ),
             (
-                lambda: compiled(TeacherEnsemble([ONE, other((4,), 3)], "logits"), SoftTargets()),
+                lambda: compiled(TeacherEnsemble([ONE, other((4,), 3)], average="logits"), SoftTargets()),
                 r"input.*\(None, 4\).*\(None, 5\)",
             ),
             (
                 lambda: compiled(
-                    TeacherEnsemble([deep("a"), ONE], "losses"),
+                    TeacherEnsemble([deep("a"), ONE], average="losses"),
                     Hint(teacher_layers="hidden", student_layers="hidden"),
                     deep("s"),
                 ),
                 "'hidden'",
             ),
             (
-                lambda: compiled(TeacherEnsemble([Counted(1, 4), other((5,), 7)], "logits"), SoftTargets()).fit(X, Y),
+                lambda: compiled(TeacherEnsemble([Counted(1, 4), other((5,), 7)], average="logits"), SoftTargets()).fit(
+                    X, Y
+                ),
                 "same classes",
             ),
             (
                 lambda: compiled(
-                    TeacherEnsemble([ONE, linear(2)], "losses", "entropy"),
+                    TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights="entropy"),
                     SoftTargets(reduction="mean_with_sample_weight"),
                 ),
                 "mean_with_sample_weight",
             ),
             (
-                lambda: compiled(TeacherEnsemble([ONE, linear(2)], "losses", "confidence"), SoftTargets()).fit(
-                    X, verbose=0
-                ),
-                "weights='confidence'` reads labels",
+                lambda: compiled(
+                    TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights="confidence"), SoftTargets()
+                ).fit(X, verbose=0),
+                "teacher_weights='confidence'` reads labels",
             ),
         ],
     )

@@ -1,0 +1,291 @@
+"""The order of a step of distillation, and all else that its models have in common.
+
+Who owns what:
+- the losses say what they read (`DistillationLoss.inputs`) and own their projectors;
+- `LayerOutputs` gets named outputs out of one forward pass, `TeacherReader` those of a teacher;
+- `DistillationModel` has the order of a step: it runs the models, weights and sums the terms, moves what learns, and
+  tracks it all;
+- `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
+- everything else (loops, callbacks, optimizers, saving) is Keras's.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
+from keras_tkd.distillation import validation
+from keras_tkd.distillation.forward_pass import (
+    ForwardPass,
+    add_outputs,
+    build_outputs,
+    compute_agreement,
+    run_student,
+    select_predictions,
+)
+from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
+from keras_tkd.distillation.objective import Objective, collect_values, is_regularized, sum_regularization
+from keras_tkd.distillation.terms import DistillationTerms
+from keras_tkd.losses.base import collect_outputs
+from keras_tkd.teachers.averaged_loss import average_over_teachers
+from keras_tkd.teachers.ensemble_reader import make_teacher_reader
+from keras_tkd.utils import keras_graph
+from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
+
+__all__ = ["DistillationModel"]
+
+_TOTAL = "loss"
+_STUDENT_LOSS = "student_loss"
+_REGULARIZATION = "regularization"
+_AGREEMENT = "agreement"
+
+
+class DistillationModel(keras.Model):
+    """Base class of the models that train a student on labels and on what other models say.
+
+    A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
+    `_frozen_readers`. If more models than the student learn, it adds them to `_trained_models`, and gives each an
+    `Objective` in `_compute_objectives`.
+
+    Args:
+        distillation_losses: list of the losses as the user gave them.
+        losses: the same as a list of `DistillationLoss`.
+        teacher, student, distillation_loss_weights, student_loss_weight, name: as for `Distiller`.
+    """
+
+    student_loss_weight = Hyperparameter()
+
+    # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
+    _OBJECTS = ("teacher", "student")
+    _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
+
+    def __init__(
+        self, teacher, student, distillation_losses, losses, distillation_loss_weights, student_loss_weight, name
+    ):
+        super().__init__(name=name, dtype="float32", autocast=False)
+        self._scale_losses_for(student)
+        self.teacher = teacher
+        self.student = student
+        self.distillation_losses = tuple(distillation_losses)
+        self.student_loss_weight = student_loss_weight
+        # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
+        self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
+        self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
+        self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"))
+        self.loss_layers = []
+        self._trackers = {}
+        self._guard = NonFiniteGuard()
+        # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
+        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+
+    @property
+    def distillation_loss_weights(self) -> tuple[float, ...]:
+        """Weights of the distillation losses; may be replaced as a whole while training, by as many numbers >= 0."""
+        return self._terms.weights
+
+    @distillation_loss_weights.setter
+    def distillation_loss_weights(self, weights):
+        self._terms.weights = weights
+
+    @property
+    def term_names(self) -> list[str]:
+        """Names of the distillation losses' metrics, in their order."""
+        return self._terms.names
+
+    def _scale_losses_for(self, model):
+        """Lets `compile` scale the losses if `model`, which learns, has layers that compute in float16."""
+        # Keras goes by the policy of the model that is compiled, whatever that of its layers.
+        if any(layer.compute_dtype == "float16" for layer in keras_graph.flatten_layers(model)):
+            self.dtype_policy = "mixed_float16"
+
+    # What a subclass says.
+
+    def _frozen_readers(self):
+        """Readers of the models that stay as they are, whose outputs may come with the batch."""
+        raise NotImplementedError
+
+    def _trained_models(self):
+        """The models that learn, as many as there are objectives."""
+        return [self.student]
+
+    # Building.
+
+    def _build_from_graph(self):
+        """Builds this model where teacher and student say what they take: errors then come before any data."""
+        shape = keras_graph.get_input_shape(self.student)
+        if shape is not None and self.teacher is not None and self.teacher.built:
+            self.build(shape)
+
+    def build(self, input_shape):
+        """Builds student, teacher and the losses' layers, and checks that they go together.
+
+        Args:
+            input_shape: shape of a batch of inputs, or the dict of shapes of a batch as `fit` takes it.
+        """
+        if self.built:
+            return
+        shapes = self._make_batch(input_shape)
+        # `fit` builds while it traces the first step: variables must not be made inside that graph.
+        with tf.init_scope():
+            student = output_shapes(self.student, self._read_student.names, shapes[IMAGE])
+            teacher = build_outputs(self._read_teacher, shapes)
+            validation.check_built_models(self._read_teacher.teachers, self.student)
+            validation.check_apart(teacher=self.teacher, student=self.student)
+            self._terms.build(teacher, student)
+        self.loss_layers = self._terms.layers
+        names = self._metric_names(comparable=teacher.get("logits") == student["logits"])
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+
+    def _make_batch(self, x):
+        return make_batch(x, keras_graph.get_input_names(self.student))
+
+    def _metric_names(self, comparable):
+        """Names of all that a step tracks; `comparable` says whether teacher and student have the same classes."""
+        names = [_STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names]
+        if comparable:
+            names.append(_AGREEMENT)
+        if any(map(is_regularized, [self.student, *self.loss_layers])):
+            names.append(_REGULARIZATION)
+        return names
+
+    @property
+    def losses(self):
+        """Regularization losses of the student and of the losses' layers; the teacher's are not the training's."""
+        return [*self.student.losses, *(value for layer in self.loss_layers for value in layer.losses)]
+
+    def call(self, inputs, training=None):
+        return self.student(self._make_batch(inputs)[IMAGE], training=training)
+
+    # One step.
+
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = self._prepare(x)
+        for reader in self._frozen_readers():
+            validation.check_frozen(reader.role, reader.teachers)
+        # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
+        # where there is a branch in it.
+        with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
+            forward_pass = self._run(x, y, sample_weight, batch, training=True)
+            objectives = self._compute_objectives(forward_pass)
+            scaled = [objective.optimizer.scale_loss(objective.total) for objective in objectives]
+        gradients = [
+            tape.gradient(loss, objective.variables) for loss, objective in zip(scaled, objectives, strict=True)
+        ]
+        self._guard.apply_if_finite(self.step.value, objectives, gradients)
+        self.step.assign_add(1)
+        return self._track(forward_pass, objectives)
+
+    def test_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        forward_pass = self._run(x, y, sample_weight, self._prepare(x), training=False)
+        return self._track(forward_pass, self._compute_objectives(forward_pass))
+
+    def _prepare(self, x):
+        """Makes the batch, with the outputs of the models that do not learn."""
+        batch = self._make_batch(x)
+        if not self.built:
+            self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
+        return add_outputs(batch, self._frozen_readers())
+
+    def _run(self, x, y, sample_weight, batch, training):
+        """The `ForwardPass` of a prepared batch: all outputs, and what the losses read of them."""
+        teacher = self._run_teacher(batch, training)
+        y_pred, student = run_student(self._read_student, batch, training)
+        student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
+        if SAME in batch:
+            student[SAME] = batch[SAME]
+        # The student learns from a teacher that learns too as if it stood still.
+        fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
+        labels, index = get_class_ids(y), batch.get(INDEX)
+        pairs = self._terms.select_inputs(fixed, student, labels, index)
+        return ForwardPass(x, y, sample_weight, batch, y_pred, teacher, student, pairs, training)
+
+    def _run_teacher(self, batch, training):
+        return batch[TEACHER]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Computes the loss on the labels alone: the student's part of the total, tracked as `student_loss`.
+
+        A subclass may override this, and then has its own value for it. The other parts of the total are added to it:
+        the distillation losses, and the student's regularization losses, which `keras.Model.compute_loss` adds here.
+        `keras.distillation.Distiller.compute_loss` is another thing: the whole total, distillation losses included.
+
+        Args:
+            x: inputs, as `fit` takes them.
+            y: labels.
+            y_pred: what the student returns for the images; None to run it.
+            sample_weight: weights of the samples.
+            training: whether the step trains.
+
+        Returns:
+            A scalar; None for no such loss, as where the data have no labels or none was given to `compile`.
+        """
+        if y_pred is None:
+            y_pred = self(x, training=training)
+        return self._compute_label_loss(y, y_pred, sample_weight)
+
+    def _compute_label_loss(self, y, y_pred, sample_weight):
+        """The loss given to `compile`; None without one, or without labels."""
+        if y is None:
+            return None
+        return keras_graph.compute_compiled_loss(self, y, select_predictions(y, y_pred), sample_weight)
+
+    def _compute_objectives(self, forward_pass):
+        """An `Objective` for each model that learns, the student's first."""
+        x, y, sample_weight, *_ = forward_pass
+        terms = {}
+        value = keras_graph.compute_loss(self, x, y, forward_pass.y_pred, sample_weight, forward_pass.training)
+        if value is not None:
+            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), validation.check_scalar(value)
+        terms |= self._terms.compute(forward_pass.pairs, sample_weight, forward_pass.training)
+        if self.losses:
+            terms[_REGULARIZATION] = 1.0, sum_regularization(self.losses)
+        return [Objective(_TOTAL, self.optimizer, self.trainable_variables, terms)]
+
+    def _track(self, forward_pass, objectives):
+        """Updates all metrics; returns their values so far, by name."""
+        count = get_batch_size(forward_pass.batch)
+        totals = {objective.name: objective.total for objective in objectives}
+        values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
+        keras_graph.get_loss_tracker(self).update_state(values[_TOTAL], sample_weight=count)
+        for name, tracker in self._trackers.items():
+            if name in values:
+                tracker.update_state(values[name], sample_weight=count)
+        x, y, sample_weight, *_ = forward_pass
+        return self.compute_metrics(x, y, select_predictions(y, forward_pass.y_pred), sample_weight=sample_weight)
+
+    def _compute_statistics(self, forward_pass):
+        """What is tracked beside the losses, by name."""
+        values = self._terms.compute_statistics(forward_pass.pairs)
+        if _AGREEMENT in self._trackers and "logits" in forward_pass.teacher:
+            sides = forward_pass.teacher, forward_pass.student
+            values[_AGREEMENT] = compute_agreement(*(tf.argmax(outputs["logits"], -1) for outputs in sides))
+        return values
+
+    # Around Keras's loops.
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """`keras.Model.fit`, which also raises `FloatingPointError` if a loss is not finite."""
+        return super().fit(x, y, batch_size, epochs, verbose, add_termination(callbacks, self), **kwargs)
+
+    def first_non_finite(self) -> tuple[int, str] | None:
+        """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
+        return self._guard.first()
+
+    def reset_first_non_finite(self):
+        """Forgets what `first_non_finite` returns, as every `fit` does at its beginning."""
+        self._guard.reset()
+
+    # Saving.
+
+    def get_config(self):
+        # JSON has lists only.
+        values = {name: getattr(self, name) for name in (*self._OBJECTS, *self._VALUES)}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return values | {name: keras.saving.serialize_keras_object(values[name]) for name in self._OBJECTS}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        load = keras.saving.deserialize_keras_object
+        return cls(**config | {name: load(config[name], custom_objects=custom_objects) for name in cls._OBJECTS})

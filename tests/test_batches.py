@@ -1,0 +1,71 @@
+"""Which dicts are batches, and that what `data` writes and what `batches` knows are the same keys."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from keras_tkd import TeacherCache, batches
+from keras_tkd.batches import KEYS, make_batch
+from keras_tkd.data import crop_and_flip, pair_dataset, triplet_dataset
+from keras_tkd.teachers.ensemble_reader import EnsembleReader, make_teacher_reader
+
+IMAGES = np.zeros((6, 8, 8, 1), "uint8")
+LABELS = np.arange(6) % 3
+
+
+class TestMakeBatch:
+    @pytest.mark.parametrize("x", ["an array", {"a": 1, "b": 2}, ["one", "two"]], ids=str)
+    def test_whatever_has_no_image_is_the_models_own(self, x):
+        assert make_batch(x) == {"image": x}
+        assert make_batch(x, ("a", "b")) == {"image": x}
+
+    def test_a_dict_of_known_keys_is_a_batch(self):
+        x = dict.fromkeys(KEYS, 0)
+        assert make_batch(x) is x
+        assert make_batch({"image": 1}) == {"image": 1}
+
+    def test_a_models_own_dict_goes_to_it_whole(self):
+        x = {"image": 1, "tabular": 2}
+        assert make_batch(x, ("tabular", "image")) == {"image": x}
+        nested = {"image": x, "negative": x}
+        assert make_batch(nested, ("tabular", "image")) is nested
+
+    @pytest.mark.parametrize(
+        ("key", "meant"),
+        [
+            ("negatives", "negative"),
+            ("Image", "image"),
+            ("teachers", "teacher"),
+            ("teacher_images", "teacher_image"),
+            ("idx", "index"),
+            ("partners", "partner"),
+        ],
+    )
+    def test_an_unknown_key_is_refused_with_the_nearest(self, key, meant):
+        with pytest.raises(ValueError, match=rf"Received: \['{key}'\]. Did you mean '{meant}'\?"):
+            make_batch({"image": 1, key: 2})
+
+    def test_a_key_that_is_near_to_none(self):
+        with pytest.raises(ValueError, match=r"Received: \['tabular'\]. The inputs of .* under \"image\"") as error:
+            make_batch({"image": 1, "tabular": 2})
+        assert "mean" not in str(error.value)
+        with pytest.raises(ValueError, match=r"such as \['image', 'tabular'\] of this student, go together"):
+            make_batch({"image": 1, "tabular": 2, "index": 3}, ("image", "tabular"))
+
+
+def test_pipelines_write_every_key_that_is_known_and_no_other():
+    """But those of models' outputs, which a `TeacherCache` writes under the key that it is given."""
+    seen = {"seed": 0, "augment": crop_and_flip, "teacher_images": IMAGES}
+    datasets = (
+        triplet_dataset(IMAGES, LABELS, 2, positives="same_class", **seen),
+        pair_dataset(IMAGES, LABELS, 2, seed=0),
+    )
+    written = {key for dataset in datasets for key in dataset.element_spec[0]}
+    assert written == set(KEYS) - {batches.TEACHER, batches.ANCHOR}
+
+
+def test_outputs_of_the_teacher_stand_under_its_role():
+    """Rooms below `batches` know the key as their own word."""
+    key = inspect.signature(TeacherCache.attach).parameters["key"].default
+    assert key == batches.TEACHER == make_teacher_reader(None).role == EnsembleReader.role

@@ -1,4 +1,4 @@
-"""Settings of the images."""
+"""Settings of a run's images."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ __all__ = ["DataConfig"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The images of a run, and those of them that are for testing."""
+    """Settings of the images, and of the split into training and test."""
 
     dataset: str = option(
         "digits",
@@ -72,11 +72,11 @@ class DataConfig:
 
     @property
     def _reader(self):
-        """The one that refuses a setting, in the words of an error."""
+        """The subject of an error that refuses a setting."""
         return "This run"
 
     def _unmet(self, field):
-        """The conditions of reading a field that do not hold."""
+        """Returns the conditions of reading a field that do not hold."""
         return [condition for condition in field.metadata["read_when"] if not condition.holds(self)]
 
     def __post_init__(self):

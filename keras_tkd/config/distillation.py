@@ -32,7 +32,7 @@ _WEIGHTS_FOR_ALL = ReadWhen(lambda run: not run.losses, _IN_THE_LIST + "kd:0.5")
 
 
 def _method_option(default, help, choices=None, read_when=(), **more):
-    """The field of a setting that concerns the distilled student and its teacher, no training on the labels."""
+    """Makes the field of a setting that concerns the distilled student and its teacher, no training on the labels."""
     return option(default, help, choices, read_when=read_when, **{"decides": "distillation", **more})
 
 
@@ -174,7 +174,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     @property
     def title(self):
-        """Name of the run in tables: the method's, or the listed losses with their numbers."""
+        """The run's name in tables: the method's name, or the listed losses with their numbers."""
         return self.recipe.summary if self.losses else self.method
 
     @property
@@ -184,12 +184,12 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     @property
     def has_teacher(self):
-        """True if a teacher takes part in the run: not where the student learns from the labels alone."""
+        """True if a teacher takes part in the run, and the student does not learn from the labels alone."""
         return bool(self.recipe.terms)
 
     @property
     def takes_trained_teacher(self):
-        """True if the teacher is trained before the student: then it may be given."""
+        """True if the teacher is trained before the student, so that a trained one may be given."""
         return self.has_teacher and not self.online
 
     @property

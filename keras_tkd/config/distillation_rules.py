@@ -1,4 +1,4 @@
-"""Rules that the settings of a distillation keep."""
+"""Rules for the settings of a distillation."""
 
 from keras_tkd.config.fields import check, default
 from keras_tkd.methods.combination import check_negatives

@@ -1,4 +1,4 @@
-"""Settings of an evaluation."""
+"""Settings of the measurement of a saved model."""
 
 import dataclasses
 

@@ -45,7 +45,7 @@ COMPARED = ("data", "budget", "student", "measurement")
 
 @dataclasses.dataclass(frozen=True)
 class ReadWhen:
-    """The condition under which a setting is read.
+    """A condition under which a setting is read.
 
     Args:
         holds: function of the configuration, true where the setting is read.

@@ -1,4 +1,4 @@
-"""Settings of trained teachers that a run is given."""
+"""Settings of trained teachers that a run is given, and of their measurement."""
 
 import dataclasses
 

@@ -13,7 +13,7 @@ _SCHEDULES = ("constant", "cosine", "step")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig(DataConfig):
-    """The settings that training a teacher and distilling share: the data, and the training of a model on them."""
+    """Settings that training a teacher and distilling share: those of the data and of the training itself."""
 
     validation_fraction: float = option(0.0, "Share of the training images held out, for choosing.", decides="data")
     train_fraction: float | None = option(

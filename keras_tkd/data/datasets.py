@@ -113,7 +113,7 @@ def load(
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """A kind of data sets, and the function that loads them.
+    """A way to load data sets of one kind.
 
     Attributes:
         takes: function from a name to whether it is one of this kind.

@@ -221,6 +221,10 @@ class LayerPairsLoss(DistillationLoss):
         pairs = zip(as_list(y_true), as_list(y_pred), strict=True)
         return sum(self.compare(teacher, student) for teacher, student in pairs)
 
+    def compare(self, teacher, student):
+        """Compares a layer's output of the teacher with one of the student; one value per sample, `(batch,)`."""
+        raise NotImplementedError
+
 
 class _ReadyValues(keras.losses.Loss):
     """Keras's masks, sample weights and reduction, over values that are computed already."""

@@ -96,7 +96,7 @@ def adapt(loss, teacher, student):
 
 
 def _takes_logits_for_probabilities(loss):
-    """Whether `loss` is a `LogitsDistillation` over a loss of Keras that compares probabilities.
+    """Returns whether `loss` is a `LogitsDistillation` over a loss of Keras that compares probabilities.
 
     Only an instance of `keras.losses.KLDivergence` is handed a softmax there. `"kl_divergence"`, the default, is the
     function of that name, and a crossentropy takes the teacher's raw logits for class probabilities even where it has
@@ -115,7 +115,7 @@ def _loss_applied(loss):
 
 
 def _is_from_keras(loss):
-    """Whether `loss` is a function or an instance out of `keras.losses`, not the user's own."""
+    """Returns whether `loss` is a function or an instance out of `keras.losses`, not the user's own."""
     return callable(loss) and loss.__module__.startswith("keras.")
 
 

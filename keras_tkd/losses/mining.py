@@ -1,4 +1,4 @@
-"""What losses share that pick their partners inside the batch."""
+"""Shared parts of losses that pick their partners inside the batch."""
 
 import tensorflow as tf
 from keras import ops

@@ -51,6 +51,14 @@ class ProjectedLoss(DistillationLoss):
             total += self.compare(teacher, projected)
         return total
 
+    def make_layer(self, width):
+        """Makes the layer that projects an output of the student to the teacher's `width`."""
+        raise NotImplementedError
+
+    def compare(self, teacher, projected):
+        """Compares an output of the teacher with the student's projected one; one value per sample, `(batch,)`."""
+        raise NotImplementedError
+
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
 class Hint(ProjectedLoss):

@@ -58,7 +58,7 @@ def check_same_batch(name, *outputs):
 
 
 def is_labels(labels):
-    """Whether a tensor has the shape of class ids, `(batch,)` or `(batch, 1)`."""
+    """Returns whether a tensor has the shape of class ids, `(batch,)` or `(batch, 1)`."""
     return len(labels.shape) == 1 or labels.shape[1:] == (1,)
 
 

@@ -1,1 +1,1 @@
-"""Results of runs: their schema, and text that people read. No TensorFlow here."""
+"""Results of runs: their schema, and texts for people. No TensorFlow here."""

@@ -64,7 +64,7 @@ class _Result:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelResult(_Result):
-    """Measures of one model.
+    """Measurements of one model.
 
     Attributes:
         test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
@@ -87,7 +87,7 @@ class ModelResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudentResult(ModelResult):
-    """Measures of a student.
+    """Measurements of a student.
 
     Attributes:
         epochs_to_baseline: the first epoch, from 1, whose held-out accuracy is that of the student alone on the test
@@ -99,7 +99,7 @@ class StudentResult(ModelResult):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationResult(_Result):
-    """Measures of a student and of the teacher that learned with it.
+    """Measurements of a student and of the teacher that learned with it.
 
     Attributes:
         validation_accuracy: the student's on the images held out for choosing, 0..1; None without such images.
@@ -112,7 +112,7 @@ class GenerationResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingResult(_Result):
-    """Time that the training of the run's last model took.
+    """Duration and speed of the training of the run's last model.
 
     Attributes:
         seconds: of all epochs, validation included.
@@ -125,7 +125,7 @@ class TrainingResult(_Result):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results(_Result):
-    """Results of a run: the content of its `results.json`.
+    """The content of a run's `results.json`.
 
     Attributes:
         version: number of this schema.

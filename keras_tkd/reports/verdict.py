@@ -1,4 +1,4 @@
-"""The verdict of a run: one sentence on whether distillation helped."""
+"""A sentence that says whether distillation helped."""
 
 import statistics
 

@@ -111,7 +111,7 @@ def resolve_teacher_cache(config, path, inputs):
 
 
 def _seconds_per_image(source):
-    """Seconds that the teacher takes for an image, measured on a few small batches."""
+    """Measures the seconds that the teacher takes for an image, on a few small batches."""
     images = tf.constant(source.images[:_MEASURED_IMAGES])
     forward = tf.function(source.reader)
     forward(images)  # the first call compiles

@@ -1,4 +1,4 @@
-"""Checkpoints of a stage, from which a training goes on after an interruption."""
+"""Checkpoints of a training, from which it goes on after an interruption."""
 
 import time
 

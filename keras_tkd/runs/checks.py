@@ -1,4 +1,4 @@
-"""Checks of models before anything is trained, and of a teacher before its student is."""
+"""Checks before anything is trained, and of a trained teacher before its student is trained."""
 
 import pathlib
 

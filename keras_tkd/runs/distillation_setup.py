@@ -1,4 +1,4 @@
-"""The setup of a distillation: a teacher, or its outputs in the batches."""
+"""Sources that a student is distilled from: a teacher, or its outputs in the batches."""
 
 import dataclasses
 import typing
@@ -15,7 +15,7 @@ __all__ = ["DistillationSetup", "make_pipeline", "set_up_distillation"]
 
 @dataclasses.dataclass
 class DistillationSetup:
-    """The setup of a distillation: a teacher, or its outputs, kept, in the batches.
+    """A teacher, or batches that bring its outputs, for a student to be distilled from.
 
     Attributes:
         teacher: the teacher's model; None where the batches bring its outputs.

@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclasses.dataclass
 class Inputs:
-    """Inputs of a run, loaded and found to go together.
+    """Inputs of a run, loaded and checked to go together.
 
     Attributes:
         splits: the images, a `data.Splits`.

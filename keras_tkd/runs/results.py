@@ -1,4 +1,4 @@
-"""Results of a run: its models measured, and all put together for `results.json`."""
+"""Measures the models of a run and puts its `results.json` together."""
 
 import dataclasses
 import importlib.metadata
@@ -167,7 +167,7 @@ def describe_generations(run, inputs, baseline, generations):
 
 
 def _measure_outputs(model, outputs, splits):
-    """Measures of a model by its outputs for the test images; without them, only its size."""
+    """Measures a model by its outputs for the test images; without outputs, only its size."""
     # All classes in the open set: the test images have none that the model could name.
     if outputs is None:
         return ModelResult(parameters=trainable_parameters(model))

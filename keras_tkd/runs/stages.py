@@ -197,5 +197,5 @@ def _train_on_labels(run, inputs, stage, model, config, title):
 
 
 def _read_trained(stage):
-    """The model that a stage trained, out of its file: what is measured is what is handed over."""
+    """Loads the model that a stage trained from its file, so that the very file is measured that a run leaves."""
     return Trained(stage, keras.saving.load_model(stage.model_path, compile=False))

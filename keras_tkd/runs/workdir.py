@@ -1,4 +1,4 @@
-"""The folder of a run: what belongs to which experiment, and what there is of each of its trainings."""
+"""The folder of a run, and what it holds of each of its trainings."""
 
 import json
 import pathlib

@@ -44,6 +44,7 @@ def _require_tensorflow_backend():
         )
 
 
+# While this package is imported: another backend would fail later, in the middle of a training.
 _require_tensorflow_backend()
 
 __getattr__, __dir__ = make_lazy_exports(__name__, {**_EXPORTS, **{name: f"{__name__}.{name}" for name in _MODULES}})

@@ -103,6 +103,7 @@ def get_class_ids(y):
     """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither."""
     if y is None or keras.tree.is_nested(y):
         return None
+    # `(batch, 1)`, as Keras makes labels of `(batch,)`, are class ids and no rows of one class.
     if len(y.shape) >= 2 and y.shape[-1] != 1:
         return tf.argmax(y, axis=-1)
     return tf.reshape(y, [-1])

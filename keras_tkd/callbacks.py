@@ -82,4 +82,5 @@ class WarmUp(keras.callbacks.Callback):
         self.model.distillation_loss_weights = [share * weight for weight in self._weights]
 
     def on_train_end(self, logs=None):
+        # A Distiller that is saved, or trained further, has the weights that it was given.
         self.model.distillation_loss_weights = self._weights

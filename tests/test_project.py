@@ -134,10 +134,7 @@ KERAS_METHODS = {
 }
 # A docstring that begins with one of these has the reader guess what is done.
 RIDDLES = ("How", "If", "That", "What", "When", "Where", "Whether", "Which", "Who", "Whose", "Why")
-# Rooms and modules that do not hold these rules yet.
-PENDING = ("batches.py", "callbacks.py", "distillation", "teachers")
-DONE = [path for path in MODULES if not str(path.relative_to(ROOT / "keras_tkd")).startswith(PENDING)]
-each_module = pytest.mark.parametrize("path", DONE, ids=[str(path.relative_to(ROOT)) for path in DONE])
+each_module = pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
 
 TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
@@ -245,7 +242,7 @@ def names_read(tree):
 
 def test_private_names_of_keras_are_in_one_file():
     own = {name for tree in TREES.values() for name in own_names(tree)}
-    for path in DONE:
+    for path in MODULES:
         if path.name != "keras_graph.py":
             assert not {name for name in names_read(TREES[path]) if re.match("_[^_]", name)} - own, path
             assert "keras.src" not in path.read_text(), path
@@ -253,7 +250,7 @@ def test_private_names_of_keras_are_in_one_file():
 
 def test_one_line_in_thirty_is_a_comment():
     lines = comments = 0
-    for path in DONE:
+    for path in MODULES:
         text = path.read_text()
         lines += len(text.splitlines())
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)

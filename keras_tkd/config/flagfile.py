@@ -8,6 +8,7 @@ __all__ = ["flag_lines", "parse_lines", "read_flags", "resolve_from_record", "va
 
 def value_type(field):
     """Returns the plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
+    # `int | None` is a flag that may be left out: the type is that of its value.
     hint = field.type
     options = (
         [t for t in typing.get_args(hint) if t is not type(None)] if type(None) in typing.get_args(hint) else [hint]
@@ -19,6 +20,7 @@ def value_type(field):
 
 def flag_lines(config):
     """Returns the configuration as a flagfile's lines; what is None, or read by nothing, is left out."""
+    # A flag that nothing reads would be refused when the file is read again.
     lines = []
     irrelevant = set(config.irrelevant_fields)
     for field in dataclasses.fields(config):

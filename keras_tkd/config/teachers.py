@@ -58,6 +58,7 @@ class PretrainedTeachersConfig(DataConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        # The class is frozen, for everybody else. An empty list of paths is none.
         object.__setattr__(self, "teacher_path", self.teacher_path or None)
         object.__setattr__(self, "teacher_weights", _name_or_numbers(self.teacher_weights))
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
@@ -110,7 +111,7 @@ class PretrainedTeachersConfig(DataConfig):
 
 
 def _name_or_numbers(values):
-    """Weights as text or numbers: the one name there is by itself, numbers as a tuple; anything else as it is."""
+    """Converts weights from text: a single name to that name, numbers to a tuple; anything else stays as it is."""
     if not isinstance(values, (tuple, list)):
         return values
 

@@ -62,6 +62,7 @@ class DistillationModel(keras.Model):
     def __init__(
         self, teacher, student, distillation_losses, losses, distillation_loss_weights, student_loss_weight, name
     ):
+        # Inputs pass on as they come: each model casts them by its own policy.
         super().__init__(name=name, dtype="float32", autocast=False)
         self._scale_losses_for(student)
         self.teacher = teacher
@@ -101,11 +102,11 @@ class DistillationModel(keras.Model):
     # What a subclass says.
 
     def _frozen_readers(self):
-        """Readers of the models that stay as they are, whose outputs may come with the batch."""
+        """Returns the readers of the models that stay as they are, whose outputs may come with the batch."""
         raise NotImplementedError
 
     def _trained_models(self):
-        """The models that learn, as many as there are objectives."""
+        """Returns the models that learn, as many as there are objectives."""
         return [self.student]
 
     # Building.
@@ -130,6 +131,7 @@ class DistillationModel(keras.Model):
             student = output_shapes(self.student, self._read_student.names, shapes[IMAGE])
             teacher = build_outputs(self._read_teacher, shapes)
             validation.check_built_models(self._read_teacher.teachers, self.student)
+            # Again, now that both have all their weights.
             validation.check_apart(teacher=self.teacher, student=self.student)
             self._terms.build(teacher, student)
         self.loss_layers = self._terms.layers
@@ -160,6 +162,7 @@ class DistillationModel(keras.Model):
 
     def train_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        # Before the tape, which would keep all that a frozen model computes.
         batch = self._prepare(x)
         for reader in self._frozen_readers():
             validation.check_frozen(reader.role, reader.teachers)
@@ -189,9 +192,10 @@ class DistillationModel(keras.Model):
         return add_outputs(batch, self._frozen_readers())
 
     def _run(self, x, y, sample_weight, batch, training):
-        """The `ForwardPass` of a prepared batch: all outputs, and what the losses read of them."""
+        """Runs the models on a prepared batch; returns the `ForwardPass`."""
         teacher = self._run_teacher(batch, training)
         y_pred, student = run_student(self._read_student, batch, training)
+        # Outside training every loss draws as in step 0, so that two evaluations of the same data agree.
         student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
         if SAME in batch:
             student[SAME] = batch[SAME]
@@ -226,13 +230,13 @@ class DistillationModel(keras.Model):
         return self._compute_label_loss(y, y_pred, sample_weight)
 
     def _compute_label_loss(self, y, y_pred, sample_weight):
-        """The loss given to `compile`; None without one, or without labels."""
+        """Computes the loss given to `compile`; None without one, or without labels."""
         if y is None:
             return None
         return keras_graph.compute_compiled_loss(self, y, select_predictions(y, y_pred), sample_weight)
 
     def _compute_objectives(self, forward_pass):
-        """An `Objective` for each model that learns, the student's first."""
+        """Returns an `Objective` for each model that learns, the student's first."""
         x, y, sample_weight, *_ = forward_pass
         terms = {}
         value = keras_graph.compute_loss(self, x, y, forward_pass.y_pred, sample_weight, forward_pass.training)
@@ -245,6 +249,7 @@ class DistillationModel(keras.Model):
 
     def _track(self, forward_pass, objectives):
         """Updates all metrics; returns their values so far, by name."""
+        # Means over images and not over batches: the last batch of an epoch may be smaller.
         count = get_batch_size(forward_pass.batch)
         totals = {objective.name: objective.total for objective in objectives}
         values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
@@ -256,7 +261,7 @@ class DistillationModel(keras.Model):
         return self.compute_metrics(x, y, select_predictions(y, forward_pass.y_pred), sample_weight=sample_weight)
 
     def _compute_statistics(self, forward_pass):
-        """What is tracked beside the losses, by name."""
+        """Computes the values that are tracked beside the losses, by name."""
         values = self._terms.compute_statistics(forward_pass.pairs)
         if _AGREEMENT in self._trackers and "logits" in forward_pass.teacher:
             sides = forward_pass.teacher, forward_pass.student
@@ -266,7 +271,7 @@ class DistillationModel(keras.Model):
     # Around Keras's loops.
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        """`keras.Model.fit`, which also raises `FloatingPointError` if a loss is not finite."""
+        """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
         return super().fit(x, y, batch_size, epochs, verbose, add_termination(callbacks, self), **kwargs)
 
     def first_non_finite(self) -> tuple[int, str] | None:

@@ -72,6 +72,7 @@ class Distiller(DistillationModel):
         validation.check_models(teacher=teacher, student=student)
         given, losses = validation.resolve_losses(distillation_losses, teacher, student)
         super().__init__(teacher, student, given, losses, distillation_loss_weights, student_loss_weight, name)
+        # Before it is built: trackers and checks go by what is trainable.
         if teacher is not None:
             teachers.freeze(teacher)
         self._build_from_graph()

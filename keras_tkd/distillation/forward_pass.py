@@ -1,4 +1,4 @@
-"""What the models say of one batch, and what is read from it."""
+"""Forward passes: the outputs of student and teacher for one batch."""
 
 import typing
 
@@ -12,7 +12,7 @@ __all__ = ["ForwardPass", "add_outputs", "build_outputs", "compute_agreement", "
 
 
 class ForwardPass(typing.NamedTuple):
-    """One batch, and what the models say of it.
+    """One batch, and the outputs of the models for it.
 
     Attributes:
         x, y, sample_weight: as `fit` takes them.
@@ -56,6 +56,7 @@ def add_outputs(batch: dict, readers: list) -> dict:
         batch: see `batches.make_batch`.
         readers: list of the models' `TeacherReader`s.
     """
+    # Called before the step's tape is open, which then holds nothing of these models.
     for reader in readers:
         if reader.role in batch:
             check_given_outputs(reader, batch[reader.role])

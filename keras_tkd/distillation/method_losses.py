@@ -1,4 +1,4 @@
-"""From a method's plain data to its losses."""
+"""Losses of a method, made from its plain data."""
 
 from keras_tkd import losses as loss_classes
 from keras_tkd.methods.registry import METHODS, as_layer_argument
@@ -49,5 +49,6 @@ def make_losses(
             raise ValueError(f"Method '{name}' needs the `labels` of all training samples. Received: labels=None")
         read = dict.fromkeys(("teacher_layers", "student_layers"), as_layer_argument(term.layers))
         own = {argument: value for argument, value in given.items() if argument in term.arguments}
+        # Of equal names the later one wins: what is given stands over what the method publishes.
         losses.append(getattr(loss_classes, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
     return losses, weights

@@ -39,13 +39,14 @@ class NonFiniteGuard:
         def update():
             for objective, of_variables in zip(objectives, gradients, strict=True):
                 objective.optimizer.apply(of_variables, objective.variables)
-            return 0
+            return 0  # the branches of `tf.cond` must return something of the same structure
 
         def note():
             found = tf.stack([step, tf.argmin(tf.cast(finite, tf.int32))])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
             return 0
 
+        # The names of this trace, in whose order the note counts.
         self._names = list(values)
         tf.cond(tf.reduce_all(finite), update, note)
 

@@ -1,4 +1,4 @@
-"""What a model that learns minimises."""
+"""Objectives: the weighted terms that a model minimises."""
 
 import tensorflow as tf
 
@@ -42,6 +42,7 @@ def sum_regularization(losses):
 
 
 def is_regularized(layer):
-    """Whether a layer or model, once it is called, has regularization losses."""
+    """Returns whether a layer or model, once it is called, has regularization losses."""
+    # `losses` cannot be asked: it is empty before the first call.
     by_weights = any(variable.regularizer is not None for variable in layer.trainable_variables)
     return by_weights or any(getattr(part, "activity_regularizer", None) is not None for part in flatten_layers(layer))

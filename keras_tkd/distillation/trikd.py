@@ -148,7 +148,7 @@ class TriKD(DistillationModel):
 
     @property
     def online(self) -> bool:
-        """Whether the teacher learns: whether it has, or will have, trainable weights."""
+        """True if the teacher learns: if it has, or will have, trainable weights."""
         return bool(self.teacher.trainable_variables if self.teacher.built else self.teacher.trainable)
 
     def _frozen_readers(self):
@@ -184,7 +184,7 @@ class TriKD(DistillationModel):
         return names
 
     def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
-        """`keras.Model.compile`, with an optimizer for each of the two models.
+        """Compiles as `keras.Model.compile` does, with an optimizer for each of the two models.
 
         Args:
             optimizer: the student's.
@@ -203,6 +203,7 @@ class TriKD(DistillationModel):
                 "`optimizer` and `teacher_optimizer` must be two objects: each keeps the state of one model's weights. "
                 f"Received: {type(optimizer).__name__} for both"
             )
+        # Keras wraps the one optimizer that it knows; both losses are of models whose gradients may underflow.
         scales = keras.optimizers.LossScaleOptimizer
         if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
             teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
@@ -211,13 +212,14 @@ class TriKD(DistillationModel):
 
     @property
     def trainable_variables(self):
-        """What `optimizer` trains; the teacher's weights have an optimizer of their own."""
+        """Variables that `optimizer` trains; the teacher's weights have an optimizer of their own."""
         teacher = {id(variable) for variable in self.teacher.trainable_variables}
         return [variable for variable in super().trainable_variables if id(variable) not in teacher]
 
     def _build_teacher_optimizer(self):
         optimizer = self.teacher_optimizer
         if optimizer is not None and not optimizer.built and self.teacher.trainable_variables:
+            # `fit` comes here while it traces the first step, where no variables may be made.
             with tf.init_scope():
                 optimizer.build(self.teacher.trainable_variables)
 
@@ -227,6 +229,7 @@ class TriKD(DistillationModel):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+        # Both optimizers must have their variables before the file's values are put into them.
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
@@ -263,7 +266,7 @@ class TriKD(DistillationModel):
         return objectives
 
     def _compute_teacher_terms(self, forward_pass, distillation_loss_weight):
-        """`(weight, value)` of the teacher's terms by name; the student stands still here."""
+        """Computes the teacher's terms, `(weight, value)` by name; the student stands still here."""
         teacher, student = forward_pass.teacher["logits"], tf.stop_gradient(forward_pass.student["logits"])
         terms = {}
         value = self._compute_label_loss(forward_pass.y, teacher, forward_pass.sample_weight)

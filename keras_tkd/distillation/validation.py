@@ -1,4 +1,4 @@
-"""What may go together in a Distiller; everything else is a `ValueError` before any training."""
+"""Checks of models, losses and batches that go together in a Distiller; each raises `ValueError` before training."""
 
 import itertools
 import numbers

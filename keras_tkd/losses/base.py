@@ -174,6 +174,7 @@ class LogitsLoss(DistillationLoss):
     """Base class of losses that compare one output with one output, class by class."""
 
     def build(self, teacher_shapes, student_shapes):
+        # Shapes that differ may still be broadcast to one another, and a wrong loss would train without an error.
         if isinstance(teacher_shapes, list) or tuple(teacher_shapes)[1:] != tuple(student_shapes)[1:]:
             raise ValueError(
                 f"Loss '{self.name}' compares one output of the teacher with one of the student, of equal shape. "

@@ -154,6 +154,7 @@ class ContrastiveRepresentation(DistillationLoss):
         self._order, self._ordered = (tensor.numpy() for tensor in sort_by_class(ids.astype("int64")))
 
     def build(self, teacher_shapes, student_shapes):
+        # Two Distillers may share a loss, and with it the bank.
         if self.layers:
             return
         for shape in (teacher_shapes, student_shapes):
@@ -163,6 +164,7 @@ class ContrastiveRepresentation(DistillationLoss):
                     f"Received: teacher {teacher_shapes}, student {student_shapes}"
                 )
         for role, shape in (("teacher", teacher_shapes), ("student", student_shapes)):
+            # The teacher's head learns too, though the teacher does not.
             head = keras.layers.Dense(self.feature_size, dtype=self.dtype, name=f"{self.name}_{role}_head")
             head.build((None, shape[-1]))
             self.add_layer(head)

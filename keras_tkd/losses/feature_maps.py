@@ -39,6 +39,7 @@ def check_maps(name, teachers: list[tuple], students: list[tuple]):
 
 def list_shapes(outputs) -> list[tuple]:
     """Lists the shapes of a list of outputs, with None for the batch."""
+    # As `build` is given them, so that one check serves both.
     return [(None, *x.shape[1:]) for x in outputs]
 
 

@@ -107,6 +107,7 @@ class AttentionTransfer(LayerPairsLoss):
         check_maps(self.name, as_shape_list(teacher_shapes), as_shape_list(student_shapes))
 
     def compare(self, teacher, student):
+        # Outside a Distiller nobody has called `build`.
         check_maps(self.name, list_shapes([teacher]), list_shapes([student]))
         return attention_transfer(teacher, student)
 

@@ -52,6 +52,7 @@ class KerasDistillation(DistillationLoss):
             )
 
     def call(self, y_true, y_pred):
+        # Keras's Distiller has the loss check its outputs as well.
         self.loss.validate_outputs(y_true, y_pred)
         value = keras.ops.convert_to_tensor(self.loss.compute_loss(y_true, y_pred))
         if len(value.shape) > 0:

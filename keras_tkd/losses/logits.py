@@ -75,6 +75,7 @@ def _z_score(logits, epsilon=1e-7):
     """Returns logits of mean 0 and sample standard deviation (n - 1) 1 in each row; a constant row becomes zeros."""
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     classes = logits.shape[-1]
+    # Where a row is constant, the gradient of a plain root would be infinite.
     deviation = safe_sqrt(ops.sum(ops.square(centred), axis=-1, keepdims=True) / (classes - 1))
     return centred / (deviation + epsilon)
 

@@ -82,6 +82,7 @@ class MiningLoss(LogitsLoss):
 
     def step_seed(self, y_true: dict[str, tf.Tensor]):
         """Returns the seed of a step's choices, int32 `(2,)`."""
+        # A loss that is called by hand is told no step, and chooses alike every time.
         return tf.stack([self.seed, tf.cast(y_true.get("step", 0), tf.int32)])
 
     def distances(self, anchor, partner):

@@ -135,12 +135,14 @@ def _huber(x):
 
 def _divide_by_mean(distances):
     """Divides distances by the mean of those that are positive; all zeros stay zeros."""
+    # Zeros, of each sample to itself above all, do not count in the authors' code either.
     positive = ops.cast(distances > 0, distances.dtype)
     mean = ops.sum(distances) / ops.maximum(ops.sum(positive), 1.0)
     return distances / ops.where(ops.equal(mean, 0), ops.ones_like(mean), mean)
 
 
 def _neighbour_probabilities(x):
+    # Cosines moved to 0..1, so that they can be probabilities.
     similarity = (_gram_matrix(normalize(x)) + 1.0) / 2.0
     return similarity / ops.sum(similarity, axis=1, keepdims=True)
 

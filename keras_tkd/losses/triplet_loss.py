@@ -180,6 +180,7 @@ class TripletLoss(keras.losses.Loss):
             )
         check_same_batch(self.name, embeddings, labels)
         margin = read_hyperparameter(self, "margin")
+        # The second number is the step's, of which Keras tells a loss nothing.
         return function(tf.reshape(labels, [-1]), embeddings, margin, self.miner, [self.seed, 0])
 
     def get_config(self):

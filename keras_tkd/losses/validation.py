@@ -30,6 +30,7 @@ def check_layers(argument, layers):
     Raises:
         ValueError: anything else, an empty list included.
     """
+    # A list of one stays a list: the loss then reads lists, whatever their length.
     if isinstance(layers, (list, tuple)) and layers and all(isinstance(name, str) for name in layers):
         return list(layers)
     if layers is None or isinstance(layers, str):

@@ -1,4 +1,4 @@
-"""The schema of `results.json`: what a run says of itself and of its models. No TensorFlow here.
+"""The schema of `results.json`. No TensorFlow here.
 
 The fields stand in the file in the order in which they are written below. A field that does not concern a run is left
 out of the file (`_optional`); one that could have a value and has none is null.

@@ -1,4 +1,4 @@
-"""Results as a table a person reads."""
+"""Results as tables that people read."""
 
 import statistics
 

@@ -115,6 +115,7 @@ class TrainingProgress(keras.callbacks.Callback):
 
 
 def _readable(name):
+    # Keras's "val_" are the validation images or, where none are held out for choosing, the test images.
     return name.replace("val_", "held-out ")
 
 

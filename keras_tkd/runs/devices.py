@@ -5,7 +5,7 @@ import pathlib
 
 import tensorflow as tf
 
-__all__ = ["choose", "resolve_precision", "start_devices"]
+__all__ = ["choose_precision", "resolve_precision", "start_devices"]
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -21,7 +21,7 @@ def resolve_precision(config):
     return dataclasses.replace(config, precision=precision)
 
 
-def choose(gpus, cpuinfo):
+def choose_precision(gpus, cpuinfo):
     """Chooses a precision that the machine is fast in, and says why: `(precision, reason)`.
 
     It goes by what the hardware says of itself, never by timing, so that a machine always chooses alike.

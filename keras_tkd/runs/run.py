@@ -13,7 +13,7 @@ __all__ = ["Run", "open_run"]
 
 
 class Run:
-    """One run in one folder: what it is, whether it is finished, and where it writes.
+    """One run in one folder: its configuration, its files, its results.
 
     Args:
         config: its configuration, in which nothing is None or `"auto"` any more but what `settle` gets.

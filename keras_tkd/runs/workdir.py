@@ -1,4 +1,4 @@
-"""The folder of a run: what belongs to which experiment, and what there is of each of its trainings."""
+"""The folder of a run, and what it holds of each of its trainings."""
 
 import json
 import pathlib
@@ -76,6 +76,7 @@ class Workdir:
     def _differences(self):
         file = self.path / FLAGS
         if file.exists():
+            # Comments aside: they say how to run it again, with a path that may have changed.
             held = [line for line in file.read_text().splitlines() if line.startswith("--")]
             removed = [line for line in held if line not in self.flags]
             added = [line for line in self.flags if line not in held]

@@ -86,12 +86,13 @@ class AveragedLoss(DistillationLoss):
         return total
 
     def statistics(self, y_true, y_pred):
+        # Statistics are means over the batch already: of weights per sample their mean is the teacher's.
         means = tf.reduce_mean(tf.reshape(y_true["shares"], [len(self.losses), -1]), axis=1)
         each = [loss.statistics(*pair) for loss, *pair in self._zip(y_true, y_pred)]
         return {name: sum(means[k] * values[name] for k, values in enumerate(each)) for name in self.statistic_names}
 
     def _zip(self, y_true, y_pred):
-        """For each teacher its loss and what that loss reads."""
+        """Yields for each teacher its loss and what that loss reads."""
         return zip(self.losses, y_true["teachers"], y_pred, strict=True)
 
     def get_config(self):
@@ -116,13 +117,13 @@ def average_over_teachers(losses: list[DistillationLoss], teacher) -> list[Disti
 
 
 def _select_teacher(outputs, k):
-    """The dict of the teacher at position `k` out of that of all."""
+    """Returns the dict of the teacher at position `k` out of that of all."""
     prefix = output_key(k, "")
     return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
 
 
 def _copy_without_layers(loss):
-    """A loss like `loss` that makes layers of its own; numbers that are set on `loss` while training hold for it."""
+    """Copies a loss, but for its layers; numbers that are set on `loss` while training hold for the copy too."""
     copy = type(loss).from_config(loss.get_config())
     share_hyperparameters(loss, copy)
     return copy

@@ -93,6 +93,7 @@ class TeacherEnsemble(keras.Model):
             self.built = True
 
     def build(self, input_shape):
+        # Keras may build while it traces a step, in whose graph no variable may be made.
         with tf.init_scope():
             for teacher in self.teachers:
                 TeacherReader(teacher).build(input_shape)
@@ -111,6 +112,7 @@ class TeacherEnsemble(keras.Model):
         shares = tf.reshape(self.shares(logits), [len(logits), -1, 1])
         if self.average == "logits":
             return tf.reduce_sum(shares * tf.stack(logits), axis=0)
+        # In logarithms, in which no probability is rounded to 0.
         return tf.reduce_logsumexp(tf.math.log(shares) + tf.nn.log_softmax(tf.stack(logits)), axis=0)
 
     def shares(self, logits, labels=None):

@@ -55,7 +55,7 @@ class EnsembleReader:
         return logits, {"logits": logits} | self._merge(outputs)
 
     def _merge(self, outputs):
-        """The dicts of all teachers in one, where they are kept apart."""
+        """Merges the dicts of all teachers into one, if their outputs are kept apart."""
         if not self._separate:
             return {}
         return {output_key(k, name): value for k, each in enumerate(outputs) for name, value in each.items()}

@@ -19,7 +19,7 @@ def freeze(model):
 
 
 def ends_in_softmax(model):
-    """Whether the model's output is a probability distribution.
+    """Returns whether the model's output is a probability distribution.
 
     Where its graph ends in a softmax, this says so. Any other model that is built is run on two random images: rows
     that are all >= 0 and sum to 1 are probabilities.
@@ -40,7 +40,7 @@ def ends_in_softmax(model):
 
 
 def _looks_like_probabilities(outputs):
-    """Whether the rows of `outputs` are >= 0 and sum to 1."""
+    """Returns whether the rows of `outputs` are >= 0 and sum to 1."""
     rows = outputs.get("logits") if isinstance(outputs, dict) else outputs
     if not hasattr(rows, "shape") or len(rows.shape) != 2:
         return False
@@ -72,6 +72,7 @@ def logits_model(model):
             "at its end makes. Let it return the logits."
         )
     elif isinstance(operation, keras.layers.Layer) and operation.weights:
+        # A dense layer whose activation is the softmax: its product stays.
         logits = _copy_without_activation(operation)(inputs)
     else:
         logits = inputs
@@ -88,7 +89,7 @@ def check_logits(role, model):
 
 
 def _copy_without_activation(layer):
-    """A copy of a built layer, weights included, with `activation="linear"`."""
+    """Copies a built layer, weights included, with `activation="linear"`."""
     copy = layer.__class__.from_config({**layer.get_config(), "activation": "linear"})
     copy.build(layer.input.shape)
     copy.set_weights(layer.get_weights())

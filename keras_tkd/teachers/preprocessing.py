@@ -19,6 +19,7 @@ def _imagenet(x):
 
 
 def _caffe(x):
+    # Channels are reversed first: Caffe's models were trained on images as OpenCV reads them.
     return keras.layers.Rescaling(1.0, [-103.939, -116.779, -123.68])(keras.ops.flip(x, axis=-1))
 
 

@@ -7,7 +7,7 @@ __all__ = ["TeacherReader", "output_key"]
 
 
 class TeacherReader:
-    """What a `Distiller` or a `TeacherCache` knows of a teacher: how to run it, and what to read of it.
+    """Runs a teacher for a `Distiller` or a `TeacherCache`, and returns the outputs that are asked for.
 
     Args:
         teacher: `keras.Model` that returns logits; None where batches bring its outputs, and nothing is read.
@@ -37,6 +37,7 @@ class TeacherReader:
         """
         teacher = self._get_teacher()
         size = resizing.find_model_size(teacher, shape)
+        # Its images are resized for it, so it is built for its own size.
         if size:
             shape = (shape[0], *size, shape[-1])
         _check_input_shape(self.role, teacher, shape)

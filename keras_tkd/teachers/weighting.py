@@ -33,7 +33,7 @@ def check_teacher_weights(weights, count: int):
 
 
 def is_per_sample(weights, count: int) -> bool:
-    """Whether each sample has weights of its own; a single teacher has weight 1 for all."""
+    """Returns whether each sample has weights of its own; a single teacher has weight 1 for all."""
     return isinstance(weights, str) and count > 1
 
 
@@ -53,6 +53,7 @@ def compute_shares(weights, logits: list[tf.Tensor], labels=None):
         return tf.constant([weight / sum(weights) for weight in weights], tf.float32)
     if not is_per_sample(weights, count) or (weights == "confidence" and labels is None):
         return equal
+    # In float32 whatever the teachers compute in, or weights would not sum to 1.
     logits = [tf.cast(z, tf.float32) for z in logits]
     if weights == "confidence":
         labels = tf.cast(labels, tf.int64)

@@ -63,8 +63,10 @@ def _get_inputs(model):
 
 
 def compute_loss(model, x, y, y_pred, sample_weight, training):
-    """Calls `model.compute_loss` as Keras's own training step does: without `training` where an override has no such
-    argument."""
+    """Calls `model.compute_loss` as Keras's own training step does.
+
+    An override in the signature of before Keras 3.3 is called without `training`.
+    """
     return model._compute_loss(x, y, y_pred, sample_weight, training=training)
 
 

@@ -11,6 +11,7 @@ from keras import layers
 
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, devices
+from keras_tkd.runs.run import open_run
 from keras_tkd.utils import precision
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), dtype=np.uint8)
@@ -122,12 +123,12 @@ flags\t\t: fpu avx2 avx512f{}
     ],
 )
 def test_chosen_by_what_the_hardware_says_of_itself(gpus, flags, chosen, reason):
-    found, why = devices.choose(["GPU"] * gpus, CPUINFO.format(flags, flags))
+    found, why = devices.choose_precision(["GPU"] * gpus, CPUINFO.format(flags, flags))
     assert found == chosen and re.search(reason, why)
 
 
 def test_without_cpuinfo_it_is_float32():
-    assert devices.choose([], "")[0] == "float32"
+    assert devices.choose_precision([], "")[0] == "float32"
 
 
 class TestAuto:
@@ -162,5 +163,5 @@ class TestAuto:
 
     def test_distill_trains_all_its_models_in_it(self, tmp_path):
         config = DistillConfig(**self.QUICK, method="kd").resolved()
-        settled, *_ = commands.open_workdir(config, tmp_path / "run", "refuse")
+        settled = open_run("distill", config, tmp_path / "run").config
         assert settled.precision == settled.teacher.precision == "mixed_bfloat16"

@@ -11,6 +11,7 @@ from keras_tkd.config.fields import DISTILLED, settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, optimization, stages
 from keras_tkd.runs.workdir import Stage
+from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import atomic_write
 
@@ -51,9 +52,14 @@ def train_generations(run, inputs, baseline):
         list of `Generation`.
     """
     anchor = _make_anchor(run.config, inputs, baseline)
+    decisive = settings(run.config, DISTILLED)
+    if run.config.anchor == "trained" and baseline is None:
+        # An anchor out of another run's folder decides every generation, and no setting says which weights it has.
+        decisive["anchor_weights"] = hash_weights(anchor)
     generations = []
     for number in range(1, (run.config.generations or 1) + 1):
-        generation = _train_generation(run, inputs, number, anchor)
+        stage = run.stage(f"generations/{number}/student", decisive)
+        generation = _train_generation(run, inputs, number, stage, anchor)
         generations.append(generation)
         anchor = stages.copy_model(generation.student)  # an anchor is frozen, and a student's file must not be
     _export(best(generations), run.path)
@@ -94,9 +100,8 @@ def _make_anchor(config, inputs, baseline):
     return None
 
 
-def _train_generation(run, inputs, number, anchor):
+def _train_generation(run, inputs, number, stage, anchor):
     config, splits = run.config, inputs.splits
-    stage = run.stage(f"generations/{number}/student", settings(config, DISTILLED))
     teacher_path = stage.model_path.with_name("teacher.keras")
     if not stage.finished:
         student, teacher = map(stages.copy_model, (inputs.student, inputs.teacher))

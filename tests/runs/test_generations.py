@@ -187,6 +187,23 @@ def test_another_runs_student_alone_is_the_anchor_and_is_not_trained_again(run, 
     assert equal(anchor, weights(run[0] / "baseline.keras")) and not equal(anchor, student) and trained == []
 
 
+def test_another_anchor_makes_the_generations_stale(run, tmp_path, monkeypatch):
+    """Two runs of one budget whose students alone differ: what was trained beside the one is not kept for the other."""
+    shutil.copytree(run[0], tmp_path / "other")
+    student = keras.saving.load_model(run[0] / "baseline.keras", compile=False)
+    student.set_weights([2 * weight for weight in student.get_weights()])
+    student.save(tmp_path / "other" / "baseline.keras")
+    config = dataclasses.replace(run[1], baseline=str(run[0]), generations=1)
+    commands.distill(config, tmp_path / "run")
+    trained = []
+    fit_stage = stages.fit_stage
+    monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[1].name), fit_stage(*a, **k)))
+    for folder, expected in ((run[0], []), (tmp_path / "other", ["generations/1/student"])):
+        config = dataclasses.replace(config, baseline=str(folder))
+        commands.distill(config, tmp_path / "run", existing="continue")
+        assert trained == expected
+
+
 def test_another_run_without_the_student_alone_has_no_anchor(run, tmp_path):
     shutil.copy(run[0] / "results.json", tmp_path)
     config = dataclasses.replace(run[1], baseline=str(tmp_path))

@@ -16,7 +16,7 @@ def resolve_precision(config):
     if config.precision != "auto":
         return config
     cpuinfo = _CPUINFO.read_text() if _CPUINFO.exists() else ""
-    precision, reason = choose(tf.config.list_physical_devices("GPU"), cpuinfo)
+    precision, reason = choose_precision(tf.config.list_physical_devices("GPU"), cpuinfo)
     print(f"Precision: {precision}, {reason}", flush=True)
     return dataclasses.replace(config, precision=precision)
 

@@ -84,12 +84,11 @@ class DistillationLoss(keras.losses.Loss):
             )
         self._layers = []
         # As `keras.layers.Layer` does: looked up once, not in every call.
-        self._call_takes_training = "training" in inspect.signature(self.call).parameters
+        self._call_takes_training = _takes_training(self.call)
+        self._values_take_training = _takes_training(self.values)
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
-        with keras.name_scope(self.name):
-            values = self.values(y_true, y_pred, training=training)
+        values = self.compute_values(y_true, y_pred, training)
         # Keras would multiply the one number by each of the weights and take it for a loss per sample.
         if sample_weight is not None and len(values.shape) == 0:
             raise ValueError(
@@ -99,11 +98,23 @@ class DistillationLoss(keras.losses.Loss):
             )
         return reduce_values(self, values, y_pred, sample_weight)
 
+    def compute_values(self, y_true, y_pred, training=False):
+        """Computes the values that the loss reduces, of tensors, arrays or nested lists of numbers.
+
+        Args:
+            y_true, y_pred, training: as for `values`.
+        """
+        y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
+        with keras.name_scope(self.name):
+            if self._values_take_training:
+                return self.values(y_true, y_pred, training=training)
+            return self.values(y_true, y_pred)
+
     def values(self, y_true, y_pred, training=False):
         """Returns one value per sample, before any weight or mean: `call` of the inputs, cast to the loss's dtype.
 
         A loss that reads labels or mines overrides this: it sees its inputs as they came. A cast to float32 could not
-        tell large class ids apart.
+        tell large class ids apart. The parameter `training` may be left out, as in `call`.
 
         Args:
             y_true, y_pred: what `inputs` returns.
@@ -281,3 +292,7 @@ def as_shape_list(shapes: tuple | list[tuple]) -> list[tuple]:
 
 def _count_layers(layers):
     return len(layers) if isinstance(layers, list) else 1
+
+
+def _takes_training(method):
+    return "training" in inspect.signature(method).parameters

@@ -12,7 +12,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.validation import as_arrays, check_layers, check_same_shape, one_hot
+from keras_tkd.losses.validation import as_arrays, check_layers, check_per_sample, check_same_shape, one_hot
 from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = [
@@ -89,13 +89,8 @@ class DistillationLoss(keras.losses.Loss):
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
         values = self.compute_values(y_true, y_pred, training)
-        # Keras would multiply the one number by each of the weights and take it for a loss per sample.
-        if sample_weight is not None and len(values.shape) == 0:
-            raise ValueError(
-                f"Loss '{self.name}' gives one number per batch, in which samples cannot be weighted. Received: sample "
-                "weights, class weights or an ensemble's weights per sample. Train without them, or use a loss that "
-                "gives one value per sample, such as SoftTargets(temperature=...)"
-            )
+        if sample_weight is not None:
+            check_per_sample(self.name, values)
         return reduce_values(self, values, y_pred, sample_weight)
 
     def compute_values(self, y_true, y_pred, training=False):

@@ -8,6 +8,7 @@ import pytest
 from keras_tkd import TeacherCache, batches
 from keras_tkd.batches import KEYS, make_batch
 from keras_tkd.data import crop_and_flip, pair_dataset, triplet_dataset
+from keras_tkd.losses import PairDistillation, TripletDistillation
 from keras_tkd.teachers.ensemble_reader import EnsembleReader, make_teacher_reader
 
 IMAGES = np.zeros((6, 8, 8, 1), "uint8")
@@ -69,3 +70,19 @@ def test_outputs_of_the_teacher_stand_under_its_role():
     """Rooms below `batches` know the key as their own word."""
     key = inspect.signature(TeacherCache.attach).parameters["key"].default
     assert key == batches.TEACHER == make_teacher_reader(None).role == EnsembleReader.role
+
+
+def test_losses_read_the_keys_of_extra_images():
+    """They stand below `batches` too: a key that they misspelt would be mined for in the batch instead."""
+    read = set()
+
+    class Recorded(dict):
+        def __getitem__(self, key):
+            read.add(key)
+            return super().__getitem__(key)
+
+    extra = {key: {"logits": f"those of {key}"} for key in batches.EXTRA_IMAGES}
+    student = Recorded(extra, logits="its own", **{batches.SAME: "same"})
+    for loss in (TripletDistillation(), PairDistillation()):
+        loss.inputs({"logits": "the teacher's"}, student, None, None)
+    assert read == {*batches.EXTRA_IMAGES, batches.SAME, "logits"}

@@ -12,7 +12,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.validation import as_arrays, check_layers, check_same_shape, one_hot
+from keras_tkd.losses.validation import as_arrays, check_layers, check_per_sample, check_same_shape, one_hot
 from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = [
@@ -84,26 +84,32 @@ class DistillationLoss(keras.losses.Loss):
             )
         self._layers = []
         # As `keras.layers.Layer` does: looked up once, not in every call.
-        self._call_takes_training = "training" in inspect.signature(self.call).parameters
+        self._call_takes_training = _takes_training(self.call)
+        self._values_take_training = _takes_training(self.values)
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+        values = self.compute_values(y_true, y_pred, training)
+        if sample_weight is not None:
+            check_per_sample(self.name, values)
+        return reduce_values(self, values, y_pred, sample_weight)
+
+    def compute_values(self, y_true, y_pred, training=False):
+        """Computes the values that the loss reduces, of tensors, arrays or nested lists of numbers.
+
+        Args:
+            y_true, y_pred, training: as for `values`.
+        """
         y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
         with keras.name_scope(self.name):
-            values = self.values(y_true, y_pred, training=training)
-        # Keras would multiply the one number by each of the weights and take it for a loss per sample.
-        if sample_weight is not None and len(values.shape) == 0:
-            raise ValueError(
-                f"Loss '{self.name}' gives one number per batch, in which samples cannot be weighted. Received: sample "
-                "weights, class weights or an ensemble's weights per sample. Train without them, or use a loss that "
-                "gives one value per sample, such as SoftTargets(temperature=...)"
-            )
-        return reduce_values(self, values, y_pred, sample_weight)
+            if self._values_take_training:
+                return self.values(y_true, y_pred, training=training)
+            return self.values(y_true, y_pred)
 
     def values(self, y_true, y_pred, training=False):
         """Returns one value per sample, before any weight or mean: `call` of the inputs, cast to the loss's dtype.
 
         A loss that reads labels or mines overrides this: it sees its inputs as they came. A cast to float32 could not
-        tell large class ids apart.
+        tell large class ids apart. The parameter `training` may be left out, as in `call`.
 
         Args:
             y_true, y_pred: what `inputs` returns.
@@ -282,3 +288,7 @@ def as_shape_list(shapes: tuple | list[tuple]) -> list[tuple]:
 
 def _count_layers(layers):
     return len(layers) if isinstance(layers, list) else 1
+
+
+def _takes_training(method):
+    return "training" in inspect.signature(method).parameters

@@ -10,6 +10,7 @@ __all__ = [
     "as_labels",
     "check_choice",
     "check_layers",
+    "check_per_sample",
     "check_same_batch",
     "check_same_shape",
     "is_labels",
@@ -39,6 +40,17 @@ def check_layers(argument, layers):
         f"`{argument}` must be None (the final output), a layer's name, or a list of names. "
         f"Received: {argument}={layers!r}"
     )
+
+
+def check_per_sample(name, values):
+    """Raises `ValueError` where a loss whose samples are weighted gives one number for all of them."""
+    # Keras would multiply the one number by each of the weights and take it for a loss per sample.
+    if len(values.shape) == 0:
+        raise ValueError(
+            f"Loss '{name}' gives one number per batch, in which samples cannot be weighted. Received: sample "
+            "weights, class weights or an ensemble's weights per sample. Train without them, or use a loss that "
+            "gives one value per sample, such as SoftTargets(temperature=...)"
+        )
 
 
 def check_same_shape(name, first, second):

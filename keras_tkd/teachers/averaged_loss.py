@@ -4,10 +4,12 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.losses.base import DistillationLoss, as_list, select
+from keras_tkd.losses.validation import check_per_sample
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.reader import output_key
 from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares, is_per_sample
 from keras_tkd.utils.hyperparameters import share_hyperparameters
+from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = ["AveragedLoss", "average_over_teachers"]
 
@@ -47,6 +49,7 @@ class AveragedLoss(DistillationLoss):
         # A loss that has layers makes them for one teacher's outputs.
         self.losses = [loss, *(_copy_without_layers(loss) if loss.owns_layers else loss for _ in range(count - 1))]
         names = as_list("logits" if loss.teacher_layers is None else loss.teacher_layers)
+        # Past the check of equal numbers in the constructor, which `loss` passed: the student stands for each teacher.
         self.teacher_layers = [output_key(k, name) for k in range(count) for name in names]
         self.student_layers = loss.student_layers
 
@@ -70,20 +73,17 @@ class AveragedLoss(DistillationLoss):
         y_true, y_pred = map(list, zip(*pairs, strict=True))
         return {"teachers": y_true, "shares": shares}, y_pred
 
-    def __call__(self, y_true, y_pred, sample_weight=None, training=False):
-        # The losses reduce their values themselves, each with its teacher's weights as weights of samples.
+    def values(self, y_true, y_pred, training=False):
         total = 0.0
         for k, (loss, *pair) in enumerate(self._zip(y_true, y_pred)):
-            share = y_true["shares"][k]
+            values, share = loss.compute_values(*pair, training), y_true["shares"][k]
             if is_per_sample(self.teacher_weights, len(self.losses)):
-                weight = share
-                if sample_weight is not None:
-                    weight *= tf.reshape(tf.cast(sample_weight, share.dtype), [-1])
-                total += loss(*pair, sample_weight=weight, training=training)
-            else:
-                value = loss(*pair, sample_weight=sample_weight, training=training)
-                total += tf.cast(share, value.dtype) * value
-        return total
+                check_per_sample(self.name, values)
+                # Along the batch alone: values `(batch, 1)` would broadcast against `(batch,)`.
+                share = tf.reshape(share, [-1, *[1] * (len(values.shape) - 1)])
+            total += tf.cast(share, values.dtype) * values
+        # All losses read the one student, whose mask the list of what they read does not carry.
+        return copy_mask(y_pred[0], total)
 
     def statistics(self, y_true, y_pred):
         # Statistics are means over the batch already: of weights per sample their mean is the teacher's.

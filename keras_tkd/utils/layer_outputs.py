@@ -28,7 +28,8 @@ class LayerOutputs:
     model itself returned.
 
     Raises:
-        ValueError: a name that no layer has, with the names that exist; a layer that the forward pass does not call.
+        ValueError: a name that no layer has, with the names that exist; a layer that the forward pass does not call; a
+            model that returns a list.
     """
 
     def __init__(self, model, names=()):
@@ -45,6 +46,12 @@ class LayerOutputs:
                 if layer is not None:
                     stack.enter_context(_recording(layer, part, name, captured))
             output = self.model(x, training=training)
+        if isinstance(output, (list, tuple)):
+            raise ValueError(
+                'A model returns its logits, or a dict that has them under "logits". Received: '
+                f"a {type(output).__name__} of {len(output)} from model '{self.model.name}'. Name its outputs: "
+                'keras.Model(inputs, {"logits": logits, ...})'
+            )
         final = output if isinstance(output, dict) else {"logits": output}
         outputs = {"logits": self._pick("logits", final)}
         return output, outputs | {name: self._pick(name, captured | final) for name in self.names}

@@ -1158,6 +1158,23 @@ def test_a_call_is_told_whether_it_trains_if_it_asks():
     assert float(Difference()(TEACHER, STUDENT, training=True)) == 2.0
 
 
+def test_values_are_told_whether_they_train_if_they_ask():
+    """As `call` is: whole numbers reach them as they came, and nothing is handed over that they do not take."""
+
+    class Silent(DistillationLoss):
+        def values(self, y_true, y_pred):
+            assert y_true["labels"].dtype == "int64"
+            return keras.ops.mean(y_pred, axis=-1)
+
+    class Told(DistillationLoss):
+        def values(self, y_true, y_pred, training=False):
+            return keras.ops.mean(y_pred, axis=-1) + (10.0 if training else 0.0)
+
+    y_true, student = {"labels": np.array([0, 1], "int64")}, np.array(STUDENT, "float32")
+    assert float(Silent()(y_true, student, training=True)) == 1.5
+    assert float(Told()(y_true, student, training=True)) == 11.5
+
+
 def test_one_number_per_batch_cannot_be_weighted():
     class OneNumber(Difference):
         def call(self, y_true, y_pred):

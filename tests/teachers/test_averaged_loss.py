@@ -40,6 +40,37 @@ def test_weights_of_each_sample_by_hand():
     assert weighted == pytest.approx((expected * [0.5, 3.0]).mean(), rel=1e-5)
 
 
+def test_values_of_each_sample_by_hand():
+    """What `values`, and a call without a reduction, give: one for each sample, as of every distillation loss."""
+    loss = AveragedLoss(LogitRegression(reduction=None), [1.0, 3.0], 2)
+    pair = loss.inputs(TEACHERS, STUDENT, None, None)
+    expected = ROWS @ [0.25, 0.75]
+    assert loss.values(*pair).numpy() == pytest.approx(expected, rel=1e-6)
+    assert loss(*pair).numpy() == pytest.approx(expected, rel=1e-6)
+    loss = AveragedLoss(LogitRegression(), "confidence", 2)
+    given = {**loss.inputs(TEACHERS, STUDENT, np.zeros(2), None)[0], "shares": np.array([[0.25, 1.0], [0.75, 0.0]])}
+    assert loss.values(given, [STUDENT["logits"]] * 2).numpy() == pytest.approx([0.25 * 0.5, 4.5], rel=1e-6)
+
+
+def test_weights_of_each_sample_need_a_value_of_each():
+    class OneNumber(DistillationLoss):
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(y_pred)
+
+    loss = AveragedLoss(OneNumber(name="one_number"), "entropy", 2)
+    with pytest.raises(ValueError, match="'one_number' gives one number per batch.*an ensemble's weights per sample"):
+        value(loss)
+    assert value(AveragedLoss(OneNumber(), [1.0, 3.0], 2)) == 0.0
+
+
+def test_rows_that_a_layer_masked_do_not_count():
+    student = keras.ops.convert_to_tensor(STUDENT["logits"])
+    student._keras_mask = keras.ops.convert_to_tensor([False, True])
+    loss = AveragedLoss(LogitRegression(), [1.0, 3.0], 2)
+    result = loss(*loss.inputs(TEACHERS, {"logits": student}, None, None))
+    assert float(result) == pytest.approx(0.25 * 4.5 + 0.75 * 2.0, rel=1e-6)
+
+
 def test_it_has_the_contract_of_a_distillation_loss():
     inner = TripletDistillation(margin=2.0, name="triplets", dtype="float64")
     loss = AveragedLoss(inner, [1.0, 3.0], 2)

@@ -165,6 +165,18 @@ def test_a_dictionary_without_logits_is_an_error():
         LayerOutputs(model)(X)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_outputs_is_an_error_that_asks_for_names(kind):
+    class Two(Subclassed):
+        def call(self, x, training=False):
+            return kind([x, 2 * x])
+
+    message = rf"dict .* \"logits\"\. Received: a {kind.__name__} of 2 from model 'two'.*keras.Model\(inputs, \{{"
+    for read in (lambda: LayerOutputs(Two(name="two"))(X), lambda: output_shapes(Two(name="two"), [], (None, 3))):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
 class Unbuilt(keras.Model):
     def __init__(self):
         super().__init__()

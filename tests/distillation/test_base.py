@@ -104,6 +104,28 @@ class TestBatches:
             evaluate(self.distiller(LogitRegression(), inputs=1), {"image": X, "tabular": TABULAR})
 
 
+class TestNames:
+    """Each value that a step tracks has a name of its own."""
+
+    @pytest.mark.parametrize("name", ["loss", "student_loss", "agreement", "regularization", "tkd_violated"])
+    def test_of_a_loss_is_not_that_of_another_value(self, name):
+        own = [TripletDistillation(), LogitRegression(name=name)]
+        with pytest.raises(ValueError, match=f"must have a name of its own.*Received: a loss with name='{name}'"):
+            Distiller(linear("teacher", 1), linear("student", 2), own)
+
+    def test_of_a_loss_is_not_that_of_a_compiled_metric(self):
+        model = compiled(Distiller(linear("teacher", 1), linear("student", 2), SoftTargets(name="accuracy")))
+        with pytest.raises(ValueError, match="must not have the name .* Received: two of name='accuracy'"):
+            evaluate(model, X)
+
+    def test_of_a_compiled_metric_is_not_one_of_trikds(self):
+        model = TriKD(linear("teacher", 1), linear("student", 2))
+        metric = keras.metrics.SparseCategoricalAccuracy("teacher_loss")
+        model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS, metrics=[metric])
+        with pytest.raises(ValueError, match="Received: two of name='teacher_loss'"):
+            model.fit(X, Y, verbose=0)
+
+
 class TestWeights:
     @pytest.mark.parametrize("make", [lambda *m: Distiller(*m, SoftTargets()), TriKD], ids=["Distiller", "TriKD"])
     def test_are_replaced_as_a_whole(self, make):

@@ -260,7 +260,8 @@ class DistillationModel(keras.Model):
         results = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
         validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
-        return results
+        # A tracker that was given nothing says 0, which would look like a value in a curve.
+        return {name: result for name, result in results.items() if name in values or name not in self._trackers}
 
     def _compute_statistics(self, forward_pass):
         """What is tracked beside the losses, by name."""

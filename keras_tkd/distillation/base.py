@@ -38,6 +38,8 @@ _TOTAL = "loss"
 _STUDENT_LOSS = "student_loss"
 _REGULARIZATION = "regularization"
 _AGREEMENT = "agreement"
+# Not every model tracks all of these; a loss may have the name of none, so that a name means one thing everywhere.
+_OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
 
 class DistillationModel(keras.Model):
@@ -71,6 +73,7 @@ class DistillationModel(keras.Model):
         self.student_loss_weight = student_loss_weight
         # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
+        validation.check_loss_names(_OWN_NAMES, self._terms.names, self._terms.statistic_names)
         self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"))
         self.loss_layers = []
@@ -258,7 +261,12 @@ class DistillationModel(keras.Model):
             if name in values:
                 tracker.update_state(values[name], sample_weight=count)
         x, y, sample_weight, *_ = forward_pass
-        return self.compute_metrics(x, y, select_predictions(y, forward_pass.y_pred), sample_weight=sample_weight)
+        y_pred = select_predictions(y, forward_pass.y_pred)
+        results = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
+        validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
+        # A tracker that was given nothing says 0, which would look like a value in a curve.
+        return {name: result for name, result in results.items() if name in values or name not in self._trackers}
 
     def _compute_statistics(self, forward_pass):
         """Computes the values that are tracked beside the losses, by name."""

@@ -19,6 +19,8 @@ __all__ = [
     "check_built_models",
     "check_frozen",
     "check_given_outputs",
+    "check_loss_names",
+    "check_metric_names",
     "check_models",
     "check_scalar",
     "check_weights",
@@ -168,6 +170,39 @@ def check_given_outputs(reader, outputs: dict):
             'give the Distiller their TeacherEnsemble(..., average="losses") as its teacher. '
             f"Received: {sorted(outputs)}"
         )
+
+
+def check_loss_names(own: tuple, names: list, statistic_names: list):
+    """Raises `ValueError` for a distillation loss with the name of something else that a step tracks.
+
+    Args:
+        own: names that are the model's own.
+        names: names of the losses, each of which has another.
+        statistic_names: names of the losses' statistics.
+    """
+    for name in names:
+        if name in (*own, *statistic_names):
+            raise ValueError(
+                "A distillation loss must have a name of its own, not that of another value of the step: "
+                f"{', '.join([*own, *statistic_names])}. Received: a loss with name={name!r}. Give it another `name`"
+            )
+
+
+def check_metric_names(own: list, metrics: list):
+    """Raises `ValueError` for a metric of the user's with the name of one of the model's own: the logs have one of both.
+
+    Args:
+        own: names of the model's own metrics.
+        metrics: all metrics of the model, of which those given to `compile` stand together in one that returns a dict.
+    """
+    results = [(metric.name, metric.result()) for metric in metrics]
+    names = [name for own_name, result in results for name in (result if isinstance(result, dict) else [own_name])]
+    for name in own:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"A metric must not have the name of a value that a step of distillation tracks: {', '.join(own)}. "
+                f"Received: two of name={name!r}. Give the loss or the metric another `name`"
+            )
 
 
 def check_scalar(value) -> tf.Tensor:

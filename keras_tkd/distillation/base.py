@@ -278,6 +278,12 @@ class DistillationModel(keras.Model):
 
     # Around Keras's loops.
 
+    def make_train_function(self, force=False):
+        # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first.
+        if self.built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
         return super().fit(x, y, batch_size, epochs, verbose, add_termination(callbacks, self), **kwargs)

@@ -189,7 +189,7 @@ def check_loss_names(own: tuple, names: list, statistic_names: list):
 
 
 def check_metric_names(own: list, metrics: list):
-    """Raises `ValueError` for a metric of the user's with the name of one of the model's own: the logs have one of both.
+    """Raises `ValueError` for a user's metric with the name of one of the model's own: the logs would have one of both.
 
     Args:
         own: names of the model's own metrics.

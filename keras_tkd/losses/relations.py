@@ -85,9 +85,7 @@ def probabilistic_transfer(teacher, student):
     """
     dtype = student.dtype
     # In float64: float32 rounds the probability of an opposite direction, which is 0, to as much as the 1e-7 below.
-    teacher, student = (
-        _neighbour_probabilities(ops.cast(average_positions(x), "float64")) for x in (teacher, student)
-    )
+    teacher, student = (_neighbour_probabilities(ops.cast(average_positions(x), "float64")) for x in (teacher, student))
     check_same_shape("pkt", teacher, student)
     return ops.cast(ops.mean(teacher * (ops.log(teacher + 1e-7) - ops.log(student + 1e-7)), axis=1), dtype)
 

@@ -36,7 +36,8 @@ def compile_model(model, config, **arguments):
     model.compile(
         make_optimizer(config),
         loss,
-        metrics=["accuracy"],
+        # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         steps_per_execution=STEPS_PER_EXECUTION,
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",

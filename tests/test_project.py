@@ -129,6 +129,7 @@ def test_every_method_has_its_results():
 # Keras documents these methods: in every subclass they do the same.
 KERAS_METHODS = {
     *("build", "call", "compile", "compile_from_config", "compute_loss", "compute_output_shape", "fit", "from_config"),
+    "make_train_function",
     *("get_compile_config", "get_config", "metrics", "result", "test_step", "train_step", "update_state"),
     *("on_epoch_begin", "on_epoch_end", "on_test_begin", "on_train_batch_end", "on_train_begin", "on_train_end"),
 }

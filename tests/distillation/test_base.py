@@ -130,17 +130,20 @@ class TestCurves:
     """A value that a step does not have is no 0 in the logs."""
 
     def test_without_labels_there_is_no_loss_on_them(self):
-        models = linear("teacher", 1), linear("student", 2)
-        history = compiled(Distiller(*models, LogitRegression())).fit(X, validation_data=(X,), verbose=0).history
+        model = Distiller(linear("teacher", 1), linear("student", 2), LogitRegression())
+        # Without metrics: those of Keras need labels.
+        model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
+        history = model.fit(X, validation_data=(X,), verbose=0).history
         assert "student_loss" not in history and "val_student_loss" not in history
         assert history["loss"] == history["logits"] and {"val_loss", "val_agreement"} <= set(history)
-        online = TriKD(*models)
+        online = TriKD(linear("teacher", 1), linear("student", 2))
         online.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
         history = online.fit(X, verbose=0).history
         assert set(history) == {"loss", "kd", "agreement", "teacher_total", "teacher_peer"}
 
     def test_training_with_labels_and_validation_without(self):
-        model = compiled(Distiller(linear("teacher", 1), linear("student", 2), LogitRegression()))
+        model = Distiller(linear("teacher", 1), linear("student", 2), LogitRegression())
+        model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
         history = model.fit(X, Y, validation_data=(X,), epochs=2, batch_size=12, verbose=0).history
         assert len(history["student_loss"]) == 2 and "val_student_loss" not in history
         assert model.evaluate(X, Y, verbose=0, return_dict=True)["student_loss"] > 0

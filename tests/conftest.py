@@ -21,11 +21,15 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_step_per_execution():
-    """A step of several is traced twice, once in a loop: test_stages.py shows that it is the same step."""
+def quick_graphs():
+    """What makes a graph run fast costs more than it saves where each runs a few times; scripts run with all of it."""
+    import tensorflow as tf
+
     from keras_tkd.runs import optimization
 
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     with pytest.MonkeyPatch.context() as patch:
+        # A step of several is traced twice, once in a loop: test_stages.py shows that it is the same step.
         patch.setattr(optimization, "STEPS_PER_EXECUTION", 1)
         yield
 

@@ -31,11 +31,12 @@ def make_anchor_dataset(
     views=None,
     training=True,
     initial_epoch=0,
+    initial_step=0,
 ):
     """Makes batches in which every sample is an anchor once per pass, with extra images for each anchor.
 
     Args:
-        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch: as in
+        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step: as in
             `pipelines.triplet_dataset`.
         draw_extra_images: function `(samplers, anchors, make_seed)`, given a dict from a name in `sampling_labels` to a
             `ClassSampler`, the anchors, int64 `(batch,)`, and a function from a role to its seed in this batch. It
@@ -67,8 +68,10 @@ def make_anchor_dataset(
     def make_epoch(epoch):
         windows = source.windows(make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None)
         batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
+        if source.window_count == 1:
+            return batches
         # The last batch of a window may lack some images, which the next one has.
-        return batches.rebatch(batch_size) if source.window_count > 1 else batches
+        return batches.rebatch(batch_size).skip(initial_step)
 
     def make_batches(epoch, number, window):
         # Windows are numbered through all epochs, and steps through all windows: no two share random numbers.
@@ -102,10 +105,13 @@ def make_anchor_dataset(
                 batch["view"] = tf.fill(tf.shape(index), view)
             return batch, tf.gather(labels, index)
 
-        steps = tf.data.Dataset.range(count_batches(count, batch_size))
+        # Where a window is an epoch, batches that are left out are not made.
+        first = initial_step if source.window_count == 1 else 0
+        steps = tf.data.Dataset.range(first, count_batches(count, batch_size))
         return steps.map(make_batch, num_parallel_calls=PARALLEL_CALLS)
 
-    return make_epoch_dataset(make_epoch, count_batches(len(labels), batch_size), training, initial_epoch)
+    batch_count = count_batches(len(labels), batch_size)
+    return make_epoch_dataset(make_epoch, batch_count, training, initial_epoch, initial_step)
 
 
 def _make_role_seed(seed, role):

@@ -7,19 +7,28 @@ from keras_tkd.data.options import PREFETCHED_BATCHES, deterministic_options
 __all__ = ["make_epoch_dataset"]
 
 
-def make_epoch_dataset(make_batches, batch_count, training, initial_epoch):
+def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initial_step=0):
     """Makes a data set of batches, each pass over which is one epoch.
 
     Args:
         make_batches: function from the number of an epoch, a scalar int64 tensor, to the `tf.data.Dataset` of its
-            batches.
+            batches, without the first `initial_step`.
         batch_count: number of batches in each epoch.
         training: True makes each pass the next epoch; False makes every pass the first epoch.
         initial_epoch: number of the first epoch.
+        initial_step: number of batches that every pass leaves out at its beginning.
 
     Returns:
         `tf.data.Dataset` of known cardinality.
+
+    Raises:
+        ValueError: an `initial_step` that is not in [0, `batch_count`).
     """
+    if initial_step and not 0 < initial_step < batch_count:
+        raise ValueError(
+            f"`initial_step` must be in [0, {batch_count}), the batches of an epoch. Received: "
+            f"initial_step={initial_step}"
+        )
     # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
 
@@ -28,5 +37,5 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch):
 
     dataset = tf.data.Dataset.from_tensors(0).map(begin_epoch).flat_map(make_batches)
     # `flat_map` forgets how many elements there are; Keras's progress bar and schedules ask for it.
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count - initial_step))
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

@@ -32,6 +32,7 @@ def triplet_dataset(
     views=None,
     training=True,
     initial_epoch=0,
+    initial_step=0,
 ):
     """Makes batches of anchors, each with a negative and, where asked for, a positive.
 
@@ -59,6 +60,8 @@ def triplet_dataset(
             K, see `choose_view`. Negatives and positives are fresh views in each pass either way.
         training: see above.
         initial_epoch: the epoch of the first pass.
+        initial_step: number of batches that each pass leaves out at its beginning: for the rest of an epoch that was
+            interrupted. The epochs after it need a data set of their own.
 
     Returns:
         `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`, and `"positive"`
@@ -95,11 +98,22 @@ def triplet_dataset(
         views=views,
         training=training,
         initial_epoch=initial_epoch,
+        initial_step=initial_step,
     )
 
 
 def pair_dataset(
-    images, labels, batch_size, *, seed, partner_labels=None, augment=None, views=None, training=True, initial_epoch=0
+    images,
+    labels,
+    batch_size,
+    *,
+    seed,
+    partner_labels=None,
+    augment=None,
+    views=None,
+    training=True,
+    initial_epoch=0,
+    initial_step=0,
 ):
     """Makes batches of anchors, each with a partner, half of which are of the anchor's class.
 
@@ -108,7 +122,8 @@ def pair_dataset(
     itself if there is no other), and else uniform over all samples of all other classes.
 
     Args:
-        images, labels, batch_size, seed, augment, views, training, initial_epoch: as in `triplet_dataset`.
+        images, labels, batch_size, seed, augment, views, training, initial_epoch, initial_step: as in
+            `triplet_dataset`.
         partner_labels: the classes by which partners are drawn, in place of `labels`: for example those that the
             teacher predicts.
 
@@ -143,10 +158,13 @@ def pair_dataset(
         views=views,
         training=training,
         initial_epoch=initial_epoch,
+        initial_step=initial_step,
     )
 
 
-def image_dataset(images, labels, batch_size, *, seed, augment=None, views=None, training=True, initial_epoch=0):
+def image_dataset(
+    images, labels, batch_size, *, seed, augment=None, views=None, training=True, initial_epoch=0, initial_step=0
+):
     """Makes batches `(images, labels)` of the anchors of `triplet_dataset`, in the same order.
 
     Arguments and errors are those of `triplet_dataset`.
@@ -161,6 +179,7 @@ def image_dataset(images, labels, batch_size, *, seed, augment=None, views=None,
         views=views,
         training=training,
         initial_epoch=initial_epoch,
+        initial_step=initial_step,
     )
     return dataset.map(lambda batch, label: (batch["image"], label))
 
@@ -175,6 +194,7 @@ def class_batches(
     augment=None,
     training=True,
     initial_epoch=0,
+    initial_step=0,
 ):
     """Makes batches `(images, labels)` of P classes with K samples each, for losses that compare the rows of a batch.
 
@@ -191,7 +211,8 @@ def class_batches(
       passes are alike, and nothing is augmented.
 
     Args:
-        images, labels, seed, augment, initial_epoch: as in `triplet_dataset`. A sample that is repeated is a new view.
+        images, labels, seed, augment, initial_epoch, initial_step: as in `triplet_dataset`. A sample that is repeated
+            is a new view.
         classes_per_batch: P, from 1 to the number of classes.
         samples_per_class: K, >= 1.
         training: see above.
@@ -222,6 +243,6 @@ def class_batches(
                 picked = augment(picked, make_view_seeds(numbers, seed, epoch))
             return picked, tf.gather(labels, index)
 
-        return tf.data.Dataset.range(batch_count).map(make_batch, num_parallel_calls=PARALLEL_CALLS)
+        return tf.data.Dataset.range(initial_step, batch_count).map(make_batch, num_parallel_calls=PARALLEL_CALLS)
 
-    return make_epoch_dataset(make_batches, batch_count, training, initial_epoch)
+    return make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initial_step)

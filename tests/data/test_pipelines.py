@@ -525,3 +525,29 @@ def test_epochs_of_fit_are_passes(initial_epoch):
     passes = [joined(one_pass(triplets(initial_epoch=initial_epoch + epoch)), "index") for epoch in (0, 1)]
     np.testing.assert_array_equal(np.concatenate(model.trained), np.concatenate(passes))
     np.testing.assert_array_equal(np.concatenate(model.tested), np.tile(np.arange(COUNT), 2))
+
+
+@pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.parametrize("make", ["triplets", "pairs", "images", "classes"])
+def test_a_pass_starts_at_any_step_of_any_epoch(make, step):
+    seen = {"seed": 3, "augment": crop_by_one}
+
+    def dataset(**arguments):
+        if make == "classes":
+            return class_batches(IMAGES, LABELS, classes_per_batch=2, samples_per_class=2, **seen, **arguments)
+        pipeline = {"triplets": triplet_dataset, "pairs": pair_dataset, "images": image_dataset}[make]
+        return pipeline(IMAGES, LABELS, BATCH, **seen, **arguments)
+
+    whole = dataset()
+    passes = [one_pass(whole) for _ in range(3)]
+    rest = dataset(initial_epoch=1, initial_step=step)
+    assert rest.cardinality() == len(passes[1]) - step
+    assert_equal(one_pass(rest), passes[1][step:])
+    # Every pass leaves the same number out.
+    assert_equal(one_pass(rest), passes[2][step:])
+
+
+@pytest.mark.parametrize("step", [-1, STEPS])
+def test_a_step_that_no_epoch_has_is_refused(step):
+    with pytest.raises(ValueError, match=rf"initial_step.*\[0, {STEPS}\).*initial_step={step}"):
+        triplets(initial_step=step)

@@ -250,3 +250,14 @@ def test_another_file_format_is_refused(stored, monkeypatch):
     monkeypatch.setattr(tfds.core.DatasetInfo, "file_format", tfds.core.FileFormat.RIEGELI)
     with pytest.raises(ValueError, match="`shuffle_window`.*TFRecord.*Received: shades, prepared as riegeli"):
         streamed(stored)
+
+
+@pytest.mark.parametrize("step", [1, 3, 7])
+def test_a_pass_starts_at_any_step_of_any_epoch(stored, step):
+    """Windows of 50 and batches of 16: the batches of a window do not begin where batches of the epoch do."""
+    splits = streamed(stored)
+    dataset = triplets(splits, augment=crop_by_one)
+    passes = [one_pass(dataset) for _ in range(2)]
+    rest = triplets(splits, augment=crop_by_one, initial_epoch=1, initial_step=step)
+    assert rest.cardinality() == 8 - step
+    assert_equal(one_pass(rest), passes[1][step:])

@@ -1,26 +1,82 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 
-__all__ = ["atomic_write", "read_json", "save_model", "write_json", "write_text"]
+__all__ = ["atomic_write", "hash_file", "read_json", "remove_unfinished", "save_model", "write_json", "write_text"]
+
+_UNFINISHED = ".unfinished-"
 
 
 @contextlib.contextmanager
-def atomic_write(path):
-    """Gives a path to write to, beside `path`; it becomes `path` if the block ends without an error."""
+def atomic_write(path, size=None):
+    """Gives a path to write to, beside `path`; it becomes `path` if the block ends without an error.
+
+    It has then reached the disk: a power cut leaves the old file or the new one.
+
+    Args:
+        path: the file; folders above it are made.
+        size: number of bytes that are to be written, where that is known: an error says it.
+
+    Raises:
+        OSError: the system refuses to write; the message names the file. What was there before is still there.
+    """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, for only within a file system a file takes another's name in one step; with the ending, which
     # tells Keras the format.
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
+        _sync(unfinished)
         os.replace(unfinished, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OSError(_explain(error, path, size)) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def _sync(path):
+    """Waits until a file, or the names in a folder, have reached the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _explain(error, path, size):
+    """Says what could not be written, why, and what is left."""
+    needed = f" It needs about {size:,} bytes." if size else ""
+    free = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = f" {shutil.disk_usage(path.parent).free:,} are free on its disk: make room, or choose another folder."
+    return f"{path} cannot be written: {error.strerror or error}.{needed}{free} What was there before is still there"
+
+
+def remove_unfinished(folder):
+    """Removes what processes that were killed left of files that they were writing, in a folder and below it.
+
+    Only for a folder in which no other process writes.
+    """
+    for path in pathlib.Path(folder).rglob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
+
+def hash_file(path):
+    """Returns the SHA-256 of a file's bytes, in hexadecimal digits; None where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def write_text(path, text):
@@ -35,12 +91,26 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """Returns what a JSON file holds; None where there is no file."""
-    return json.loads(pathlib.Path(path).read_text()) if pathlib.Path(path).exists() else None
+    """Returns the dict that a JSON file holds; None where there is no file.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
+    path = pathlib.Path(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # of the text's encoding as well
+        raise ValueError(f"{path} is damaged: it holds no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it must hold a JSON object, and holds a {type(value).__name__}")
+    return value
 
 
 def save_model(model, path):
     """Saves a Keras model so that the file appears whole or not at all; returns its path."""
-    with atomic_write(path) as unfinished:
+    size = sum(variable.value.dtype.size * variable.value.shape.num_elements() for variable in model.variables)
+    with atomic_write(path, size) as unfinished:
         model.save(unfinished)
     return pathlib.Path(path)

@@ -1,0 +1,108 @@
+"""Checkpoints as files that are whole, and show it, or are not used."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from keras_tkd.utils.files import atomic_write
+
+__all__ = ["Checkpoint", "CheckpointFiles"]
+
+_KEPT = 2
+_ABOUT = "about"
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_CHUNK = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read, and is whole.
+
+    Attributes:
+        epoch, step: the place in the training: whole epochs, and steps of the epoch after them, that it has behind it.
+        arrays: list of arrays, as they were written.
+        about: dict of plain data, as it was written.
+    """
+
+    epoch: int
+    step: int
+    arrays: list[np.ndarray]
+    about: dict
+
+
+class CheckpointFiles:
+    """The checkpoints of one training in a folder of their own, of which the newest two are kept.
+
+    A file is a NumPy archive (`.npz`) with the SHA-256 of its bytes behind it. One whose bytes are others is not used,
+    and the one before it is.
+
+    Args:
+        folder: the folder, which need not exist.
+    """
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+
+    def write(self, epoch, step, arrays, about):
+        """Writes a checkpoint, and removes all but the newest two.
+
+        Args:
+            epoch, step, about: see `Checkpoint`.
+            arrays: list of NumPy arrays.
+
+        Raises:
+            OSError: the system refuses to write. The checkpoints that there are stay.
+        """
+        # NumPy's files have no bfloat16, each number of which is one of float32 too.
+        plain = [array.astype("float32") if array.dtype.name == "bfloat16" else array for array in arrays]
+        named = {str(number): array for number, array in enumerate(plain)}
+        size = sum(array.nbytes for array in plain)
+        path = self.folder / f"epoch-{epoch:06}-step-{step:09}.npz"
+        with atomic_write(path, size) as unfinished:
+            np.savez(unfinished, **{_ABOUT: np.array(json.dumps(about))}, **named)
+            with open(unfinished, "r+b") as file:
+                digest = hashlib.sha256()
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                file.write(digest.digest())
+        # Two, so that there is one to go on from if the newest is damaged. What is newer than this one was damaged, or
+        # training would have gone on from it.
+        paths = self._paths()
+        place = paths.index(path)
+        for other in paths[:place] + paths[place + _KEPT :]:
+            other.unlink()
+
+    def read_newest(self):
+        """Returns the newest whole `Checkpoint`, None where there is none; names those that are damaged."""
+        for path in self._paths():
+            try:
+                return _read(path)
+            except ValueError as error:
+                print(f"{path} is damaged, and is not used: {error}", flush=True)
+        return None
+
+    def remove(self):
+        """Removes all checkpoints."""
+        for path in self._paths():
+            path.unlink()
+
+    def _paths(self):
+        """All checkpoints, the newest first."""
+        return sorted(self.folder.glob("epoch-*-step-*.npz"), reverse=True)
+
+
+def _read(path):
+    """Reads a checkpoint; raises `ValueError` if it is not what was written."""
+    content = path.read_bytes()
+    archive, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != digest:
+        raise ValueError(f"its {len(content):,} bytes are not those that were written")
+    epoch, step = (int(number) for number in path.stem.split("-")[1::2])
+    # Only what passed is opened, and nothing in it is ever run.
+    with np.load(path, allow_pickle=False) as entries:
+        about = json.loads(str(entries[_ABOUT]))
+        arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
+    return Checkpoint(epoch, step, arrays, about)

@@ -1,0 +1,85 @@
+"""A lock on a folder, which a process that was killed does not leave behind."""
+
+import contextlib
+import os
+import pathlib
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked
+    fcntl = None
+
+__all__ = ["LOCK", "FolderLock"]
+
+LOCK = ".lock"
+
+
+class FolderLock:
+    """Keeps other processes, and other runs in this one, out of a folder.
+
+    The system gives the lock up when a process ends, however it ends.
+
+    Args:
+        folder: the folder, which must exist when the lock is taken.
+    """
+
+    def __init__(self, folder):
+        self._path = pathlib.Path(folder) / LOCK
+        self._handle = None
+
+    def check_free(self):
+        """Raises `BlockingIOError` if another holds the lock; changes nothing."""
+        if fcntl is None or self._handle is not None or not self._path.exists():
+            return
+        with open(self._path) as file:
+            _lock(file.fileno(), self._path)
+
+    def take(self):
+        """Takes the lock, unless this object has it already.
+
+        Raises:
+            BlockingIOError: another holds it; the message names the process.
+            OSError: the folder cannot be written.
+        """
+        if fcntl is None or self._handle is not None:
+            return
+        while True:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                _lock(handle, self._path)
+                # The one who had it may have removed the file since it was opened: then this is a lock on nothing.
+                if _is_file(handle, self._path):
+                    break
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+        os.truncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        self._handle = handle
+
+    def release(self):
+        """Gives the lock up, if this object has it."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            os.close(self._handle)
+            self._handle = None
+
+
+def _lock(handle, path):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = path.read_text(errors="replace").strip() or "another process"
+        raise BlockingIOError(
+            f"{path.parent} is in use: {holder} writes there. Wait until it has ended, or choose another folder"
+        ) from error
+
+
+def _is_file(handle, path):
+    """Whether an open file is the one that has the path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False

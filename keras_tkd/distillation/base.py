@@ -112,6 +112,13 @@ class DistillationModel(keras.Model):
         """Returns the models that learn, as many as there are objectives."""
         return [self.student]
 
+    @property
+    def state_variables(self):
+        """Variables that training changes, those of metrics aside: what a checkpoint of the training must hold."""
+        frozen = [model for reader in self._frozen_readers() for model in reader.teachers]
+        fixed = {id(variable) for model in frozen for variable in model.variables}
+        return [variable for variable in self.variables if id(variable) not in fixed]
+
     # Building.
 
     def _build_from_graph(self):

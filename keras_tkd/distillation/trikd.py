@@ -216,6 +216,12 @@ class TriKD(DistillationModel):
         teacher = {id(variable) for variable in self.teacher.trainable_variables}
         return [variable for variable in super().trainable_variables if id(variable) not in teacher]
 
+    @property
+    def state_variables(self):
+        """As in the base; the teacher's optimizer is in no layer."""
+        own = [] if self.teacher_optimizer is None else self.teacher_optimizer.variables
+        return [*super().state_variables, *own]
+
     def _build_teacher_optimizer(self):
         optimizer = self.teacher_optimizer
         if optimizer is not None and not optimizer.built and self.teacher.trainable_variables:

@@ -1,0 +1,170 @@
+"""Trainings that are broken off at any step, and go on to the bits that they would have had."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd import Distiller, TriKD, data, losses
+from keras_tkd.callbacks import BackupState
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (22, 6, 6, 1), dtype="uint8")
+LABELS = np.arange(22) % 3
+STEPS, EPOCHS = 4, 3  # batches of 6, 6, 6, 4
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+HELD_OUT = data.triplet_dataset(IMAGES[:9], LABELS[:9], 5, seed=0, training=False)
+
+
+def make_model(name):
+    """All that a training changes beside kernels: statistics of BatchNorm, seeds of dropout."""
+    x = images = keras.Input((6, 6, 1))
+    x = keras.layers.Rescaling(1 / 255)(x)
+    x = keras.layers.Conv2D(3, 3, activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Flatten(name="embedding")(x)
+    x = keras.layers.Dropout(0.3, seed=4)(x)
+    return keras.Model(images, keras.layers.Dense(3, name="logits")(x), name=name)
+
+
+def make_optimizer():
+    return keras.optimizers.Adam(0.01)
+
+
+def distill(*terms):
+    distiller = Distiller(make_model("teacher"), make_model("student"), list(terms))
+    # A metric whose state is more than a sum, and which Keras makes when it first updates it.
+    distiller.compile(make_optimizer(), LOSS, metrics=["accuracy"])
+    return distiller
+
+
+def make_training(kind):
+    keras.utils.set_random_seed(1)
+    if kind == "plain":
+        model = make_model("student")
+        model.compile(make_optimizer(), LOSS, metrics=["accuracy"])
+        return model
+    if kind == "tkd":
+        return distill(losses.TripletDistillation(margin=2.0), losses.SoftTargets(temperature=2.0))
+    if kind == "crd":
+        return distill(losses.ContrastiveRepresentation(LABELS, feature_size=4, negatives=4))
+    trikd = TriKD(make_model("teacher"), make_model("student"), make_model("anchor"))
+    trikd.compile(make_optimizer(), LOSS, teacher_optimizer=make_optimizer())
+    return trikd
+
+
+def make_batches(kind, epoch, step):
+    pipeline = data.image_dataset if kind == "plain" else data.triplet_dataset
+    augment = functools.partial(data.crop_and_flip, padding=1)
+    return pipeline(IMAGES, LABELS, 6, seed=5, augment=augment, initial_epoch=epoch, initial_step=step)
+
+
+def held_out(kind):
+    return HELD_OUT.map(lambda batch, label: (batch["image"], label)) if kind == "plain" else HELD_OUT
+
+
+class BreakOff(keras.callbacks.Callback):
+    """Raises after so many steps, as the end of a process would."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise InterruptedError
+
+
+def train(kind, folder, *callbacks, **options):
+    """Trains to the end from what the folder holds; returns the training's variables, and its curve."""
+    model = make_training(kind)
+    if kind == "plain":
+        model.build((None, 6, 6, 1))
+    backup = BackupState(folder, **options)
+    epoch, step = backup.restore(model, held_out(kind))
+    while epoch < EPOCHS:
+        model.fit(
+            make_batches(kind, epoch, step),
+            initial_epoch=epoch,
+            epochs=epoch + 1 if step else EPOCHS,
+            callbacks=[backup, *callbacks],
+            validation_data=held_out(kind),
+            verbose=0,
+        )
+        epoch, step = backup.position
+    return [keras.ops.convert_to_numpy(v) for v in [*model.variables, *model.optimizer.variables]], backup.history
+
+
+@pytest.mark.parametrize("kind", ["plain", "tkd", "crd", "trikd"])
+def test_a_training_that_is_broken_off_twice_ends_in_the_same_bits(kind, tmp_path):
+    whole, curve = train(kind, tmp_path / "whole")
+    assert len(curve) == EPOCHS and {"loss", "val_loss"} <= set(curve[0])
+    # In the first epoch, after two of four steps; then 6 steps later, in the last.
+    for steps in (3, 7):
+        with pytest.raises(InterruptedError):
+            train(kind, tmp_path / "cut", BreakOff(steps), every_steps=2)
+    again, others = train(kind, tmp_path / "cut", every_steps=2)
+    assert others == curve
+    for found, expected in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_it_goes_on_from_the_newest_checkpoint(tmp_path):
+    seen = []
+
+    def note(steps):
+        seen.append([])
+        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen[-1].append(batch))
+        return watch, BreakOff(steps)
+
+    for steps in (3, 99):
+        watch, stop = note(steps)
+        try:
+            train("plain", tmp_path, watch, stop, every_steps=2)
+        except InterruptedError:
+            pass
+    # Broken off after steps 0, 1, 2 with a checkpoint behind step 1: steps 2 and 3 are left of that epoch.
+    assert seen == [[0, 1, 2], [0, 1, *range(4), *range(4)]]
+
+
+def test_without_steps_it_writes_at_the_end_of_epochs(tmp_path):
+    with pytest.raises(InterruptedError):
+        train("plain", tmp_path, BreakOff(STEPS + 3))
+    assert [path.stem for path in tmp_path.iterdir()] == ["epoch-000001-step-000000000"]
+
+
+def test_the_teacher_is_not_in_a_checkpoint(tmp_path):
+    distiller = make_training("tkd")
+    frozen = {id(variable) for variable in distiller.teacher.variables}
+    own = {id(variable) for variable in distiller.state_variables}
+    assert not frozen & own
+    # The student's, the step; no layers of losses here.
+    assert own == {id(variable) for variable in [*distiller.student.variables, distiller.step]}
+
+
+def test_checkpoints_of_another_model_or_training(tmp_path):
+    train("plain", tmp_path)
+    with pytest.raises(ValueError, match="are of another model.*'distiller'"):
+        train("tkd", tmp_path)
+    other = BackupState(tmp_path, about={"seed": 1})
+    model = make_training("plain")
+    model.build((None, 6, 6, 1))
+    assert other.restore(model) == (0, 0)
+
+
+def test_inside_an_epoch_it_needs_data(tmp_path):
+    with pytest.raises(InterruptedError):
+        train("plain", tmp_path, BreakOff(3), every_steps=1)
+    model = make_training("plain")
+    model.build((None, 6, 6, 1))
+    with pytest.raises(ValueError, match="taken up with `data`.*epoch 0, step 3"):
+        BackupState(tmp_path).restore(model)
+
+
+@pytest.mark.parametrize("option", [{"every_steps": 0}, {"every_minutes": -1.0}])
+def test_intervals_above_0(option, tmp_path):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"`{name}` must be above 0"):
+        BackupState(tmp_path, **option)

@@ -47,6 +47,32 @@ class TestMakeBatch:
         with pytest.raises(ValueError, match=rf"Received: \['{key}'\]. Did you mean '{meant}'\?"):
             make_batch({"image": 1, key: 2})
 
+    @pytest.mark.parametrize("names", [(), ("pic", "tab")], ids=["unknown", "known"])
+    @pytest.mark.parametrize("key", ["Image", "images", "img", "imgae"])
+    def test_a_misspelt_image_is_refused_with_what_is_meant(self, key, names):
+        with pytest.raises(ValueError, match=f"must have \"image\".*Did you mean 'image' by '{key}'"):
+            make_batch({key: 1, "negative": 2}, names)
+
+    @pytest.mark.parametrize("x", [{"negative": 1}, {"a": 1, "negatives": 2}], ids=str)
+    def test_keys_of_a_batch_without_an_image(self, x):
+        with pytest.raises(ValueError, match="must have \"image\".*Received: ") as error:
+            make_batch(x)
+        assert "mean" not in str(error.value)
+
+    def test_inputs_of_a_model_among_other_keys(self):
+        names = ("pic", "tab")
+        with pytest.raises(ValueError, match=r"alone: \['pic', 'tab'\]. Received: also \['negative'\]"):
+            make_batch({"pic": 1, "tab": 2, "negative": 3}, names)
+        inputs = {"pic": 1, "tab": 2}
+        for batch in ({"image": inputs | {"negatives": 3}}, {"image": inputs, "negative": inputs | {"negatives": 3}}):
+            with pytest.raises(ValueError, match=r"under \"(image|negative)\" must .*also \['negatives'\]"):
+                make_batch(batch, names)
+        assert make_batch({"image": inputs, "negative": inputs}, names) == {"image": inputs, "negative": inputs}
+
+    def test_a_model_whose_inputs_are_named_like_entries_of_a_batch(self):
+        x = {"images": 1, "index": 2}
+        assert make_batch(x, ("images", "index")) == make_batch({"image": x}) == {"image": x}
+
     def test_a_key_that_is_near_to_none(self):
         with pytest.raises(ValueError, match=r"Received: \['tabular'\]. The inputs of .* under \"image\"") as error:
             make_batch({"image": 1, "tabular": 2})

@@ -69,7 +69,7 @@ class DistillationModel(keras.Model):
         self._scale_losses_for(student)
         self.teacher = teacher
         self.student = student
-        self.distillation_losses = tuple(distillation_losses)
+        self._distillation_losses = tuple(distillation_losses)
         self.student_loss_weight = student_loss_weight
         # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
@@ -81,6 +81,12 @@ class DistillationModel(keras.Model):
         self._guard = NonFiniteGuard()
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+
+    # Without a setter, as whatever else of a step that is traced already could not follow.
+    @property
+    def distillation_losses(self) -> tuple:
+        """The losses, as they were given."""
+        return self._distillation_losses
 
     @property
     def distillation_loss_weights(self) -> tuple[float, ...]:

@@ -129,7 +129,7 @@ class TriKD(DistillationModel):
         self.teacher_loss_weight = teacher_loss_weight
         self.anchor_weight = anchor_weight
         self.peer_weight = peer_weight
-        self.student_term_reaches_teacher = bool(student_term_reaches_teacher)
+        self._student_term_reaches_teacher = bool(student_term_reaches_teacher)
         self.teacher_optimizer = None
         self._read_anchor = None
         if anchor is not None:
@@ -145,6 +145,11 @@ class TriKD(DistillationModel):
     @temperature.setter
     def temperature(self, temperature):
         self.distillation_losses[0].temperature = temperature
+
+    @property
+    def student_term_reaches_teacher(self) -> bool:
+        """Whether the student's distillation term moves the teacher too."""
+        return self._student_term_reaches_teacher
 
     @property
     def online(self) -> bool:

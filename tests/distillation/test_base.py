@@ -334,6 +334,19 @@ class TestTwoKinds:
 
 
 class TestLosses:
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda *m: Distiller(*m, SoftTargets()), "distillation_losses"),
+            (TriKD, "distillation_losses"),
+            (TriKD, "student_term_reaches_teacher"),
+        ],
+    )
+    def test_what_a_step_was_made_of_cannot_be_replaced(self, make, name):
+        model = make(linear("teacher", 1), linear("student", 2))
+        with pytest.raises(AttributeError, match=f"'{name}'.* no setter"):
+            setattr(model, name, (LogitRegression(),))
+
     def test_are_the_very_objects_that_were_given(self):
         given = [SoftTargets(), losses.SimilarityPreserving()]
         distiller = Distiller(linear("teacher", 1), linear("student", 2), given)

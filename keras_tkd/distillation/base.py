@@ -30,7 +30,7 @@ from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
-from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 
 __all__ = ["DistillationModel"]
 
@@ -137,7 +137,7 @@ class DistillationModel(keras.Model):
         shapes = self._make_batch(input_shape)
         # `fit` builds while it traces the first step: variables must not be made inside that graph.
         with tf.init_scope():
-            student = output_shapes(self.student, self._read_student.names, shapes[IMAGE])
+            student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE])
             teacher = build_outputs(self._read_teacher, shapes)
             validation.check_built_models(self._read_teacher.teachers, self.student)
             # Again, now that both have all their weights.

@@ -15,7 +15,7 @@ from keras_tkd.distillation.objective import Objective, is_regularized, sum_regu
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
-from keras_tkd.utils.layer_outputs import output_shapes
+from keras_tkd.utils.layer_outputs import compute_output_shapes
 
 __all__ = ["TriKD"]
 
@@ -173,7 +173,7 @@ class TriKD(DistillationModel):
             shapes = self._make_batch(input_shape)
             with tf.init_scope():
                 anchor = build_outputs(self._read_anchor, shapes)
-                student = output_shapes(self.student, [], shapes[IMAGE])
+                student = compute_output_shapes(self.student, [], shapes[IMAGE])
                 validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
             validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()

@@ -9,21 +9,21 @@ __all__ = [
     "flatten_layers",
     "get_input_names",
     "get_input_shape",
+    "get_last_operation",
     "get_loss_tracker",
-    "last_operation",
-    "made_by",
+    "get_producer",
 ]
 
 
-def last_operation(model):
+def get_last_operation(model):
     """Returns the operation that makes a model's single output, and its input; `(None, None)` without a graph."""
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None, None
-    return made_by(outputs[0])
+    return get_producer(outputs[0])
 
 
-def made_by(tensor):
+def get_producer(tensor):
     """Returns the operation that makes a tensor of a graph, and what it makes it of: a tensor, or several."""
     operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors

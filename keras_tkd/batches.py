@@ -133,7 +133,12 @@ def get_batch_size(batch: dict[str, tf.Tensor]):
 
 
 def get_class_ids(y):
-    """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither."""
+    """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither.
+
+    Labels of a model that returns a dict may be a dict too: the class is that of its `"logits"`.
+    """
+    if isinstance(y, dict):
+        y = y.get("logits")
     if y is None or keras.tree.is_nested(y):
         return None
     # `(batch, 1)`, as Keras makes labels of `(batch,)`, are class ids and no rows of one class.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import TeacherCache, batches
-from keras_tkd.batches import KEYS, make_batch
+from keras_tkd.batches import KEYS, get_class_ids, make_batch
 from keras_tkd.data import crop_and_flip, pair_dataset, triplet_dataset
 from keras_tkd.losses import PairDistillation, TripletDistillation
 from keras_tkd.teachers.ensemble_reader import EnsembleReader, make_teacher_reader
@@ -79,6 +79,14 @@ class TestMakeBatch:
         assert "mean" not in str(error.value)
         with pytest.raises(ValueError, match=r"such as \['image', 'tabular'\] of this student, go together"):
             make_batch({"image": 1, "tabular": 2, "index": 3}, ("image", "tabular"))
+
+
+@pytest.mark.parametrize("y", [[2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]], ids=str)
+def test_class_ids_are_read_from_labels_of_the_logits_too(y):
+    y = np.array(y)
+    for labels in (y, {"logits": y, "embedding": np.zeros((2, 4))}):
+        np.testing.assert_array_equal(get_class_ids(labels), [2, 0])
+    assert get_class_ids({"embedding": y}) is None and get_class_ids([y, y]) is None and get_class_ids(None) is None
 
 
 def test_pipelines_write_every_key_that_is_known_and_no_other():

@@ -10,10 +10,11 @@ from keras_tkd import teachers
 from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_images
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.base import DistillationModel
-from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement
+from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement, select_predictions
 from keras_tkd.distillation.objective import Objective, is_regularized, sum_regularization
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
+from keras_tkd.utils import keras_graph
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import compute_output_shapes
 
@@ -62,7 +63,7 @@ class TriKD(DistillationModel):
         name: name of the model.
 
     Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
-    run.
+    run. Where labels are a dict, the teacher returns an output for each of them, as the student does.
 
     `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`, and the student's alone.
 
@@ -213,6 +214,7 @@ class TriKD(DistillationModel):
         if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
             teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
         self.teacher_optimizer = teacher_optimizer
+        self._teacher_label_loss = keras_graph.copy_compiled_loss(self)
         self._build_teacher_optimizer()
 
     @property
@@ -257,8 +259,9 @@ class TriKD(DistillationModel):
     def _run_teacher(self, batch, training):
         if not self.online:
             return super()._run_teacher(batch, training)
-        _, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
-        return outputs
+        y_pred, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
+        # All that it returns: labels may be of its other outputs too.
+        return outputs | y_pred if isinstance(y_pred, dict) else outputs
 
     def _compute_objectives(self, forward_pass):
         objectives = super()._compute_objectives(forward_pass)
@@ -274,7 +277,7 @@ class TriKD(DistillationModel):
         """Computes the teacher's terms, `(weight, value)` by name; the student stands still here."""
         teacher, student = forward_pass.teacher["logits"], tf.stop_gradient(forward_pass.student["logits"])
         terms = {}
-        value = self._compute_label_loss(forward_pass.y, teacher, forward_pass.sample_weight)
+        value = self._compute_teacher_label_loss(forward_pass)
         if value is not None:
             terms[_TEACHER_LOSS] = read_hyperparameter(self, "teacher_loss_weight"), value
         if self.anchor is not None:
@@ -289,6 +292,14 @@ class TriKD(DistillationModel):
             value = self._compute_divergence(teacher, student, forward_pass)
             terms[self.term_names[0]] = distillation_loss_weight, value
         return terms
+
+    def _compute_teacher_label_loss(self, forward_pass):
+        """Computes the loss given to `compile` of the teacher's outputs; None without one, or without labels."""
+        y, outputs = forward_pass.y, forward_pass.teacher
+        if y is None:
+            return None
+        validation.check_label_outputs(TEACHER, y, outputs)
+        return self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
 
     def _compute_divergence(self, target, logits, forward_pass):
         return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)

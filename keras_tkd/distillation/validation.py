@@ -19,6 +19,7 @@ __all__ = [
     "check_built_models",
     "check_frozen",
     "check_given_outputs",
+    "check_label_outputs",
     "check_loss_names",
     "check_metric_names",
     "check_models",
@@ -169,6 +170,22 @@ def check_given_outputs(reader, outputs: dict):
             f'The batch\'s "{reader.role}" holds the outputs of several teachers, whose losses are to be averaged: '
             'give the Distiller their TeacherEnsemble(..., average="losses") as its teacher. '
             f"Received: {sorted(outputs)}"
+        )
+
+
+def check_label_outputs(role, y, outputs: dict):
+    """Raises `ValueError` for a dict of labels, some of which are of outputs that a model does not have.
+
+    Args:
+        role: `"teacher"`.
+        y: labels, of any kind.
+        outputs: the model's outputs by name.
+    """
+    missing = set(y) - set(outputs) if isinstance(y, dict) else None
+    if missing:
+        raise ValueError(
+            f"A {role} that learns must return an output for each of the labels. Received: labels of {sorted(y)}, "
+            f"outputs {sorted(outputs)}. Return a dict with {sorted(missing)} too"
         )
 
 

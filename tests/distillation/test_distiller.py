@@ -9,6 +9,7 @@ from keras_tkd import Distiller
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distillation.terms import _number_duplicates
 from keras_tkd.losses import (
+    DecoupledTargets,
     DistillationLoss,
     Hint,
     LogitRegression,
@@ -245,6 +246,19 @@ class TestTeacher:
         gram_t, gram_s = (block @ block.T for block in (teacher["block"], student["block"]))
         rows = [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (gram_t, gram_s)]
         assert result["sp"] == pytest.approx(((rows[0] - rows[1]) ** 2).sum() / 12**2, rel=1e-4)
+
+    def test_losses_find_the_classes_in_labels_of_several_outputs(self):
+        def two_outputs(name):
+            x = keras.Input((5,))
+            outputs = {"logits": keras.layers.Dense(CLASSES)(x), "emb": keras.layers.Dense(4)(x)}
+            return keras.Model(x, outputs, name=name)
+
+        loss = DecoupledTargets()
+        distiller = Distiller(two_outputs("teacher"), two_outputs("student"), loss)
+        distiller.compile(keras.optimizers.SGD(0.1), {"logits": LABEL_LOSS, "emb": "mse"})
+        z_t, z_s = (model.predict(X, verbose=0)["logits"] for model in (distiller.teacher, distiller.student))
+        result = distiller.evaluate(X, {"logits": Y, "emb": np.zeros((12, 4))}, verbose=0, return_dict=True)
+        assert result["dkd"] == pytest.approx(float(loss({"logits": z_t, "labels": Y}, z_s)), rel=1e-5)
 
     def test_teacher_of_another_input_size_gets_the_image_resized(self):
         """Mean pixels, times 1 and times 2: a resize to half the size leaves the mean of a plane as it is."""

@@ -55,7 +55,7 @@ class TestMakeBatch:
 
     @pytest.mark.parametrize("x", [{"negative": 1}, {"a": 1, "negatives": 2}], ids=str)
     def test_keys_of_a_batch_without_an_image(self, x):
-        with pytest.raises(ValueError, match="must have \"image\".*Received: ") as error:
+        with pytest.raises(ValueError, match='must have "image".*Received: ') as error:
             make_batch(x)
         assert "mean" not in str(error.value)
 

@@ -11,7 +11,7 @@ from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_imag
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.base import DistillationModel
 from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement, select_predictions
-from keras_tkd.distillation.objective import Objective, is_regularized, sum_regularization
+from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils import keras_graph
@@ -27,6 +27,15 @@ _TEACHER_PEER = "teacher_peer"
 _TEACHER_REGULARIZATION = "teacher_regularization"
 _TEACHER_ACCURACY = "teacher_accuracy"
 _STUDENT_ANCHOR = "student_anchor"
+_OWN_NAMES = (
+    _STUDENT_ANCHOR,
+    _TEACHER_ANCHOR,
+    _TEACHER_TOTAL,
+    _TEACHER_LOSS,
+    _TEACHER_PEER,
+    _TEACHER_ACCURACY,
+    _TEACHER_REGULARIZATION,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -166,12 +175,9 @@ class TriKD(DistillationModel):
 
     # Building and compiling.
 
-    def build(self, input_shape):
-        if self.built:
-            return
-        super().build(input_shape)
+    def _build_parts(self, shapes):
+        super()._build_parts(shapes)
         if self.anchor is not None:
-            shapes = self._make_batch(input_shape)
             with tf.init_scope():
                 anchor = build_outputs(self._read_anchor, shapes)
                 student = compute_output_shapes(self.student, [], shapes[IMAGE])
@@ -179,15 +185,11 @@ class TriKD(DistillationModel):
             validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()
 
-    def _metric_names(self, comparable):
-        names = super()._metric_names(comparable)
-        if self.anchor is not None:
-            names += [_STUDENT_ANCHOR, _TEACHER_ANCHOR]
-        if self.online:
-            names += [_TEACHER_TOTAL, _TEACHER_LOSS, _TEACHER_PEER, _TEACHER_ACCURACY]
-            if is_regularized(self.teacher):
-                names.append(_TEACHER_REGULARIZATION)
-        return names
+    def _metric_names(self):
+        return [*super()._metric_names(), *_OWN_NAMES]
+
+    def _other_models(self):
+        return [*super()._other_models(), self.anchor]
 
     def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
         """Compiles as `keras.Model.compile` does, with an optimizer for each of the two models.

@@ -92,7 +92,6 @@ class TestBatches:
         """It would turn triplets that were drawn into triplets of the batch."""
         models = linear("teacher", 1), linear("student", 2)
         model = compiled(TriKD(*models) if online else Distiller(*models, TripletDistillation()))
-        model.built = model.built and method != "build"
         data = {"fit": (X, Y), "evaluate": (X, Y), "predict": (X,), "build": ((None, 5),)}[method]
         x, *rest = data
         arguments = {} if method == "build" else {"verbose": 0}
@@ -314,6 +313,102 @@ class TestComputeLoss:
         evaluate(model, X)
         model.fit(X, Y, batch_size=12, verbose=0)
         assert told == [False, True]
+
+
+class WithParts:
+    """A subclass's own constructor, which goes on after that of the model, and a head that is trained with it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mean = keras.metrics.Mean(name="mean")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        decay = keras.regularizers.L2(0.5)
+        self.head = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", kernel_regularizer=decay)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        value = self.scale * keras.ops.mean(self.head(y_pred))
+        self.mean.update_state(value)
+        return value
+
+
+class Building:
+    """The head has its weights before the first step, as a model that is loaded needs it."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.head.build((None, CLASSES))
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class DistillerWithParts(Building, WithParts, Distiller):
+    pass
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class TriKDWithParts(Building, WithParts, TriKD):
+    pass
+
+
+class DistillerWithLatePart(WithParts, Distiller):
+    pass
+
+
+class TestPartsOfASubclass:
+    """Metrics, weights and layers that its constructor sets, after the model's: all of them train and are saved."""
+
+    MAKE = {
+        "Distiller": lambda *m: DistillerWithParts(*m, SoftTargets(), 0.0),
+        "TriKD": lambda *m: TriKDWithParts(*m, distillation_loss_weights=0.0),
+        "built by the step": lambda *m: DistillerWithLatePart(*m, SoftTargets(), 0.0),
+    }
+
+    @pytest.mark.parametrize("kind", MAKE)
+    def test_are_trained_and_tracked(self, kind):
+        model = self.MAKE[kind](linear("teacher", 1), linear("student", 2))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
+        z = X @ kernel(model.student)
+        history = model.fit(X, Y, batch_size=12, verbose=0).history
+        # The head sums the logits: scale * sum(z) has the derivative sum(z) by scale, and z by each of its weights.
+        value = z.sum(-1).mean()
+        for name in ("student_loss", "mean"):
+            assert history[name][0] == pytest.approx(value, rel=1e-5), name
+        # 0.5 * (1 + 1 + 1), which adds 1 to the derivative by each weight.
+        assert history["regularization"][0] == pytest.approx(1.5, rel=1e-6)
+        assert float(model.scale.numpy()) == pytest.approx(1 - 0.1 * value, rel=1e-5)
+        np.testing.assert_allclose(model.head.get_weights()[0][:, 0], 1 - 0.1 * (z.mean(0) + 1), rtol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["Distiller", "TriKD"])
+    def test_are_saved_and_loaded(self, kind, tmp_path):
+        model = self.MAKE[kind](linear("teacher", 1), linear("student", 2))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
+        model.fit(X, Y, batch_size=4, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert float(loaded.scale.numpy()) == float(model.scale.numpy()) != 1.0
+        np.testing.assert_array_equal(loaded.head.get_weights()[0], model.head.get_weights()[0])
+        pairs = zip(model.optimizer.variables, loaded.optimizer.variables, strict=True)
+        for mine, theirs in pairs:
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+        histories = [each.fit(X, Y, batch_size=12, verbose=0).history for each in (model, loaded)]
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+    def test_do_not_take_the_early_errors_away(self):
+        wide = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES + 1)])
+        with pytest.raises(ValueError, match="compares one output"):
+            DistillerWithParts(wide, linear("student", 2), LogitRegression())
+
+    def test_layers_of_a_loss_are_saved_beside_them(self, tmp_path):
+        hint = losses.Hint(teacher_layers="logits", student_layers="logits")
+        model = DistillerWithParts(linear("teacher", 1), linear("student", 2), hint)
+        model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
+        model.fit(X, Y, batch_size=12, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        (mine,), (theirs,) = model.loss_layers, loaded.loss_layers
+        assert len(mine.get_weights()) > 0
+        for a, b in zip(mine.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 class TestTwoKinds:

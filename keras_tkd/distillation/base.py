@@ -177,6 +177,14 @@ class DistillationModel(keras.Model):
         layers = [layer for layer in self.layers if not any(layer is model for model in others)]
         return [value for layer in layers for value in layer.losses]
 
+    def add_loss(self, loss):
+        """Raises `NotImplementedError`: a step runs the student and not `call`, so that the loss would be lost."""
+        raise NotImplementedError(
+            "A step of distillation runs the student, and not `call` of the model around it: a loss that is added "
+            f"there would not count. Received: {type(self).__name__}.add_loss(...). Add it in the student or one of its "
+            "layers, or to what your `compute_loss` returns"
+        )
+
     def call(self, inputs, training=None):
         return self.student(self._make_batch(inputs)[IMAGE], training=training)
 

@@ -411,6 +411,33 @@ class TestPartsOfASubclass:
             np.testing.assert_array_equal(a, b)
 
 
+class TestAddLoss:
+    def test_of_the_student_counts(self):
+        class Adding(keras.layers.Layer):
+            def call(self, x):
+                self.add_loss(0.5 * keras.ops.mean(x))
+                return x
+
+        student = keras.Sequential([*linear("student", 2).layers, Adding()])
+        student.build((None, 5))
+        model = compiled(Distiller(linear("teacher", 1), student, SoftTargets()))
+        value = 0.5 * (X @ kernel(student)).mean()
+        assert evaluate(model, X)["regularization"] == pytest.approx(value, rel=1e-4)
+
+    @pytest.mark.parametrize("base", [Distiller, TriKD])
+    def test_of_the_model_around_it_is_refused(self, base):
+        class Adding(base):
+            def call(self, inputs, training=None):
+                outputs = super().call(inputs, training)
+                self.add_loss(keras.ops.mean(outputs))
+                return outputs
+
+        own = [SoftTargets()] if base is Distiller else []
+        model = Adding(linear("teacher", 1), linear("student", 2), *own)
+        with pytest.raises(NotImplementedError, match="runs the student.*Received: Adding.add_loss.*Add the loss in"):
+            model(X)
+
+
 class TestTwoKinds:
     """A Distiller freezes its teacher, TriKD its anchor, and neither is the other."""
 

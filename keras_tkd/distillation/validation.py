@@ -33,7 +33,8 @@ def resolve_losses(losses, teacher, student) -> tuple[list, list[DistillationLos
     """Returns the losses as they were given, as a list, and as `DistillationLoss`es, those of Keras adapted.
 
     Raises:
-        ValueError: something else than losses; a loss of Keras that refuses the models.
+        ValueError: something else than losses; a loss without a reduction; a loss of Keras that
+            refuses the models.
     """
     given = list(losses) if isinstance(losses, (list, tuple)) else [losses]
     kinds = (DistillationLoss, keras.distillation.DistillationLoss)
@@ -46,6 +47,12 @@ def resolve_losses(losses, teacher, student) -> tuple[list, list[DistillationLos
     for i, loss in enumerate(given):
         if isinstance(loss, keras.distillation.DistillationLoss):
             adapted[i] = keras_adapter.adapt(loss, teacher, student)
+    for loss in adapted:
+        if loss.reduction in (None, "none"):
+            raise ValueError(
+                "A distillation loss must have a reduction: a step adds up one number of each. Received: a loss with "
+                f"name={loss.name!r}, reduction={loss.reduction!r}. Take 'sum_over_batch_size', the default"
+            )
     return given, adapted
 
 

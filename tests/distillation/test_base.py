@@ -469,6 +469,12 @@ class TestLosses:
         with pytest.raises(AttributeError, match=f"'{name}'.* no setter"):
             setattr(model, name, (LogitRegression(),))
 
+    @pytest.mark.parametrize("reduction", [None, "none"])
+    def test_have_a_reduction(self, reduction):
+        own = [LogitRegression(), SoftTargets(reduction=reduction)]
+        with pytest.raises(ValueError, match=f"must have a reduction.*name='kd', reduction={reduction!r}. Take"):
+            Distiller(linear("teacher", 1), linear("student", 2), own)
+
     def test_are_the_very_objects_that_were_given(self):
         given = [SoftTargets(), losses.SimilarityPreserving()]
         distiller = Distiller(linear("teacher", 1), linear("student", 2), given)

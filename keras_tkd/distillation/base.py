@@ -90,7 +90,7 @@ class DistillationModel(keras.Model):
 
     @property
     def distillation_loss_weights(self) -> tuple[float, ...]:
-        """Weights of the distillation losses; may be replaced as a whole while training, by as many numbers >= 0."""
+        """Weights of the distillation losses; may be replaced as a whole while training, as in the constructor."""
         return self._terms.weights
 
     @distillation_loss_weights.setter
@@ -181,8 +181,8 @@ class DistillationModel(keras.Model):
         """Raises `NotImplementedError`: a step runs the student and not `call`, so that the loss would be lost."""
         raise NotImplementedError(
             "A step of distillation runs the student, and not `call` of the model around it: a loss that is added "
-            f"there would not count. Received: {type(self).__name__}.add_loss(...). Add it in the student or one of its "
-            "layers, or to what your `compute_loss` returns"
+            f"there would not count. Received: {type(self).__name__}.add_loss(...). Add the loss in the student or "
+            "one of its layers, or to what your `compute_loss` returns"
         )
 
     def call(self, inputs, training=None):

@@ -4,6 +4,7 @@ import itertools
 import numbers
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_tkd import teachers
@@ -57,12 +58,20 @@ def resolve_losses(losses, teacher, student) -> tuple[list, list[DistillationLos
 
 
 def check_weights(weights, count: int) -> list:
-    """Returns the weights of so many losses as a list.
+    """Returns the weights of so many losses as a list of numbers.
+
+    Args:
+        weights: a number, or a sequence, array or tensor of numbers; None is 1 for each.
+        count: number of losses.
 
     Raises:
         ValueError: another number of weights; one that is no number >= 0.
     """
-    weights = [weights] if isinstance(weights, numbers.Real) else list(weights)
+    if weights is None:
+        return [1.0] * count
+    if not isinstance(weights, (list, tuple)):
+        weights = np.atleast_1d(np.asarray(weights)).tolist()
+    weights = list(weights)
     if len(weights) != count:
         raise ValueError(
             f"`distillation_loss_weights` must have one weight for each of the {count} distillation losses. "
@@ -233,12 +242,14 @@ def check_scalar(value) -> tf.Tensor:
     """Returns what `compute_loss` returned as a float32 tensor.
 
     Raises:
-        ValueError: it is not a scalar.
+        ValueError: it is not a number, or several.
     """
-    value = tf.cast(value, tf.float32)
-    if value.shape.rank != 0:
+    if isinstance(value, (numbers.Number, np.ndarray)) or keras.ops.is_tensor(value):
+        value = tf.convert_to_tensor(value)
+    received = f"shape {value.shape}" if tf.is_tensor(value) else f"a {type(value).__name__}"
+    if not tf.is_tensor(value) or value.shape.rank != 0 or not (value.dtype.is_floating or value.dtype.is_integer):
         raise ValueError(
-            f"`compute_loss` must return a scalar, or None for no loss on the labels. Received: shape {value.shape}. "
-            "Return keras.ops.mean(...) of values per sample"
+            f"`compute_loss` must return a scalar, or None for no loss on the labels. Received: {received}. "
+            "Return one number, such as keras.ops.mean(...) of values per sample or the sum of several losses"
         )
-    return value
+    return tf.cast(value, tf.float32)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_tkd import Distiller, TriKD, losses
 from keras_tkd.losses import LogitRegression, SoftTargets, TripletDistillation
@@ -166,12 +167,19 @@ class TestWeights:
         assert model.distillation_loss_weights == (1.0,)
         with pytest.raises(TypeError, match="item assignment"):
             model.distillation_loss_weights[0] = 0.5
-        for weights in (0.5, [0.5], (0.5,), np.array([0.5])):
-            model.distillation_loss_weights = 1.0
+        for weights in (0.5, [0.5], (0.5,), np.array([0.5]), np.array(0.5), np.float32(0.5), tf.constant(0.5)):
+            model.distillation_loss_weights = None
+            assert model.distillation_loss_weights == (1.0,)
             model.distillation_loss_weights = weights
             assert model.distillation_loss_weights == (0.5,)
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
         assert again.distillation_loss_weights == (0.5,)
+
+    @pytest.mark.parametrize("weights", ["0.5", True, np.array(-1.0), [None]], ids=repr)
+    def test_are_numbers(self, weights):
+        model = TriKD(linear("teacher", 1), linear("student", 2))
+        with pytest.raises(ValueError, match="`distillation_loss_weights` must be a number >= 0. Received"):
+            model.distillation_loss_weights = weights
 
     def test_a_sequence_of_one_is_a_number_to_trikd(self):
         models = linear("teacher", 1), linear("student", 2)
@@ -301,6 +309,24 @@ class TestComputeLoss:
 
         with pytest.raises(ValueError, match=r"`compute_loss` must return a scalar, or None.*shape \(12,\).*mean"):
             evaluate(compiled(PerSample(*self.models(), SoftTargets()), run_eagerly=True), X)
+
+    @pytest.mark.parametrize("value", [{"a": 1.0}, [1.0, 2.0], "mean", tf.constant("mean")], ids=repr)
+    def test_whatever_is_no_number_is_refused(self, value):
+        class Returning(Distiller):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return value
+
+        model = compiled(Returning(*self.models(), SoftTargets()))
+        with pytest.raises(ValueError, match="`compute_loss` must return a scalar, or None.*Received: (a|shape)"):
+            evaluate(model, X)
+
+    @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.array(2.0), tf.constant(2)], ids=repr)
+    def test_a_number_of_any_kind_is_one(self, value):
+        class Returning(Distiller):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return value
+
+        assert evaluate(compiled(Returning(*self.models(), SoftTargets())), X)["student_loss"] == 2.0
 
     def test_is_told_whether_the_step_trains(self):
         class Told(Distiller):

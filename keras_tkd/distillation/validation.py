@@ -171,8 +171,13 @@ def check_given_outputs(reader, outputs: dict):
 
     Args:
         reader: `TeacherReader` of the model.
-        outputs: what the batch has under the reader's role, tensors or shapes by name.
+        outputs: what the batch has under the reader's role: is to be a dict, of tensors or shapes by name.
     """
+    if not isinstance(outputs, dict):
+        raise ValueError(
+            f'A batch\'s "{reader.role}" must be a dict of outputs by name. Received: '
+            f"{getattr(outputs, 'shape', outputs)}. Name it: {{\"logits\": outputs}}"
+        )
     missing = set(reader.names) - set(outputs)
     if missing:
         raise ValueError(

@@ -71,5 +71,4 @@ def _check_input_shape(role, model, shape):
         raise ValueError(
             f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
             f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
-            + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
         )

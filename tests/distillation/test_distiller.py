@@ -290,6 +290,9 @@ class TestTeacher:
 
         with pytest.raises(ValueError, match=r"\(None, 4, 4, 1\).*\(None, 4, 4, 3\)"):
             Distiller(model(1), model(3), LogitRegression())
+        # Nothing that batches bring would help: there are none yet.
+        with pytest.raises(ValueError, match="Put the teacher behind layers that convert the image$"):
+            Distiller(model(1), model(3), LogitRegression())
 
     def test_companions_pass_through_the_student_with_the_image(self):
         """What a loss is handed for each of the images of a batch."""

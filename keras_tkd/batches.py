@@ -73,8 +73,8 @@ def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
         A dict whose keys are among `KEYS`.
 
     Raises:
-        ValueError: a dict with `"image"` and a key that no batch has; one without, but with a key of a batch, or nearly
-            one, or with inputs of the student and other keys.
+        ValueError: a dict with `"image"` and a key that no batch has, or `"same"` without `"partner"`; one without
+            `"image"`, but with a key of a batch, or nearly one, or with inputs of the student and other keys.
     """
     # Compared as a whole: {"image", "negative"} are the inputs of a model only if it has inputs of both names.
     if not isinstance(x, dict) or set(x) == set(input_names):
@@ -93,6 +93,11 @@ def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
         raise ValueError(
             f'A dict with "image" is a batch, whose other keys are {", ".join(KEYS[1:])}. Received: {unknown}.{meant} '
             f'The inputs of a model that takes a dict{inputs} go together under "image": {{"image": inputs}}'
+        )
+    if SAME in x and PARTNER not in x:
+        raise ValueError(
+            'The entry "same" of a batch says which partners are of the image\'s class. Received: a batch with "same" '
+            'and without "partner". Add the partners, or leave it out'
         )
     return x
 

@@ -73,6 +73,17 @@ class TestMakeBatch:
         x = {"images": 1, "index": 2}
         assert make_batch(x, ("images", "index")) == make_batch({"image": x}) == {"image": x}
 
+    def test_same_goes_with_a_partner(self):
+        with pytest.raises(ValueError, match='"same" and without "partner"'):
+            make_batch({"image": 1, "same": 2})
+        batch = {"image": 1, "same": 2, "partner": 3}
+        assert make_batch(batch) is batch
+
+    def test_what_a_cache_leaves_beside_the_outputs_is_a_batch(self):
+        """Images of the teacher's own stay where its outputs are kept: those of the data are not taken out."""
+        batch = {"image": 1, "teacher_image": 2, "teacher": {"logits": 3}}
+        assert make_batch(batch) is batch
+
     def test_a_key_that_is_near_to_none(self):
         with pytest.raises(ValueError, match=r"Received: \['tabular'\]. The inputs of .* under \"image\"") as error:
             make_batch({"image": 1, "tabular": 2})

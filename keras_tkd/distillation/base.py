@@ -216,10 +216,11 @@ class DistillationModel(keras.Model):
 
     def _prepare(self, x):
         """Makes the batch, with the outputs of the models that do not learn."""
-        batch = self._make_batch(x)
+        batch, readers = self._make_batch(x), self._frozen_readers()
+        validation.check_kept_outputs(batch, [reader.role for reader in readers])
         if not self.built:
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
-        return add_outputs(batch, self._frozen_readers())
+        return add_outputs(batch, readers)
 
     def _run(self, x, y, sample_weight, batch, training):
         """Runs the models on a prepared batch; returns the `ForwardPass`."""

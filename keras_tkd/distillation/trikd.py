@@ -244,20 +244,6 @@ class TriKD(DistillationModel):
 
     # One step.
 
-    def _prepare(self, x):
-        batch = self._make_batch(x)
-        if self.online and TEACHER in batch:
-            raise ValueError(
-                "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
-                "out, or freeze the teacher: `teacher.trainable = False`"
-            )
-        if self.anchor is None and ANCHOR in batch:
-            raise ValueError(
-                "Outputs of an anchor are read where there is one. Received: batches with an entry 'anchor', "
-                "anchor=None. Leave it out, or give the anchor: `TriKD(teacher, student, anchor)`"
-            )
-        return super()._prepare(x)
-
     def _run_teacher(self, batch, training):
         if not self.online:
             return super()._run_teacher(batch, training)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import teachers
+from keras_tkd.batches import ANCHOR, TEACHER
 from keras_tkd.losses import keras_adapter
 from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.teachers.reader import output_key
@@ -20,6 +21,7 @@ __all__ = [
     "check_built_models",
     "check_frozen",
     "check_given_outputs",
+    "check_kept_outputs",
     "check_label_outputs",
     "check_loss_names",
     "check_metric_names",
@@ -176,7 +178,7 @@ def check_given_outputs(reader, outputs: dict):
     if not isinstance(outputs, dict):
         raise ValueError(
             f'A batch\'s "{reader.role}" must be a dict of outputs by name. Received: '
-            f"{getattr(outputs, 'shape', outputs)}. Name it: {{\"logits\": outputs}}"
+            f'{getattr(outputs, "shape", outputs)}. Name it: {{"logits": outputs}}'
         )
     missing = set(reader.names) - set(outputs)
     if missing:
@@ -191,6 +193,25 @@ def check_given_outputs(reader, outputs: dict):
             f'The batch\'s "{reader.role}" holds the outputs of several teachers, whose losses are to be averaged: '
             'give the Distiller their TeacherEnsemble(..., average="losses") as its teacher. '
             f"Received: {sorted(outputs)}"
+        )
+
+
+def check_kept_outputs(batch: dict, roles: list[str]):
+    """Raises `ValueError` for outputs of a model in a batch that no step would read.
+
+    Args:
+        batch: see `batches.make_batch`.
+        roles: `"teacher"` and `"anchor"`, as far as there is such a model, whose outputs may come with the batch.
+    """
+    if TEACHER in batch and TEACHER not in roles:
+        raise ValueError(
+            "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
+            "out, or freeze the teacher: `teacher.trainable = False`"
+        )
+    if ANCHOR in batch and ANCHOR not in roles:
+        raise ValueError(
+            "Outputs of an anchor are read where there is one. Received: batches with an entry 'anchor', and "
+            "anchor=None. Leave it out, or give the anchor: `TriKD(teacher, student, anchor)`"
         )
 
 

@@ -100,12 +100,11 @@ class TestBatches:
             getattr(model, method)({"image": x, "negatives": x}, *rest, **arguments)
 
     def test_outputs_of_a_teacher_are_a_dict(self):
-        kept = X[:, :CLASSES]
-        built, late = self.distiller(LogitRegression(), inputs=1), Distiller(None, keras.Sequential(), LogitRegression())
-        late.student.add(keras.layers.Dense(CLASSES))
-        for model in (built, compiled(late)):
-            with pytest.raises(ValueError, match=r'"teacher" must be a dict .*Received: .*3\). Name it: {"logits": out'):
-                evaluate(model, {"image": X, "teacher": kept})
+        built = self.distiller(LogitRegression(), inputs=1)
+        late = compiled(Distiller(None, keras.Sequential([keras.layers.Dense(CLASSES)]), LogitRegression()))
+        for model in (built, late):
+            with pytest.raises(ValueError, match=r'"teacher" must be a dict .*Received: .*3\). Name it: {"logits": '):
+                evaluate(model, {"image": X, "teacher": X[:, :CLASSES]})
 
     def test_further_inputs_are_refused_where_the_model_does_not_take_them(self):
         with pytest.raises(ValueError, match="Received: .'tabular'.. The inputs of a model that takes a dict go"):

@@ -210,6 +210,10 @@ class TestTeacher:
         result = distiller.evaluate({"image": X, "teacher": {"logits": given}}, Y, verbose=0, return_dict=True)
         assert result["logits"] == pytest.approx(((given - z_s) ** 2).mean(), rel=1e-5)
 
+    def test_outputs_of_an_anchor_are_refused(self):
+        with pytest.raises(ValueError, match="Outputs of an anchor are read where there is one.*'anchor'"):
+            compiled(LogitRegression()).evaluate({"image": X, "anchor": {"logits": X[:, :CLASSES]}}, Y, verbose=0)
+
     def test_teacher_image_is_seen_by_the_teacher_alone(self):
         distiller = compiled(LogitRegression())
         privileged = RNG.normal(size=X.shape).astype("float32")

@@ -249,7 +249,8 @@ class DistillationModel(keras.Model):
         Args:
             x: inputs, as `fit` takes them.
             y: labels.
-            y_pred: what the student returns for the images; None to run it.
+            y_pred: what the student returns for the images, in its own dtype: float16 under `mixed_float16`. None to
+                run it.
             sample_weight: weights of the samples.
             training: whether the step trains.
 

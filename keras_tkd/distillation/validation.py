@@ -46,6 +46,13 @@ def resolve_losses(losses, teacher, student) -> tuple[list, list[DistillationLos
             "`distillation_losses` must be a keras_tkd.losses.DistillationLoss, a loss of keras.distillation, or a "
             f"list of at least one of these. Received: distillation_losses={given}"
         )
+    for loss in given:
+        # Layers of its own would be listed, and saved, twice.
+        if sum(other is loss for other in given) > 1:
+            raise ValueError(
+                "`distillation_losses` must be different objects. Received one of them twice: "
+                f"{type(loss).__name__}. Give it once, with the sum of the weights, or make another one"
+            )
     adapted = list(given)
     for i, loss in enumerate(given):
         if isinstance(loss, keras.distillation.DistillationLoss):

@@ -508,6 +508,12 @@ class TestLosses:
         with pytest.raises(ValueError, match=f"must have a reduction.*name='kd', reduction={reduction!r}. Take"):
             Distiller(linear("teacher", 1), linear("student", 2), own)
 
+    def test_are_different_objects(self):
+        hint = losses.Hint("logits", "logits")
+        for own in ([hint, SoftTargets(), hint], [keras.distillation.LogitsDistillation(loss="mse")] * 2):
+            with pytest.raises(ValueError, match="must be different objects. Received one of them twice: [HL].*Give"):
+                Distiller(linear("teacher", 1), linear("student", 2), own)
+
     def test_are_the_very_objects_that_were_given(self):
         given = [SoftTargets(), losses.SimilarityPreserving()]
         distiller = Distiller(linear("teacher", 1), linear("student", 2), given)

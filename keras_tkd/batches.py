@@ -61,7 +61,8 @@ def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
     """Makes a batch of what `fit`, `evaluate` or `predict` gets, or of the shapes of it.
 
     A dict with `"image"` is a batch already, unless it is the model's own dict of inputs, one of which is called
-    `"image"`. That dict, and whatever else is no batch, goes to the models as it is, under `"image"`.
+    `"image"`. That dict, and whatever else is no batch, goes to the models as it is, under `"image"`. What lies between
+    the two is refused: keys that a model does not take are dropped by Keras.
 
     Args:
         x: inputs, or their shapes.
@@ -72,11 +73,18 @@ def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
         A dict whose keys are among `KEYS`.
 
     Raises:
-        ValueError: a dict with `"image"` and a key that no batch has.
+        ValueError: a dict with `"image"` and a key that no batch has, or `"same"` without `"partner"`; one without
+            `"image"`, but with a key of a batch, or nearly one, or with inputs of the student and other keys.
     """
     # Compared as a whole: {"image", "negative"} are the inputs of a model only if it has inputs of both names.
-    if not isinstance(x, dict) or IMAGE not in x or set(x) == set(input_names):
+    if not isinstance(x, dict) or set(x) == set(input_names):
         return {IMAGE: x}
+    if IMAGE not in x:
+        _check_inputs(x, input_names)
+        return {IMAGE: x}
+    for role in (IMAGE, *EXTRA_IMAGES):
+        if isinstance(x.get(role), dict):
+            _check_inputs(x[role], input_names, role)
     unknown = [key for key in x if key not in KEYS]
     if unknown:
         nearest = difflib.get_close_matches(str(unknown[0]), KEYS, n=1, cutoff=0.5)
@@ -86,7 +94,37 @@ def make_batch(x, input_names: tuple[str, ...] = ()) -> dict:
             f'A dict with "image" is a batch, whose other keys are {", ".join(KEYS[1:])}. Received: {unknown}.{meant} '
             f'The inputs of a model that takes a dict{inputs} go together under "image": {{"image": inputs}}'
         )
+    if SAME in x and PARTNER not in x:
+        raise ValueError(
+            'The entry "same" of a batch says which partners are of the image\'s class. Received: a batch with "same" '
+            'and without "partner". Add the partners, or leave it out'
+        )
     return x
+
+
+def _check_inputs(x, input_names, role=None):
+    """Raises `ValueError` for a dict that is to be the inputs of a student, and is neither these nor a batch.
+
+    Args:
+        x: the dict.
+        input_names: see `make_batch`.
+        role: the key of a batch under which `x` stands; None where it is all that `fit` was given.
+    """
+    others = [key for key in x if key not in input_names]
+    if len(others) < len(x) and others:
+        where = f' under "{role}"' if role else ""
+        raise ValueError(
+            f"A dict of inputs{where} must have those of the student alone: {sorted(input_names)}. Received: also "
+            f'{others}. The entries of a batch stand beside "image": {{"image": inputs, "negative": inputs}}'
+        )
+    # A model without a graph does not say its inputs: whatever could not be meant as a batch is its own.
+    if role is None and any(difflib.get_close_matches(str(key), KEYS, n=1, cutoff=0.8) for key in others):
+        nearest = difflib.get_close_matches(IMAGE, [str(key) for key in others if key not in KEYS], n=1, cutoff=0.5)
+        meant = f" Did you mean {IMAGE!r} by {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f'A dict with keys of a batch must have "image". Received: {sorted(map(str, x))}.{meant} The inputs of a '
+            'model that takes such a dict go together under "image": {"image": inputs}'
+        )
 
 
 def select_images(role: str, batch: dict):
@@ -100,7 +138,12 @@ def get_batch_size(batch: dict[str, tf.Tensor]):
 
 
 def get_class_ids(y):
-    """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither."""
+    """Returns the `(batch,)` class ids in class ids or one-hot rows; None where `y` is neither.
+
+    Labels of a model that returns a dict may be a dict too: the class is that of its `"logits"`.
+    """
+    if isinstance(y, dict):
+        y = y.get("logits")
     if y is None or keras.tree.is_nested(y):
         return None
     # `(batch, 1)`, as Keras makes labels of `(batch,)`, are class ids and no rows of one class.

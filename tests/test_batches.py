@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import TeacherCache, batches
-from keras_tkd.batches import KEYS, make_batch
+from keras_tkd.batches import KEYS, get_class_ids, make_batch
 from keras_tkd.data import crop_and_flip, pair_dataset, triplet_dataset
 from keras_tkd.losses import PairDistillation, TripletDistillation
 from keras_tkd.teachers.ensemble_reader import EnsembleReader, make_teacher_reader
@@ -47,12 +47,57 @@ class TestMakeBatch:
         with pytest.raises(ValueError, match=rf"Received: \['{key}'\]. Did you mean '{meant}'\?"):
             make_batch({"image": 1, key: 2})
 
+    @pytest.mark.parametrize("names", [(), ("pic", "tab")], ids=["unknown", "known"])
+    @pytest.mark.parametrize("key", ["Image", "images", "img", "imgae"])
+    def test_a_misspelt_image_is_refused_with_what_is_meant(self, key, names):
+        with pytest.raises(ValueError, match=f"must have \"image\".*Did you mean 'image' by '{key}'"):
+            make_batch({key: 1, "negative": 2}, names)
+
+    @pytest.mark.parametrize("x", [{"negative": 1}, {"a": 1, "negatives": 2}], ids=str)
+    def test_keys_of_a_batch_without_an_image(self, x):
+        with pytest.raises(ValueError, match='must have "image".*Received: ') as error:
+            make_batch(x)
+        assert "mean" not in str(error.value)
+
+    def test_inputs_of_a_model_among_other_keys(self):
+        names = ("pic", "tab")
+        with pytest.raises(ValueError, match=r"alone: \['pic', 'tab'\]. Received: also \['negative'\]"):
+            make_batch({"pic": 1, "tab": 2, "negative": 3}, names)
+        inputs = {"pic": 1, "tab": 2}
+        for batch in ({"image": inputs | {"negatives": 3}}, {"image": inputs, "negative": inputs | {"negatives": 3}}):
+            with pytest.raises(ValueError, match=r"under \"(image|negative)\" must .*also \['negatives'\]"):
+                make_batch(batch, names)
+        assert make_batch({"image": inputs, "negative": inputs}, names) == {"image": inputs, "negative": inputs}
+
+    def test_a_model_whose_inputs_are_named_like_entries_of_a_batch(self):
+        x = {"images": 1, "index": 2}
+        assert make_batch(x, ("images", "index")) == make_batch({"image": x}) == {"image": x}
+
+    def test_same_goes_with_a_partner(self):
+        with pytest.raises(ValueError, match='"same" and without "partner"'):
+            make_batch({"image": 1, "same": 2})
+        batch = {"image": 1, "same": 2, "partner": 3}
+        assert make_batch(batch) is batch
+
+    def test_what_a_cache_leaves_beside_the_outputs_is_a_batch(self):
+        """Images of the teacher's own stay where its outputs are kept: those of the data are not taken out."""
+        batch = {"image": 1, "teacher_image": 2, "teacher": {"logits": 3}}
+        assert make_batch(batch) is batch
+
     def test_a_key_that_is_near_to_none(self):
         with pytest.raises(ValueError, match=r"Received: \['tabular'\]. The inputs of .* under \"image\"") as error:
             make_batch({"image": 1, "tabular": 2})
         assert "mean" not in str(error.value)
         with pytest.raises(ValueError, match=r"such as \['image', 'tabular'\] of this student, go together"):
             make_batch({"image": 1, "tabular": 2, "index": 3}, ("image", "tabular"))
+
+
+@pytest.mark.parametrize("y", [[2, 0], [[2], [0]], [[0, 0, 1], [1, 0, 0]]], ids=str)
+def test_class_ids_are_read_from_labels_of_the_logits_too(y):
+    y = np.array(y)
+    for labels in (y, {"logits": y, "embedding": np.zeros((2, 4))}):
+        np.testing.assert_array_equal(get_class_ids(labels), [2, 0])
+    assert get_class_ids({"embedding": y}) is None and get_class_ids([y, y]) is None and get_class_ids(None) is None
 
 
 def test_pipelines_write_every_key_that_is_known_and_no_other():

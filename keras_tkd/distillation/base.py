@@ -23,14 +23,14 @@ from keras_tkd.distillation.forward_pass import (
     select_predictions,
 )
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
-from keras_tkd.distillation.objective import Objective, collect_values, is_regularized, sum_regularization
+from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
-from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 
 __all__ = ["DistillationModel"]
 
@@ -69,7 +69,7 @@ class DistillationModel(keras.Model):
         self._scale_losses_for(student)
         self.teacher = teacher
         self.student = student
-        self.distillation_losses = tuple(distillation_losses)
+        self._distillation_losses = tuple(distillation_losses)
         self.student_loss_weight = student_loss_weight
         # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
@@ -82,9 +82,15 @@ class DistillationModel(keras.Model):
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
 
+    # Without a setter, as whatever else of a step that is traced already could not follow.
+    @property
+    def distillation_losses(self) -> tuple:
+        """The losses, as they were given."""
+        return self._distillation_losses
+
     @property
     def distillation_loss_weights(self) -> tuple[float, ...]:
-        """Weights of the distillation losses; may be replaced as a whole while training, by as many numbers >= 0."""
+        """Weights of the distillation losses; may be replaced as a whole while training, as in the constructor."""
         return self._terms.weights
 
     @distillation_loss_weights.setter
@@ -125,7 +131,16 @@ class DistillationModel(keras.Model):
         """Builds this model where teacher and student say what they take: errors then come before any data."""
         shape = keras_graph.get_input_shape(self.student)
         if shape is not None and self.teacher is not None and self.teacher.built:
-            self.build(shape)
+            # A build of a subclass's own is for parts that its constructor, which goes on from here, has still to make.
+            if type(self).build is DistillationModel.build:
+                self.build(shape)
+            else:
+                self._build_parts(self._make_batch(shape))
+
+    def _lock_state(self):
+        # Keras refuses new parts of what is built. A model that its own constructor builds takes those of a subclass's,
+        # as Keras's functional models do.
+        pass
 
     def build(self, input_shape):
         """Builds student, teacher and the losses' layers, and checks that they go together.
@@ -133,37 +148,49 @@ class DistillationModel(keras.Model):
         Args:
             input_shape: shape of a batch of inputs, or the dict of shapes of a batch as `fit` takes it.
         """
-        if self.built:
-            return
+        # Also where all is built: keys of a batch that are not known are refused.
         shapes = self._make_batch(input_shape)
+        if not self._trackers:
+            self._build_parts(shapes)
+
+    def _build_parts(self, shapes):
+        """Does what `build` does, once, for the shapes of a batch."""
         # `fit` builds while it traces the first step: variables must not be made inside that graph.
         with tf.init_scope():
-            student = output_shapes(self.student, self._read_student.names, shapes[IMAGE])
+            student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE])
             teacher = build_outputs(self._read_teacher, shapes)
             validation.check_built_models(self._read_teacher.teachers, self.student)
             # Again, now that both have all their weights.
             validation.check_apart(teacher=self.teacher, student=self.student)
             self._terms.build(teacher, student)
         self.loss_layers = self._terms.layers
-        names = self._metric_names(comparable=teacher.get("logits") == student["logits"])
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in names}
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
 
     def _make_batch(self, x):
         return make_batch(x, keras_graph.get_input_names(self.student))
 
-    def _metric_names(self, comparable):
-        """Names of all that a step tracks; `comparable` says whether teacher and student have the same classes."""
-        names = [_STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names]
-        if comparable:
-            names.append(_AGREEMENT)
-        if any(map(is_regularized, [self.student, *self.loss_layers])):
-            names.append(_REGULARIZATION)
-        return names
+    def _metric_names(self):
+        """Returns the names of all that a step may track."""
+        return [_STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names, _AGREEMENT, _REGULARIZATION]
+
+    def _other_models(self):
+        """Returns the models that `optimizer` does not train."""
+        return [self.teacher]
 
     @property
     def losses(self):
-        """Regularization losses of the student and of the losses' layers; the teacher's are not the training's."""
-        return [*self.student.losses, *(value for layer in self.loss_layers for value in layer.losses)]
+        """Regularization losses of the student, of the losses' layers and of a subclass's own layers."""
+        others = self._other_models()
+        layers = [layer for layer in self.layers if not any(layer is model for model in others)]
+        return [value for layer in layers for value in layer.losses]
+
+    def add_loss(self, loss):
+        """Raises `NotImplementedError`: a step runs the student and not `call`, so that the loss would be lost."""
+        raise NotImplementedError(
+            "A step of distillation runs the student, and not `call` of the model around it: a loss that is added "
+            f"there would not count. Received: {type(self).__name__}.add_loss(...). Add the loss in the student or "
+            "one of its layers, or to what your `compute_loss` returns"
+        )
 
     def call(self, inputs, training=None):
         return self.student(self._make_batch(inputs)[IMAGE], training=training)
@@ -196,10 +223,11 @@ class DistillationModel(keras.Model):
 
     def _prepare(self, x):
         """Makes the batch, with the outputs of the models that do not learn."""
-        batch = self._make_batch(x)
+        batch, readers = self._make_batch(x), self._frozen_readers()
+        validation.check_kept_outputs(batch, [reader.role for reader in readers])
         if not self.built:
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
-        return add_outputs(batch, self._frozen_readers())
+        return add_outputs(batch, readers)
 
     def _run(self, x, y, sample_weight, batch, training):
         """Runs the models on a prepared batch; returns the `ForwardPass`."""
@@ -228,7 +256,8 @@ class DistillationModel(keras.Model):
         Args:
             x: inputs, as `fit` takes them.
             y: labels.
-            y_pred: what the student returns for the images; None to run it.
+            y_pred: what the student returns for the images, in its own dtype: float16 under `mixed_float16`. None to
+                run it.
             sample_weight: weights of the samples.
             training: whether the step trains.
 
@@ -278,16 +307,19 @@ class DistillationModel(keras.Model):
     def _compute_statistics(self, forward_pass):
         """Computes the values that are tracked beside the losses, by name."""
         values = self._terms.compute_statistics(forward_pass.pairs)
-        if _AGREEMENT in self._trackers and "logits" in forward_pass.teacher:
-            sides = forward_pass.teacher, forward_pass.student
-            values[_AGREEMENT] = compute_agreement(*(tf.argmax(outputs["logits"], -1) for outputs in sides))
+        teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]
+        # Of other classes, or of layers alone: there is nothing to agree on.
+        if teacher is not None and teacher.shape[1:] == student.shape[1:]:
+            values[_AGREEMENT] = compute_agreement(tf.argmax(teacher, -1), tf.argmax(student, -1))
         return values
 
     # Around Keras's loops.
 
     def make_train_function(self, force=False):
-        # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first.
-        if self.built and not self.optimizer.built:
+        # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first,
+        # unless the step is to build a layer of a subclass's own.
+        built = self.built and all(layer.built for layer in self.layers)
+        if built and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 

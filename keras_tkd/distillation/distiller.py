@@ -39,7 +39,9 @@ class Distiller(DistillationModel):
     Metrics: one per loss by its name, `student_loss`, `regularization` (if the student has any), `agreement` (share of
     images for which student and teacher name the same class), and the statistics of each loss, such as `tkd_violated`.
 
-    `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`.
+    `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`. Layers, weights and metrics of a
+    subclass's own, used there, are trained, tracked and saved. `call` is for `predict`: a step runs the student itself,
+    so that a loss is added (`add_loss`) in the student, not here.
 
     A step in which a loss is not finite updates nothing; `fit` reads that note every 50 steps and raises
     `FloatingPointError`, which names the first such step and loss.

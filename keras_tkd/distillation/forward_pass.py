@@ -44,9 +44,9 @@ def build_outputs(reader, shapes: dict) -> dict[str, tuple]:
     """
     if reader.role not in shapes:
         return reader.build(select_images(reader.role, shapes))
-    given = {name: tuple(shape) for name, shape in shapes[reader.role].items()}
+    given = shapes[reader.role]
     check_given_outputs(reader, given)
-    return given
+    return {name: tuple(shape) for name, shape in given.items()}
 
 
 def add_outputs(batch: dict, readers: list) -> dict:

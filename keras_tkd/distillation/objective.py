@@ -2,9 +2,7 @@
 
 import tensorflow as tf
 
-from keras_tkd.utils.keras_graph import flatten_layers
-
-__all__ = ["Objective", "collect_values", "is_regularized", "sum_regularization"]
+__all__ = ["Objective", "collect_values", "sum_regularization"]
 
 
 class Objective:
@@ -39,10 +37,3 @@ def collect_values(objectives: list[Objective]) -> dict[str, tf.Tensor]:
 def sum_regularization(losses):
     """Returns the sum of regularization losses, float32: those of models of mixed precision may differ in dtype."""
     return tf.add_n([tf.cast(loss, tf.float32) for loss in losses])
-
-
-def is_regularized(layer):
-    """Returns whether a layer or model, once it is called, has regularization losses."""
-    # `losses` cannot be asked: it is empty before the first call.
-    by_weights = any(variable.regularizer is not None for variable in layer.trainable_variables)
-    return by_weights or any(getattr(part, "activity_regularizer", None) is not None for part in flatten_layers(layer))

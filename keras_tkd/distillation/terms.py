@@ -27,7 +27,7 @@ class DistillationTerms:
     def __init__(self, losses: list[DistillationLoss], weights=None):
         self.losses = losses
         self.names = _number_duplicates([loss.name for loss in losses])
-        weights = check_weights([1.0] * len(losses) if weights is None else weights, len(losses))
+        weights = check_weights(weights, len(losses))
         self._weights = [ScalarVariable(weight) for weight in weights]
 
     @property

@@ -10,12 +10,13 @@ from keras_tkd import teachers
 from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_images
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.base import DistillationModel
-from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement
-from keras_tkd.distillation.objective import Objective, is_regularized, sum_regularization
+from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement, select_predictions
+from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
+from keras_tkd.utils import keras_graph
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
-from keras_tkd.utils.layer_outputs import output_shapes
+from keras_tkd.utils.layer_outputs import compute_output_shapes
 
 __all__ = ["TriKD"]
 
@@ -26,6 +27,15 @@ _TEACHER_PEER = "teacher_peer"
 _TEACHER_REGULARIZATION = "teacher_regularization"
 _TEACHER_ACCURACY = "teacher_accuracy"
 _STUDENT_ANCHOR = "student_anchor"
+_OWN_NAMES = (
+    _STUDENT_ANCHOR,
+    _TEACHER_ANCHOR,
+    _TEACHER_TOTAL,
+    _TEACHER_LOSS,
+    _TEACHER_PEER,
+    _TEACHER_ACCURACY,
+    _TEACHER_REGULARIZATION,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -62,7 +72,7 @@ class TriKD(DistillationModel):
         name: name of the model.
 
     Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
-    run.
+    run. Where labels are a dict, the teacher returns an output for each of them, as the student does.
 
     `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`, and the student's alone.
 
@@ -129,7 +139,7 @@ class TriKD(DistillationModel):
         self.teacher_loss_weight = teacher_loss_weight
         self.anchor_weight = anchor_weight
         self.peer_weight = peer_weight
-        self.student_term_reaches_teacher = bool(student_term_reaches_teacher)
+        self._student_term_reaches_teacher = bool(student_term_reaches_teacher)
         self.teacher_optimizer = None
         self._read_anchor = None
         if anchor is not None:
@@ -147,6 +157,11 @@ class TriKD(DistillationModel):
         self.distillation_losses[0].temperature = temperature
 
     @property
+    def student_term_reaches_teacher(self) -> bool:
+        """Whether the student's distillation term moves the teacher too."""
+        return self._student_term_reaches_teacher
+
+    @property
     def online(self) -> bool:
         """True if the teacher learns: if it has, or will have, trainable weights."""
         return bool(self.teacher.trainable_variables if self.teacher.built else self.teacher.trainable)
@@ -160,28 +175,21 @@ class TriKD(DistillationModel):
 
     # Building and compiling.
 
-    def build(self, input_shape):
-        if self.built:
-            return
-        super().build(input_shape)
+    def _build_parts(self, shapes):
+        super()._build_parts(shapes)
         if self.anchor is not None:
-            shapes = self._make_batch(input_shape)
             with tf.init_scope():
                 anchor = build_outputs(self._read_anchor, shapes)
-                student = output_shapes(self.student, [], shapes[IMAGE])
+                student = compute_output_shapes(self.student, [], shapes[IMAGE])
                 validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
             validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()
 
-    def _metric_names(self, comparable):
-        names = super()._metric_names(comparable)
-        if self.anchor is not None:
-            names += [_STUDENT_ANCHOR, _TEACHER_ANCHOR]
-        if self.online:
-            names += [_TEACHER_TOTAL, _TEACHER_LOSS, _TEACHER_PEER, _TEACHER_ACCURACY]
-            if is_regularized(self.teacher):
-                names.append(_TEACHER_REGULARIZATION)
-        return names
+    def _metric_names(self):
+        return [*super()._metric_names(), *_OWN_NAMES]
+
+    def _other_models(self):
+        return [*super()._other_models(), self.anchor]
 
     def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
         """Compiles as `keras.Model.compile` does, with an optimizer for each of the two models.
@@ -208,6 +216,7 @@ class TriKD(DistillationModel):
         if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
             teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
         self.teacher_optimizer = teacher_optimizer
+        self._teacher_label_loss = keras_graph.copy_compiled_loss(self)
         self._build_teacher_optimizer()
 
     @property
@@ -241,25 +250,12 @@ class TriKD(DistillationModel):
 
     # One step.
 
-    def _prepare(self, x):
-        batch = self._make_batch(x)
-        if self.online and TEACHER in batch:
-            raise ValueError(
-                "A teacher that trains has no outputs to be kept. Received: batches with an entry 'teacher'. Leave it "
-                "out, or freeze the teacher: `teacher.trainable = False`"
-            )
-        if self.anchor is None and ANCHOR in batch:
-            raise ValueError(
-                "Outputs of an anchor are read where there is one. Received: batches with an entry 'anchor', "
-                "anchor=None. Leave it out, or give the anchor: `TriKD(teacher, student, anchor)`"
-            )
-        return super()._prepare(x)
-
     def _run_teacher(self, batch, training):
         if not self.online:
             return super()._run_teacher(batch, training)
-        _, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
-        return outputs
+        y_pred, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
+        # All that it returns: labels may be of its other outputs too.
+        return outputs | y_pred if isinstance(y_pred, dict) else outputs
 
     def _compute_objectives(self, forward_pass):
         objectives = super()._compute_objectives(forward_pass)
@@ -275,7 +271,7 @@ class TriKD(DistillationModel):
         """Computes the teacher's terms, `(weight, value)` by name; the student stands still here."""
         teacher, student = forward_pass.teacher["logits"], tf.stop_gradient(forward_pass.student["logits"])
         terms = {}
-        value = self._compute_label_loss(forward_pass.y, teacher, forward_pass.sample_weight)
+        value = self._compute_teacher_label_loss(forward_pass)
         if value is not None:
             terms[_TEACHER_LOSS] = read_hyperparameter(self, "teacher_loss_weight"), value
         if self.anchor is not None:
@@ -290,6 +286,14 @@ class TriKD(DistillationModel):
             value = self._compute_divergence(teacher, student, forward_pass)
             terms[self.term_names[0]] = distillation_loss_weight, value
         return terms
+
+    def _compute_teacher_label_loss(self, forward_pass):
+        """Computes the loss given to `compile` of the teacher's outputs; None without one, or without labels."""
+        y, outputs = forward_pass.y, forward_pass.teacher
+        if y is None:
+            return None
+        validation.check_label_outputs(TEACHER, y, outputs)
+        return self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
 
     def _compute_divergence(self, target, logits, forward_pass):
         return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)

@@ -150,21 +150,14 @@ class TripletLoss(keras.losses.Loss):
 
     margin = Hyperparameter(minimum=0.0)
 
-    def __init__(
-        self,
-        margin=0.2,
-        miner="semi_hard",
-        seed=0,
-        name="triplet",
-        reduction="sum_over_batch_size",
-        dtype=None,
-    ):
-        super().__init__(name=name, reduction=reduction, dtype=dtype)
+    def __init__(self, margin=0.2, miner="semi_hard", seed=0, name="triplet", **common):
+        super().__init__(name=name, **common)
         check_choice("miner", miner, MINERS)
         self.margin = margin
         self.miner = miner
         self.seed = seed
 
+    # Not `call`, which Keras gives labels that are cast already: float32 could not tell large class ids apart.
     def __call__(self, y_true, y_pred, sample_weight=None):
         return reduce_values(self, self.evaluate_rows(triplet_loss, y_true, y_pred), y_pred, sample_weight)
 

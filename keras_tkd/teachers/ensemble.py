@@ -87,10 +87,21 @@ class TeacherEnsemble(keras.Model):
             )
         super().__init__(name=name, dtype="float32", autocast=False)
         self.teachers = teachers
-        self.average = average
-        self.teacher_weights = teacher_weights
+        self._average = average
+        self._teacher_weights = teacher_weights
         if all(teacher.built for teacher in teachers):
             self.built = True
+
+    # Losses and steps that were made of them would not follow: neither has a setter.
+    @property
+    def average(self) -> str:
+        """What is averaged."""
+        return self._average
+
+    @property
+    def teacher_weights(self) -> tuple[float, ...] | str | None:
+        """The teachers' weights, as they were given: numbers, the name of a weighting, or None."""
+        return self._teacher_weights
 
     def build(self, input_shape):
         # Keras may build while it traces a step, in whose graph no variable may be made.
@@ -125,10 +136,12 @@ class TeacherEnsemble(keras.Model):
         return compute_shares(self.teacher_weights, logits, labels)
 
     def get_config(self):
+        weights = self.teacher_weights
         return {
             "teachers": [keras.saving.serialize_keras_object(teacher) for teacher in self.teachers],
             "average": self.average,
-            "teacher_weights": self.teacher_weights,
+            # JSON has lists only.
+            "teacher_weights": list(weights) if isinstance(weights, tuple) else weights,
             "name": self.name,
         }
 

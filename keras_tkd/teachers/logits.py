@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tkd.utils.keras_graph import last_operation
+from keras_tkd.utils.keras_graph import get_last_operation
 
 __all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes"]
 
@@ -24,7 +24,7 @@ def ends_in_softmax(model):
     Where its graph ends in a softmax, this says so. Any other model that is built is run on two random images: rows
     that are all >= 0 and sum to 1 are probabilities.
     """
-    operation, _ = last_operation(model)
+    operation, _ = get_last_operation(model)
     if isinstance(operation, keras.Model):
         return ends_in_softmax(operation)  # a model that ends in a model
     if operation is not None and _is_softmax(operation):
@@ -62,7 +62,7 @@ def logits_model(model):
     """
     if not ends_in_softmax(model):
         return model
-    operation, inputs = last_operation(model)
+    operation, inputs = get_last_operation(model)
     if isinstance(operation, keras.Model):
         logits = logits_model(operation)(inputs)
     elif operation is None or not _is_softmax(operation):

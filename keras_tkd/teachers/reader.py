@@ -1,7 +1,7 @@
 """Reads a teacher: the outputs that the losses ask for, out of one forward pass over images in the size it takes."""
 
 from keras_tkd.utils import resizing
-from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 
 __all__ = ["TeacherReader", "output_key"]
 
@@ -41,7 +41,7 @@ class TeacherReader:
         if size:
             shape = (shape[0], *size, shape[-1])
         _check_input_shape(self.role, teacher, shape)
-        return output_shapes(teacher, self._outputs.names, shape)
+        return compute_output_shapes(teacher, self._outputs.names, shape)
 
     def __call__(self, images, training=False):
         return self._outputs(resizing.resize_for_model(self._get_teacher(), images), training=training)
@@ -71,5 +71,4 @@ def _check_input_shape(role, model, shape):
         raise ValueError(
             f"The {role} must take the inputs that the student takes. Received: {role} input shape {expected}, "
             f"student input shape {tuple(shape)}. Put the {role} behind layers that convert the image"
-            + (', or train on batches that hold a "teacher_image"' if role == "teacher" else "")
         )

@@ -10,7 +10,7 @@ __all__ = ["check_teacher_weights", "compute_shares", "is_per_sample"]
 
 
 def check_teacher_weights(weights, count: int):
-    """Returns the weights as they are kept: None, a list of numbers, or the name of a weighting.
+    """Returns the weights as they are kept: None, a tuple of numbers, or the name of a weighting.
 
     Args:
         weights: `TeacherEnsemble`'s `teacher_weights`.
@@ -25,7 +25,7 @@ def check_teacher_weights(weights, count: int):
         for weight in weights:
             check_number("teacher_weights", weight)
         if len(weights) == count and sum(weights) > 0:
-            return [float(weight) for weight in weights]
+            return tuple(float(weight) for weight in weights)
     raise ValueError(
         f"`teacher_weights` must be None, {count} numbers >= 0 that are not all 0, one for each teacher, or one of "
         f"{', '.join(WEIGHTINGS)}. Received: teacher_weights={weights!r}"
@@ -49,7 +49,7 @@ def compute_shares(weights, logits: list[tf.Tensor], labels=None):
     """
     count = len(logits)
     equal = tf.fill([count], 1 / count)
-    if isinstance(weights, list):
+    if isinstance(weights, tuple):
         return tf.constant([weight / sum(weights) for weight in weights], tf.float32)
     if not is_per_sample(weights, count) or (weights == "confidence" and labels is None):
         return equal

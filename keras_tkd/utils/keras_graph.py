@@ -5,25 +5,26 @@ import keras
 __all__ = [
     "compute_compiled_loss",
     "compute_loss",
+    "copy_compiled_loss",
     "copy_mask",
     "flatten_layers",
     "get_input_names",
     "get_input_shape",
+    "get_last_operation",
     "get_loss_tracker",
-    "last_operation",
-    "made_by",
+    "get_producer",
 ]
 
 
-def last_operation(model):
+def get_last_operation(model):
     """Returns the operation that makes a model's single output, and its input; `(None, None)` without a graph."""
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None, None
-    return made_by(outputs[0])
+    return get_producer(outputs[0])
 
 
-def made_by(tensor):
+def get_producer(tensor):
     """Returns the operation that makes a tensor of a graph, and what it makes it of: a tensor, or several."""
     operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors
@@ -73,6 +74,19 @@ def compute_loss(model, x, y, y_pred, sample_weight, training):
 def compute_compiled_loss(model, y, y_pred, sample_weight):
     """Computes the loss that was given to `compile`; None where none was given."""
     return None if model._compile_loss is None else model._compile_loss(y, y_pred, sample_weight)
+
+
+def copy_compiled_loss(model):
+    """Returns a function like `compute_compiled_loss`, `(y, y_pred, sample_weight)`, for the outputs of another model.
+
+    A loss of several outputs logs each of them: of the other model's, nothing is logged.
+    """
+    loss = model._compile_loss
+    if loss is None:
+        return lambda y, y_pred, sample_weight: None
+    copy = type(loss)(loss._user_loss, loss._user_loss_weights, output_names=loss.output_names)
+    # Inside a function: an attribute that is a loss would be looked through for weights when the model is saved.
+    return lambda y, y_pred, sample_weight: copy(y, y_pred, sample_weight)
 
 
 def get_loss_tracker(model):

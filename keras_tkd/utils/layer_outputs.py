@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_tkd.utils.keras_graph import flatten_layers
 
-__all__ = ["LayerOutputs", "output_shapes"]
+__all__ = ["LayerOutputs", "compute_output_shapes"]
 
 _PRE_ACTIVATION = "pre_activation"
 
@@ -110,7 +110,7 @@ def _child_layers(layer):
     return flatten_layers(layer, include_self=False, recursive=False)
 
 
-def output_shapes(model, names, input_shape) -> dict[str, tuple]:
+def compute_output_shapes(model, names, input_shape) -> dict[str, tuple]:
     """Returns the shapes of the outputs that a `LayerOutputs` gives; builds the model if it is not built.
 
     Args:

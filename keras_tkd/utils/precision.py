@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_tkd.utils.keras_graph import flatten_layers, last_operation, made_by
+from keras_tkd.utils.keras_graph import flatten_layers, get_last_operation, get_producer
 
 __all__ = ["set_precision"]
 
@@ -21,12 +21,12 @@ def set_precision(model, precision):
         # 1 / 255 in bfloat16 is off by 0.4 %, and would darken every image.
         layer.dtype_policy = "float32" if isinstance(layer, keras.layers.Rescaling) else precision
     # The output stays float32: logits in bfloat16 have 8 significant bits, and losses compare small differences.
-    operation, inputs = last_operation(model)
+    operation, inputs = get_last_operation(model)
     while operation is not None and not _is_plain_layer(operation):
         if isinstance(operation, keras.Model):
-            operation, inputs = last_operation(operation)
+            operation, inputs = get_last_operation(operation)
         else:  # an operation on the output, such as a choice of classes: the layer is behind it
-            operation, inputs = made_by(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
+            operation, inputs = get_producer(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
     if operation is not None:
         operation.dtype_policy = "float32"
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_tkd import Distiller, TriKD, losses
 from keras_tkd.losses import LogitRegression, SoftTargets, TripletDistillation
@@ -92,12 +93,18 @@ class TestBatches:
         """It would turn triplets that were drawn into triplets of the batch."""
         models = linear("teacher", 1), linear("student", 2)
         model = compiled(TriKD(*models) if online else Distiller(*models, TripletDistillation()))
-        model.built = model.built and method != "build"
         data = {"fit": (X, Y), "evaluate": (X, Y), "predict": (X,), "build": ((None, 5),)}[method]
         x, *rest = data
         arguments = {} if method == "build" else {"verbose": 0}
         with pytest.raises(ValueError, match="Received: .'negatives'.. Did you mean 'negative'"):
             getattr(model, method)({"image": x, "negatives": x}, *rest, **arguments)
+
+    def test_outputs_of_a_teacher_are_a_dict(self):
+        built = self.distiller(LogitRegression(), inputs=1)
+        late = compiled(Distiller(None, keras.Sequential([keras.layers.Dense(CLASSES)]), LogitRegression()))
+        for model in (built, late):
+            with pytest.raises(ValueError, match=r'"teacher" must be a dict .*Received: .*3\). Name it: {"logits": '):
+                evaluate(model, {"image": X, "teacher": X[:, :CLASSES]})
 
     def test_further_inputs_are_refused_where_the_model_does_not_take_them(self):
         with pytest.raises(ValueError, match="Received: .'tabular'.. The inputs of a model that takes a dict go"):
@@ -167,12 +174,19 @@ class TestWeights:
         assert model.distillation_loss_weights == (1.0,)
         with pytest.raises(TypeError, match="item assignment"):
             model.distillation_loss_weights[0] = 0.5
-        for weights in (0.5, [0.5], (0.5,), np.array([0.5])):
-            model.distillation_loss_weights = 1.0
+        for weights in (0.5, [0.5], (0.5,), np.array([0.5]), np.array(0.5), np.float32(0.5), tf.constant(0.5)):
+            model.distillation_loss_weights = None
+            assert model.distillation_loss_weights == (1.0,)
             model.distillation_loss_weights = weights
             assert model.distillation_loss_weights == (0.5,)
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model))
         assert again.distillation_loss_weights == (0.5,)
+
+    @pytest.mark.parametrize("weights", ["0.5", True, np.array(-1.0), [None]], ids=repr)
+    def test_are_numbers(self, weights):
+        model = TriKD(linear("teacher", 1), linear("student", 2))
+        with pytest.raises(ValueError, match="`distillation_loss_weights` must be a number >= 0. Received"):
+            model.distillation_loss_weights = weights
 
     def test_a_sequence_of_one_is_a_number_to_trikd(self):
         models = linear("teacher", 1), linear("student", 2)
@@ -303,6 +317,24 @@ class TestComputeLoss:
         with pytest.raises(ValueError, match=r"`compute_loss` must return a scalar, or None.*shape \(12,\).*mean"):
             evaluate(compiled(PerSample(*self.models(), SoftTargets()), run_eagerly=True), X)
 
+    @pytest.mark.parametrize("value", [{"a": 1.0}, [1.0, 2.0], "mean", tf.constant("mean")], ids=repr)
+    def test_whatever_is_no_number_is_refused(self, value):
+        class Returning(Distiller):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return value
+
+        model = compiled(Returning(*self.models(), SoftTargets()))
+        with pytest.raises(ValueError, match="`compute_loss` must return a scalar, or None.*Received: (a|shape)"):
+            evaluate(model, X)
+
+    @pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.array(2.0), tf.constant(2)], ids=repr)
+    def test_a_number_of_any_kind_is_one(self, value):
+        class Returning(Distiller):
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return value
+
+        assert evaluate(compiled(Returning(*self.models(), SoftTargets())), X)["student_loss"] == 2.0
+
     def test_is_told_whether_the_step_trains(self):
         class Told(Distiller):
             def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
@@ -314,6 +346,129 @@ class TestComputeLoss:
         evaluate(model, X)
         model.fit(X, Y, batch_size=12, verbose=0)
         assert told == [False, True]
+
+
+class WithParts:
+    """A subclass's own constructor, which goes on after that of the model, and a head that is trained with it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mean = keras.metrics.Mean(name="mean")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        decay = keras.regularizers.L2(0.5)
+        self.head = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", kernel_regularizer=decay)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        value = self.scale * keras.ops.mean(self.head(y_pred))
+        self.mean.update_state(value)
+        return value
+
+
+class Building:
+    """The head has its weights before the first step, as a model that is loaded needs it."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.head.build((None, CLASSES))
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class DistillerWithParts(Building, WithParts, Distiller):
+    pass
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class TriKDWithParts(Building, WithParts, TriKD):
+    pass
+
+
+class DistillerWithLatePart(WithParts, Distiller):
+    pass
+
+
+class TestPartsOfASubclass:
+    """Metrics, weights and layers that its constructor sets, after the model's: all of them train and are saved."""
+
+    MAKE = {
+        "Distiller": lambda *m: DistillerWithParts(*m, SoftTargets(), 0.0),
+        "TriKD": lambda *m: TriKDWithParts(*m, distillation_loss_weights=0.0),
+        "built by the step": lambda *m: DistillerWithLatePart(*m, SoftTargets(), 0.0),
+    }
+
+    @pytest.mark.parametrize("kind", MAKE)
+    def test_are_trained_and_tracked(self, kind):
+        model = self.MAKE[kind](linear("teacher", 1), linear("student", 2))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
+        z = X @ kernel(model.student)
+        history = model.fit(X, Y, batch_size=12, verbose=0).history
+        # The head sums the logits: scale * sum(z) has the derivative sum(z) by scale, and z by each of its weights.
+        value = z.sum(-1).mean()
+        for name in ("student_loss", "mean"):
+            assert history[name][0] == pytest.approx(value, rel=1e-5), name
+        # 0.5 * (1 + 1 + 1), which adds 1 to the derivative by each weight.
+        assert history["regularization"][0] == pytest.approx(1.5, rel=1e-6)
+        assert float(model.scale.numpy()) == pytest.approx(1 - 0.1 * value, rel=1e-5)
+        np.testing.assert_allclose(model.head.get_weights()[0][:, 0], 1 - 0.1 * (z.mean(0) + 1), rtol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["Distiller", "TriKD"])
+    def test_are_saved_and_loaded(self, kind, tmp_path):
+        model = self.MAKE[kind](linear("teacher", 1), linear("student", 2))
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
+        model.fit(X, Y, batch_size=4, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert float(loaded.scale.numpy()) == float(model.scale.numpy()) != 1.0
+        np.testing.assert_array_equal(loaded.head.get_weights()[0], model.head.get_weights()[0])
+        pairs = zip(model.optimizer.variables, loaded.optimizer.variables, strict=True)
+        for mine, theirs in pairs:
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+        histories = [each.fit(X, Y, batch_size=12, verbose=0).history for each in (model, loaded)]
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+    def test_do_not_take_the_early_errors_away(self):
+        wide = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES + 1)])
+        with pytest.raises(ValueError, match="compares one output"):
+            DistillerWithParts(wide, linear("student", 2), LogitRegression())
+
+    def test_layers_of_a_loss_are_saved_beside_them(self, tmp_path):
+        hint = losses.Hint(teacher_layers="logits", student_layers="logits")
+        model = DistillerWithParts(linear("teacher", 1), linear("student", 2), hint)
+        model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
+        model.fit(X, Y, batch_size=12, verbose=0)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        (mine,), (theirs,) = model.loss_layers, loaded.loss_layers
+        assert len(mine.get_weights()) > 0
+        for a, b in zip(mine.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+class TestAddLoss:
+    def test_of_the_student_counts(self):
+        class Adding(keras.layers.Layer):
+            def call(self, x):
+                self.add_loss(0.5 * keras.ops.mean(x))
+                return x
+
+        student = keras.Sequential([*linear("student", 2).layers, Adding()])
+        student.build((None, 5))
+        model = compiled(Distiller(linear("teacher", 1), student, SoftTargets()))
+        value = 0.5 * (X @ kernel(student)).mean()
+        assert evaluate(model, X)["regularization"] == pytest.approx(value, rel=1e-4)
+
+    @pytest.mark.parametrize("base", [Distiller, TriKD])
+    def test_of_the_model_around_it_is_refused(self, base):
+        class Adding(base):
+            def call(self, inputs, training=None):
+                outputs = super().call(inputs, training)
+                self.add_loss(keras.ops.mean(outputs))
+                return outputs
+
+        own = [SoftTargets()] if base is Distiller else []
+        model = Adding(linear("teacher", 1), linear("student", 2), *own)
+        with pytest.raises(NotImplementedError, match="runs the student.*Received: Adding.add_loss.*Add the loss in"):
+            model(X)
 
 
 class TestTwoKinds:
@@ -334,6 +489,31 @@ class TestTwoKinds:
 
 
 class TestLosses:
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (lambda *m: Distiller(*m, SoftTargets()), "distillation_losses"),
+            (TriKD, "distillation_losses"),
+            (TriKD, "student_term_reaches_teacher"),
+        ],
+    )
+    def test_what_a_step_was_made_of_cannot_be_replaced(self, make, name):
+        model = make(linear("teacher", 1), linear("student", 2))
+        with pytest.raises(AttributeError, match=f"'{name}'.* no setter"):
+            setattr(model, name, (LogitRegression(),))
+
+    @pytest.mark.parametrize("reduction", [None, "none"])
+    def test_have_a_reduction(self, reduction):
+        own = [LogitRegression(), SoftTargets(reduction=reduction)]
+        with pytest.raises(ValueError, match=f"must have a reduction.*name='kd', reduction={reduction!r}. Take"):
+            Distiller(linear("teacher", 1), linear("student", 2), own)
+
+    def test_are_different_objects(self):
+        hint = losses.Hint("logits", "logits")
+        for own in ([hint, SoftTargets(), hint], [keras.distillation.LogitsDistillation(loss="mse")] * 2):
+            with pytest.raises(ValueError, match="must be different objects. Received one of them twice: [HL].*Give"):
+                Distiller(linear("teacher", 1), linear("student", 2), own)
+
     def test_are_the_very_objects_that_were_given(self):
         given = [SoftTargets(), losses.SimilarityPreserving()]
         distiller = Distiller(linear("teacher", 1), linear("student", 2), given)

@@ -9,6 +9,7 @@ from keras_tkd import Distiller
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distillation.terms import _number_duplicates
 from keras_tkd.losses import (
+    DecoupledTargets,
     DistillationLoss,
     Hint,
     LogitRegression,
@@ -209,6 +210,10 @@ class TestTeacher:
         result = distiller.evaluate({"image": X, "teacher": {"logits": given}}, Y, verbose=0, return_dict=True)
         assert result["logits"] == pytest.approx(((given - z_s) ** 2).mean(), rel=1e-5)
 
+    def test_outputs_of_an_anchor_are_refused(self):
+        with pytest.raises(ValueError, match="Outputs of an anchor are read where there is one.*'anchor'"):
+            compiled(LogitRegression()).evaluate({"image": X, "anchor": {"logits": X[:, :CLASSES]}}, Y, verbose=0)
+
     def test_teacher_image_is_seen_by_the_teacher_alone(self):
         distiller = compiled(LogitRegression())
         privileged = RNG.normal(size=X.shape).astype("float32")
@@ -246,6 +251,19 @@ class TestTeacher:
         rows = [g / np.linalg.norm(g, axis=1, keepdims=True) for g in (gram_t, gram_s)]
         assert result["sp"] == pytest.approx(((rows[0] - rows[1]) ** 2).sum() / 12**2, rel=1e-4)
 
+    def test_losses_find_the_classes_in_labels_of_several_outputs(self):
+        def two_outputs(name):
+            x = keras.Input((5,))
+            outputs = {"logits": keras.layers.Dense(CLASSES)(x), "emb": keras.layers.Dense(4)(x)}
+            return keras.Model(x, outputs, name=name)
+
+        loss = DecoupledTargets()
+        distiller = Distiller(two_outputs("teacher"), two_outputs("student"), loss)
+        distiller.compile(keras.optimizers.SGD(0.1), {"logits": LABEL_LOSS, "emb": "mse"})
+        z_t, z_s = (model.predict(X, verbose=0)["logits"] for model in (distiller.teacher, distiller.student))
+        result = distiller.evaluate(X, {"logits": Y, "emb": np.zeros((12, 4))}, verbose=0, return_dict=True)
+        assert result["dkd"] == pytest.approx(float(loss({"logits": z_t, "labels": Y}, z_s)), rel=1e-5)
+
     def test_teacher_of_another_input_size_gets_the_image_resized(self):
         """Mean pixels, times 1 and times 2: a resize to half the size leaves the mean of a plane as it is."""
 
@@ -275,6 +293,9 @@ class TestTeacher:
             return keras.Sequential([keras.Input((4, 4, channels)), keras.layers.Flatten(), keras.layers.Dense(3)])
 
         with pytest.raises(ValueError, match=r"\(None, 4, 4, 1\).*\(None, 4, 4, 3\)"):
+            Distiller(model(1), model(3), LogitRegression())
+        # Nothing that batches bring would help: there are none yet.
+        with pytest.raises(ValueError, match="Put the teacher behind layers that convert the image$"):
             Distiller(model(1), model(3), LogitRegression())
 
     def test_companions_pass_through_the_student_with_the_image(self):

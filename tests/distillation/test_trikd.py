@@ -217,6 +217,56 @@ class TestOneStep:
         assert result["teacher_anchor"] == pytest.approx(divergence(*logits, 1.0).mean(), rel=1e-4)
 
 
+class TestLabelsOfSeveralOutputs:
+    """Models that return a dict, with a label for each of its outputs."""
+
+    TARGET = RNG.normal(size=(12, 4)).astype("float32")
+    LABELS = {"logits": Y, "emb": TARGET}
+
+    def two_outputs(self, name, names=("logits", "emb")):
+        x = keras.Input((5,))
+        outputs = {key: keras.layers.Dense(width)(x) for key, width in (("logits", CLASSES), ("emb", 4))}
+        return keras.Model(x, {key: outputs[key] for key in names}, name=name)
+
+    def compiled(self, teacher):
+        trikd = TriKD(teacher, self.two_outputs("student"))
+        losses = {"logits": LABEL_LOSS, "emb": keras.losses.MeanSquaredError()}
+        trikd.compile(keras.optimizers.SGD(0.1), losses, loss_weights={"logits": 1.0, "emb": 0.5})
+        return trikd
+
+    def test_both_models_learn_all_of_them(self):
+        trikd = self.compiled(self.two_outputs("teacher"))
+        parts = {}
+        for role in ("teacher", "student"):
+            outputs = getattr(trikd, role).predict(X, verbose=0)
+            parts[role] = label_loss(outputs["logits"]).mean(), ((outputs["emb"] - self.TARGET) ** 2).mean()
+            parts[f"{role}_accuracy"] = (outputs["logits"].argmax(-1) == Y).mean()
+        held_out = trikd.evaluate(X, self.LABELS, batch_size=12, verbose=0, return_dict=True)
+        history = trikd.fit(X, self.LABELS, batch_size=12, verbose=0).history
+        for value in (held_out, {name: values[0] for name, values in history.items()}):
+            for role in ("teacher", "student"):
+                classes, embedding = parts[role]
+                assert value[f"{role}_loss"] == pytest.approx(classes + 0.5 * embedding, rel=1e-5)
+            # What Keras logs of each output is the student's alone.
+            assert value["logits_loss"] == pytest.approx(parts["student"][0], rel=1e-5)
+            assert value["emb_loss"] == pytest.approx(parts["student"][1], rel=1e-5)
+            assert value["teacher_accuracy"] == pytest.approx(parts["teacher_accuracy"], rel=1e-6)
+
+    def test_goes_on_training_when_loaded(self, tmp_path):
+        trikd = self.compiled(self.two_outputs("teacher"))
+        trikd.fit(X, self.LABELS, batch_size=12, verbose=0)
+        trikd.save(tmp_path / "trikd.keras")
+        loaded = keras.saving.load_model(tmp_path / "trikd.keras")
+        histories = [model.fit(X, self.LABELS, batch_size=12, verbose=0).history for model in (trikd, loaded)]
+        for name, values in histories[0].items():
+            np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+    def test_a_teacher_without_one_of_them(self):
+        trikd = self.compiled(self.two_outputs("teacher", ["logits"]))
+        with pytest.raises(ValueError, match=r"labels of \['emb', 'logits'\], outputs \['logits'\]. Return .*'emb'"):
+            trikd.fit(X, self.LABELS, verbose=0)
+
+
 class TestSpecialCases:
     def test_without_anchor_at_temperature_1_it_is_mutual_learning(self):
         """Zhang et al., 2018: each network minimises CE + KL(stop(p_other) || p_self); closed-form gradients."""

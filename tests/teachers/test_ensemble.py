@@ -372,7 +372,7 @@ def test_saved_and_loaded_it_goes_on_training(tmp_path):
     for name, values in histories[0].items():
         np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
     TeacherEnsemble([deep("a"), linear(1)], average="logits", teacher_weights=[1, 3]).save(tmp_path / "ensemble.keras")
-    assert keras.saving.load_model(tmp_path / "ensemble.keras").teacher_weights == [1.0, 3.0]
+    assert keras.saving.load_model(tmp_path / "ensemble.keras").teacher_weights == (1.0, 3.0)
 
 
 def test_mixed_precision():
@@ -400,7 +400,7 @@ ONE = linear(1)
 
 def test_weights_may_be_an_array():
     ensemble = TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights=np.array([1, 3]))
-    assert ensemble.teacher_weights == [1.0, 3.0]
+    assert ensemble.teacher_weights == (1.0, 3.0)
     with pytest.raises(ValueError, match="2 numbers"):
         TeacherEnsemble([ONE, linear(2)], average="losses", teacher_weights=np.ones(3))
 
@@ -493,3 +493,13 @@ class TestRefusals:
     def test_of_a_distiller(self, make, message):
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_what_a_step_was_made_of_cannot_be_replaced():
+    ensemble = TeacherEnsemble([linear(1), linear(2)], average="losses", teacher_weights=[1, 3])
+    with pytest.raises(TypeError, match="item assignment"):
+        ensemble.teacher_weights[0] = 100.0
+    for name, value in {"teacher_weights": [0.0, 1.0], "average": "logits"}.items():
+        with pytest.raises(AttributeError, match=f"'{name}'.* no setter"):
+            setattr(ensemble, name, value)
+    assert (ensemble.teacher_weights, ensemble.average) == ((1.0, 3.0), "losses")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from keras_tkd.utils.layer_outputs import LayerOutputs, output_shapes
+from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 
 X = np.array([[1.0, 2.0, 3.0], [-1.0, 0.5, 4.0]], "float32")
 
@@ -172,9 +172,9 @@ def test_a_list_of_outputs_is_an_error_that_asks_for_names(kind):
             return kind([x, 2 * x])
 
     message = rf"dict .* \"logits\"\. Received: a {kind.__name__} of 2 from model 'two'.*keras.Model\(inputs, \{{"
-    for read in (lambda: LayerOutputs(Two(name="two"))(X), lambda: output_shapes(Two(name="two"), [], (None, 3))):
+    for read in (lambda model: LayerOutputs(model)(X), lambda model: compute_output_shapes(model, [], (None, 3))):
         with pytest.raises(ValueError, match=message):
-            read()
+            read(Two(name="two"))
 
 
 class Unbuilt(keras.Model):
@@ -193,7 +193,7 @@ def test_shapes_build_the_model(built):
     images = np.ones((5, 8, 6, 1), "float32")
     if built:
         model(images)
-    shapes = output_shapes(model, ["convolution", "head/flatten"] if built else ["convolution"], (5, 8, 6, 1))
+    shapes = compute_output_shapes(model, ["convolution", "head/flatten"] if built else ["convolution"], (5, 8, 6, 1))
     # A 3x3 kernel without padding takes two rows and two columns off: 6 x 4 positions of 4 channels.
     expected = {"logits": (None, 2), "convolution": (None, 6, 4, 4)}
     assert shapes == (expected | {"head/flatten": (None, 96)} if built else expected)
@@ -205,7 +205,7 @@ def test_shapes_build_the_model(built):
 def test_shapes_of_a_model_of_several_inputs():
     left, right = keras.Input((3,), name="left"), keras.Input((4,), name="right")
     model = keras.Model({"left": left, "right": right}, layers.Concatenate(name="both")([left, right]))
-    shapes = output_shapes(model, ["both"], {"left": (2, 3), "right": (2, 4)})
+    shapes = compute_output_shapes(model, ["both"], {"left": (2, 3), "right": (2, 4)})
     assert shapes == {"logits": (None, 7), "both": (None, 7)}
 
 
@@ -236,7 +236,8 @@ def test_before_and_after_an_activation(compiled):
     # Nothing is left behind.
     hidden = model.get_layer("inner").get_layer("hidden")
     assert hidden.activation is keras.activations.relu and "call" not in vars(hidden)
-    assert output_shapes(model, ["inner/hidden:pre_activation"], (None, 1))["inner/hidden:pre_activation"] == (None, 1)
+    name = "inner/hidden:pre_activation"
+    assert compute_output_shapes(model, [name], (None, 1))[name] == (None, 1)
 
 
 @pytest.mark.parametrize("name", ["flat:pre_activation", "flat:post_activation", "dense:before"])

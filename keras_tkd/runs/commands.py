@@ -59,15 +59,18 @@ def distill(config, path, existing="refuse", callbacks=()):
         callbacks: Keras callbacks that take part in every training of the run: of the teacher, of the baseline, of
             each student (whose `self.model` is the `Distiller`), one after another. They see the logs complete, and
             what they add to an epoch's is shown and kept too. One that sets `self.model.stop_training` ends the
-            training that is going on, which then counts as finished, with fewer epochs; the next begins. Callbacks are
-            no part of what a run is: trainings that the folder holds are not done again for others, and what they
-            remember is lost in an interruption.
+            training that is going on, which then counts as finished, with fewer epochs; the next begins. The run's
+            schedule sets the learning rate at the start of each epoch, and what a callback sets holds until then:
+            `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are refused. Callbacks are no part of what a
+            run is: trainings that the folder holds are not done again for others, and what they remember is lost in an
+            interruption.
 
     Returns:
         The results, as in `results.json`.
 
     Raises:
-        ValueError: what cannot be trained, before anything is written; another run's folder; a teacher that turns out
+        ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
+            folder; a teacher that turns out
             to know no more than chance.
         FloatingPointError: a loss that is not finite.
     """

@@ -5,6 +5,7 @@ import pathlib
 
 from keras_tkd.config.flagfile import flag_lines, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
+from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision
 from keras_tkd.runs.workdir import FLAGS, SPLIT, Stage, Workdir
 from keras_tkd.utils.files import write_json
@@ -96,8 +97,9 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         callbacks: see `Run`.
 
     Raises:
-        ValueError: the folder holds another run's files; see `Workdir`.
+        ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`.
     """
+    check_callbacks(callbacks)
     config = config.resolved()
     # One that begins anew decides anew.
     if existing != "overwrite":

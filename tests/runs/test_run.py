@@ -178,3 +178,39 @@ def test_with_a_cache_nobody_holds_the_teacher_while_the_student_learns(cache, h
     with pytest.raises(InterruptedError):
         commands.distill(DistillConfig(**settings, teacher_cache=cache), tmp_path / "run")
     assert found == [held]
+
+
+class Rates(keras.callbacks.Callback):
+    """Sets the learning rate at the end of each step, and writes down what an epoch's first step is done with."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.seen.append(float(self.model.optimizer.learning_rate))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 1e-3
+
+
+def test_the_schedule_sets_the_rate_at_the_start_of_each_epoch(tmp_path):
+    rates = Rates()
+    settings = QUICK | {"schedule": "step", "schedule_epochs": (1,), "train_fraction": 0.1}
+    commands.train_teacher(TeacherTrainingConfig(**settings), tmp_path, callbacks=[rates])
+    assert rates.seen == pytest.approx([0.05, 0.005])
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [keras.callbacks.ReduceLROnPlateau(monitor="loss"), keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)],
+)
+@pytest.mark.parametrize(
+    ("command", "config"), [(commands.distill, DistillConfig()), (commands.train_teacher, TeacherTrainingConfig())]
+)
+def test_callbacks_that_set_the_rate_are_refused(callback, command, config, tmp_path):
+    rule = f"The learning rate of a run.*Received: callbacks with a {type(callback).__name__}.*`schedule`"
+    with pytest.raises(ValueError, match=rule):
+        command(config, tmp_path / "run", callbacks=[keras.callbacks.Callback(), callback])
+    assert not (tmp_path / "run").exists()

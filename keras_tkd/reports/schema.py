@@ -72,6 +72,8 @@ class ModelResult(_Result):
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
         seconds: of training, validation included; of a model that this run did not train None.
+        epochs: those it was trained for, fewer than planned where a callback ended its training; None of a model
+            that this run did not train, and where an earlier version wrote the file.
         verification: what `evaluation.verification_scores` gives for the images of the open set.
         train_accuracy: share of the training images whose class it names, 0..1.
     """
@@ -81,6 +83,7 @@ class ModelResult(_Result):
     at_chance: bool | None = _optional()
     agreement: float | None = _optional()
     seconds: float | None = _optional()
+    epochs: int | None = _optional()
     verification: dict | None = _optional()
     train_accuracy: float | None = _optional()
 
@@ -132,7 +135,8 @@ class Results(_Result):
         method: name of the method, or the listed losses with their numbers; `"teacher"` where a teacher was trained.
         dataset: name of the data set.
         classes: names of the chosen classes, in the order of their labels; None for all.
-        seed, epochs: the run's.
+        seed: the run's.
+        epochs: those planned for the student, or the teacher where a teacher was trained.
         test_samples: number of test images.
         teacher: the teacher, or the ensemble of several; None for a method without.
         baseline: the student alone; None where nobody trained it.
@@ -170,6 +174,11 @@ class Results(_Result):
             ValueError: results of a later version; a field that must be there is not.
         """
         return super().from_dict(upgrade_results(values))
+
+    def count_epochs(self, student):
+        """Returns the epochs that the student, or the student alone, was trained for."""
+        # A file of an earlier version does not say: nothing could end a training before what was planned.
+        return self.epochs if student.epochs is None else student.epochs
 
 
 def read_results(path):

@@ -59,11 +59,12 @@ def distill(config, path, existing="refuse", callbacks=()):
         callbacks: Keras callbacks that take part in every training of the run: of the teacher, of the baseline, of
             each student (whose `self.model` is the `Distiller`), one after another. They see the logs complete, and
             what they add to an epoch's is shown and kept too. One that sets `self.model.stop_training` ends the
-            training that is going on, which then counts as finished, with fewer epochs; the next begins. The run's
-            schedule sets the learning rate at the start of each epoch, and what a callback sets holds until then:
-            `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are refused. Callbacks are no part of what a
-            run is: trainings that the folder holds are not done again for others, and what they remember is lost in an
-            interruption.
+            training that is going on, which then counts as finished, with as many epochs as the results say; the next
+            begins. Held-out values are those of the test images without `validation_fraction`: do not stop by them.
+            The run's schedule sets the learning rate at the start of each epoch, and what a callback sets holds until
+            then: `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are refused. Callbacks are no part of
+            what a run is: trainings that the folder holds are not done again for others, and what they remember is lost
+            in an interruption.
 
     Returns:
         The results, as in `results.json`.
@@ -129,12 +130,12 @@ def _obtain_teacher(run, inputs):
     if not config.takes_trained_teacher:
         return None
     if config.teacher_path:
-        model, seconds = inputs.take_teacher(), None
+        model, stage = inputs.take_teacher(), None
     else:
         print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
         trained = stages.train_teacher(run, inputs)
-        model, seconds = trained.model, trained.stage.seconds
-    teacher = measure_teacher(model, inputs.splits, seconds, config.teacher.embedding_layer)
+        model, stage = trained.model, trained.stage
+    teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
     check_teacher(teacher, config, inputs.splits)
     return teacher

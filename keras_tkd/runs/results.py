@@ -50,14 +50,14 @@ class MeasuredTeacher:
         return model
 
 
-def measure_model(model, outputs, splits, teacher_logits=None, seconds=None, embedding_layer=None):
+def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embedding_layer=None):
     """Returns the `ModelResult` of a model.
 
     Args:
         outputs: its logits for the test images; None where all classes are in the open set.
         splits: the `Splits`; with an open set, verification of its images is measured too.
         teacher_logits: its teacher's, for the agreement.
-        seconds: of its training, if this run trained it.
+        stage: the `Stage` of its training, if this run trained it.
         embedding_layer: layer whose outputs verification compares; None for `"embedding"`.
     """
     verification = None
@@ -67,13 +67,14 @@ def measure_model(model, outputs, splits, teacher_logits=None, seconds=None, emb
     return dataclasses.replace(
         _measure_outputs(model, outputs, splits),
         agreement=None if teacher_logits is None else evaluation.agreement(outputs, teacher_logits),
-        seconds=None if seconds is None else round(seconds, 2),
+        seconds=None if stage is None else round(stage.seconds, 2),
+        epochs=None if stage is None else len(stage.history),
         verification=verification,
     )
 
 
-def measure_teacher(model, splits, seconds=None, embedding_layer=None):
-    """Returns a `MeasuredTeacher`.
+def measure_teacher(model, splits, stage=None, embedding_layer=None):
+    """Returns a `MeasuredTeacher`; `stage` is the `Stage` of its training, if this run trained it.
 
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
@@ -81,7 +82,7 @@ def measure_teacher(model, splits, seconds=None, embedding_layer=None):
     models = flatten_ensemble(model)
     each = [closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
-        result = measure_model(model, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
+        result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
         return MeasuredTeacher(model, each[0], result)
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
     members = [
@@ -107,7 +108,7 @@ def describe_teacher_run(run, inputs, trained):
         trained.model,
         evaluation.logits(trained.model, inputs.splits.test_images),
         inputs.splits,
-        seconds=trained.stage.seconds,
+        stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
     )
     return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
@@ -183,7 +184,7 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
     outputs = evaluation.logits(model, splits.test_images)
-    result = measure_model(model, outputs, splits, teacher_logits, stage.seconds, run.config.embedding_layer)
+    result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
     # Beside the test accuracy it tells a student that is too small from one that learned by heart.
     predicted = evaluation.predict_classes(model, splits.train_images)
     return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))

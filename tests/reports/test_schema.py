@@ -92,7 +92,7 @@ def test_what_must_be_there_is_named():
 
 
 MODEL = {"test_accuracy": 0.5, "parameters": 7, "at_chance": False}
-VERIFIED = MODEL | {"agreement": 0.75, "seconds": 1.5, "verification": {"auc": 0.9, "pairs": "all"}}
+VERIFIED = MODEL | {"agreement": 0.75, "seconds": 1.5, "epochs": 1, "verification": {"auc": 0.9, "pairs": "all"}}
 STUDENT = VERIFIED | {"train_accuracy": 0.5, "epochs_to_baseline": None}
 RUN = {"version": 2, "method": "kd", "dataset": "d", "classes": ["a", "b"], "seed": 0, "epochs": 1, "test_samples": 4}
 RUN |= {"teacher": MODEL, "baseline": None, "student": STUDENT}

@@ -103,6 +103,25 @@ def test_table_without_baseline_and_without_teacher():
     assert rows["student alone"] == ["80.00 %", "666", "90.00 %"]  # nobody took time
 
 
+def trained_for(result, **epochs):
+    """The results, with the epochs that some of its models were trained for."""
+    for role, count in epochs.items():
+        result[role]["epochs"] = count
+    return result
+
+
+def test_table_says_how_long_models_were_trained_where_one_was_stopped():
+    planned = tables.table([run(0.8, 0.7)])
+    assert tables.table([trained_for(run(0.8, 0.7), teacher=30, baseline=30, student=30)]) == planned
+    stopped = [trained_for(run(0.8, 0.7, seed=seed), baseline=30, student=count) for seed, count in ((1, 12), (2, 14))]
+    table = tables.table(stopped)
+    assert "30 epochs" in table.splitlines()[0] and table.splitlines()[1].endswith("  epochs")
+    rows = cells(table)
+    # Nobody says how long the teacher was trained.
+    assert [rows[title][-1] for title in ("teacher", "student alone", "distilled student")] == ["-", "30", "12 to 14"]
+    assert cells(tables.table(stopped[:1]))["distilled student"][-1] == "12"
+
+
 def verified(result, **roles):
     """The results, with (auc, equal error rate, true accepts) for some of its models."""
     for role, shares in roles.items():
@@ -180,6 +199,25 @@ def test_verdict_of_several_seeds(gains, mean, noise, judged):
     sentence = verdict.verdict(runs)
     assert mean in sentence and noise in sentence and f"{len(gains)} seeds" in sentence
     assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
+
+
+# Accuracies far enough apart on 10,000 images, and not far enough: see above.
+@pytest.mark.parametrize(
+    "student, judged", [(0.83, "may be the budget"), (0.77, "may be the budget"), (0.81, "no difference")]
+)
+def test_verdict_of_unequal_trainings_says_so(student, judged):
+    stopped = trained_for(run(student, 0.8), baseline=30, student=12)
+    sentence = verdict.verdict([stopped])
+    assert "budgets differ (12 and 30 epochs)" in sentence and "same budget" not in sentence and judged in sentence
+    assert "helped" not in sentence and "harmed" not in sentence
+    # One of two seeds is enough; who says nothing was trained as planned.
+    sentence = verdict.verdict([trained_for(run(0.83, 0.8, seed=1), student=30), stopped])
+    assert "budgets differ (12 to 30 and 30 epochs)" in sentence
+
+
+def test_verdict_of_trainings_that_were_stopped_alike():
+    sentence = verdict.verdict([trained_for(run(0.83, 0.8), baseline=12, student=12)])
+    assert "same budget" in sentence and "helped" in sentence
 
 
 def test_verdict_counts_only_runs_with_a_baseline():

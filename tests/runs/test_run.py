@@ -139,6 +139,8 @@ def test_callbacks_take_part_in_every_training_and_may_end_it(tmp_path, capsys):
         # One of two epochs, and done.
         kept = record(tmp_path, stage)
         assert kept["finished"] and [epoch["mine"] for epoch in kept["history"]] == [0.25]
+    assert results["epochs"] == 2
+    assert [results[role]["epochs"] for role in ("teacher", "baseline", "student")] == [1, 1, 1]
     # They are no part of what the run is.
     (tmp_path / "results.json").unlink()
     again = commands.distill(config, tmp_path)
@@ -149,11 +151,14 @@ def test_callbacks_take_part_in_every_training_and_may_end_it(tmp_path, capsys):
 def test_callbacks_take_part_in_the_training_of_a_teacher_and_of_online_ones(tmp_path):
     listener = Listener()
     few = QUICK | {"train_fraction": 0.1}
-    commands.train_teacher(TeacherTrainingConfig(**few), tmp_path / "teacher", callbacks=[listener])
+    results = commands.train_teacher(TeacherTrainingConfig(**few), tmp_path / "teacher", callbacks=[listener])
+    assert results["epochs"] == 2 and results["teacher"]["epochs"] == 1
     assert listener.seen == [("Functional", "digits_teacher", 0)]
     assert record(tmp_path / "teacher", "teacher")["finished"]
-    commands.distill(DistillConfig(**few, method="dml", baseline="none"), tmp_path / "dml", callbacks=[listener])
+    config = DistillConfig(**few, method="dml", baseline="none")
+    results = commands.distill(config, tmp_path / "dml", callbacks=[listener])
     assert listener.seen[1:] == [("TriKD", "trikd", 0)]
+    assert [pair["student"]["epochs"] for pair in results["generations"]] == [1] and results["student"]["epochs"] == 1
 
 
 @pytest.mark.parametrize(("cache", "held"), [("workdir", False), ("off", True)])

@@ -7,7 +7,33 @@ import tensorflow as tf
 
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
+__all__ = ["CheckLogs", "TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
+
+
+class CheckLogs(keras.callbacks.Callback):
+    """Raises `ValueError` at the end of an epoch whose logs hold anything but numbers, and makes these plain floats.
+
+    Charts, the record of a training and its progress show logs: what a callback adds to them must be a number.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            number = _convert_to_float(value)
+            if number is None:
+                raise ValueError(
+                    "Logs of an epoch must be numbers: they are shown and kept. Received: "
+                    f"logs[{name!r}] = {value!r}. Have the callback keep it elsewhere"
+                )
+            logs[name] = number
+
+
+def _convert_to_float(value):
+    """Converts a number, or an array or tensor of a single one; None for anything else."""
+    try:
+        # Text of digits would pass as a number.
+        return None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 class Throughput(keras.callbacks.Callback):

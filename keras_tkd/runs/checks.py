@@ -18,7 +18,13 @@ _RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLR
 
 def check_callbacks(callbacks):
     """Raises `ValueError` for callbacks that cannot take part in a run."""
+    rule = "`callbacks` must be a list or tuple of instances of keras.callbacks.Callback"
+    if not isinstance(callbacks, (list, tuple)):
+        raise ValueError(f"{rule}. Received: callbacks={callbacks!r}. A single one is given as callbacks=[callback]")
     for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            hint = f" Make an instance: {callback.__name__}(...)" if isinstance(callback, type) else ""
+            raise ValueError(f"{rule}. Received: {callback!r} among them.{hint}")
         # The run's schedule would overrule them at the next epoch, or they the schedule that the run's flags tell of.
         if isinstance(callback, _RATE_SETTERS):
             raise ValueError(

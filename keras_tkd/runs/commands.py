@@ -25,7 +25,7 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
         config: `TeacherTrainingConfig`.
         path: the run's folder.
         existing: what to do where the folder holds another run: see `Workdir`.
-        callbacks: Keras callbacks that take part in the training, as in `distill`.
+        callbacks: list or tuple of Keras callbacks that take part in the training, as in `distill`.
 
     Returns:
         The results, as in `results.json`.
@@ -56,23 +56,22 @@ def distill(config, path, existing="refuse", callbacks=()):
         config: `DistillConfig`.
         path: the run's folder.
         existing: what to do where the folder holds another run: see `Workdir`.
-        callbacks: Keras callbacks that take part in every training of the run: of the teacher, of the baseline, of
-            each student (whose `self.model` is the `Distiller`), one after another. They see the logs complete, and
-            what they add to an epoch's is shown and kept too. One that sets `self.model.stop_training` ends the
-            training that is going on, which then counts as finished, with as many epochs as the results say; the next
-            begins. Held-out values are those of the test images without `validation_fraction`: do not stop by them.
-            The run's schedule sets the learning rate at the start of each epoch, and what a callback sets holds until
-            then: `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are refused. Callbacks are no part of
-            what a run is: trainings that the folder holds are not done again for others, and what they remember is lost
-            in an interruption.
+        callbacks: list or tuple of Keras callbacks that take part in every training of the run: of the teacher, of the
+            baseline, of each student (whose `self.model` is the `Distiller`), one after another. They see the logs
+            complete, and the numbers that they add to an epoch's are shown and kept too. One that sets
+            `self.model.stop_training` ends the training that is going on, which then counts as finished, with as many
+            epochs as the results say; the next begins. Without `validation_fraction`, held-out values are those of the
+            test images: do not stop by them. The run's schedule sets the learning rate at the start of each epoch, and
+            what a callback sets holds until then: `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are
+            refused. Callbacks are no part of what a run is: trainings that the folder holds are not done again for
+            others, and what they remember is lost in an interruption.
 
     Returns:
         The results, as in `results.json`.
 
     Raises:
         ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
-            folder; a teacher that turns out
-            to know no more than chance.
+            folder; a teacher that turns out to know no more than chance; logs that are no numbers.
         FloatingPointError: a loss that is not finite.
     """
     run = open_run("distill", config, path, existing, callbacks)

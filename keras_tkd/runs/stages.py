@@ -8,7 +8,7 @@ from keras_tkd import data, evaluation
 from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, settings
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checkpoints import BackupState
 from keras_tkd.runs.distillation_setup import set_up_distillation
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, learning_rate_at
@@ -145,6 +145,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, cal
         TerminateOnNonFinite(),
         # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
         *run.callbacks,
+        CheckLogs(),
         TrainingProgress(title),
         TensorBoardScalars(stage.logs),
         WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),

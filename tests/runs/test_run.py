@@ -219,3 +219,36 @@ def test_callbacks_that_set_the_rate_are_refused(callback, command, config, tmp_
     with pytest.raises(ValueError, match=rule):
         command(config, tmp_path / "run", callbacks=[keras.callbacks.Callback(), callback])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "received"),
+    [
+        (None, "callbacks=None.*callbacks=\\[callback\\]"),
+        (keras.callbacks.History(), "callbacks=<.*History object.*callbacks=\\[callback\\]"),
+        (keras.callbacks.History, "callbacks=<class.*History"),
+        (
+            [keras.callbacks.History()] * 2 + [keras.callbacks.History],
+            ".*History'> among them. Make an instance: History",
+        ),
+        (("history",), "'history' among them"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "config"), [(commands.distill, DistillConfig()), (commands.train_teacher, TeacherTrainingConfig())]
+)
+def test_callbacks_must_be_a_list_of_them(callbacks, received, command, config, tmp_path):
+    with pytest.raises(ValueError, match=f"`callbacks` must be a list or tuple of.*Received: {received}"):
+        command(config, tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
+
+
+class AddsText(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["note"] = "fine"
+
+
+def test_what_a_callback_adds_to_the_logs_must_be_a_number(tmp_path):
+    config = TeacherTrainingConfig(**QUICK | {"train_fraction": 0.1})
+    with pytest.raises(ValueError, match=r"must be numbers.*logs\['note'\] = 'fine'"):
+        commands.train_teacher(config, tmp_path / "run", callbacks=[AddsText()])

@@ -73,6 +73,10 @@ def test_contributing_states_the_rule():
     assert stated == {room: set(allowed.split()) for room, allowed in ALLOWED.items() if room != "runs"}
 
 
+def test_there_is_one_progress_bar():
+    assert [path.name for path in MODULES if "Progbar" in path.read_text()] == ["progress.py"]
+
+
 def test_flags_are_known_to_scripts_only():
     assert not [path for path in MODULES if "absl" in path.read_text()]
 

@@ -61,7 +61,7 @@ def load(
             of a folder that is taken may have a single image.
         shuffle_window: None loads all images into memory. N leaves those of a tensorflow-datasets name on disk, for
             training and test alike, from where they are read N at a time: see `ImageStream`.
-        progress: True shows a progress bar while files are read.
+        progress: True shows progress while files are read: a bar on a terminal, at most about ten lines elsewhere.
 
     Returns:
         A `Splits`. Its images are arrays aligned to 64 bytes; with `shuffle_window`, each an `ImageStream`.

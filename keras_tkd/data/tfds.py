@@ -9,6 +9,7 @@ import numpy as np
 from keras_tkd.data.arrays import aligned_empty, resize_uint8
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
+from keras_tkd.utils.progress import Progress
 
 __all__ = ["known_names", "load_prepared"]
 
@@ -132,7 +133,6 @@ def _read_labels(builder, split, label_key, progress):
 
 def _read(builder, split, function, batch_size, progress, decoders=None):
     """Yields what `function` makes of the samples of one split, in their order, in batches."""
-    import keras
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -151,10 +151,10 @@ def _read(builder, split, function, batch_size, progress, decoders=None):
     dataset = builder.as_dataset(split=split, read_config=config, shuffle_files=False, decoders=decoders)
     dataset = dataset.map(function, num_parallel_calls=parallel).batch(batch_size).prefetch(1)
     count = builder.info.splits[split].num_examples
-    bar = keras.utils.Progbar(count, verbose=int(progress), unit_name="image")
+    bar = Progress(f"Reading {count:,} images of {builder.name}, {split}", 0, count, shown=progress)
     for start, batch in zip(range(0, count, batch_size), dataset.as_numpy_iterator(), strict=True):
         yield batch
-        bar.update(min(start + batch_size, count))
+        bar.report(min(start + batch_size, count))
 
 
 def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):

@@ -898,3 +898,11 @@ def test_progress_is_shown_if_asked_for(tmp_path, capsys, progress):
         shown = capsys.readouterr().out
         assert bool(shown) == progress
         assert all(count in shown for count in counts) == progress
+
+
+def test_progress_is_about_ten_lines_for_each_split(tmp_path, capsys):
+    folder = write_classes(tmp_path / "pets", cat=100, dog=100)
+    load(folder, progress=True, test_fraction=0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Reading")] == ["Reading 100 images"] * 2
+    assert sum("/100 images" in line for line in lines) == len(lines) - 2 == 20

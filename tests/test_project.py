@@ -126,7 +126,7 @@ def test_a_module_of_a_room_may_be_allowed_alone():
 
 def test_scripts_are_held_to_their_row():
     path = ROOT / "scripts" / "crafted.py"
-    assert not forbidden_imports("from keras_tkd.config import default; from keras_tkd.runs import commands", path)
+    assert not forbidden_imports("from keras_tkd.config import get_default; from keras_tkd.runs import commands", path)
     assert forbidden_imports("from keras_tkd.losses import base", path) == ["losses.base"]
 
 

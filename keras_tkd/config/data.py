@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from keras_tkd.config.fields import check, check_choice, is_whole, option
-from keras_tkd.config.flagfile import value_type
+from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.choices import BUILT_IN_DATASETS
 
 __all__ = ["DataConfig"]
@@ -64,7 +64,7 @@ class DataConfig:
         """Names of the fields that nothing in this run reads."""
         return [field.name for field in dataclasses.fields(self) if self._unmet(field)]
 
-    def refusal(self, name):
+    def explain_refusal(self, name):
         """Returns why a field, one of the irrelevant ones, is not read."""
         field = next(field for field in dataclasses.fields(self) if field.name == name)
         why_not = self._unmet(field)[0].why_not or f"{self._reader} does not read `{{name}}`"
@@ -86,14 +86,14 @@ class DataConfig:
         for field in dataclasses.fields(self):
             choices = field.metadata["choices"]
             value = getattr(self, field.name)
-            # One value of several may be given by itself. The class is frozen, for everybody else.
-            if value_type(field)[1] and isinstance(value, (str, os.PathLike)):
+            # A single value stands for a tuple of one. Past `frozen`, as `__post_init__` may.
+            if get_value_type(field)[1] and isinstance(value, (str, os.PathLike)):
                 value = (os.fspath(value),)
                 object.__setattr__(self, field.name, value)
             if choices and not (value is None and field.default is None):
                 for part in value if isinstance(value, tuple) else [value]:
                     check_choice(field.name, part, choices)
-            if value_type(field)[0] is int and not (value is None and field.default is None):
+            if get_value_type(field)[0] is int and not (value is None and field.default is None):
                 parts = value if isinstance(value, (tuple, list)) else [value]
                 check(all(map(is_whole, parts)), f"`{field.name}` must be a whole number", self, field.name)
         # Written so that NaN, of which every comparison is false, breaks the rule.

@@ -17,11 +17,11 @@ __all__ = [
     "TRAINED",
     "check",
     "check_choice",
-    "deciding",
-    "default",
+    "collect_settings",
+    "get_default",
     "is_whole",
+    "list_deciding",
     "option",
-    "settings",
 ]
 
 DECIDES = {
@@ -77,17 +77,17 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions})
 
 
-def default(cls, name):
+def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
 
-def deciding(cls, words):
+def list_deciding(cls, words):
     """Returns the names of the fields that decide one of `words`, in the fields' order."""
     return tuple(field.name for field in dataclasses.fields(cls) if field.metadata["decides"] in words)
 
 
-def settings(config, words):
+def collect_settings(config, words):
     """Returns what a configuration says of all that decides one of `words`, as a dict by the fields' names."""
     values = {}
     for field in dataclasses.fields(config):

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize_uint8
+from keras_tkd.data.arrays import allocate_aligned, resize_uint8
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.progress import Progress
@@ -127,7 +127,7 @@ def _image_shape(path):
 def _read_images(paths, image_shape, progress):
     import tensorflow as tf
 
-    images = aligned_empty((len(paths), *image_shape))
+    images = allocate_aligned((len(paths), *image_shape))
     height, width, channels = image_shape
 
     def read(index):

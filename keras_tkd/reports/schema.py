@@ -19,7 +19,7 @@ __all__ = [
     "upgrade_results",
 ]
 
-# Raised by whoever changes what a field means, renames it or takes it away; `upgrade_results` then reads the old ones.
+# Raise it when a field changes its meaning or its name, or goes; and have `upgrade_results` read the old ones.
 VERSION = 2
 
 
@@ -44,8 +44,7 @@ class _Result:
                 values[field.name] = _to_plain(value)
         return values
 
-    # Unknown fields are passed over for the sake of files that somebody else added something to; a field that a later
-    # version of ours has is told by the version.
+    # Unknown fields are ignored: other programs may have added some. A later schema is told by its version.
     @classmethod
     def from_dict(cls, values):
         """Returns the result that a file's plain data describe; fields that there are not are passed over.
@@ -139,13 +138,13 @@ class Results(_Result):
         epochs: those planned for the student, or the teacher where a teacher was trained.
         test_samples: number of test images.
         teacher: the teacher, or the ensemble of several; None for a method without.
-        baseline: the student alone; None where nobody trained it.
+        baseline: the student alone; None where none was trained.
         student: the student; None where a teacher was trained.
         train: of the last training: the student's, or the teacher's where a teacher was trained.
         versions: of Python, packages and machine.
         teachers: each teacher of an ensemble.
         generations: each student with an online teacher, in turn.
-        generation: number, from 1, of the generation whose models the run hands over.
+        generation: number, from 1, of the generation whose models the run exports.
         flags: lines of the flagfile that runs the same again.
     """
 

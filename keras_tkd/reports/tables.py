@@ -4,7 +4,7 @@ import statistics
 
 from keras_tkd.reports.schema import Results
 
-__all__ = ["format_range", "table", "verification_table"]
+__all__ = ["format_range", "format_table", "format_verification_table"]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -14,7 +14,7 @@ _VERIFICATION = {
 }
 
 
-def table(runs):
+def format_table(runs):
     """Returns a text table of one run, or of the means over runs of one experiment with different seeds.
 
     A column that no model has anything in is left out, and that of epochs where each model had those in the caption.
@@ -60,7 +60,7 @@ def format_range(counts):
     return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
 
 
-def verification_table(runs):
+def format_verification_table(runs):
     """Returns the same for the verification of images of an open set; an empty text for runs without one."""
     rows = [["", *_VERIFICATION.values()]]
     for title, models in _list_models([Results.from_dict(run) for run in runs]):

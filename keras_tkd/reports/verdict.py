@@ -8,10 +8,10 @@ from keras_tkd.evaluation.measures import standard_error
 from keras_tkd.reports.schema import Results
 from keras_tkd.reports.tables import format_range
 
-__all__ = ["verdict"]
+__all__ = ["format_verdict"]
 
 
-def verdict(runs):
+def format_verdict(runs):
     """Says in one sentence whether distillation helped: the difference of student and baseline, its 95 % interval.
 
     Where a callback ended one of the two trainings earlier, their budgets differ, and a difference that was measured is

@@ -70,7 +70,7 @@ class Throughput(keras.callbacks.Callback):
         self._end = self._end or time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        # Keras hands all callbacks the same dict: what is added here, those after this one see.
+        # Keras gives all callbacks the same dict: later callbacks see what is added here.
         seconds = (self._end or time.perf_counter()) - self._begin
         if self._timed_samples > 0:
             logs["images_per_second"] = self._timed_samples / seconds
@@ -91,7 +91,7 @@ class WarnAtChance(keras.callbacks.Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        # Once, and early enough to stop the run: at this point a model that learns at all has left chance.
+        # Once, and early enough to stop the run: by then a model that learns at all is above chance.
         if epoch + 1 != self.epochs:
             return
         for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):

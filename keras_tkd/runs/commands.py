@@ -1,4 +1,4 @@
-"""The story of a run: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
+"""The three commands: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
 
 from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
@@ -6,7 +6,7 @@ from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.generations import train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.results import (
-    closed_set_logits,
+    compute_closed_set_logits,
     describe_generations,
     describe_student_run,
     describe_teacher_run,
@@ -77,13 +77,13 @@ def distill(config, path, existing="refuse", callbacks=()):
     run = open_run("distill", config, path, existing, callbacks)
     if run.finished:
         return run.results
-    # What can be refused was refused before `begin`, the first to write anything.
+    # Everything is checked before `begin`, which is the first to write anything.
     inputs = load_distillation_inputs(run.config)
-    run.settle(resolve_teacher_cache(run.config, run.path, inputs))
+    run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
     run.begin(inputs.splits)
     teacher = _obtain_teacher(run, inputs)
     baseline = stages.train_baseline(run, inputs)
-    # An online teacher is no teacher yet: the roads part here, and nowhere else.
+    # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
     if run.config.online:
         generations = train_generations(run, inputs, baseline)
         return run.write(describe_generations(run, inputs, baseline, generations))
@@ -114,7 +114,7 @@ def evaluate(config):
         logits, described = teacher.logits, {"teacher": teacher.result.to_dict()}
         if teacher.members:
             described["teachers"] = [member.to_dict() for member in teacher.members]
-    outputs = closed_set_logits(model, splits)
+    outputs = compute_closed_set_logits(model, splits)
     measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
     return measured.to_dict() | described
 

@@ -13,18 +13,18 @@ import tensorflow as tf
 from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
-from keras_tkd.runs.generations import best
+from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 
 __all__ = [
     "MeasuredTeacher",
-    "closed_set_logits",
+    "compute_closed_set_logits",
+    "count_trainable_parameters",
     "describe_generations",
     "describe_student_run",
     "describe_teacher_run",
     "measure_model",
     "measure_teacher",
-    "trainable_parameters",
 ]
 
 
@@ -45,7 +45,7 @@ class MeasuredTeacher:
     members: list[ModelResult] | None = None
 
     def release(self):
-        """Gives the model away, so that it is gone as soon as nothing needs it: with a cache, before training."""
+        """Returns the model and forgets it, so that it is freed as soon as possible: with a cache, before training."""
         model, self.model = self.model, None
         return model
 
@@ -80,7 +80,7 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     embeddings to verify.
     """
     models = flatten_ensemble(model)
-    each = [closed_set_logits(member, splits) for member in models]
+    each = [compute_closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
         result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
         return MeasuredTeacher(model, each[0], result)
@@ -92,12 +92,12 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
 
 
-def closed_set_logits(model, splits):
+def compute_closed_set_logits(model, splits):
     """Returns the model's logits for the test images; None where all classes are in the open set."""
     return evaluation.logits(model, splits.test_images) if splits.num_classes else None
 
 
-def trainable_parameters(model):
+def count_trainable_parameters(model):
     """Returns the number of trainable parameters; BatchNorm's moving statistics are none."""
     return sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
 
@@ -142,7 +142,7 @@ def describe_generations(run, inputs, baseline, generations):
     """
     splits = inputs.splits
     logits = [evaluation.logits(generation.teacher, splits.test_images) for generation in generations]
-    chosen = best(generations)
+    chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
     each = [
@@ -153,15 +153,15 @@ def describe_generations(run, inputs, baseline, generations):
         )
         for generation, own in zip(generations, logits, strict=True)
     ]
-    handed_over = each[chosen.number - 1]
+    exported = each[chosen.number - 1]
     return _describe_run(
         run.config.method,
         run,
         inputs,
         chosen.stage,
-        teacher=handed_over.teacher,
+        teacher=exported.teacher,
         baseline=measured_baseline,
-        student=handed_over.student,
+        student=exported.student,
         generations=each,
         generation=chosen.number,
     )
@@ -171,11 +171,11 @@ def _measure_outputs(model, outputs, splits):
     """Measures a model by its outputs for the test images; without outputs, only its size."""
     # All classes in the open set: the test images have none that the model could name.
     if outputs is None:
-        return ModelResult(parameters=trainable_parameters(model))
+        return ModelResult(parameters=count_trainable_parameters(model))
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     return ModelResult(
         test_accuracy=accuracy,
-        parameters=trainable_parameters(model),
+        parameters=count_trainable_parameters(model),
         at_chance=evaluation.at_chance(accuracy, splits.test_labels),
     )
 
@@ -185,7 +185,7 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     splits = inputs.splits
     outputs = evaluation.logits(model, splits.test_images)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
-    # Beside the test accuracy it tells a student that is too small from one that learned by heart.
+    # Beside the test accuracy it tells underfitting from overfitting.
     predicted = evaluation.predict_classes(model, splits.train_images)
     return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))
 

@@ -6,12 +6,12 @@ __all__ = [
     "compute_compiled_loss",
     "compute_loss",
     "copy_mask",
+    "find_operation",
     "flatten_layers",
     "get_input_names",
     "get_input_shape",
     "get_loss_tracker",
     "last_operation",
-    "made_by",
 ]
 
 
@@ -20,10 +20,10 @@ def last_operation(model):
     outputs = getattr(model, "outputs", None)
     if not outputs or len(outputs) != 1:
         return None, None
-    return made_by(outputs[0])
+    return find_operation(outputs[0])
 
 
-def made_by(tensor):
+def find_operation(tensor):
     """Returns the operation that makes a tensor of a graph, and what it makes it of: a tensor, or several."""
     operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_tkd.utils.keras_graph import flatten_layers, last_operation, made_by
+from keras_tkd.utils.keras_graph import find_operation, flatten_layers, last_operation
 
 __all__ = ["set_precision"]
 
@@ -26,7 +26,7 @@ def set_precision(model, precision):
         if isinstance(operation, keras.Model):
             operation, inputs = last_operation(operation)
         else:  # an operation on the output, such as a choice of classes: the layer is behind it
-            operation, inputs = made_by(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
+            operation, inputs = find_operation(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
     if operation is not None:
         operation.dtype_policy = "float32"
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from keras_tkd.reports.schema import ModelResult, Results, StudentResult, read_results, upgrade_results
-from keras_tkd.reports.tables import table
+from keras_tkd.reports.tables import format_table
 
 # As keras_tkd wrote it before results had a version.
 VERSION_1 = """{
@@ -72,7 +72,7 @@ def test_results_without_a_version_are_those_of_version_1(tmp_path):
     assert results.student.epochs_to_baseline == 12 and results.baseline.train_accuracy == 0.9
     # Nothing but the version is another.
     assert results.to_dict() == {"version": 2} | json.loads(VERSION_1)
-    assert "kd on digits, 20 epochs, seed 3" in table([json.loads(VERSION_1)])
+    assert "kd on digits, 20 epochs, seed 3" in format_table([json.loads(VERSION_1)])
 
 
 def test_a_file_that_is_not_there_is_no_results(tmp_path):

@@ -1,4 +1,4 @@
-"""One run in one folder: its configuration is settled once, stale models are trained again, and callbacks take part."""
+"""One run in one folder: its configuration, stale models that are trained again, and callbacks."""
 
 import dataclasses
 import gc
@@ -11,7 +11,7 @@ import pytest
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.fields import option
-from keras_tkd.config.flagfile import flag_lines
+from keras_tkd.config.flagfile import format_flags
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs import commands, stages
 from keras_tkd.runs.baseline import read_baseline
@@ -30,11 +30,11 @@ def splits():
 
 
 class TestConfiguration:
-    def test_is_settled_when_the_run_is_opened_and_again_with_its_inputs(self, splits, tmp_path):
+    def test_is_resolved_when_the_run_is_opened_and_again_with_its_inputs(self, splits, tmp_path):
         run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
         assert (run.config.temperature, run.config.teacher_cache) == (4.0, "auto")
         assert not (tmp_path / "run").exists()
-        run.settle(dataclasses.replace(run.config, teacher_cache="workdir"))
+        run.resolve_config(dataclasses.replace(run.config, teacher_cache="workdir"))
         run.begin(splits)
         header, *lines = (tmp_path / "run" / "flags.flags").read_text().splitlines()
         assert header == f"# To run this again: python scripts/distill.py --flagfile=this_file --workdir={run.path}"
@@ -44,7 +44,7 @@ class TestConfiguration:
         run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
         run.begin(splits)
         with pytest.raises(RuntimeError, match="does not change once it has begun"):
-            run.settle(dataclasses.replace(run.config, epochs=3))
+            run.resolve_config(dataclasses.replace(run.config, epochs=3))
         with pytest.raises(AttributeError):
             run.config = DistillConfig(method="sp")
         assert run.config.method == "kd" and run.config.epochs == 30
@@ -52,7 +52,7 @@ class TestConfiguration:
 
 def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
     config = DistillConfig(method="baseline").resolved()
-    flags = flag_lines(config)
+    flags = format_flags(config)
     results = {"method": "baseline", "dataset": "digits", "seed": 0, "epochs": 30, "test_samples": 359, "flags": flags}
     student = {"test_accuracy": 0.9, "parameters": 666, "at_chance": False, "train_accuracy": 0.95}
     results |= {"teacher": None, "baseline": None, "student": student | {"epochs_to_baseline": None}}
@@ -89,7 +89,7 @@ def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp
     def train_all(config):
         """Names of the stages that are trained for a configuration in the same folder."""
         trained.clear()
-        run = Run(config.resolved(), Workdir(tmp_path, flag_lines(config), "continue"))
+        run = Run(config.resolved(), Workdir(tmp_path, format_flags(config), "continue"))
         teacher, student = (models.build(f"digits_{role}", splits.image_shape, 10) for role in ("teacher", "student"))
         inputs = Inputs(splits, student, teacher)
         teacher = stages.train_teacher(run, inputs).model

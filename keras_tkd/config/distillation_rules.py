@@ -54,10 +54,10 @@ def check_distillation(config):
             "teacher_cache",
         )
     if config.distillation_loss_weights is not None:
-        weights = config.distillation_loss_weights
+        weights, count = config.distillation_loss_weights, len(method.terms)
         check(
-            len(weights) == len(method.terms) and all(w >= 0 for w in weights),
-            f"`distillation_loss_weights` must be {len(method.terms)} numbers >= 0 for method '{config.method}'",
+            len(weights) == count and all(w >= 0 for w in weights),
+            f"`distillation_loss_weights` must be {count} number{'s' * (count > 1)} >= 0 for method '{config.method}'",
             config,
             "distillation_loss_weights",
         )

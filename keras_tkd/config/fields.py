@@ -6,6 +6,7 @@ two runs must share to be compared, are read off these words.
 
 import dataclasses
 import difflib
+import math
 import numbers
 import typing
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_choice",
     "collect_settings",
     "get_default",
+    "is_finite",
     "is_whole",
     "list_deciding",
     "option",
@@ -100,6 +102,11 @@ def collect_settings(config, words):
 def is_whole(value):
     """Returns whether a value is a whole number; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_finite(value):
+    """Returns whether a value is a finite number; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check(condition, rule, config, *names):

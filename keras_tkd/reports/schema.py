@@ -190,13 +190,14 @@ def upgrade_results(values):
     """Returns a file's plain data as this version of the schema would have them.
 
     Raises:
-        ValueError: data of a later version.
+        ValueError: data of a later version, or of none that there is.
     """
     version = values.get("version", 1)
-    if version not in range(1, VERSION + 1):
+    # True and 1.0 equal 1, and are no versions.
+    if type(version) is not int or version not in range(1, VERSION + 1):
         raise ValueError(
             f"Results must be of version {VERSION} of their schema, or of an earlier one. Received: "
-            f"version={version!r}, written by a later keras_tkd: update this one to read them"
+            f"version={version!r}. If a later keras_tkd wrote them, update this one to read them"
         )
     # Version 1 said no version; its fields are those of version 2.
     return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}

@@ -103,6 +103,35 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
     assert f"`{name}`" in str(error.value) and f"{name}={value!r}" in str(error.value)
 
 
+FLOATS = [
+    (cls, field)
+    for cls, given in [(DistillConfig, {}), (TeacherTrainingConfig, {}), (EvaluateConfig, {"model_path": "a.keras"})]
+    for field in dataclasses.fields(cls)
+    if get_value_type(field)[0] is float
+]
+
+
+def test_settings_that_are_numbers_are_found():
+    assert {field.name for _, field in FLOATS} >= {"temperature", "distillation_loss_weights", "momentum", "margin"}
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,)])
+@pytest.mark.parametrize("cls, field", FLOATS, ids=lambda part: getattr(part, "__name__", getattr(part, "name", "")))
+def test_every_number_must_be_finite(cls, field, value):
+    name, several = field.name, get_value_type(field)[1]
+    given = (0.5, value) if several else value
+    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{value!r}"):
+        cls(**{name: given})
+
+
+@pytest.mark.parametrize(
+    "method, weights, rule", [("tkd", (1.0, 2.0), "1 number >= 0"), ("tkd_soft", (1.0,), "2 numbers >= 0")]
+)
+def test_weights_are_one_for_each_loss(method, weights, rule):
+    with pytest.raises(ValueError, match=f"`distillation_loss_weights` must be {rule}"):
+        DistillConfig(method=method, distillation_loss_weights=weights)
+
+
 @pytest.mark.parametrize(
     "name, value",
     [

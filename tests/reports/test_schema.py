@@ -79,7 +79,7 @@ def test_a_file_that_is_not_there_is_no_results(tmp_path):
     assert read_results(tmp_path / "results.json") is None
 
 
-@pytest.mark.parametrize("version", [3, 0, "2", None])
+@pytest.mark.parametrize("version", [3, 0, "2", None, True, 1.0, 2.0])
 def test_results_of_a_later_version_are_refused(version):
     with pytest.raises(ValueError, match=f"version 2 of their schema.*version={version!r}.*update") as error:
         upgrade_results({"version": version})

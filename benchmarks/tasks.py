@@ -16,7 +16,7 @@ from operations import training_operations  # noqa: E402
 from timing import Task  # noqa: E402
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, data, losses, models  # noqa: E402
-from keras_tkd.data.arrays import aligned_empty  # noqa: E402
+from keras_tkd.data.arrays import allocate_aligned  # noqa: E402
 from keras_tkd.distillation.method_losses import make_losses  # noqa: E402
 from keras_tkd.runs.optimization import STEPS_PER_EXECUTION  # noqa: E402
 
@@ -41,7 +41,7 @@ class Tasks:
         self.count, self.folder, self.batch_size, self.classes = count, folder, batch_size, classes
         self.teacher_name = teacher
         rng = np.random.default_rng(0)
-        self.images = aligned_empty((count, *SHAPE))
+        self.images = allocate_aligned((count, *SHAPE))
         self.images[:] = rng.integers(0, 256, self.images.shape, dtype="uint8")
         self.labels = rng.integers(0, classes, count)
 

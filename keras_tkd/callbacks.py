@@ -163,7 +163,7 @@ class BackupState(keras.callbacks.Callback):
         if checkpoint.step:
             if data is None:
                 raise ValueError(
-                    "A checkpoint inside an epoch is taken up with `data`. Received: data=None, and a checkpoint of epoch "
+                    "A checkpoint inside an epoch is taken up with `data`. Received: data=None, and epoch "
                     f"{checkpoint.epoch}, step {checkpoint.step} in {self._files.folder}. Give the validation data"
                 )
             model.evaluate(data.take(1), verbose=0)

@@ -7,8 +7,8 @@ import sys
 
 from absl import app, flags, logging
 
-from keras_tkd.config import default
-from keras_tkd.config.flagfile import value_type
+from keras_tkd.config import get_default
+from keras_tkd.config.flagfile import get_value_type
 
 __all__ = ["define", "define_workdir", "import_commands", "read", "run", "show"]
 
@@ -26,7 +26,7 @@ _DEFINES = {
 def define(config_class):
     """Defines a flag for every field of `config_class`."""
     for field in dataclasses.fields(config_class):
-        kind, several = value_type(field)
+        kind, several = get_value_type(field)
         help_text, choices = field.metadata["help"], field.metadata["choices"]
         if several:
             flags.DEFINE_list(field.name, ",".join(map(str, field.default or ())) or None, help_text)
@@ -52,20 +52,20 @@ def read(config_class):
     """Returns the configuration that the parsed flags describe; a bad value ends the program with one sentence."""
     values = {}
     for field in dataclasses.fields(config_class):
-        kind, several = value_type(field)
+        kind, several = get_value_type(field)
         value = flags.FLAGS[field.name].value
         try:
             values[field.name] = value if not several or value is None else tuple(kind(item) for item in value)
         except ValueError as error:
             sys.exit(f"Error: --{field.name}: {error}")
     try:
-        config = config_class(**{k: v if v is not None else default(config_class, k) for k, v in values.items()})
+        config = config_class(**{k: v if v is not None else get_default(config_class, k) for k, v in values.items()})
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
     for name in config.irrelevant_fields:
         if flags.FLAGS[name].present:
-            sys.exit(f"Error: {config.refusal(name)}. Received: {name}={values[name]!r}")
+            sys.exit(f"Error: {config.explain_refusal(name)}. Received: {name}={values[name]!r}")
     return config
 
 
@@ -119,10 +119,10 @@ def show(runs, workdirs):
     """Prints the tables of finished runs, the verdict, and what to do next."""
     from keras_tkd.reports import tables, verdict
 
-    print("", tables.table(runs), sep="\n")
+    print("", tables.format_table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
-        print(verdict.verdict(runs))
-    verified = tables.verification_table(runs)
+        print(verdict.format_verdict(runs))
+    verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")
     print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")

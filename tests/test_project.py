@@ -16,6 +16,9 @@ from keras_tkd.runs.workdir import OWN_FILES
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 MODULES = sorted((ROOT / "keras_tkd").rglob("*.py"))
+# All but the list of public names, which knows where each is.
+IN_ROOMS = [path for path in MODULES if path != ROOT / "keras_tkd" / "__init__.py"]
+IN_ROOMS += sorted((ROOT / "scripts").glob("*.py"))
 
 # What each room may import of the package, beside itself and utils/, which is known by all and knows nobody.
 ALLOWED = {
@@ -35,35 +38,96 @@ ALLOWED = {
     "reports": "evaluation.measures",
     "distillation": "batches callbacks losses methods teachers",
     "teacher_cache": "data losses teachers",
-    "runs": "batches callbacks config data distillation evaluation losses methods miners models reports teacher_cache "
-    "teachers",
+    "runs": "batches callbacks config data distillation evaluation export losses methods metrics miners models reports "
+    "teacher_cache teachers",
+    "scripts": "config runs reports",
 }
 
 
 def room(path):
-    return path.relative_to(ROOT / "keras_tkd").parts[0].removesuffix(".py")
+    """The room of a file: a folder or module of the package, or `scripts`."""
+    parts = path.relative_to(ROOT).parts
+    return (parts[1] if parts[0] == "keras_tkd" else parts[0]).removesuffix(".py")
 
 
-def imported_modules(path):
-    """Paths inside the package of all that a file imports of it: `losses.base` for `keras_tkd.losses.base`."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "keras_tkd":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("keras_tkd."):
-            yield node.module.removeprefix("keras_tkd.")
+def imported_names(source, path):
+    """Yields whatever the source text of a file names of the package, without `keras_tkd.` before it.
+
+    A bare `import keras_tkd`, through which every room is reached, is the empty name.
+    """
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            # `from . import` is from the file's own folder, each dot more from the one above.
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            names = [ast.unparse(node)]
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"keras_tkd(\.\w+)*", str(node.value)):
+            # A module's name as text, to be imported when it is needed. By itself, it is where Keras registers classes.
+            names = [node.value] if "." in node.value else []
+        else:
+            continue
+        yield from (name[len("keras_tkd") :].lstrip(".") for name in names if re.match(r"keras_tkd(\.|$)", name))
 
 
-def is_allowed(module, rooms):
-    return any(module == room or module.startswith(f"{room}.") for room in rooms)
+def is_allowed(name, rooms):
+    return any(name == room or name.startswith(f"{room}.") for room in rooms)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=[str(path.relative_to(ROOT)) for path in MODULES])
-def test_imports_point_one_way(path):
+def forbidden_imports(source, path):
     own = room(path)
-    if own == "__init__":
-        return
     allowed = ["utils", own, *ALLOWED[own].split()]
-    assert not [module for module in imported_modules(path) if not is_allowed(module, allowed)]
+    return [name for name in imported_names(source, path) if not is_allowed(name, allowed)]
+
+
+@pytest.mark.parametrize("path", IN_ROOMS, ids=[str(path.relative_to(ROOT)) for path in IN_ROOMS])
+def test_imports_point_one_way(path):
+    assert not forbidden_imports(path.read_text(), path)
+
+
+@pytest.mark.parametrize(
+    ("source", "forbidden"),
+    [
+        ("from keras_tkd.runs import commands", ["runs.commands"]),
+        ("from keras_tkd.runs.commands import distill", ["runs.commands.distill"]),
+        ("from keras_tkd import runs, losses, utils", ["runs"]),
+        ("from keras_tkd import Distiller", ["Distiller"]),
+        ("import keras_tkd.runs", ["runs"]),
+        ("import keras_tkd.runs.commands as commands, keras_tkd.losses", ["runs.commands"]),
+        ("import keras_tkd", [""]),
+        ("import keras_tkd.losses; keras_tkd.runs", ["runs"]),
+        ("from . import reader", []),
+        ("from .reader import TeacherReader", []),
+        ("from .. import runs, losses", ["runs"]),
+        ("from ..runs import commands", ["runs.commands"]),
+        ("from ..losses.base import DistillationLoss", []),
+        ("def f():\n    from ..runs.commands import distill", ["runs.commands.distill"]),
+        ("importlib.import_module('keras_tkd.runs')", ["runs"]),
+        ("importlib.import_module('keras_tkd.losses')", []),
+        ("register(package='keras_tkd'); import keras, keras_tkd_more", []),
+        ("from keras_tkd.utilsmore import x", ["utilsmore.x"]),
+    ],
+)
+def test_every_form_of_import_is_seen(source, forbidden):
+    # Of the room `teachers`, which may import `losses` and `utils`.
+    assert forbidden_imports(source, ROOT / "keras_tkd" / "teachers" / "crafted.py") == forbidden
+
+
+def test_a_module_of_a_room_may_be_allowed_alone():
+    path = ROOT / "keras_tkd" / "reports" / "crafted.py"
+    source = "from keras_tkd.evaluation import {0}; from keras_tkd.evaluation.{0} import accuracy"
+    assert not forbidden_imports(source.format("measures"), path)
+    assert len(forbidden_imports(source.format("predictions"), path)) == 2
+
+
+def test_scripts_are_held_to_their_row():
+    path = ROOT / "scripts" / "crafted.py"
+    assert not forbidden_imports("from keras_tkd.config import get_default; from keras_tkd.runs import commands", path)
+    assert forbidden_imports("from keras_tkd.losses import base", path) == ["losses.base"]
 
 
 def test_contributing_states_the_rule():
@@ -71,6 +135,12 @@ def test_contributing_states_the_rule():
     stated = {room: set() if allowed == "nothing" else set(allowed.split()) for room, allowed in rows}
     assert stated.pop("runs") == {"everything", "above"}
     assert stated == {room: set(allowed.split()) for room, allowed in ALLOWED.items() if room != "runs"}
+    above = [room for room, _ in rows[: [room for room, _ in rows].index("runs")]]
+    assert set(ALLOWED["runs"].split()) == set(above) - {"utils"}
+
+
+def test_there_is_one_progress_bar():
+    assert [path.name for path in MODULES if "Progbar" in path.read_text()] == ["progress.py"]
 
 
 def test_flags_are_known_to_scripts_only():

@@ -3,7 +3,7 @@
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.distillation import DistillConfig
 from keras_tkd.config.evaluation import EvaluateConfig
-from keras_tkd.config.fields import default
+from keras_tkd.config.fields import get_default
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 
@@ -14,5 +14,5 @@ __all__ = [
     "PretrainedTeachersConfig",
     "RunConfig",
     "TeacherTrainingConfig",
-    "default",
+    "get_default",
 ]

@@ -3,11 +3,13 @@
 import dataclasses
 import os
 
-from keras_tkd.config.fields import check, check_choice, is_whole, option
-from keras_tkd.config.flagfile import value_type
+from keras_tkd.config.fields import check, check_choice, is_finite, is_whole, option
+from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.choices import BUILT_IN_DATASETS
 
 __all__ = ["DataConfig"]
+
+_NUMBERS = {int: (is_whole, "whole"), float: (is_finite, "finite")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ class DataConfig:
         """Names of the fields that nothing in this run reads."""
         return [field.name for field in dataclasses.fields(self) if self._unmet(field)]
 
-    def refusal(self, name):
+    def explain_refusal(self, name):
         """Returns why a field, one of the irrelevant ones, is not read."""
         field = next(field for field in dataclasses.fields(self) if field.name == name)
         why_not = self._unmet(field)[0].why_not or f"{self._reader} does not read `{{name}}`"
@@ -84,19 +86,22 @@ class DataConfig:
             several = len(set(self.classes)) == len(self.classes) > 1
             check(several, "`classes` must be at least two, none twice", self, "classes")
         for field in dataclasses.fields(self):
+            kind, several = get_value_type(field)
             choices = field.metadata["choices"]
             value = getattr(self, field.name)
-            # One value of several may be given by itself. The class is frozen, for everybody else.
-            if value_type(field)[1] and isinstance(value, (str, os.PathLike)):
+            # A single value stands for a tuple of one. Past `frozen`, as `__post_init__` may.
+            if several and isinstance(value, (str, os.PathLike)):
                 value = (os.fspath(value),)
                 object.__setattr__(self, field.name, value)
             if choices and not (value is None and field.default is None):
                 for part in value if isinstance(value, tuple) else [value]:
                     check_choice(field.name, part, choices)
-            if value_type(field)[0] is int and not (value is None and field.default is None):
-                parts = value if isinstance(value, (tuple, list)) else [value]
-                check(all(map(is_whole, parts)), f"`{field.name}` must be a whole number", self, field.name)
-        # Written so that NaN, of which every comparison is false, breaks the rule.
+            # NaN passes some comparisons and infinity others: neither is a setting of anything.
+            if kind in _NUMBERS and not (value is None and field.default is None):
+                holds, word = _NUMBERS[kind]
+                parts = value if several and isinstance(value, (tuple, list)) else [value]
+                rule = f"`{field.name}` must be a {word} number; leave it out for its default"
+                check(all(map(holds, parts)), rule, self, field.name)
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )

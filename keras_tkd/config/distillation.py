@@ -119,7 +119,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         _ANCHORS,
         ReadWhen(lambda run: run.online and run.recipe.online.anchored),
     )
-    # One more generation changes none that there is.
+    # One more generation does not change those before it.
     generations: int | None = _method_option(
         None,
         "Students trained in turn, each with the one before it as the anchor.",
@@ -140,7 +140,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "Whether the student's distillation loss moves an online teacher, too, towards what it can follow.",
         read_when=_ONLINE,
     )
-    # Outputs that are kept are rounded; where they are kept changes nothing.
+    # Cached outputs are rounded, which changes the student a little; the cache's place does not.
     teacher_cache: str = _method_option(
         "auto",
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves time), "

@@ -1,6 +1,6 @@
 """Rules for the settings of a distillation."""
 
-from keras_tkd.config.fields import check, default
+from keras_tkd.config.fields import check, get_default
 from keras_tkd.methods.combination import check_negatives
 
 __all__ = ["check_distillation"]
@@ -22,9 +22,9 @@ _MINIMUM = {
 def check_distillation(config):
     """Raises `ValueError` for settings of a `DistillConfig` that its method does not read, or that break a rule."""
     method = config.recipe
-    # A flag that is silently not read is how an experiment becomes another one than its author thinks.
+    # A flag that is silently ignored makes another experiment than its author thinks.
     for name in config.irrelevant_fields:
-        check(getattr(config, name) == default(type(config), name), config.refusal(name), config, name)
+        check(getattr(config, name) == get_default(type(config), name), config.explain_refusal(name), config, name)
     if config.losses:
         check_negatives(config.losses, config.negatives)
     for name, least in _MINIMUM.items():
@@ -42,7 +42,7 @@ def check_distillation(config):
             "teacher_views",
             "augmentation",
         )
-    # Fresh views in every epoch have outputs that nobody computed before.
+    # With fresh views in every epoch there is nothing that a cache could keep.
     elif config.teacher_cache not in ("auto", "off"):
         check(
             config.teacher_views,
@@ -54,10 +54,10 @@ def check_distillation(config):
             "teacher_cache",
         )
     if config.distillation_loss_weights is not None:
-        weights = config.distillation_loss_weights
+        weights, count = config.distillation_loss_weights, len(method.terms)
         check(
-            len(weights) == len(method.terms) and all(w >= 0 for w in weights),
-            f"`distillation_loss_weights` must be {len(method.terms)} numbers >= 0 for method '{config.method}'",
+            len(weights) == count and all(w >= 0 for w in weights),
+            f"`distillation_loss_weights` must be {count} number{'s' * (count > 1)} >= 0 for method '{config.method}'",
             config,
             "distillation_loss_weights",
         )

@@ -6,6 +6,7 @@ two runs must share to be compared, are read off these words.
 
 import dataclasses
 import difflib
+import math
 import numbers
 import typing
 
@@ -17,11 +18,12 @@ __all__ = [
     "TRAINED",
     "check",
     "check_choice",
-    "deciding",
-    "default",
+    "collect_settings",
+    "get_default",
+    "is_finite",
     "is_whole",
+    "list_deciding",
     "option",
-    "settings",
 ]
 
 DECIDES = {
@@ -77,17 +79,17 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions})
 
 
-def default(cls, name):
+def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
 
 
-def deciding(cls, words):
+def list_deciding(cls, words):
     """Returns the names of the fields that decide one of `words`, in the fields' order."""
     return tuple(field.name for field in dataclasses.fields(cls) if field.metadata["decides"] in words)
 
 
-def settings(config, words):
+def collect_settings(config, words):
     """Returns what a configuration says of all that decides one of `words`, as a dict by the fields' names."""
     values = {}
     for field in dataclasses.fields(config):
@@ -100,6 +102,11 @@ def settings(config, words):
 def is_whole(value):
     """Returns whether a value is a whole number; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def is_finite(value):
+    """Returns whether a value is a finite number; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check(condition, rule, config, *names):

@@ -3,10 +3,10 @@
 import dataclasses
 import typing
 
-__all__ = ["flag_lines", "parse_lines", "read_flags", "resolve_from_record", "value_type"]
+__all__ = ["format_flags", "get_value_type", "parse_lines", "read_flags", "resolve_from_record"]
 
 
-def value_type(field):
+def get_value_type(field):
     """Returns the plain type behind a field's annotation: `(int, False)`, or `(int, True)` for a tuple of ints."""
     # `int | None` is a flag that may be left out: the type is that of its value.
     hint = field.type
@@ -18,7 +18,7 @@ def value_type(field):
     return options[0], False
 
 
-def flag_lines(config):
+def format_flags(config):
     """Returns the configuration as a flagfile's lines; what is None, or read by nothing, is left out."""
     # A flag that nothing reads would be refused when the file is read again.
     lines = []
@@ -38,7 +38,7 @@ def parse_lines(lines):
 
 
 def read_flags(config_class, text):
-    """Returns the values in a flagfile's text, by field: what `flag_lines` wrote, comments and empty lines aside.
+    """Returns the values in a flagfile's text, by field: what `format_flags` wrote, comments and empty lines aside.
 
     Raises:
         ValueError: a line that is no `--name=value`, or a name that is no field.
@@ -53,7 +53,7 @@ def read_flags(config_class, text):
             raise ValueError(
                 f"A flagfile's lines are --name=value, of fields of {config_class.__name__}. Received: {line}"
             )
-        kind, several = value_type(fields[name])
+        kind, several = get_value_type(fields[name])
         kind = _as_bool if kind is bool else kind
         values[name] = tuple(kind(part) for part in value.split(",") if part) if several else kind(value)
     return values

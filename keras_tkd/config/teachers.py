@@ -58,7 +58,7 @@ class PretrainedTeachersConfig(DataConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        # The class is frozen, for everybody else. An empty list of paths is none.
+        # Past `frozen`, as `__post_init__` may. An empty list of paths is none.
         object.__setattr__(self, "teacher_path", self.teacher_path or None)
         object.__setattr__(self, "teacher_weights", _name_or_numbers(self.teacher_weights))
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
@@ -76,13 +76,13 @@ class PretrainedTeachersConfig(DataConfig):
             "teacher_path",
             "teacher_preprocessing",
         )
-        # One twice would count double, which is what weights are for.
+        # A file given twice would count double: that is what weights are for.
         check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
         if len(paths) < 2:
             for name in ("teacher_average", "teacher_weights"):
                 check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
             return
-        # Three different things, none of which is the usual one: there is no default.
+        # The three differ, and none is standard practice: there is no default.
         check(
             self.teacher_average,
             f"`teacher_average` must say what is averaged of several teachers: {', '.join(AVERAGES)}",

@@ -59,7 +59,7 @@ class RunConfig(DataConfig):
         for name in ("epochs", "batch_size"):
             check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
         for name in ("learning_rate", "schedule_factor"):
-            check(0 < getattr(self, name) < float("inf"), f"`{name}` must be > 0 and finite", self, name)
+            check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         # Batches are made inside a window.

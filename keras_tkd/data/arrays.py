@@ -5,10 +5,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["aligned_empty", "as_tensor", "resize_uint8"]
+__all__ = ["allocate_aligned", "as_tensor", "resize_uint8"]
 
 
-def aligned_empty(shape, dtype=np.uint8):
+def allocate_aligned(shape, dtype=np.uint8):
     """Makes an uninitialized C-ordered array whose data start at a multiple of 64 bytes.
 
     TensorFlow can share such memory without a copy (`tf.experimental.dlpack`); NumPy's own is aligned to 16 bytes.

@@ -12,7 +12,7 @@ from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.image_folder import load_folder
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits, take_rows
-from keras_tkd.data.tfds import known_names, load_prepared
+from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
 
 __all__ = ["LOADERS", "Loader", "load"]
@@ -61,7 +61,7 @@ def load(
             of a folder that is taken may have a single image.
         shuffle_window: None loads all images into memory. N leaves those of a tensorflow-datasets name on disk, for
             training and test alike, from where they are read N at a time: see `ImageStream`.
-        progress: True shows a progress bar while files are read.
+        progress: True shows progress while files are read: a bar on a terminal, at most about ten lines elsewhere.
 
     Returns:
         A `Splits`. Its images are arrays aligned to 64 bytes; with `shuffle_window`, each an `ImageStream`.
@@ -153,7 +153,7 @@ def _is_folder(name):
     if not os.path.isdir(os.path.expanduser(name)):
         return False
     # A run's own directory is easily called like its data set, and must not change what the name means.
-    return os.sep in name or name not in known_names()
+    return os.sep in name or name not in list_known_names()
 
 
 _BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})

@@ -9,9 +9,10 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize_uint8
+from keras_tkd.data.arrays import allocate_aligned, resize_uint8
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.splits import Splits
+from keras_tkd.utils.progress import Progress
 
 __all__ = ["load_folder"]
 
@@ -124,10 +125,9 @@ def _image_shape(path):
 
 
 def _read_images(paths, image_shape, progress):
-    import keras
     import tensorflow as tf
 
-    images = aligned_empty((len(paths), *image_shape))
+    images = allocate_aligned((len(paths), *image_shape))
     height, width, channels = image_shape
 
     def read(index):
@@ -139,12 +139,12 @@ def _read_images(paths, image_shape, progress):
             image = resize_uint8(image, (height, width))
         images[index] = image.numpy()
 
-    bar = keras.utils.Progbar(len(paths), verbose=int(progress), unit_name="image")
+    bar = Progress(f"Reading {len(paths):,} images", 0, len(paths), shown=progress)
     # Threads rather than tf.data: a failure knows its file, and pixels go from the decoder to their place.
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
-        for done, _ in enumerate(pool.map(read, range(len(paths))), start=1):
-            bar.update(done)
+        for _ in pool.map(read, range(len(paths))):
+            bar.add(1)
     finally:
         pool.shutdown(cancel_futures=True)
     return images

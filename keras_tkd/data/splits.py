@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty
+from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.classes import class_indices
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.streaming import ImageStream
@@ -208,7 +208,7 @@ class Splits:
             split = paths | {"open_set": [split[part][index] for part in unseen for index in unseen[part]]}
         train, test = len(unseen["train"]), len(unseen["test"])
         # Straight into one array: joining two copies would hold the images once more.
-        open_set_images = aligned_empty((train + test, *self.image_shape))
+        open_set_images = allocate_aligned((train + test, *self.image_shape))
         np.take(self.train_images, unseen["train"], axis=0, out=open_set_images[:train], mode="clip")
         np.take(self.test_images, unseen["test"], axis=0, out=open_set_images[train:], mode="clip")
         return dataclasses.replace(
@@ -231,6 +231,6 @@ def take_rows(array, indices):
     """Returns some rows of an array, copied once into an aligned array; or the stream of some images of a stream."""
     if isinstance(array, ImageStream):
         return array.take(indices)
-    rows = aligned_empty((len(indices), *array.shape[1:]), array.dtype)
+    rows = allocate_aligned((len(indices), *array.shape[1:]), array.dtype)
     # The default mode buffers the output, which is a second copy; the indices are valid in any mode.
     return np.take(array, indices, axis=0, out=rows, mode="clip")

@@ -6,11 +6,12 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.arrays import aligned_empty, resize_uint8
+from keras_tkd.data.arrays import allocate_aligned, resize_uint8
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
+from keras_tkd.utils.progress import Progress
 
-__all__ = ["known_names", "load_prepared"]
+__all__ = ["list_known_names", "load_prepared"]
 
 _LABELS = 4096  # read together
 _READ_BYTES = 2**21  # of one batch at most: small beside any data set, whatever the size of its images
@@ -59,7 +60,7 @@ def _prepared_builder(name, data_dir):
             raise ValueError("Data sets of a namespace (`huggingface:mnist`) are fetched over the network.")
         builder = tfds.builder(name, data_dir=data_dir)
     except ValueError as error:
-        known = known_names()
+        known = list_known_names()
         if name.replace(":", "/").split("/")[0] in known:
             raise  # the config or the version is at fault, and tensorflow-datasets lists those there are
         if os.sep in name:
@@ -79,7 +80,7 @@ def _prepared_builder(name, data_dir):
     return builder
 
 
-def known_names():
+def list_known_names():
     """Returns the names of the data sets that tensorflow-datasets itself knows."""
     import tensorflow_datasets as tfds
 
@@ -105,7 +106,7 @@ def _read_tfds(builder, split, keys, size, image_shape, progress):
     """Images and labels of one split, in the order in which it is stored."""
     image_key, label_key = keys
     count = builder.info.splits[split].num_examples
-    images, labels = aligned_empty((count, *image_shape)), np.empty(count, np.int32)
+    images, labels = allocate_aligned((count, *image_shape)), np.empty(count, np.int32)
 
     def image_and_label(sample):
         return _sized(sample[image_key], size), sample[label_key]
@@ -132,7 +133,6 @@ def _read_labels(builder, split, label_key, progress):
 
 def _read(builder, split, function, batch_size, progress, decoders=None):
     """Yields what `function` makes of the samples of one split, in their order, in batches."""
-    import keras
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -151,10 +151,10 @@ def _read(builder, split, function, batch_size, progress, decoders=None):
     dataset = builder.as_dataset(split=split, read_config=config, shuffle_files=False, decoders=decoders)
     dataset = dataset.map(function, num_parallel_calls=parallel).batch(batch_size).prefetch(1)
     count = builder.info.splits[split].num_examples
-    bar = keras.utils.Progbar(count, verbose=int(progress), unit_name="image")
+    bar = Progress(f"Reading {count:,} images of {builder.name}, {split}", 0, count, shown=progress)
     for start, batch in zip(range(0, count, batch_size), dataset.as_numpy_iterator(), strict=True):
         yield batch
-        bar.update(min(start + batch_size, count))
+        bar.report(min(start + batch_size, count))
 
 
 def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):

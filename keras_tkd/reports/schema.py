@@ -19,7 +19,7 @@ __all__ = [
     "upgrade_results",
 ]
 
-# Raised by whoever changes what a field means, renames it or takes it away; `upgrade_results` then reads the old ones.
+# Raise it when a field changes its meaning or its name, or goes; and have `upgrade_results` read the old ones.
 VERSION = 2
 
 
@@ -44,8 +44,7 @@ class _Result:
                 values[field.name] = _to_plain(value)
         return values
 
-    # Unknown fields are passed over for the sake of files that somebody else added something to; a field that a later
-    # version of ours has is told by the version.
+    # Unknown fields are ignored: other programs may have added some. A later schema is told by its version.
     @classmethod
     def from_dict(cls, values):
         """Returns the result that a file's plain data describe; fields that there are not are passed over.
@@ -72,6 +71,8 @@ class ModelResult(_Result):
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
         seconds: of training, validation included; of a model that this run did not train None.
+        epochs: those it was trained for, fewer than planned where a callback ended its training; None of a model
+            that this run did not train, and where an earlier version wrote the file.
         verification: what `evaluation.verification_scores` gives for the images of the open set.
         train_accuracy: share of the training images whose class it names, 0..1.
     """
@@ -81,6 +82,7 @@ class ModelResult(_Result):
     at_chance: bool | None = _optional()
     agreement: float | None = _optional()
     seconds: float | None = _optional()
+    epochs: int | None = _optional()
     verification: dict | None = _optional()
     train_accuracy: float | None = _optional()
 
@@ -132,16 +134,17 @@ class Results(_Result):
         method: name of the method, or the listed losses with their numbers; `"teacher"` where a teacher was trained.
         dataset: name of the data set.
         classes: names of the chosen classes, in the order of their labels; None for all.
-        seed, epochs: the run's.
+        seed: the run's.
+        epochs: those planned for the student, or the teacher where a teacher was trained.
         test_samples: number of test images.
         teacher: the teacher, or the ensemble of several; None for a method without.
-        baseline: the student alone; None where nobody trained it.
+        baseline: the student alone; None where none was trained.
         student: the student; None where a teacher was trained.
         train: of the last training: the student's, or the teacher's where a teacher was trained.
         versions: of Python, packages and machine.
         teachers: each teacher of an ensemble.
         generations: each student with an online teacher, in turn.
-        generation: number, from 1, of the generation whose models the run hands over.
+        generation: number, from 1, of the generation whose models the run exports.
         flags: lines of the flagfile that runs the same again.
     """
 
@@ -171,6 +174,11 @@ class Results(_Result):
         """
         return super().from_dict(upgrade_results(values))
 
+    def count_epochs(self, student):
+        """Returns the epochs that the student, or the student alone, was trained for."""
+        # A file of an earlier version does not say: nothing could end a training before what was planned.
+        return self.epochs if student.epochs is None else student.epochs
+
 
 def read_results(path):
     """Returns the `Results` of a file, of any version up to this one; None where there is no file."""
@@ -182,13 +190,14 @@ def upgrade_results(values):
     """Returns a file's plain data as this version of the schema would have them.
 
     Raises:
-        ValueError: data of a later version.
+        ValueError: data of a later version, or of none that there is.
     """
     version = values.get("version", 1)
-    if version not in range(1, VERSION + 1):
+    # True and 1.0 equal 1, and are no versions.
+    if type(version) is not int or version not in range(1, VERSION + 1):
         raise ValueError(
             f"Results must be of version {VERSION} of their schema, or of an earlier one. Received: "
-            f"version={version!r}, written by a later keras_tkd: update this one to read them"
+            f"version={version!r}. If a later keras_tkd wrote them, update this one to read them"
         )
     # Version 1 said no version; its fields are those of version 2.
     return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}

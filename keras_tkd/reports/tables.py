@@ -4,7 +4,7 @@ import statistics
 
 from keras_tkd.reports.schema import Results
 
-__all__ = ["table", "verification_table"]
+__all__ = ["format_range", "format_table", "format_verification_table"]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -14,18 +14,20 @@ _VERIFICATION = {
 }
 
 
-def table(runs):
+def format_table(runs):
     """Returns a text table of one run, or of the means over runs of one experiment with different seeds.
 
-    A column that no model has anything in is left out.
+    A column that no model has anything in is left out, and that of epochs where each model had those in the caption.
 
     Args:
         runs: list of results, as in `results.json`.
     """
     runs = [Results.from_dict(run) for run in runs]
-    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds", "training images"]
+    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds", "training images", "epochs"]
     rows = [header]
-    for title, models in _list_models(runs):
+    first, listed = runs[0], list(_list_models(runs))
+    as_planned = all(model.epochs in (None, first.epochs) for _, models in listed for model in models)
+    for title, models in listed:
         accuracy = _percent([model.test_accuracy for model in models])
         # One of several seeds that collapsed makes their mean mean nothing.
         if any(model.at_chance for model in models):
@@ -33,6 +35,7 @@ def table(runs):
         agreements = [model.agreement for model in models if model.agreement is not None]
         on_training = [model.train_accuracy for model in models if model.train_accuracy is not None]
         seconds = [model.seconds for model in models if model.seconds is not None]
+        epochs = [model.epochs for model in models if model.epochs is not None and not as_planned]
         rows.append(
             [
                 title,
@@ -41,18 +44,23 @@ def table(runs):
                 _percent(agreements) if agreements else "-",
                 f"{statistics.mean(seconds):.1f}" if seconds else "-",
                 _percent(on_training) if on_training else "-",
+                format_range(epochs) if epochs else "-",
             ]
         )
     filled = [i for i in range(len(header)) if i == 0 or any(row[i] != "-" for row in rows[1:])]
     rows = [[row[i] for i in filled] for row in rows]
-    first = runs[0]
     classes = f" ({', '.join(first.classes)})" if first.classes else ""
     seeds = f"mean (and range) over seeds {', '.join(str(run.seed) for run in runs)}"
     caption = f"{first.method} on {first.dataset}{classes}, {first.epochs} epochs, "
     return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *_align(rows)])
 
 
-def verification_table(runs):
+def format_range(counts):
+    """Returns whole numbers as text: one number where all are equal, else the least and the greatest."""
+    return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+
+
+def format_verification_table(runs):
     """Returns the same for the verification of images of an open set; an empty text for runs without one."""
     rows = [["", *_VERIFICATION.values()]]
     for title, models in _list_models([Results.from_dict(run) for run in runs]):

@@ -6,12 +6,16 @@ from scipy.stats import t as student_t
 
 from keras_tkd.evaluation.measures import standard_error
 from keras_tkd.reports.schema import Results
+from keras_tkd.reports.tables import format_range
 
-__all__ = ["verdict"]
+__all__ = ["format_verdict"]
 
 
-def verdict(runs):
+def format_verdict(runs):
     """Says in one sentence whether distillation helped: the difference of student and baseline, its 95 % interval.
+
+    Where a callback ended one of the two trainings earlier, their budgets differ, and a difference that was measured is
+    not put down to distillation.
 
     Over several seeds the interval is Student's t of the differences; for one seed it is that of two accuracies
     measured on so many images.
@@ -38,9 +42,15 @@ def verdict(runs):
         accuracies = compared[0].student.test_accuracy, compared[0].baseline.test_accuracy
         noise = 2 * sum(standard_error(accuracy, samples) ** 2 for accuracy in accuracies) ** 0.5
         measured = f"{samples:,} test images and one seed"
+    epochs = [(run.count_epochs(run.student), run.count_epochs(run.baseline)) for run in compared]
+    same_budget = all(distilled == alone for distilled, alone in epochs)
+    distilled, alone = map(format_range, zip(*epochs, strict=True))
+    budget = "same budget" if same_budget else f"budgets differ ({distilled} and {alone} epochs)"
     if abs(gain) <= noise:
         judged = f"no difference that {measured} could show"
+    elif not same_budget:
+        judged = "it may be the budget that made the difference"
     else:
         judged = "distillation helped" if gain > 0 else "distillation harmed"
     interval = f"95 % interval +-{100 * noise:.2f}, {measured}"
-    return f"Distilled minus alone, same budget: {100 * gain:+.2f} points ({interval}): {judged}."
+    return f"Distilled minus alone, {budget}: {100 * gain:+.2f} points ({interval}): {judged}."

@@ -2,11 +2,11 @@
 
 import pathlib
 
-from keras_tkd.config.fields import COMPARED, deciding
-from keras_tkd.config.flagfile import flag_lines, parse_lines
+from keras_tkd.config.fields import COMPARED, list_deciding
+from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
 
-__all__ = ["baseline_path", "count_epochs_to_baseline", "read_baseline"]
+__all__ = ["count_epochs_to_baseline", "find_baseline_file", "read_baseline"]
 
 
 def count_epochs_to_baseline(baseline, history):
@@ -37,10 +37,10 @@ def read_baseline(config):
             "`baseline` must be 'train', 'none', or the workdir of a finished run with a baseline. "
             f"Received: baseline={config.baseline!r}"
         )
-    # An equal budget or no comparison: a student that trained longer would win without a teacher, too.
-    # As flags, for the other run may be of an earlier version: what it did not know is None there.
-    there, here = parse_lines(results.flags), parse_lines(flag_lines(config))
-    differing = [name for name in deciding(type(config), COMPARED) if there.get(name) != here.get(name)]
+    # A student that was trained longer would win without a teacher, too.
+    # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
+    there, here = parse_lines(results.flags), parse_lines(format_flags(config))
+    differing = [name for name in list_deciding(type(config), COMPARED) if there.get(name) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "
@@ -50,7 +50,7 @@ def read_baseline(config):
     return baseline
 
 
-def baseline_path(config):
+def find_baseline_file(config):
     """Returns the file of the student alone in the other run that `config.baseline` names.
 
     Raises:

@@ -11,7 +11,7 @@ from keras_tkd import data
 from keras_tkd.teacher_cache.builder import CacheRecipe
 from keras_tkd.teacher_cache.cache import TeacherCache
 
-__all__ = ["attach", "build", "folder", "resolve_teacher_cache"]
+__all__ = ["attach", "build", "get_folder", "resolve_teacher_cache"]
 
 _FOLDER = "teacher_cache"
 _MEASURED_IMAGES = 64
@@ -19,7 +19,7 @@ _MEASURED_SECONDS = 0.5
 _WORTH_SECONDS = 10.0  # what "auto" must save at least
 
 
-def folder(config, path):
+def get_folder(config, path):
     """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
     return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
 
@@ -64,7 +64,7 @@ def attach(pipeline, caches, key="teacher"):
 
 
 def _shown(config):
-    """In which views the teacher sees the training images."""
+    """Returns the views in which the teacher sees the training images."""
     augment = data.AUGMENTATIONS[config.augmentation]
     return {"augment": augment, "seed": config.seed, "views": config.teacher_views or 1}
 

@@ -7,7 +7,33 @@ import tensorflow as tf
 
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
+__all__ = ["CheckLogs", "TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
+
+
+class CheckLogs(keras.callbacks.Callback):
+    """Raises `ValueError` at the end of an epoch whose logs hold anything but numbers, and makes these plain floats.
+
+    Charts, the record of a training and its progress show logs: what a callback adds to them must be a number.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            number = _convert_to_float(value)
+            if number is None:
+                raise ValueError(
+                    "Logs of an epoch must be numbers: they are shown and kept. Received: "
+                    f"logs[{name!r}] = {value!r}. Have the callback keep it elsewhere"
+                )
+            logs[name] = number
+
+
+def _convert_to_float(value):
+    """Converts a number, or an array or tensor of a single one; None for anything else."""
+    try:
+        # Text of digits would pass as a number.
+        return None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 class Throughput(keras.callbacks.Callback):
@@ -44,7 +70,7 @@ class Throughput(keras.callbacks.Callback):
         self._end = self._end or time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        # Keras hands all callbacks the same dict: what is added here, those after this one see.
+        # Keras gives all callbacks the same dict: later callbacks see what is added here.
         seconds = (self._end or time.perf_counter()) - self._begin
         if self._timed_samples > 0:
             logs["images_per_second"] = self._timed_samples / seconds
@@ -65,7 +91,7 @@ class WarnAtChance(keras.callbacks.Callback):
         self.epochs = epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        # Once, and early enough to stop the run: at this point a model that learns at all has left chance.
+        # Once, and early enough to stop the run: by then a model that learns at all is above chance.
         if epoch + 1 != self.epochs:
             return
         for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):

@@ -10,7 +10,28 @@ from keras_tkd.runs.workdir import SPLIT
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json
 
-__all__ = ["check_embeddings", "check_teacher", "check_together", "check_unseen"]
+__all__ = ["check_callbacks", "check_embeddings", "check_teacher", "check_together", "check_unseen"]
+
+# Callbacks of Keras whose whole work is to set the learning rate.
+_RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+
+
+def check_callbacks(callbacks):
+    """Raises `ValueError` for callbacks that cannot take part in a run."""
+    rule = "`callbacks` must be a list or tuple of instances of keras.callbacks.Callback"
+    if not isinstance(callbacks, (list, tuple)):
+        raise ValueError(f"{rule}. Received: callbacks={callbacks!r}. A single one is given as callbacks=[callback]")
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            hint = f" Make an instance: {callback.__name__}(...)" if isinstance(callback, type) else ""
+            raise ValueError(f"{rule}. Received: {callback!r} among them.{hint}")
+        # The run's schedule would overrule them at the next epoch, or they the schedule that the run's flags tell of.
+        if isinstance(callback, _RATE_SETTERS):
+            raise ValueError(
+                "The learning rate of a run is that of its configuration, set at the start of each epoch. Received: "
+                f"callbacks with a {type(callback).__name__}. Leave it out, and set `learning_rate`, `schedule`, "
+                "`schedule_epochs` and `schedule_factor`"
+            )
 
 
 def check_together(config, inputs):

@@ -1,4 +1,4 @@
-"""The story of a run: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
+"""The three commands: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
 
 from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
@@ -6,7 +6,7 @@ from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.generations import train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.results import (
-    closed_set_logits,
+    compute_closed_set_logits,
     describe_generations,
     describe_student_run,
     describe_teacher_run,
@@ -25,7 +25,7 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
         config: `TeacherTrainingConfig`.
         path: the run's folder.
         existing: what to do where the folder holds another run: see `Workdir`.
-        callbacks: Keras callbacks that take part in the training, as in `distill`.
+        callbacks: list or tuple of Keras callbacks that take part in the training, as in `distill`.
 
     Returns:
         The results, as in `results.json`.
@@ -56,31 +56,34 @@ def distill(config, path, existing="refuse", callbacks=()):
         config: `DistillConfig`.
         path: the run's folder.
         existing: what to do where the folder holds another run: see `Workdir`.
-        callbacks: Keras callbacks that take part in every training of the run: of the teacher, of the baseline, of
-            each student (whose `self.model` is the `Distiller`), one after another. They see the logs complete, and
-            what they add to an epoch's is shown and kept too. One that sets `self.model.stop_training` ends the
-            training that is going on, which then counts as finished, with fewer epochs; the next begins. Callbacks are
-            no part of what a run is: trainings that the folder holds are not done again for others, and what they
-            remember is lost in an interruption.
+        callbacks: list or tuple of Keras callbacks that take part in every training of the run: of the teacher, of the
+            baseline, of each student (whose `self.model` is the `Distiller`), one after another. They see the logs
+            complete, and the numbers that they add to an epoch's are shown and kept too. One that sets
+            `self.model.stop_training` ends the training that is going on, which then counts as finished, with as many
+            epochs as the results say; the next begins. Without `validation_fraction`, held-out values are those of the
+            test images: do not stop by them. The run's schedule sets the learning rate at the start of each epoch, and
+            what a callback sets holds until then: `keras.callbacks.LearningRateScheduler` and `ReduceLROnPlateau` are
+            refused. Callbacks are no part of what a run is: trainings that the folder holds are not done again for
+            others, and what they remember is lost in an interruption.
 
     Returns:
         The results, as in `results.json`.
 
     Raises:
-        ValueError: what cannot be trained, before anything is written; another run's folder; a teacher that turns out
-            to know no more than chance.
+        ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
+            folder; a teacher that turns out to know no more than chance; logs that are no numbers.
         FloatingPointError: a loss that is not finite.
     """
     run = open_run("distill", config, path, existing, callbacks)
     if run.finished:
         return run.results
-    # What can be refused was refused before `begin`, the first to write anything.
+    # Everything is checked before `begin`, which is the first to write anything.
     inputs = load_distillation_inputs(run.config)
-    run.settle(resolve_teacher_cache(run.config, run.path, inputs))
+    run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
     run.begin(inputs.splits)
     teacher = _obtain_teacher(run, inputs)
     baseline = stages.train_baseline(run, inputs)
-    # An online teacher is no teacher yet: the roads part here, and nowhere else.
+    # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
     if run.config.online:
         generations = train_generations(run, inputs, baseline)
         return run.write(describe_generations(run, inputs, baseline, generations))
@@ -111,7 +114,7 @@ def evaluate(config):
         logits, described = teacher.logits, {"teacher": teacher.result.to_dict()}
         if teacher.members:
             described["teachers"] = [member.to_dict() for member in teacher.members]
-    outputs = closed_set_logits(model, splits)
+    outputs = compute_closed_set_logits(model, splits)
     measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
     return measured.to_dict() | described
 
@@ -126,12 +129,12 @@ def _obtain_teacher(run, inputs):
     if not config.takes_trained_teacher:
         return None
     if config.teacher_path:
-        model, seconds = inputs.take_teacher(), None
+        model, stage = inputs.take_teacher(), None
     else:
         print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
         trained = stages.train_teacher(run, inputs)
-        model, seconds = trained.model, trained.stage.seconds
-    teacher = measure_teacher(model, inputs.splits, seconds, config.teacher.embedding_layer)
+        model, stage = trained.model, trained.stage
+    teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
     check_teacher(teacher, config, inputs.splits)
     return teacher

@@ -44,7 +44,7 @@ def set_up_distillation(run, inputs, teacher):
     if config.teacher_cache == "off":
         return DistillationSetup(teacher, pipeline, shapes)
     losses, *_ = inputs.make_losses(config)
-    caches = cached_teacher.build(config, cached_teacher.folder(config, run.path), splits, teacher, losses)
+    caches = cached_teacher.build(config, cached_teacher.get_folder(config, run.path), splits, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes["teacher"] = caches["train"].shapes
@@ -60,7 +60,7 @@ def make_pipeline(config, splits, teacher):
 
     def pipeline(images, labels, *, training, **arguments):
         arguments["views"] = config.teacher_views
-        # The teacher's classes are those of the training images; held out, labels tell negatives apart.
+        # The teacher's predictions are for the training images; held-out negatives are drawn by label.
         sampling_labels = predicted if training else None
         if "partners" in extra_images:
             return data.pair_dataset(images, labels, partner_labels=sampling_labels, training=training, **arguments)

@@ -7,7 +7,7 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import WarmUp
-from keras_tkd.config.fields import DISTILLED, settings
+from keras_tkd.config.fields import DISTILLED, collect_settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, optimization, stages
 from keras_tkd.runs.workdir import Stage
@@ -15,7 +15,7 @@ from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import atomic_write
 
-__all__ = ["Generation", "best", "make_trikd", "train_generations"]
+__all__ = ["Generation", "choose_best", "make_trikd", "train_generations"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +52,21 @@ def train_generations(run, inputs, baseline):
         list of `Generation`.
     """
     anchor = _make_anchor(run.config, inputs, baseline)
-    decisive = settings(run.config, DISTILLED)
+    decisive = collect_settings(run.config, DISTILLED)
     if run.config.anchor == "trained" and baseline is None:
         # An anchor out of another run's folder decides every generation, and no setting says which weights it has.
         decisive["anchor_weights"] = hash_weights(anchor)
     generations = []
     for number in range(1, (run.config.generations or 1) + 1):
-        stage = run.stage(f"generations/{number}/student", decisive)
+        stage = run.open_stage(f"generations/{number}/student", decisive)
         generation = _train_generation(run, inputs, number, stage, anchor)
         generations.append(generation)
         anchor = stages.copy_model(generation.student)  # an anchor is frozen, and a student's file must not be
-    _export(best(generations), run.path)
+    _export(choose_best(generations), run.path)
     return generations
 
 
-def best(generations):
+def choose_best(generations):
     """Returns the generation with the highest accuracy on the validation images; without such images, the last."""
     if generations[0].validation_accuracy is None:
         return generations[-1]
@@ -151,7 +151,7 @@ def _make_pipeline(run, splits, number, anchor):
 
     if anchor is None or config.teacher_cache in ("auto", "off"):
         return images_alone
-    folder = cached_teacher.folder(config, run.path) / f"anchor_{number}"
+    folder = cached_teacher.get_folder(config, run.path) / f"anchor_{number}"
     return cached_teacher.attach(images_alone, cached_teacher.build(config, folder, splits, anchor), key="anchor")
 
 

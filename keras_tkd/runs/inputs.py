@@ -10,7 +10,7 @@ from keras_tkd import data, models, teachers
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
-from keras_tkd.runs.baseline import baseline_path, read_baseline
+from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 
@@ -45,7 +45,7 @@ class Inputs:
     anchor: keras.Model | None = None
 
     def take_teacher(self):
-        """Gives the teacher away: a large model, which goes as soon as a run has no more use for it."""
+        """Returns the teacher and forgets it: a large model, which is freed as soon as a run no longer needs it."""
         teacher, self.teacher = self.teacher, None
         return teacher
 
@@ -64,7 +64,7 @@ class Inputs:
             labels=self.splits.train_labels,
             temperature=config.temperature,
             margin=config.margin,
-            # Drawn negatives are in the batches already, told apart there.
+            # Drawn negatives are in the batches already: the pipeline chose them by class.
             **(in_batch if config.negatives == "in_batch" else {}),
         )
         return losses, weights, config.student_loss_weight
@@ -88,9 +88,9 @@ def load_distillation_inputs(config):
         ValueError: another run's baseline of another budget; images, models and losses that do not go together.
         FileNotFoundError: a file or a data set that is not there.
     """
-    # What is read fast is refused first.
+    # Cheap checks come first.
     baseline = read_baseline(config)
-    anchor = baseline_path(config) if baseline and config.anchor == "trained" else None
+    anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
     inputs = Inputs(splits, student, baseline=baseline)
@@ -211,6 +211,6 @@ def _load_one_teacher(path, preprocessing, config, splits):
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)
-    # Of any size, for which images are resized, and of any classes, of which the data's are chosen.
+    # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
     model = _without_softmax(models.build(path, (None, None, splits.image_shape[-1]), None), path, "Teacher")
     return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)

@@ -1,6 +1,5 @@
 """Signals that end a run: a training finishes its step first, and writes its state."""
 
-import contextlib
 import signal
 import threading
 import time
@@ -18,7 +17,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def raise_at_termination():
-    """Lets SIGTERM raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`. For programs: a process has one way only."""
+    """Lets SIGTERM raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`: for programs, not for libraries."""
 
     def end(number, frame):
         raise Terminated

@@ -6,7 +6,7 @@ __all__ = [
     "STEPS_PER_EXECUTION",
     "add_weight_decay",
     "compile_model",
-    "learning_rate_at",
+    "compute_learning_rate",
     "make_optimizer",
     "schedule_learning_rate",
 ]
@@ -25,7 +25,7 @@ def schedule_learning_rate(optimizer, config):
     """Makes a callback that sets an optimizer's learning rate: a second one's, which Keras's scheduler does not see."""
 
     def set_rate(epoch, logs=None):
-        optimizer.learning_rate = learning_rate_at(config, epoch)
+        optimizer.learning_rate = compute_learning_rate(config, epoch)
 
     return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
 
@@ -45,7 +45,7 @@ def compile_model(model, config, **arguments):
     )
 
 
-def learning_rate_at(config, epoch):
+def compute_learning_rate(config, epoch):
     """Returns the learning rate of an epoch, counted from 0."""
     if config.schedule == "step":
         return config.learning_rate * config.schedule_factor ** sum(epoch >= e for e in config.schedule_epochs)

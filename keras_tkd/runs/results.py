@@ -13,18 +13,18 @@ import tensorflow as tf
 from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
-from keras_tkd.runs.generations import best
+from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 
 __all__ = [
     "MeasuredTeacher",
-    "closed_set_logits",
+    "compute_closed_set_logits",
+    "count_trainable_parameters",
     "describe_generations",
     "describe_student_run",
     "describe_teacher_run",
     "measure_model",
     "measure_teacher",
-    "trainable_parameters",
 ]
 
 
@@ -45,19 +45,19 @@ class MeasuredTeacher:
     members: list[ModelResult] | None = None
 
     def release(self):
-        """Gives the model away, so that it is gone as soon as nothing needs it: with a cache, before training."""
+        """Returns the model and forgets it, so that it is freed as soon as possible: with a cache, before training."""
         model, self.model = self.model, None
         return model
 
 
-def measure_model(model, outputs, splits, teacher_logits=None, seconds=None, embedding_layer=None):
+def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embedding_layer=None):
     """Returns the `ModelResult` of a model.
 
     Args:
         outputs: its logits for the test images; None where all classes are in the open set.
         splits: the `Splits`; with an open set, verification of its images is measured too.
         teacher_logits: its teacher's, for the agreement.
-        seconds: of its training, if this run trained it.
+        stage: the `Stage` of its training, if this run trained it.
         embedding_layer: layer whose outputs verification compares; None for `"embedding"`.
     """
     verification = None
@@ -67,21 +67,22 @@ def measure_model(model, outputs, splits, teacher_logits=None, seconds=None, emb
     return dataclasses.replace(
         _measure_outputs(model, outputs, splits),
         agreement=None if teacher_logits is None else evaluation.agreement(outputs, teacher_logits),
-        seconds=None if seconds is None else round(seconds, 2),
+        seconds=None if stage is None else round(stage.seconds, 2),
+        epochs=None if stage is None else len(stage.history),
         verification=verification,
     )
 
 
-def measure_teacher(model, splits, seconds=None, embedding_layer=None):
-    """Returns a `MeasuredTeacher`.
+def measure_teacher(model, splits, stage=None, embedding_layer=None):
+    """Returns a `MeasuredTeacher`; `stage` is the `Stage` of its training, if this run trained it.
 
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
     """
     models = flatten_ensemble(model)
-    each = [closed_set_logits(member, splits) for member in models]
+    each = [compute_closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
-        result = measure_model(model, each[0], splits, seconds=seconds, embedding_layer=embedding_layer)
+        result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
         return MeasuredTeacher(model, each[0], result)
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
     members = [
@@ -91,12 +92,12 @@ def measure_teacher(model, splits, seconds=None, embedding_layer=None):
     return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
 
 
-def closed_set_logits(model, splits):
+def compute_closed_set_logits(model, splits):
     """Returns the model's logits for the test images; None where all classes are in the open set."""
     return evaluation.logits(model, splits.test_images) if splits.num_classes else None
 
 
-def trainable_parameters(model):
+def count_trainable_parameters(model):
     """Returns the number of trainable parameters; BatchNorm's moving statistics are none."""
     return sum(int(variable.value.shape.num_elements()) for variable in model.trainable_variables)
 
@@ -107,7 +108,7 @@ def describe_teacher_run(run, inputs, trained):
         trained.model,
         evaluation.logits(trained.model, inputs.splits.test_images),
         inputs.splits,
-        seconds=trained.stage.seconds,
+        stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
     )
     return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
@@ -141,7 +142,7 @@ def describe_generations(run, inputs, baseline, generations):
     """
     splits = inputs.splits
     logits = [evaluation.logits(generation.teacher, splits.test_images) for generation in generations]
-    chosen = best(generations)
+    chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
     each = [
@@ -152,15 +153,15 @@ def describe_generations(run, inputs, baseline, generations):
         )
         for generation, own in zip(generations, logits, strict=True)
     ]
-    handed_over = each[chosen.number - 1]
+    exported = each[chosen.number - 1]
     return _describe_run(
         run.config.method,
         run,
         inputs,
         chosen.stage,
-        teacher=handed_over.teacher,
+        teacher=exported.teacher,
         baseline=measured_baseline,
-        student=handed_over.student,
+        student=exported.student,
         generations=each,
         generation=chosen.number,
     )
@@ -170,11 +171,11 @@ def _measure_outputs(model, outputs, splits):
     """Measures a model by its outputs for the test images; without outputs, only its size."""
     # All classes in the open set: the test images have none that the model could name.
     if outputs is None:
-        return ModelResult(parameters=trainable_parameters(model))
+        return ModelResult(parameters=count_trainable_parameters(model))
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     return ModelResult(
         test_accuracy=accuracy,
-        parameters=trainable_parameters(model),
+        parameters=count_trainable_parameters(model),
         at_chance=evaluation.at_chance(accuracy, splits.test_labels),
     )
 
@@ -183,8 +184,8 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
     outputs = evaluation.logits(model, splits.test_images)
-    result = measure_model(model, outputs, splits, teacher_logits, stage.seconds, run.config.embedding_layer)
-    # Beside the test accuracy it tells a student that is too small from one that learned by heart.
+    result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
+    # Beside the test accuracy it tells underfitting from overfitting.
     predicted = evaluation.predict_classes(model, splits.train_images)
     return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))
 

@@ -3,8 +3,9 @@
 import dataclasses
 import pathlib
 
-from keras_tkd.config.flagfile import flag_lines, resolve_from_record
+from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
+from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision
 from keras_tkd.runs.workdir import FLAGS, SPLIT, Stage, Workdir
 from keras_tkd.utils.files import write_json
@@ -16,7 +17,7 @@ class Run:
     """One run in one folder: its configuration, its files, its results.
 
     Args:
-        config: its configuration, in which nothing is None or `"auto"` any more but what `settle` gets.
+        config: its configuration, in which nothing is None or `"auto"` any more but what `resolve_config` decides.
         workdir: its `Workdir`.
         command: name of the script that runs the same again.
         callbacks: the user's Keras callbacks, which take part in every training of the run.
@@ -31,8 +32,8 @@ class Run:
         self._command = command
         self._begun = False
         self.callbacks = tuple(callbacks)
-        # Read now: what `begin` removes in a folder that is to be overwritten is no result of this run.
-        finished = workdir.finished_results()
+        # Read now: `begin` removes the results of another run.
+        finished = workdir.read_finished_results()
         self.results = finished and upgrade_results(finished)
 
     @property
@@ -50,28 +51,28 @@ class Run:
         """True if the folder holds the results of this very run."""
         return self.results is not None
 
-    def settle(self, config):
-        """Puts a configuration in place of the run's, with decisions that took the inputs.
+    def resolve_config(self, config):
+        """Replaces the run's configuration by one in which the decisions that need the inputs are made.
 
         Raises:
-            RuntimeError: the run has begun: what it is is written down.
+            RuntimeError: the run has begun, and its configuration is written down.
         """
         if self._begun:
             raise RuntimeError("A run's configuration does not change once it has begun")
         self._config = config
-        self._workdir.flags = flag_lines(config)
+        self._workdir.flags = format_flags(config)
 
     def begin(self, splits):
         """Makes the folder, with the flags that run the same again and the split that they make."""
         self._begun = True
         command = f"python scripts/{self._command}.py --flagfile=this_file --workdir={self.path}"
         self._workdir.begin(f"To run this again: {command}")
-        # With the models, so that none is ever verified on identities that it was trained on.
+        # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
         if splits.split or unseen:
             write_json(self.path / SPLIT, {**unseen, **(splits.split or {})})
 
-    def stage(self, name, settings):
+    def open_stage(self, name, settings):
         """Returns the `Stage` of a training inside the run; see there."""
         return Stage(self._workdir, name, settings)
 
@@ -85,7 +86,7 @@ class Run:
 def open_run(command, config, path, existing="refuse", callbacks=()):
     """Opens the run of a configuration in a folder, in which nothing is changed yet.
 
-    Here the configuration is settled, but for what takes the run's inputs (`Run.settle`): None becomes the method's
+    The configuration is resolved, but for what needs the run's inputs (`Run.resolve_config`): None becomes the method's
     published value, and `"auto"` what an earlier beginning of the run made of it, or else what suits this machine.
 
     Args:
@@ -96,14 +97,15 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         callbacks: see `Run`.
 
     Raises:
-        ValueError: the folder holds another run's files; see `Workdir`.
+        ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`.
     """
+    check_callbacks(callbacks)
     config = config.resolved()
-    # One that begins anew decides anew.
+    # A run that overwrites another starts afresh, and decides afresh.
     if existing != "overwrite":
         config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
     config = resolve_precision(config)
-    run = Run(config, Workdir(path, flag_lines(config), existing), command, callbacks)
+    run = Run(config, Workdir(path, format_flags(config), existing), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")
     return run

@@ -6,12 +6,12 @@ import keras
 
 from keras_tkd import data, evaluation
 from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
-from keras_tkd.config.fields import DISTILLED, TRAINED, settings
+from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checkpoints import BackupState
 from keras_tkd.runs.distillation_setup import set_up_distillation
-from keras_tkd.runs.optimization import add_weight_decay, compile_model, learning_rate_at
+from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
@@ -27,7 +27,7 @@ class Trained:
 
     Attributes:
         stage: the `Stage` of its training.
-        model: the model of the stage's file, which is what the run hands over.
+        model: the model as read from the stage's file.
     """
 
     stage: Stage
@@ -45,23 +45,24 @@ def train_teacher(run, inputs):
         `Trained`.
     """
     config = run.config.teacher
-    # Those of the whole run as well: a setting that only the run has, and that says nothing of what it decides.
-    decisive = settings(run.config, TRAINED) | settings(config, TRAINED) | {"model": config.teacher_model}
-    return _train_on_labels(run, inputs, run.stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
+    # The run's own settings count as well: one of them may be new, with nothing said about what it decides.
+    decisive = collect_settings(run.config, TRAINED) | collect_settings(config, TRAINED)
+    decisive["model"] = config.teacher_model
+    return _train_on_labels(run, inputs, run.open_stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
 
 
 def train_baseline(run, inputs):
-    """Trains a copy of the student on the labels, unless the folder has it, another run did, or nobody asks for it.
+    """Trains a copy of the student on the labels, unless the folder has it, another run's is used, or none is wanted.
 
     Returns:
         `Trained`, or None.
     """
     config = run.config
-    # An anchor is the student alone, so that one is trained whether or not it is asked for.
+    # A trained anchor is the student alone: it is needed even where no baseline was asked for.
     wanted = config.baseline == "train" or config.anchor == "trained"
     if not config.has_teacher or inputs.baseline is not None or not wanted:
         return None
-    stage = run.stage("baseline", settings(config, TRAINED) | {"model": config.student_model})
+    stage = run.open_stage("baseline", collect_settings(config, TRAINED) | {"model": config.student_model})
     return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
 
 
@@ -76,14 +77,14 @@ def train_student(run, inputs, teacher):
     """
     config, student = run.config, inputs.student
     if teacher is None:
-        stage = run.stage("student", settings(config, TRAINED) | {"model": config.student_model})
+        stage = run.open_stage("student", collect_settings(config, TRAINED) | {"model": config.student_model})
         return _train_on_labels(run, inputs, stage, student, config, "Student")
-    stage = run.stage("student", settings(config, DISTILLED))
+    stage = run.open_stage("student", collect_settings(config, DISTILLED))
     if not stage.finished:
         setup = set_up_distillation(run, inputs, teacher.release())
         precision.set_precision(student, config.precision)
         add_weight_decay(student, config.weight_decay)
-        # From here on whatever is drawn hangs on the seed alone: layers of losses, dropout.
+        # From here on random numbers (layers of losses, dropout) depend on the seed alone.
         keras.utils.set_random_seed(config.seed)
         distiller = Distiller(setup.teacher, student, *inputs.make_losses(config))
         distiller.build(setup.shapes)
@@ -140,11 +141,12 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, cal
     held_out = pipeline(held_out_images, held_out_labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
     callbacks = [
         *callbacks,
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: learning_rate_at(config, epoch)),
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: compute_learning_rate(config, epoch)),
         Throughput(len(splits.train_labels), config.batch_size),
         TerminateOnNonFinite(),
         # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
         *run.callbacks,
+        CheckLogs(),
         TrainingProgress(title),
         TensorBoardScalars(stage.logs),
         WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
@@ -163,7 +165,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, cal
     for path, model in files.items():
         precision.set_precision(model, "float32")
         save_model(model, path)
-    # Only now: a stage whose model is not whole is not finished.
+    # Last: a stage is finished once its model is saved.
     stage.record(backup.history, seconds, finished=True)
 
 

@@ -53,9 +53,9 @@ class Workdir:
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
 
-    def finished_results(self):
+    def read_finished_results(self):
         """Returns the results of this very experiment if it is finished, else None."""
-        # A folder may hold those of another: with existing="continue" they stay until this one is done.
+        # With existing="continue" the folder holds another run's results until this one is finished.
         results = None if self._overwrite else read_json(self.path / _RESULTS)
         return results if results and sorted(results.get("flags", ())) == sorted(self.flags) else None
 
@@ -123,7 +123,7 @@ class Stage:
         record = read_json(self._record_path) or {}
         usable = record.get("settings") == self._settings
         if record.get("finished") and not self.model_path.exists():
-            usable = False  # nothing is kept of its last epoch to make the model of
+            usable = False  # no state of the last epoch is kept from which the model could be made again
         self.history = record["history"] if usable else []
         self.seconds = record["seconds"] if usable else 0.0
         self.finished = usable and record["finished"]

@@ -141,7 +141,7 @@ def compute_missing_rows(files, recipe, progress=True):
     Args:
         files: `CacheFiles`, locked for writing.
         recipe: `CacheRecipe` of the cache.
-        progress: whether to show a progress bar.
+        progress: whether to show progress.
 
     Raises:
         ValueError: an output that is not finite, or too large for the files' dtype.
@@ -155,7 +155,7 @@ def compute_missing_rows(files, recipe, progress=True):
     # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
     first = view * count_batches(samples, batch_size) + sample // batch_size
     title = f"Teacher cache: the teacher's outputs for {samples:,} images in {views} view{'s' * (views > 1)}"
-    progress_bar = Progress(title, files.rows_written, files.total_rows) if progress else None
+    progress_bar = Progress(title, files.rows_written, files.total_rows, shown=progress)
     forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], files.dtype))
     with RowWriter(files) as writer:
         for images in recipe.make_batches(batch_size, first):
@@ -163,8 +163,7 @@ def compute_missing_rows(files, recipe, progress=True):
             for name, value in largest.items():
                 _check_range(name, float(value), files.dtype)
             writer.append({name: value.numpy() for name, value in outputs.items()})
-            if progress_bar:
-                progress_bar.add(len(images))
+            progress_bar.add(len(images))
 
 
 def _cast_outputs(outputs: dict[str, tf.Tensor], dtype):

@@ -17,13 +17,15 @@ class Progress:
         total: how much of it there is.
         unit: what is counted.
         names: of the values that `report` is given.
+        shown: False shows nothing.
     """
 
-    def __init__(self, title, done, total, unit="image", names=()):
-        print(f"{title}, {done:,} are there" if done else title, flush=True)
+    def __init__(self, title, done, total, unit="image", names=(), shown=True):
         self.done, self.total, self.unit = done, total, unit
-        self._bar = None
-        if sys.stdout.isatty():
+        self._shown, self._bar = shown, None
+        if shown:
+            print(f"{title}, {done:,} are there" if done else title, flush=True)
+        if shown and sys.stdout.isatty():
             # Values are shown as they are; Keras would show the mean over all updates.
             self._bar = keras.utils.Progbar(total, unit_name=unit, stateful_metrics=list(names), interval=0.2)
         self._printed, self._began = done, time.perf_counter()
@@ -49,7 +51,7 @@ class Progress:
         self.done = done
         if self._bar:
             self._bar.update(done, list(values))
-        elif done == self.total or done - self._printed >= self.total / 10:
+        elif self._shown and (done == self.total or done - self._printed >= self.total / 10):
             self._printed = done
             seconds = time.perf_counter() - self._began
             print(f"  {line or f'{done:,}/{self.total:,} {self.unit}s  {seconds:.1f} s'}", flush=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.flagfile import flag_lines, read_flags, resolve_from_record, value_type
+from keras_tkd.config.flagfile import format_flags, get_value_type, read_flags, resolve_from_record
 from keras_tkd.config.teachers import WEIGHTINGS
 from keras_tkd.methods import METHODS
 
@@ -101,6 +101,35 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
     with pytest.raises(ValueError) as error:
         cls(**around, **{name: value})
     assert f"`{name}`" in str(error.value) and f"{name}={value!r}" in str(error.value)
+
+
+FLOATS = [
+    (cls, field)
+    for cls, given in [(DistillConfig, {}), (TeacherTrainingConfig, {}), (EvaluateConfig, {"model_path": "a.keras"})]
+    for field in dataclasses.fields(cls)
+    if get_value_type(field)[0] is float
+]
+
+
+def test_settings_that_are_numbers_are_found():
+    assert {field.name for _, field in FLOATS} >= {"temperature", "distillation_loss_weights", "momentum", "margin"}
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,)])
+@pytest.mark.parametrize("cls, field", FLOATS, ids=lambda part: getattr(part, "__name__", getattr(part, "name", "")))
+def test_every_number_must_be_finite(cls, field, value):
+    name, several = field.name, get_value_type(field)[1]
+    given = (0.5, value) if several else value
+    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{value!r}"):
+        cls(**{name: given})
+
+
+@pytest.mark.parametrize(
+    "method, weights, rule", [("tkd", (1.0, 2.0), "1 number >= 0"), ("tkd_soft", (1.0,), "2 numbers >= 0")]
+)
+def test_weights_are_one_for_each_loss(method, weights, rule):
+    with pytest.raises(ValueError, match=f"`distillation_loss_weights` must be {rule}"):
+        DistillConfig(method=method, distillation_loss_weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +401,7 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
     ids=lambda config: type(config).__name__,
 )
 def test_flag_lines_read_back_as_the_same_config(config):
-    lines = flag_lines(config)
+    lines = format_flags(config)
     assert type(config)(**read_flags(type(config), "# A comment.\n\n" + "\n".join(lines))) == config
     # What is None has no line, so that nothing reads "None" back; nor has what nothing reads, which would be an error.
     none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
@@ -381,7 +410,7 @@ def test_flag_lines_read_back_as_the_same_config(config):
 
 
 def test_value_types():
-    types = {field.name: value_type(field) for field in dataclasses.fields(DistillConfig)}
+    types = {field.name: get_value_type(field) for field in dataclasses.fields(DistillConfig)}
     assert types["epochs"] == types["image_size"] == (int, False)
     assert types["learning_rate"] == types["temperature"] == (float, False)
     assert types["dataset"] == types["data_dir"] == (str, False)
@@ -425,15 +454,15 @@ def test_choices_are_what_the_library_offers():
         assert model.get_layer("inner").dtype_policy.name == precision
 
 
-def test_auto_is_what_an_earlier_beginning_settled_on(tmp_path):
+def test_auto_becomes_what_an_earlier_beginning_chose(tmp_path):
     path = tmp_path / "flags.flags"
     auto = DistillConfig(method="kd", precision="auto")
     assert resolve_from_record(auto, path) == auto
     path.write_text(
         "# --precision=mixed_float16\n--method=kd\n--precision=mixed_bfloat16\n--teacher_cache=a=b\n--of_old=1\n"
     )
-    settled = resolve_from_record(auto, path)
-    assert settled == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
+    resolved = resolve_from_record(auto, path)
+    assert resolved == dataclasses.replace(auto, precision="mixed_bfloat16", teacher_cache="a=b")
     # What was asked for stays, and so does what the method does not read.
     assert resolve_from_record(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
     baseline = resolve_from_record(DistillConfig(method="baseline", precision="auto"), path)

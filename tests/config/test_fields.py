@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.fields import COMPARED, DISTILLED, TRAINED, check, deciding, option, settings
+from keras_tkd.config.fields import COMPARED, DISTILLED, TRAINED, check, collect_settings, list_deciding, option
 
 # Whether a change of the setting makes stale: a model trained on the labels (T), a distilled student (D); and whether a
 # baseline of another run must share it (C).
@@ -77,15 +77,15 @@ STALE = {
 @pytest.mark.parametrize(("letter", "words"), [("T", TRAINED), ("D", DISTILLED), ("C", COMPARED)])
 def test_what_each_setting_decides(letter, words):
     assert STALE.keys() == {field.name for field in dataclasses.fields(DistillConfig)}
-    assert set(deciding(DistillConfig, words)) == {name for name, letters in STALE.items() if letter in letters}
+    assert set(list_deciding(DistillConfig, words)) == {name for name, letters in STALE.items() if letter in letters}
     own = {field.name for field in dataclasses.fields(TeacherTrainingConfig)}
-    assert set(deciding(TeacherTrainingConfig, words)) == {name for name in own if letter in STALE[name]}
+    assert set(list_deciding(TeacherTrainingConfig, words)) == {name for name in own if letter in STALE[name]}
 
 
 def test_images_are_those_settings_that_decide_data():
     images = {"dataset", "classes", "image_size", "test_fraction", "split_seed", "open_set_fraction"}
     images |= {"shuffle_window", "validation_fraction", "train_fraction", "augmentation"}
-    assert set(deciding(DistillConfig, ("data",))) == images
+    assert set(list_deciding(DistillConfig, ("data",))) == images
 
 
 def test_a_setting_that_says_nothing_decides_everything():
@@ -94,7 +94,7 @@ def test_a_setting_that_says_nothing_decides_everything():
         new: float = option(0.0, "A setting.")
 
     for words in (TRAINED, DISTILLED, COMPARED):
-        assert settings(WithNew(new=1.0), words) == settings(WithNew(), words) | {"new": 1.0}
+        assert collect_settings(WithNew(new=1.0), words) == collect_settings(WithNew(), words) | {"new": 1.0}
 
 
 def test_an_unknown_word_is_refused():
@@ -104,7 +104,7 @@ def test_an_unknown_word_is_refused():
 
 def test_settings_are_the_values_of_the_fields():
     config = DistillConfig(method="kd", temperature=2.0, schedule="step", schedule_epochs=(1, 2), generations=None)
-    values = settings(config, DISTILLED)
+    values = collect_settings(config, DISTILLED)
     assert values["temperature"] == 2.0 and values["schedule_epochs"] == (1, 2) and values["margin"] is None
     assert values.keys() == {name for name, letters in STALE.items() if "D" in letters}
 
@@ -112,7 +112,7 @@ def test_settings_are_the_values_of_the_fields():
 @pytest.mark.parametrize(("cache", "kept"), [("off", False), ("auto", False), ("workdir", True), ("runs/cache", True)])
 def test_of_the_cache_it_counts_that_there_is_one(cache, kept):
     """Its outputs are rounded, wherever it is."""
-    assert settings(DistillConfig(teacher_cache=cache), DISTILLED)["teacher_cache"] is kept
+    assert collect_settings(DistillConfig(teacher_cache=cache), DISTILLED)["teacher_cache"] is kept
 
 
 SEVERAL = {"teacher_average", "teacher_weights"}
@@ -132,7 +132,7 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
 
 
 @pytest.mark.parametrize(
-    ("config", "unread"),
+    ("config", "irrelevant"),
     [
         (TeacherTrainingConfig(), set()),
         (EvaluateConfig(model_path="m"), SEVERAL),
@@ -160,8 +160,8 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
         (DistillConfig(losses=("tkd",), negatives="in_batch"), OFFLINE | OF_ITS_OWN | {"teacher_training"}),
     ],
 )
-def test_what_a_run_does_not_read(config, unread):
-    assert set(config.irrelevant_fields) == unread and len(config.irrelevant_fields) == len(unread)
+def test_what_a_run_does_not_read(config, irrelevant):
+    assert set(config.irrelevant_fields) == irrelevant and len(config.irrelevant_fields) == len(irrelevant)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_what_a_run_does_not_read(config, unread):
     ],
 )
 def test_why_a_setting_is_not_read(config, name, why):
-    assert why in config.refusal(name)
+    assert why in config.explain_refusal(name)
 
 
 def test_a_rule_says_what_it_received():

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from keras_tkd.data import datasets
-from keras_tkd.data.arrays import aligned_empty
+from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.datasets import LOADERS, Loader, load
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits
@@ -65,7 +65,7 @@ def png_bytes(width, height, bit_depth, colour_type, rows, palette=b""):
 @pytest.mark.parametrize("shape", [(), (1,), (7, 5, 3), (100, 32, 32, 3)])
 def test_aligned_empty(shape, dtype):
     # Several at a time: one alone may be aligned by chance.
-    for array in [aligned_empty(shape, dtype) for _ in range(5)]:
+    for array in [allocate_aligned(shape, dtype) for _ in range(5)]:
         assert array.shape == shape
         assert array.dtype == dtype
         assert array.ctypes.data % 64 == 0
@@ -73,11 +73,11 @@ def test_aligned_empty(shape, dtype):
 
 
 def test_aligned_empty_defaults_to_pixels():
-    assert aligned_empty((2, 3)).dtype == np.uint8
+    assert allocate_aligned((2, 3)).dtype == np.uint8
 
 
 def test_aligned_arrays_do_not_overlap():
-    first, second = aligned_empty((1000,)), aligned_empty((1000,))
+    first, second = allocate_aligned((1000,)), allocate_aligned((1000,))
     first[:] = 1
     second[:] = 2
     assert first.sum() == 1000
@@ -898,3 +898,11 @@ def test_progress_is_shown_if_asked_for(tmp_path, capsys, progress):
         shown = capsys.readouterr().out
         assert bool(shown) == progress
         assert all(count in shown for count in counts) == progress
+
+
+def test_progress_is_about_ten_lines_for_each_split(tmp_path, capsys):
+    folder = write_classes(tmp_path / "pets", cat=100, dog=100)
+    load(folder, progress=True, test_fraction=0.5)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Reading")] == ["Reading 100 images"] * 2
+    assert sum("/100 images" in line for line in lines) == len(lines) - 2 == 20

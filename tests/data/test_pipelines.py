@@ -19,7 +19,7 @@ from keras_tkd.data import (
     pair_dataset,
     triplet_dataset,
 )
-from keras_tkd.data.arrays import aligned_empty
+from keras_tkd.data.arrays import allocate_aligned
 
 # 23 samples in four classes of 3, 5, 7 and 8, in no order and with ids of any values.
 LABELS = np.random.default_rng(0).permutation(np.repeat([-5, 0, 7, 1000], [3, 5, 7, 8]))
@@ -190,7 +190,7 @@ def test_evaluation_has_its_own_order_no_augmentation_and_fixed_negatives():
     assert differ(first, one_pass(triplets(training=False, seed=1)), "negative")
 
 
-def test_negatives_may_be_told_apart_by_other_classes_than_the_labels():
+def test_negatives_may_be_drawn_by_other_labels():
     named = np.arange(COUNT) % 2  # what a teacher names: not the labels
     batches = one_pass(triplets(negative_labels=named).repeat(20))
     index, negatives = joined(batches, "index"), sample(joined(batches, "negative"))
@@ -234,7 +234,7 @@ def laid_out(kind):
     if kind == "strided":
         return np.repeat(IMAGES, 2, axis=0)[::2]
     start = 1 if kind == "unaligned" else 0
-    images = aligned_empty((IMAGES.size + 1,))[start : start + IMAGES.size].reshape(IMAGES.shape)
+    images = allocate_aligned((IMAGES.size + 1,))[start : start + IMAGES.size].reshape(IMAGES.shape)
     images[:] = IMAGES
     if kind == "read-only":
         images.flags.writeable = False
@@ -255,7 +255,7 @@ def test_aligned_memory_is_shared():
 
 
 def test_shared_memory_lives_as_long_as_the_data_set():
-    images = aligned_empty((64, 64, 64, 1))
+    images = allocate_aligned((64, 64, 64, 1))
     images[:] = np.arange(64)[:, None, None, None]
     dataset = triplets(np.arange(64), images=images, training=False)
     del images

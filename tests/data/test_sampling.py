@@ -119,10 +119,10 @@ def drawn_mates(anchor, count=20_000, seed=(1, 2)):
 
 @pytest.mark.parametrize("label", [-2, 7, 1000])
 def test_samples_of_the_same_class_are_uniform_over_its_others(label):
-    members = np.flatnonzero(LABELS == label)
-    for anchor in (members[0], members[-1], members[len(members) // 2]):
+    same_class = np.flatnonzero(LABELS == label)
+    for anchor in (same_class[0], same_class[-1], same_class[len(same_class) // 2]):
         counts = np.bincount(drawn_mates(int(anchor)), minlength=len(LABELS))
-        mates = members[members != anchor]
+        mates = same_class[same_class != anchor]
         assert counts.sum() == counts[mates].sum()
         if len(mates) > 1:
             assert_equally_often(counts[mates])

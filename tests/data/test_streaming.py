@@ -53,13 +53,13 @@ def assert_equal(found, expected):
     tf.nest.map_structure(np.testing.assert_array_equal, found, expected)
 
 
-def ids_of(images, splits):
+def find_ids(images, splits):
     """The ids of images by their pixels, which no two samples share."""
     ids = {image.tobytes(): index for index, image in enumerate(splits.train_images)}
     return np.array([ids[image.tobytes()] for image in images])
 
 
-def windows_of(index, size):
+def split_into_windows(index, size):
     return [index[start : start + size] for start in range(0, len(index), size)]
 
 
@@ -116,16 +116,18 @@ def test_each_sample_is_an_anchor_once_in_batches_of_known_number(stored, held):
         np.testing.assert_array_equal(np.concatenate([label for _, label in batches]), held.train_labels[index])
 
 
-def test_companions_are_uniform_over_the_window(stored, held):
+def test_extra_images_are_uniform_over_the_window(stored, held):
     labels, draws = held.train_labels, {"negative": [], "positive": []}
     rng = np.random.default_rng(0)
     dataset = triplets(streamed(stored), positives="same_class")
     for _ in range(20):
         batches = one_pass(dataset)
         # Windows come one after another: the first 40 anchors are the first window.
-        windows = windows_of(joined(batches, "index"), 40)
+        windows = split_into_windows(joined(batches, "index"), 40)
         for role in draws:
-            for window, drawn in zip(windows, windows_of(ids_of(joined(batches, role), held), 40), strict=True):
+            for window, drawn in zip(
+                windows, split_into_windows(find_ids(joined(batches, role), held), 40), strict=True
+            ):
                 for anchor, companion in zip(window, drawn, strict=True):
                     is_mate = labels[window] == labels[anchor]
                     candidates = window[is_mate & (window != anchor) if role == "positive" else ~is_mate]
@@ -143,7 +145,9 @@ def test_each_pass_is_the_next_epoch_and_has_windows_of_its_own(stored):
     dataset = triplets(splits, augment=crop_by_one)
     passes = [one_pass(dataset) for _ in range(3)]
     assert_equal(one_pass(triplets(splits, augment=crop_by_one, initial_epoch=2)), passes[2])
-    windows = [frozenset(map(frozenset, windows_of(joined(batches, "index").tolist(), 40))) for batches in passes]
+    windows = [
+        frozenset(map(frozenset, split_into_windows(joined(batches, "index").tolist(), 40))) for batches in passes
+    ]
     assert len(set(windows)) == 3
     # A window mixes files.
     assert all(len({np.searchsorted([40, 41, 96], i, "right") for i in window}) > 1 for window in windows[0])
@@ -179,7 +183,7 @@ def test_evaluation_has_its_own_order_and_fixed_negatives(stored, held):
     batches = one_pass(dataset)
     assert_equal(one_pass(dataset), batches)
     np.testing.assert_array_equal(joined(batches, "image"), held.train_images)
-    negatives = ids_of(joined(batches, "negative"), held)
+    negatives = find_ids(joined(batches, "negative"), held)
     np.testing.assert_array_equal(negatives // 40, np.arange(COUNT) // 40)
     assert (held.train_labels[negatives] != held.train_labels).all()
 
@@ -189,7 +193,7 @@ def test_other_classes_and_a_teachers_images_go_by_id(stored, held):
     shown = np.arange(COUNT, dtype="float32")[:, None]
     batches = one_pass(triplets(streamed(stored), negative_labels=named, teacher_images=shown))
     index = joined(batches, "index")
-    assert (named[ids_of(joined(batches, "negative"), held)] != named[index]).all()
+    assert (named[find_ids(joined(batches, "negative"), held)] != named[index]).all()
     np.testing.assert_array_equal(joined(batches, "teacher_image")[:, 0], index)
 
 

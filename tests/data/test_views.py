@@ -70,7 +70,7 @@ def test_as_many_views_as_epochs_are_the_views_without_a_bound():
                 np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_companions_are_fresh_views_however_few_views_the_anchors_have():
+def test_extra_images_are_fresh_views_however_few_views_the_anchors_have():
     free = triplet_dataset(IMAGES, LABELS, COUNT, seed=9, augment=crop, positives="same_class", initial_epoch=5)
     bounded = triplet_dataset(
         IMAGES, LABELS, COUNT, seed=9, augment=crop, positives="same_class", initial_epoch=5, views=1

@@ -9,7 +9,7 @@ from losses import oracles
 
 from keras_tkd import Distiller
 from keras_tkd.config import DistillConfig
-from keras_tkd.config.flagfile import flag_lines, read_flags
+from keras_tkd.config.flagfile import format_flags, read_flags
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods import METHODS
 from keras_tkd.methods.combination import combine, parse_entry
@@ -209,7 +209,7 @@ def test_a_list_in_place_of_the_method():
 )
 def test_flags_give_back_the_same_run(settings):
     for config in (DistillConfig(**settings), DistillConfig(**settings).resolved()):
-        lines = flag_lines(config)
+        lines = format_flags(config)
         assert DistillConfig(**read_flags(DistillConfig, "\n".join(lines))) == config
         assert not [line for line in lines if line.startswith("--method")]
     assert config.resolved() == config

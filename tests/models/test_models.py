@@ -66,7 +66,7 @@ def make(name, classes=10):
     return models.build(name, image_shape(name), classes)
 
 
-def trainable_parameters(model):
+def count_trainable_parameters(model):
     return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
 
 
@@ -105,7 +105,7 @@ def test_every_model_is_checked_here():
 def test_parameters_of_small_networks(name):
     shape, derived, published = SMALL_PARAMETERS[name]
     assert derived == published
-    assert trainable_parameters(models.build(name, shape, 10)) == published
+    assert count_trainable_parameters(models.build(name, shape, 10)) == published
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -114,7 +114,7 @@ def test_structure(name):
     if name in RESNET_PARAMETERS:
         expected = resnet_parameters(name, 100)
         assert RESNET_PARAMETERS[name] in (None, expected)
-        assert trainable_parameters(model) == expected
+        assert count_trainable_parameters(model) == expected
 
     assert model.name == name
     assert model.input_shape == (None, *image_shape(name))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from keras_tkd.reports.schema import ModelResult, Results, StudentResult, read_results, upgrade_results
-from keras_tkd.reports.tables import table
+from keras_tkd.reports.tables import format_table
 
 # As keras_tkd wrote it before results had a version.
 VERSION_1 = """{
@@ -72,14 +72,14 @@ def test_results_without_a_version_are_those_of_version_1(tmp_path):
     assert results.student.epochs_to_baseline == 12 and results.baseline.train_accuracy == 0.9
     # Nothing but the version is another.
     assert results.to_dict() == {"version": 2} | json.loads(VERSION_1)
-    assert "kd on digits, 20 epochs, seed 3" in table([json.loads(VERSION_1)])
+    assert "kd on digits, 20 epochs, seed 3" in format_table([json.loads(VERSION_1)])
 
 
 def test_a_file_that_is_not_there_is_no_results(tmp_path):
     assert read_results(tmp_path / "results.json") is None
 
 
-@pytest.mark.parametrize("version", [3, 0, "2", None])
+@pytest.mark.parametrize("version", [3, 0, "2", None, True, 1.0, 2.0])
 def test_results_of_a_later_version_are_refused(version):
     with pytest.raises(ValueError, match=f"version 2 of their schema.*version={version!r}.*update") as error:
         upgrade_results({"version": version})
@@ -92,7 +92,7 @@ def test_what_must_be_there_is_named():
 
 
 MODEL = {"test_accuracy": 0.5, "parameters": 7, "at_chance": False}
-VERIFIED = MODEL | {"agreement": 0.75, "seconds": 1.5, "verification": {"auc": 0.9, "pairs": "all"}}
+VERIFIED = MODEL | {"agreement": 0.75, "seconds": 1.5, "epochs": 1, "verification": {"auc": 0.9, "pairs": "all"}}
 STUDENT = VERIFIED | {"train_accuracy": 0.5, "epochs_to_baseline": None}
 RUN = {"version": 2, "method": "kd", "dataset": "d", "classes": ["a", "b"], "seed": 0, "epochs": 1, "test_samples": 4}
 RUN |= {"teacher": MODEL, "baseline": None, "student": STUDENT}

@@ -32,7 +32,7 @@ def cells(table):
 
 
 def test_table_of_one_run():
-    table = tables.table([run(0.8312, 0.8, seed=7)])
+    table = tables.format_table([run(0.8312, 0.8, seed=7)])
     caption = table.splitlines()[0]
     assert all(word in caption for word in ("kd", "digits", "30 epochs", "seed 7"))
     rows = cells(table)
@@ -46,7 +46,7 @@ def test_table_of_three_runs_gives_mean_and_range():
         run(accuracy, 0.7, seed=seed, agreement=agreement, seconds=seconds)
         for seed, accuracy, agreement, seconds in [(1, 0.80, 0.85, 4), (2, 0.84, 0.9, 5), (3, 0.85, 0.98, 9)]
     ]
-    table = tables.table(runs)
+    table = tables.format_table(runs)
     assert "seeds 1, 2, 3" in table.splitlines()[0]
     # (0.80 + 0.84 + 0.85) / 3 = 0.83; (0.85 + 0.90 + 0.98) / 3 = 0.91; (4 + 5 + 9) / 3 = 6
     assert cells(table)["distilled student"] == [
@@ -59,7 +59,9 @@ def test_table_of_three_runs_gives_mean_and_range():
 
 
 def test_table_shows_what_was_learned_of_the_training_images():
-    rows = cells(tables.table([run(0.8, 0.7, seed=1, train_accuracy=0.9), run(0.8, 0.7, seed=2, train_accuracy=0.94)]))
+    rows = cells(
+        tables.format_table([run(0.8, 0.7, seed=1, train_accuracy=0.9), run(0.8, 0.7, seed=2, train_accuracy=0.94)])
+    )
     assert rows["distilled student"][-1] == "92.00 % (90.00 to 94.00)"
     assert rows["student alone"][-1] == "-"
 
@@ -69,10 +71,10 @@ def test_table_has_a_row_for_each_model_of_each_generation():
         return {"teacher": described(teacher, 72_970), "student": described(student), "validation_accuracy": None}
 
     one, two = generation(0.91, 0.81), generation(0.93, 0.84)
-    rows = cells(tables.table([run(0.84, 0.7) | {"generations": [one, two]}]))
+    rows = cells(tables.format_table([run(0.84, 0.7) | {"generations": [one, two]}]))
     assert rows["generation 1, teacher"][0] == "91.00 %" and rows["generation 2, teacher"][0] == "93.00 %"
     assert rows["generation 1, student"][0] == "81.00 %" and rows["generation 2, student"][0] == "84.00 %"
-    assert "generation 1, student" not in tables.table([run(0.81) | {"generations": [one]}])
+    assert "generation 1, student" not in tables.format_table([run(0.81) | {"generations": [one]}])
 
 
 def test_table_of_an_ensemble_shows_each_teacher():
@@ -80,7 +82,7 @@ def test_table_of_an_ensemble_shows_each_teacher():
         run(0.83, 0.8, seed=seed) | {"teachers": [described(a, 70, agreement=0.9), described(b, 80, agreement=0.7)]}
         for seed, a, b in ((0, 0.9, 0.6), (1, 0.8, 0.7))
     ]
-    rows = cells(tables.table(runs))
+    rows = cells(tables.format_table(runs))
     assert list(rows)[-5:] == ["teacher 1", "teacher 2", "ensemble", "student alone", "distilled student"]
     assert rows["teacher 1"] == ["85.00 % (80.00 to 90.00)", "70", "90.00 % (90.00 to 90.00)", "-"]
     assert rows["teacher 2"][:2] == ["65.00 % (60.00 to 70.00)", "80"]
@@ -90,17 +92,36 @@ def test_table_of_an_ensemble_shows_each_teacher():
 def test_table_marks_a_collapsed_student_alone():
     runs = [run(0.8, 0.7, seed=1), run(0.1, 0.7, seed=2, at_chance=True)]
     for chosen, expected in [(runs, 1), (runs[:1], 0), (runs[1:], 1)]:
-        table = tables.table(chosen)
+        table = tables.format_table(chosen)
         assert table.count("AT CHANCE") == expected
         assert cells(table)["distilled student"][0].count("AT CHANCE") == expected
 
 
 def test_table_without_baseline_and_without_teacher():
-    rows = cells(tables.table([run(0.8)]))
+    rows = cells(tables.format_table([run(0.8)]))
     assert "student alone" not in rows and "distilled student" in rows
-    rows = cells(tables.table([run(0.8, teacher=None, seconds=None)]))
+    rows = cells(tables.format_table([run(0.8, teacher=None, seconds=None)]))
     assert "teacher" not in rows and "distilled student" not in rows
     assert rows["student alone"] == ["80.00 %", "666", "90.00 %"]  # nobody took time
+
+
+def trained_for(result, **epochs):
+    """The results, with the epochs that some of its models were trained for."""
+    for role, count in epochs.items():
+        result[role]["epochs"] = count
+    return result
+
+
+def test_table_says_how_long_models_were_trained_where_one_was_stopped():
+    planned = tables.format_table([run(0.8, 0.7)])
+    assert tables.format_table([trained_for(run(0.8, 0.7), teacher=30, baseline=30, student=30)]) == planned
+    stopped = [trained_for(run(0.8, 0.7, seed=seed), baseline=30, student=count) for seed, count in ((1, 12), (2, 14))]
+    table = tables.format_table(stopped)
+    assert "30 epochs" in table.splitlines()[0] and table.splitlines()[1].endswith("  epochs")
+    rows = cells(table)
+    # Nobody says how long the teacher was trained.
+    assert [rows[title][-1] for title in ("teacher", "student alone", "distilled student")] == ["-", "30", "12 to 14"]
+    assert cells(tables.format_table(stopped[:1]))["distilled student"][-1] == "12"
 
 
 def verified(result, **roles):
@@ -115,29 +136,29 @@ def verified(result, **roles):
 def test_verification_has_a_table_of_its_own():
     one = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.8, 0.3, 0.25))
     two = verified(run(0.8, 0.7), teacher=(0.9, 0.2, 0.5), baseline=(0.7, 0.4, 0.1), student=(0.9, 0.1, 0.75))
-    caption = tables.verification_table([one]).splitlines()[0]
+    caption = tables.format_verification_table([one]).splitlines()[0]
     for words in ("90 images of 7 identities", "1,200 pairs of one identity", "3,400 of two"):
         assert words in caption
-    rows = cells(tables.verification_table([one]))
+    rows = cells(tables.format_verification_table([one]))
     assert rows["AUC"] == ["equal error rate", "true accepts at 1 % false ones"]
     assert rows["teacher"] == ["90.00 %", "20.00 %", "50.00 %"]
     assert rows["student alone"] == ["70.00 %", "40.00 %", "10.00 %"]
-    rows = cells(tables.verification_table([one, two]))
+    rows = cells(tables.format_verification_table([one, two]))
     # (0.8 + 0.9) / 2, (0.3 + 0.1) / 2, (0.25 + 0.75) / 2
     assert rows["distilled student"] == [
         "85.00 % (80.00 to 90.00)",
         "20.00 % (10.00 to 30.00)",
         "50.00 % (25.00 to 75.00)",
     ]
-    assert tables.table([one]) == tables.table([run(0.8, 0.7)])
+    assert tables.format_table([one]) == tables.format_table([run(0.8, 0.7)])
 
 
 def test_verification_of_a_student_alone_and_of_a_teacher_alone():
     alone = verified(run(0.8, teacher=None), student=(0.8, 0.3, 0.25))
-    assert cells(tables.verification_table([alone]))["student alone"] == ["80.00 %", "30.00 %", "25.00 %"]
+    assert cells(tables.format_verification_table([alone]))["student alone"] == ["80.00 %", "30.00 %", "25.00 %"]
     teacher = verified(run(0.8), teacher=(0.9, 0.2, 0.5)) | {"student": None}
-    assert list(cells(tables.verification_table([teacher])))[-1] == "teacher"
-    assert tables.verification_table([run(0.8, 0.7)]) == ""
+    assert list(cells(tables.format_verification_table([teacher])))[-1] == "teacher"
+    assert tables.format_verification_table([run(0.8, 0.7)]) == ""
 
 
 # One seed: the standard error of a difference of two accuracies, twice. Baseline 0.8, student 0.83, 10,000 images:
@@ -156,7 +177,7 @@ def test_verification_of_a_student_alone_and_of_a_teacher_alone():
     ],
 )
 def test_verdict_of_one_seed(student, samples, gain, noise, judged):
-    sentence = verdict.verdict([run(student, 0.8, samples=samples)])
+    sentence = verdict.format_verdict([run(student, 0.8, samples=samples)])
     assert gain in sentence and noise in sentence and f"{samples:,} test images" in sentence
     assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
 
@@ -177,18 +198,37 @@ def test_verdict_of_one_seed(student, samples, gain, noise, judged):
 def test_verdict_of_several_seeds(gains, mean, noise, judged):
     # Baselines far apart: what counts is the difference within a seed.
     runs = [run(0.5 + 0.1 * seed + gain, 0.5 + 0.1 * seed, seed=seed) for seed, gain in enumerate(gains)]
-    sentence = verdict.verdict(runs)
+    sentence = verdict.format_verdict(runs)
     assert mean in sentence and noise in sentence and f"{len(gains)} seeds" in sentence
     assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
 
 
+# Accuracies far enough apart on 10,000 images, and not far enough: see above.
+@pytest.mark.parametrize(
+    "student, judged", [(0.83, "may be the budget"), (0.77, "may be the budget"), (0.81, "no difference")]
+)
+def test_verdict_of_unequal_trainings_says_so(student, judged):
+    stopped = trained_for(run(student, 0.8), baseline=30, student=12)
+    sentence = verdict.format_verdict([stopped])
+    assert "budgets differ (12 and 30 epochs)" in sentence and "same budget" not in sentence and judged in sentence
+    assert "helped" not in sentence and "harmed" not in sentence
+    # One of two seeds is enough; who says nothing was trained as planned.
+    sentence = verdict.format_verdict([trained_for(run(0.83, 0.8, seed=1), student=30), stopped])
+    assert "budgets differ (12 to 30 and 30 epochs)" in sentence
+
+
+def test_verdict_of_trainings_that_were_stopped_alike():
+    sentence = verdict.format_verdict([trained_for(run(0.83, 0.8), baseline=12, student=12)])
+    assert "same budget" in sentence and "helped" in sentence
+
+
 def test_verdict_counts_only_runs_with_a_baseline():
-    sentence = verdict.verdict([run(0.1, seed=1), run(0.83, 0.8, seed=2)])
+    sentence = verdict.format_verdict([run(0.1, seed=1), run(0.83, 0.8, seed=2)])
     assert "+3.00" in sentence and "1.10" in sentence and "one seed" in sentence
 
 
 def test_verdict_without_baseline_says_nothing_of_distillation():
-    sentence = verdict.verdict([run(0.9), run(0.8, seed=1)])
+    sentence = verdict.format_verdict([run(0.9), run(0.8, seed=1)])
     assert "No baseline" in sentence
     assert "helped" not in sentence and "harmed" not in sentence and "%" not in sentence
 
@@ -196,4 +236,4 @@ def test_verdict_without_baseline_says_nothing_of_distillation():
 @pytest.mark.parametrize("student, baseline", [(359 / 360, 1.0), (1.0, 359 / 360)])
 def test_one_image_at_the_very_top_is_no_difference(student, baseline):
     # A measured 100 % has a binomial standard error of 0, and is still measured on 360 images only.
-    assert "no difference" in verdict.verdict([run(student, baseline, samples=360)])
+    assert "no difference" in verdict.format_verdict([run(student, baseline, samples=360)])

@@ -99,7 +99,7 @@ class TestAuto:
     def slow(self, monkeypatch):
         monkeypatch.setattr(cached_teacher, "_seconds_per_image", lambda source: 0.1)
 
-    def settle(self, splits, tmp_path, **settings):
+    def resolve(self, splits, tmp_path, **settings):
         config = DistillConfig(**QUICK | {"method": "kd"} | settings)
         teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
         inputs = Inputs(splits, teacher=teacher)
@@ -121,7 +121,7 @@ class TestAuto:
         ],
     )
     def test_decides_by_an_estimate_that_it_prints(self, settings, decision, estimate, splits, tmp_path, capsys):
-        assert self.settle(splits, tmp_path, **settings) == decision
+        assert self.resolve(splits, tmp_path, **settings) == decision
         printed = capsys.readouterr().out
         if estimate is None:
             assert not printed
@@ -132,10 +132,10 @@ class TestAuto:
     def test_leaves_half_of_the_disk(self, splits, tmp_path, monkeypatch, capsys):
         usage = type("Usage", (), {"free": 2 * 35_940 - 1})
         monkeypatch.setattr(cached_teacher.shutil, "disk_usage", lambda _: usage)
-        assert self.settle(splits, tmp_path) == "off"
+        assert self.resolve(splits, tmp_path) == "off"
         assert "more than half of the 71,879 bytes that are free" in capsys.readouterr().out
         usage.free += 1
-        assert self.settle(splits, tmp_path) == "workdir"
+        assert self.resolve(splits, tmp_path) == "workdir"
 
     def test_what_it_decided_is_the_experiment(self, teacher_path, tmp_path, capsys, monkeypatch):
         results = distill(tmp_path / "run", teacher_path, method="kd")

@@ -1,4 +1,4 @@
-"""The story of a run, on digits, a few epochs at a time."""
+"""Whole runs, on digits, a few epochs at a time."""
 
 import dataclasses
 import json
@@ -94,7 +94,7 @@ def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, 
     config = DistillConfig(**settings, losses=losses, teacher_path=str(teacher_run[0]))
     results = commands.distill(config, tmp_path)
     title = "kd@temperature=2.0:0.1 + kd@temperature=8.0:0.1 + tkd@margin=5.0:0.5 + sp:10.0"
-    assert results["method"] == title and f"{title} on digits" in tables.table([results])
+    assert results["method"] == title and f"{title} on digits" in tables.format_table([results])
     record = json.loads((tmp_path / "checkpoints" / "student" / "record.json").read_text())
     terms = {"kd", "kd_2", "tkd", "sp"}
     assert terms | {f"val_{term}" for term in terms} | {"tkd_violated"} <= set(record["history"][0])
@@ -280,26 +280,26 @@ class TestSeveralTeachers:
             "teacher_weights": "confidence",
         }
         config = DistillConfig(**QUICK, **ensemble, method="kd", baseline="none", precision="mixed_bfloat16")
-        taught_by = []
+        teachers = []
 
         def watched(teacher, *arguments):
-            taught_by.extend(teacher.teachers)
+            teachers.extend(teacher.teachers)
             return Distiller(teacher, *arguments)
 
         monkeypatch.setattr(stages, "Distiller", watched)
         results = commands.distill(config, tmp_path / "run")
         # Logits are computed in float32, whatever the precision.
-        assert taught_by[0].get_layer("logits").compute_dtype == "float32"
-        assert {layer.compute_dtype for layer in taught_by[0].layers} == {"float32", "bfloat16"}
-        alone = teacher_run[1]["teacher"]
+        assert teachers[0].get_layer("logits").compute_dtype == "float32"
+        assert {layer.compute_dtype for layer in teachers[0].layers} == {"float32", "bfloat16"}
+        single = teacher_run[1]["teacher"]
         for described, parameters in ((results["teacher"], 2), *((each, 1) for each in results["teachers"])):
-            assert described["test_accuracy"] == pytest.approx(alone["test_accuracy"], abs=0.01)
-            assert described["parameters"] == parameters * alone["parameters"]
+            assert described["test_accuracy"] == pytest.approx(single["test_accuracy"], abs=0.01)
+            assert described["parameters"] == parameters * single["parameters"]
         assert len(results["teachers"]) == 2 and results["teachers"][0]["agreement"] > 0.99
         student = str(tmp_path / "run" / "student.keras")
         measured = commands.evaluate(EvaluateConfig(**ensemble, model_path=student))
         assert measured["agreement"] == pytest.approx(results["student"]["agreement"], abs=0.01)
-        assert [each["parameters"] for each in measured["teachers"]] == [alone["parameters"]] * 2
+        assert [each["parameters"] for each in measured["teachers"]] == [single["parameters"]] * 2
 
     def test_one_that_knows_nothing_is_named(self, teacher_run, tmp_path):
         models.build("digits_teacher", (8, 8, 1), 10).save(tmp_path / "untrained.keras")
@@ -406,7 +406,7 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
 )
 def test_learning_rate_of_each_epoch(settings, expected):
     config = TeacherTrainingConfig(epochs=4, learning_rate=0.5, **settings)
-    rates = [optimization.learning_rate_at(config, epoch) for epoch in range(4)]
+    rates = [optimization.compute_learning_rate(config, epoch) for epoch in range(4)]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 

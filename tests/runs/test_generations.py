@@ -85,8 +85,8 @@ def test_best_is_by_validation_and_without_it_the_last():
     def of(*accuracies):
         return [generations.Generation(i, None, None, None, a) for i, a in enumerate(accuracies, 1)]
 
-    assert generations.best(of(0.5, 0.9, 0.7)).number == 2
-    assert generations.best(of(None, None, None)).number == 3
+    assert generations.choose_best(of(0.5, 0.9, 0.7)).number == 2
+    assert generations.choose_best(of(None, None, None)).number == 3
 
 
 def test_more_generations_keep_those_there_are(run, tmp_path_factory, monkeypatch):
@@ -165,7 +165,7 @@ def test_baseline_of_an_anchored_run_is_its_anchor(tmp_path):
     assert results["baseline"]["parameters"] == 666
 
 
-def anchors_of(config, workdir, monkeypatch):
+def record_anchors(config, workdir, monkeypatch):
     """The weights of the first generation's student and anchor, and the stages that were trained before it."""
     seen, trained = [], []
     fit_stage = stages.fit_stage
@@ -183,7 +183,7 @@ def anchors_of(config, workdir, monkeypatch):
 
 def test_another_runs_student_alone_is_the_anchor_and_is_not_trained_again(run, tmp_path, monkeypatch):
     config = dataclasses.replace(run[1], baseline=str(run[0]), generations=1)
-    student, anchor, trained = anchors_of(config, tmp_path, monkeypatch)
+    student, anchor, trained = record_anchors(config, tmp_path, monkeypatch)
     assert equal(anchor, weights(run[0] / "baseline.keras")) and not equal(anchor, student) and trained == []
 
 
@@ -213,7 +213,7 @@ def test_another_run_without_the_student_alone_has_no_anchor(run, tmp_path):
 
 def test_an_untrained_anchor_does_not_start_where_the_student_starts(run, tmp_path, monkeypatch):
     config = dataclasses.replace(run[1], baseline="none", anchor="random", generations=1)
-    student, anchor, trained = anchors_of(config, tmp_path, monkeypatch)
+    student, anchor, trained = record_anchors(config, tmp_path, monkeypatch)
     assert trained == []
     # Kernels; biases start at zero in every network.
     assert not any(np.array_equal(a, b) for a, b in zip(student, anchor, strict=True) if a.any())

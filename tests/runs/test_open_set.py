@@ -45,7 +45,7 @@ def faces(tmp_path_factory):
     return folder
 
 
-def auc_of(path, images, identities, layer="embedding"):
+def measure_auc(path, images, identities, layer="embedding"):
     """By the matrix of all cosines, of the layer's outputs in the saved file."""
     model = keras.saving.load_model(path)
     rows = keras.Model(model.inputs, model.get_layer(layer).output).predict(images, verbose=0).astype("float64")
@@ -72,7 +72,7 @@ def test_every_model_is_verified_on_digits_it_never_saw(sp_run, teacher_run):
     }
     for role, path in files.items():
         verified = results[role]["verification"]
-        assert verified["auc"] == pytest.approx(auc_of(path, images[chosen], labels[chosen]), abs=1e-4)
+        assert verified["auc"] == pytest.approx(measure_auc(path, images[chosen], labels[chosen]), abs=1e-4)
         assert (verified["images"], verified["identities"], verified["pairs"]) == (chosen.sum(), 4, "all")
     aucs = [results[role]["verification"]["auc"] for role in files]
     assert len(set(aucs)) == 3 and min(aucs) > 0.55
@@ -103,8 +103,10 @@ def test_evaluate_says_the_same(sp_run, teacher_run):
     splits = data.load("digits", open_set_fraction=0.4)
     opened = splits.open_set_images, splits.open_set_identities
     student, teacher = workdir / "student.keras", teacher_run[0] / "teacher.keras"
-    assert measured["verification"]["auc"] == pytest.approx(auc_of(student, *opened, "logits"), abs=1e-4)
-    assert measured["teacher"]["verification"]["auc"] == pytest.approx(auc_of(teacher, *opened, "flatten"), abs=1e-4)
+    assert measured["verification"]["auc"] == pytest.approx(measure_auc(student, *opened, "logits"), abs=1e-4)
+    assert measured["teacher"]["verification"]["auc"] == pytest.approx(
+        measure_auc(teacher, *opened, "flatten"), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("method", ["tkd", "trikd"])
@@ -116,7 +118,7 @@ def test_triplets_and_online_teachers_are_verified_beside_another_runs_baseline(
     opened = splits.open_set_images, splits.open_set_identities
     files = {"student": tmp_path, "teacher": teacher_run[0] if teacher else tmp_path}
     for role, folder in files.items():
-        expected = auc_of(folder / f"{role}.keras", *opened)
+        expected = measure_auc(folder / f"{role}.keras", *opened)
         assert results[role]["verification"]["auc"] == pytest.approx(expected, abs=1e-4)
     assert results["student"]["verification"]["auc"] not in (expected, sp_run[1]["student"]["verification"]["auc"])
 
@@ -162,7 +164,7 @@ def test_a_folder_of_identities(faces, tmp_path):
     assert set(measured) == {"parameters", "verification", "teacher"} and "test_accuracy" not in measured["teacher"]
     assert (measured["verification"]["images"], measured["verification"]["identities"]) == (31, 6)
     whole = data.load(str(faces), open_set_fraction=1.0)
-    expected = auc_of(tmp_path / "teacher.keras", whole.open_set_images, whole.open_set_identities)
+    expected = measure_auc(tmp_path / "teacher.keras", whole.open_set_images, whole.open_set_identities)
     assert measured["verification"]["auc"] == pytest.approx(expected, abs=1e-4)
 
 

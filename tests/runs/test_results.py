@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_tkd.runs.results import trainable_parameters
+from keras_tkd.runs.results import count_trainable_parameters
 
 
 def test_trainable_parameters_do_not_count_statistics_and_frozen_weights():
@@ -18,9 +18,9 @@ def test_trainable_parameters_do_not_count_statistics_and_frozen_weights():
     )
     # Convolution 9 * 3 * 8 + 8; BatchNorm's scale and offset 2 * 8, its 2 * 8 statistics are not trained;
     # head 4 * 4 * 8 * 4 + 4.
-    assert trainable_parameters(model) == 224 + 16 + 516
+    assert count_trainable_parameters(model) == 224 + 16 + 516
     assert model.count_params() == 224 + 32 + 516
     model.get_layer("convolution").trainable = False
-    assert trainable_parameters(model) == 16 + 516
+    assert count_trainable_parameters(model) == 16 + 516
     model.trainable = False
-    assert trainable_parameters(model) == 0
+    assert count_trainable_parameters(model) == 0

@@ -1,4 +1,4 @@
-"""One run in one folder: its configuration is settled once, stale models are trained again, and callbacks take part."""
+"""One run in one folder: its configuration, stale models that are trained again, and callbacks."""
 
 import dataclasses
 import gc
@@ -11,7 +11,7 @@ import pytest
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.fields import option
-from keras_tkd.config.flagfile import flag_lines
+from keras_tkd.config.flagfile import format_flags
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs import commands, stages
 from keras_tkd.runs.baseline import read_baseline
@@ -30,11 +30,11 @@ def splits():
 
 
 class TestConfiguration:
-    def test_is_settled_when_the_run_is_opened_and_again_with_its_inputs(self, splits, tmp_path):
+    def test_is_resolved_when_the_run_is_opened_and_again_with_its_inputs(self, splits, tmp_path):
         run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
         assert (run.config.temperature, run.config.teacher_cache) == (4.0, "auto")
         assert not (tmp_path / "run").exists()
-        run.settle(dataclasses.replace(run.config, teacher_cache="workdir"))
+        run.resolve_config(dataclasses.replace(run.config, teacher_cache="workdir"))
         run.begin(splits)
         header, *lines = (tmp_path / "run" / "flags.flags").read_text().splitlines()
         assert header == f"# To run this again: python scripts/distill.py --flagfile=this_file --workdir={run.path}"
@@ -44,7 +44,7 @@ class TestConfiguration:
         run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
         run.begin(splits)
         with pytest.raises(RuntimeError, match="does not change once it has begun"):
-            run.settle(dataclasses.replace(run.config, epochs=3))
+            run.resolve_config(dataclasses.replace(run.config, epochs=3))
         with pytest.raises(AttributeError):
             run.config = DistillConfig(method="sp")
         assert run.config.method == "kd" and run.config.epochs == 30
@@ -52,7 +52,7 @@ class TestConfiguration:
 
 def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
     config = DistillConfig(method="baseline").resolved()
-    flags = flag_lines(config)
+    flags = format_flags(config)
     results = {"method": "baseline", "dataset": "digits", "seed": 0, "epochs": 30, "test_samples": 359, "flags": flags}
     student = {"test_accuracy": 0.9, "parameters": 666, "at_chance": False, "train_accuracy": 0.95}
     results |= {"teacher": None, "baseline": None, "student": student | {"epochs_to_baseline": None}}
@@ -89,7 +89,7 @@ def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp
     def train_all(config):
         """Names of the stages that are trained for a configuration in the same folder."""
         trained.clear()
-        run = Run(config.resolved(), Workdir(tmp_path, flag_lines(config), "continue"))
+        run = Run(config.resolved(), Workdir(tmp_path, format_flags(config), "continue"))
         teacher, student = (models.build(f"digits_{role}", splits.image_shape, 10) for role in ("teacher", "student"))
         inputs = Inputs(splits, student, teacher)
         teacher = stages.train_teacher(run, inputs).model
@@ -139,6 +139,8 @@ def test_callbacks_take_part_in_every_training_and_may_end_it(tmp_path, capsys):
         # One of two epochs, and done.
         kept = record(tmp_path, stage)
         assert kept["finished"] and [epoch["mine"] for epoch in kept["history"]] == [0.25]
+    assert results["epochs"] == 2
+    assert [results[role]["epochs"] for role in ("teacher", "baseline", "student")] == [1, 1, 1]
     # They are no part of what the run is.
     (tmp_path / "results.json").unlink()
     again = commands.distill(config, tmp_path)
@@ -149,11 +151,14 @@ def test_callbacks_take_part_in_every_training_and_may_end_it(tmp_path, capsys):
 def test_callbacks_take_part_in_the_training_of_a_teacher_and_of_online_ones(tmp_path):
     listener = Listener()
     few = QUICK | {"train_fraction": 0.1}
-    commands.train_teacher(TeacherTrainingConfig(**few), tmp_path / "teacher", callbacks=[listener])
+    results = commands.train_teacher(TeacherTrainingConfig(**few), tmp_path / "teacher", callbacks=[listener])
+    assert results["epochs"] == 2 and results["teacher"]["epochs"] == 1
     assert listener.seen == [("Functional", "digits_teacher", 0)]
     assert record(tmp_path / "teacher", "teacher")["finished"]
-    commands.distill(DistillConfig(**few, method="dml", baseline="none"), tmp_path / "dml", callbacks=[listener])
+    config = DistillConfig(**few, method="dml", baseline="none")
+    results = commands.distill(config, tmp_path / "dml", callbacks=[listener])
     assert listener.seen[1:] == [("TriKD", "trikd", 0)]
+    assert [pair["student"]["epochs"] for pair in results["generations"]] == [1] and results["student"]["epochs"] == 1
 
 
 @pytest.mark.parametrize(("cache", "held"), [("workdir", False), ("off", True)])
@@ -178,3 +183,72 @@ def test_with_a_cache_nobody_holds_the_teacher_while_the_student_learns(cache, h
     with pytest.raises(InterruptedError):
         commands.distill(DistillConfig(**settings, teacher_cache=cache), tmp_path / "run")
     assert found == [held]
+
+
+class Rates(keras.callbacks.Callback):
+    """Sets the learning rate at the end of each step, and writes down what an epoch's first step is done with."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.seen.append(float(self.model.optimizer.learning_rate))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.optimizer.learning_rate = 1e-3
+
+
+def test_the_schedule_sets_the_rate_at_the_start_of_each_epoch(tmp_path):
+    rates = Rates()
+    settings = QUICK | {"schedule": "step", "schedule_epochs": (1,), "train_fraction": 0.1}
+    commands.train_teacher(TeacherTrainingConfig(**settings), tmp_path, callbacks=[rates])
+    assert rates.seen == pytest.approx([0.05, 0.005])
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [keras.callbacks.ReduceLROnPlateau(monitor="loss"), keras.callbacks.LearningRateScheduler(lambda epoch: 0.1)],
+)
+@pytest.mark.parametrize(
+    ("command", "config"), [(commands.distill, DistillConfig()), (commands.train_teacher, TeacherTrainingConfig())]
+)
+def test_callbacks_that_set_the_rate_are_refused(callback, command, config, tmp_path):
+    rule = f"The learning rate of a run.*Received: callbacks with a {type(callback).__name__}.*`schedule`"
+    with pytest.raises(ValueError, match=rule):
+        command(config, tmp_path / "run", callbacks=[keras.callbacks.Callback(), callback])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "received"),
+    [
+        (None, "callbacks=None.*callbacks=\\[callback\\]"),
+        (keras.callbacks.History(), "callbacks=<.*History object.*callbacks=\\[callback\\]"),
+        (keras.callbacks.History, "callbacks=<class.*History"),
+        (
+            [keras.callbacks.History()] * 2 + [keras.callbacks.History],
+            ".*History'> among them. Make an instance: History",
+        ),
+        (("history",), "'history' among them"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "config"), [(commands.distill, DistillConfig()), (commands.train_teacher, TeacherTrainingConfig())]
+)
+def test_callbacks_must_be_a_list_of_them(callbacks, received, command, config, tmp_path):
+    with pytest.raises(ValueError, match=f"`callbacks` must be a list or tuple of.*Received: {received}"):
+        command(config, tmp_path / "run", callbacks=callbacks)
+    assert not (tmp_path / "run").exists()
+
+
+class AddsText(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs["note"] = "fine"
+
+
+def test_what_a_callback_adds_to_the_logs_must_be_a_number(tmp_path):
+    config = TeacherTrainingConfig(**QUICK | {"train_fraction": 0.1})
+    with pytest.raises(ValueError, match=r"must be numbers.*logs\['note'\] = 'fine'"):
+        commands.train_teacher(config, tmp_path / "run", callbacks=[AddsText()])

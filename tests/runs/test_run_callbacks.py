@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.runs.callbacks import TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
 
@@ -113,3 +113,25 @@ def test_scalars_are_grouped_explained_and_in_two_runs(tmp_path):
         "triplets": {"tkd_violated"},
     }
     assert tags == {f"{group}/{name}" for group, names in grouped.items() for name in names}
+
+
+class Adds(keras.callbacks.Callback):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["mine"] = self.value
+
+
+@pytest.mark.parametrize("value", ["0.5", None, [0.5], np.ones(2), {"a": 1.0}, keras.metrics.Mean()])
+def test_a_log_that_is_no_number_is_named(value):
+    with pytest.raises(ValueError, match=r"Logs of an epoch must be numbers.*Received: logs\['mine'\] = ") as error:
+        fit(Adds(value), CheckLogs(), TensorBoardScalars("nowhere"))
+    assert repr(value) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.array(0.5), tf.constant(0.5), tf.constant(0.5, "bfloat16")])
+def test_a_log_that_is_a_number_is_one_for_those_after_it(value):
+    assert fit(Adds(value), CheckLogs()).history["mine"] == [0.5, 0.5]
+    assert all(type(number) is float for number in fit(Adds(value), CheckLogs()).history["mine"])

@@ -27,7 +27,7 @@ def student():
 
 
 CASES = {
-    "alone": (teacher, data.image_dataset),
+    "labels": (teacher, data.image_dataset),
     "tkd": (lambda: Distiller(teacher(), student(), losses.TripletDistillation(), [2.0]), data.triplet_dataset),
     "trikd": (lambda: TriKD(teacher(), student(), student()), functools.partial(data.triplet_dataset, negatives=None)),
 }

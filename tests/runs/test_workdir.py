@@ -42,7 +42,7 @@ STRANGERS = {"notes.txt": b"mine", "figures": None, "figures/curve.png": b"mine 
 
 def test_a_new_folder_is_made_when_the_run_begins(tmp_path):
     workdir = Workdir(tmp_path / "runs" / "new", FLAGS)
-    assert tree(tmp_path) == {} and workdir.finished_results() is None
+    assert tree(tmp_path) == {} and workdir.read_finished_results() is None
     workdir.begin()
     assert set(tree(tmp_path / "runs" / "new")) == {"flags.flags"}
 
@@ -58,7 +58,7 @@ def test_a_folder_of_strangers_files_is_taken(tmp_path, existing):
 def test_the_same_experiment_is_taken_up(finished, existing):
     before = tree(finished)
     workdir = Workdir(finished, FLAGS, existing)
-    assert workdir.finished_results()["accuracy"] == 0.5
+    assert workdir.read_finished_results()["accuracy"] == 0.5
     workdir.begin("header")
     assert tree(finished) == before
 
@@ -90,7 +90,7 @@ def test_files_of_ours_without_their_flags_are_refused(tmp_path):
 def test_overwrite_removes_our_files_only_when_the_run_begins(finished):
     before = tree(finished)
     workdir = Workdir(finished, OTHERS, "overwrite")
-    assert workdir.finished_results() is None
+    assert workdir.read_finished_results() is None
     assert tree(finished) == before
     workdir.begin()
     assert tree(finished) == STRANGERS | {"flags.flags": "\n".join([*OTHERS, ""]).encode()}
@@ -100,18 +100,18 @@ def test_results_written_after_overwriting_are_this_experiments(finished):
     workdir = Workdir(finished, OTHERS, "overwrite")
     workdir.begin()
     workdir.write_results({"accuracy": 0.25})
-    assert workdir.finished_results()["accuracy"] == 0.25
+    assert workdir.read_finished_results()["accuracy"] == 0.25
 
 
 def test_continue_keeps_everything_and_its_results_are_not_this_experiments(finished):
     before = tree(finished)
     workdir = Workdir(finished, OTHERS, "continue")
     assert tree(finished) == before
-    assert workdir.finished_results() is None
+    assert workdir.read_finished_results() is None
     workdir.begin()
     workdir.write_results({"accuracy": 0.25})
-    assert workdir.finished_results()["accuracy"] == 0.25
-    assert Workdir(finished, OTHERS).finished_results()["accuracy"] == 0.25
+    assert workdir.read_finished_results()["accuracy"] == 0.25
+    assert Workdir(finished, OTHERS).read_finished_results()["accuracy"] == 0.25
 
 
 def test_unknown_existing_is_named(tmp_path):

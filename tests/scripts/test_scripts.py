@@ -145,10 +145,11 @@ def test_onednn_is_on_unless_the_user_said_otherwise(given, expected, monkeypatc
         (["--workdir=w", "--teacher_path=a,b", "--teacher_weights=1,x"], "`teacher_average` must say"),
         (["--workdir=w", "--teacher_path=a", "--teacher_weights="], "does not read `teacher_weights`"),
         (["--workdir=w", "--method=kd", "--temperature=0"], "`temperature` must be > 0"),
+        (["--workdir=w", "--method=kd", "--temperature=inf"], "`temperature` must be a finite number"),
         (["--workdir=w", "--method=tkd", "--margin=-1"], "`margin` must be >= 0"),
         (
             ["--workdir=w", "--method=tkd", "--distillation_loss_weights=-1"],
-            "`distillation_loss_weights` must be 1 numbers >= 0",
+            "`distillation_loss_weights` must be 1 number >= 0",
         ),
         (["--workdir=w", "--distillation_weights=1"], "Did you mean: distillation_loss_weights"),
         (["--workdir=w", "--losses=kd,sp", "--method=tkd"], "`losses` are listed in place of a `method`"),

@@ -302,7 +302,7 @@ class TestBadArguments:
             assert build(loud, tmp_path / "wide", dtype="float32").outputs["logits"].max() == 255e6
 
 
-def files_of(folder):
+def read_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -342,7 +342,7 @@ class TestWritingThatWasCutOff:
         build(teacher, **arguments, progress=True)
         assert sum(shown) == COUNT * VIEWS - rows
         assert (f"{rows:,} are there" in capsys.readouterr().out) == (rows > 0)
-        assert files_of(tmp_path / "cache") == files_of(finished)
+        assert read_files(tmp_path / "cache") == read_files(finished)
 
     def test_truncated_files_are_refused(self, teacher, finished, tmp_path):
         folder = tmp_path / "cache"
@@ -399,10 +399,10 @@ class TestSeveralProcesses:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("keras_tkd.teacher_cache.files.fcntl", None)
                 build(teacher, folder)
-            before = files_of(folder)
+            before = read_files(folder)
         thread.join()
         assert "waiting for it" in capsys.readouterr().out
-        assert caches[0].views == VIEWS and files_of(folder) == before
+        assert caches[0].views == VIEWS and read_files(folder) == before
 
     def test_a_finished_cache_is_read_where_nothing_can_be_written(self, finished, teacher):
         mode = finished.stat().st_mode

@@ -8,8 +8,8 @@ import pytest
 
 from keras_tkd import Distiller, data, models, teachers
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.fields import COMPARED, TRAINED, deciding
-from keras_tkd.config.flagfile import flag_lines, read_flags
+from keras_tkd.config.fields import COMPARED, TRAINED, list_deciding
+from keras_tkd.config.flagfile import format_flags, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
 from keras_tkd.runs import commands, inputs
@@ -187,9 +187,9 @@ def test_settings(settings, message):
 
 def test_the_classes_are_part_of_what_is_trained_on():
     config = distilled(classes=("bird", "0"), teacher_classes=("4", "1"))
-    assert DistillConfig(**read_flags(DistillConfig, "\n".join(flag_lines(config)))) == config
+    assert DistillConfig(**read_flags(DistillConfig, "\n".join(format_flags(config)))) == config
     assert config.teacher.classes == ("bird", "0")
-    assert "classes" in deciding(DistillConfig, COMPARED) and "classes" in deciding(DistillConfig, TRAINED)
+    assert "classes" in list_deciding(DistillConfig, COMPARED) and "classes" in list_deciding(DistillConfig, TRAINED)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_a_student_of_four_digits(teacher_run, tmp_path, capsys):
     assert run["teacher"]["test_accuracy"] == pytest.approx(among_four)
     assert among_four >= among_ten > 0.8
     assert run["test_samples"] == len(kept)
-    assert run["classes"] == ["8", "3", "0", "1"] and "sp on digits (8, 3, 0, 1)" in tables.table([run])
+    assert run["classes"] == ["8", "3", "0", "1"] and "sp on digits (8, 3, 0, 1)" in tables.format_table([run])
     student = keras.saving.load_model(tmp_path / "run" / "student.keras")
     assert student.output_shape == (None, 4)
     accuracy = np.mean(student.predict(digits.test_images[kept], verbose=0).argmax(-1) == labels)

@@ -163,5 +163,5 @@ class TestAuto:
 
     def test_distill_trains_all_its_models_in_it(self, tmp_path):
         config = DistillConfig(**self.QUICK, method="kd").resolved()
-        settled = open_run("distill", config, tmp_path / "run").config
-        assert settled.precision == settled.teacher.precision == "mixed_bfloat16"
+        resolved = open_run("distill", config, tmp_path / "run").config
+        assert resolved.precision == resolved.teacher.precision == "mixed_bfloat16"

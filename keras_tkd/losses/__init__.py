@@ -7,16 +7,13 @@ from keras_tkd.losses.features import AttentionTransfer, FlowOfSolution, attenti
 from keras_tkd.losses.logits import DIST, LogitRegression, SoftTargets, dist, logit_regression, soft_targets
 from keras_tkd.losses.pair_distillation import PairDistillation, pair_distillation
 from keras_tkd.losses.projected_features import Hint, VariationalInformation
-from keras_tkd.losses.relations import (
+from keras_tkd.losses.relations import RelationalAngle, RelationalDistance, relational_angle, relational_distance
+from keras_tkd.losses.similarities import (
     CorrelationCongruence,
     ProbabilisticTransfer,
-    RelationalAngle,
-    RelationalDistance,
     SimilarityPreserving,
     correlation_congruence,
     probabilistic_transfer,
-    relational_angle,
-    relational_distance,
     similarity_preserving,
 )
 from keras_tkd.losses.triplet_distillation import TripletDistillation, triplet_distillation

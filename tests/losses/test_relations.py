@@ -1,4 +1,4 @@
-"""Losses on how the samples of a batch relate, by hand. What holds for every loss: `test_contract.py`."""
+"""Losses on how the samples of a batch relate: relations.py and similarities.py. The rest: test_contract.py."""
 
 import math
 
@@ -13,7 +13,7 @@ from keras_tkd.losses import (
     RelationalDistance,
     SimilarityPreserving,
     relational_angles,
-    relations,
+    similarities,
 )
 
 ROOT2, ROOT5 = math.sqrt(2), math.sqrt(5)
@@ -152,7 +152,7 @@ def test_gram_of_long_rows_is_taken_in_parts(width):
     with tf.GradientTape() as tape:
         rows = tf.constant(x)
         tape.watch(rows)
-        products = relations._gram_matrix(rows)
+        products = similarities._gram_matrix(rows)
     for i, j in np.ndindex(3, 3):
         assert float(products[i, j]) == pytest.approx(math.fsum(x[i] * x[j]), abs=1e-10)
     # d sum_ij U_ij <x_i, x_j> / d x_k = sum_j (U_kj + U_jk) x_j

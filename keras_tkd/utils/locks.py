@@ -9,7 +9,7 @@ try:
 except ImportError:  # on Windows, where nothing is locked
     fcntl = None
 
-__all__ = ["LOCK", "FolderLock"]
+__all__ = ["FolderLock", "LOCK"]
 
 LOCK = ".lock"
 

@@ -141,7 +141,7 @@ class ClassOrder:
             raise ValueError(
                 "`classes_per_batch` must be at least 1 and at most the number of classes, and `samples_per_class` at "
                 f"least 1. Received: classes_per_batch={classes_per_batch}, samples_per_class={samples_per_class}, "
-                f"number of classes {len(classes)}"
+                f"labels of {len(classes)} class{'es' * (len(classes) > 1)}"
             )
         self.batch_size = classes_per_batch * samples_per_class
         round_steps = -(-len(classes) // classes_per_batch)

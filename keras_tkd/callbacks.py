@@ -192,6 +192,10 @@ class BackupState(keras.callbacks.Callback):
         self._files.write(epoch, step, arrays, about)
         self._written = time.monotonic(), self._steps
 
+    def remove(self):
+        """Removes all checkpoints: of a training that ended, and whose model is saved."""
+        self._files.remove()
+
     def on_train_begin(self, logs=None):
         if self._began is None:
             self._began = time.perf_counter()

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import os
+import shlex
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -76,8 +78,14 @@ def run(main):
         if len(argv) > 1:
             sys.exit(f"Error: all settings are flags (--name=value). Received the stray words: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.ERROR)
+        signal.signal(signal.SIGTERM, _end)
         try:
             main()
+        except KeyboardInterrupt as interruption:
+            # As a shell counts: 128 and the number of the signal.
+            number = getattr(interruption, "signal", signal.SIGINT)
+            print(f"\nInterrupted ({number.name}). What is saved is whole: run the same command again to go on.")
+            sys.exit(128 + number)
         except (ValueError, OSError, FloatingPointError) as error:
             # What a user can mend is one sentence; what is a fault of ours keeps its traceback.
             if os.environ.get("KERAS_TKD_TRACEBACK"):
@@ -85,6 +93,16 @@ def run(main):
             sys.exit(f"Error: {error}")
 
     app.run(checked)
+
+
+class _Termination(KeyboardInterrupt):
+    """SIGTERM, by which batch systems ask a process to end before they kill it."""
+
+    signal = signal.SIGTERM
+
+
+def _end(number, frame):
+    raise _Termination
 
 
 @contextlib.contextmanager
@@ -125,7 +143,8 @@ def show(runs, workdirs):
     verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")
-    print(f"\nCurves    {os.path.join(os.path.dirname(sys.executable), 'tensorboard')} --logdir={workdirs[0]}/logs")
+    tensorboard = os.path.join(os.path.dirname(sys.executable), "tensorboard")
+    print(f"\nCurves    {shlex.quote(tensorboard)} --logdir={shlex.quote(os.path.join(workdirs[0], 'logs'))}")
     for name in ("student.keras", "teacher.keras"):
         path = os.path.join(workdirs[0], name)
         if os.path.exists(path):

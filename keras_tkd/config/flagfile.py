@@ -1,9 +1,11 @@
 """A configuration as the lines of a flagfile, and back."""
 
+import csv
 import dataclasses
+import io
 import typing
 
-__all__ = ["format_flags", "get_value_type", "parse_lines", "read_flags", "resolve_from_record"]
+__all__ = ["format_flags", "get_value_type", "parse_lines", "read_flag_lines", "read_flags", "resolve_from_record"]
 
 
 def get_value_type(field):
@@ -26,7 +28,7 @@ def format_flags(config):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, tuple):
-            value = ",".join(map(str, value)) or None
+            value = _join(value) or None
         if value is not None and field.name not in irrelevant:
             lines.append(f"--{field.name}={value}")
     return lines
@@ -55,8 +57,23 @@ def read_flags(config_class, text):
             )
         kind, several = get_value_type(fields[name])
         kind = _as_bool if kind is bool else kind
-        values[name] = tuple(kind(part) for part in value.split(",") if part) if several else kind(value)
+        values[name] = tuple(kind(part) for part in _split(value) if part) if several else kind(value)
     return values
+
+
+def read_flag_lines(path):
+    """Returns the lines of a run's flagfile that are flags.
+
+    Raises:
+        ValueError: a file that is no text.
+    """
+    try:
+        return [line for line in path.read_text().splitlines() if line.startswith("--")]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged: it is no text, and does not say which experiment the folder holds. Put it back, "
+            "choose another --workdir, or pass --existing=overwrite to begin anew"
+        ) from error
 
 
 def resolve_from_record(config, path):
@@ -67,11 +84,22 @@ def resolve_from_record(config, path):
     Args:
         path: the flagfile that the earlier beginning left; it need not exist.
     """
-    recorded = parse_lines(path.read_text().splitlines()) if path.exists() else {}
+    recorded = parse_lines(read_flag_lines(path)) if path.exists() else {}
     # What the method does not read is no flag: a value for it would be refused.
     readable = recorded.keys() - set(config.irrelevant_fields)
     names = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == "auto"]
     return dataclasses.replace(config, **{name: recorded[name] for name in names if name in readable})
+
+
+def _join(values):
+    """Writes a list as absl's flags read it: as a line of CSV, where a value may hold commas and quotes."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()
+
+
+def _split(text):
+    return [part.strip() for row in csv.reader([text], strict=True) for part in row]
 
 
 def _as_bool(text):

@@ -47,6 +47,12 @@ class RunConfig(DataConfig):
     seed: int = option(
         0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.", decides="budget"
     )
+    checkpoint_steps: int | None = option(
+        None,
+        "Steps after which the state of a training is written inside an epoch too; at the end of each it always is.",
+        decides="nothing",
+    )
+    checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="nothing")
     teacher_model: str = option(
         "digits_teacher",
         "Name of the teacher's architecture, or a .keras file of it.",
@@ -58,6 +64,9 @@ class RunConfig(DataConfig):
         super().__post_init__()
         for name in ("epochs", "batch_size"):
             check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
+        for name in ("checkpoint_steps", "checkpoint_minutes"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"`{name}` must be > 0", self, name)
         for name in ("learning_rate", "schedule_factor"):
             check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
         for name in ("weight_decay", "momentum"):

@@ -1,10 +1,12 @@
 """Callbacks of a run's trainings: they count images, show progress, write TensorBoard's files and warn."""
 
+import pathlib
 import time
 
 import keras
 import tensorflow as tf
 
+from keras_tkd.data.options import count_batches
 from keras_tkd.utils.progress import Progress
 
 __all__ = ["CheckLogs", "TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
@@ -56,7 +58,9 @@ class Throughput(keras.callbacks.Callback):
         self._compiled = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._timed_samples = self.samples
+        # Of an epoch that is taken up, the steps that are left.
+        done = count_batches(self.samples, self.batch_size) - self.params["steps"]
+        self._timed_samples = self.samples - done * self.batch_size
         self._begin, self._end = time.perf_counter(), None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -109,35 +113,43 @@ class TrainingProgress(keras.callbacks.Callback):
 
     Args:
         title: what is being trained.
+        steps: steps of an epoch.
+        epochs: epochs of the training.
         metrics: names of the logs to show.
     """
 
-    def __init__(self, title, metrics=("loss", "accuracy", "val_accuracy")):
+    def __init__(self, title, steps, epochs, metrics=("loss", "accuracy", "val_accuracy")):
         super().__init__()
         self.title = title
+        self.steps = steps
+        self.epochs = epochs
         self.metrics = metrics
+        self._progress = None
 
     def on_train_begin(self, logs=None):
-        total = self.params["steps"] * self.params["epochs"]
-        self._progress = Progress(self.title, 0, total, "step", map(_readable, self.metrics))
-        self._epoch = 0
+        # Where an epoch was taken up, training goes on in a second `fit`.
+        if self._progress is None:
+            total = self.steps * self.epochs
+            self._progress = Progress(self.title, 0, total, "step", map(_readable, self.metrics))
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._first_step = epoch * self.steps + self.steps - self.params["steps"]
 
     def on_train_batch_end(self, batch, logs=None):
         # The last step of an epoch is shown with the epoch's values, after validation.
         if batch + 1 < self.params["steps"]:
-            self._progress.move(self._epoch * self.params["steps"] + batch + 1)
+            self._progress.move(self._first_step + batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
         values = [(_readable(name), logs[name]) for name in self.metrics if name in logs]
         shown = "  ".join(f"{name} {value:.4f}" for name, value in values)
-        line = f"epoch {epoch + 1}/{self.params['epochs']}  {shown}"
-        self._progress.report((epoch + 1) * self.params["steps"], values, line)
+        line = f"epoch {epoch + 1}/{self.epochs}  {shown}"
+        self._progress.report((epoch + 1) * self.steps, values, line)
+        self._ended = epoch + 1 == self.epochs
 
     def on_train_end(self, logs=None):
-        self._progress.close()
+        if self._ended or self.model.stop_training:
+            self._progress.close()
 
 
 def _readable(name):
@@ -152,6 +164,8 @@ class TensorBoardScalars(keras.callbacks.Callback):
 
     Args:
         folder: where the event files go.
+        history: list of logs of the epochs that are behind, where a training is taken up: they are written anew, so
+            that no epoch is there twice.
     """
 
     GROUPS = {
@@ -180,19 +194,31 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "regularization": "Sum of the student's regularization losses (weight decay).",
     }
 
-    def __init__(self, folder):
+    def __init__(self, folder, history=()):
         super().__init__()
-        self.folder = str(folder)
-
-    def on_train_begin(self, logs=None):
+        self.folder = pathlib.Path(folder)
+        self._history = history
         self._writers = {}
 
+    def on_train_begin(self, logs=None):
+        if self._history is None:
+            return
+        # What an interrupted training wrote after its last checkpoint would be there beside what comes now.
+        for path in self.folder.glob("*/events.out.tfevents.*"):
+            path.unlink()
+        for epoch, values in enumerate(self._history):
+            self._write(epoch, values)
+        self._history = None
+
     def on_epoch_end(self, epoch, logs=None):
+        self._write(epoch, logs)
+
+    def _write(self, epoch, logs):
         for name, value in logs.items():
             # Keras's "val_" would be a second chart beside the first.
             run = "held_out" if name.startswith("val_") else "train"
             if run not in self._writers:
-                self._writers[run] = tf.summary.create_file_writer(f"{self.folder}/{run}")
+                self._writers[run] = tf.summary.create_file_writer(str(self.folder / run))
             group, name, explained = self._place(name.removeprefix("val_"))
             with self._writers[run].as_default(step=epoch + 1):
                 tf.summary.scalar(f"{group}/{name}", value, description=explained)
@@ -200,6 +226,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for writer in self._writers.values():
             writer.close()
+        self._writers = {}
 
     def _place(self, name):
         """Group, name and explanation of a metric's chart."""

@@ -32,14 +32,15 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
 
     Raises:
         ValueError: what cannot be trained, before anything is written; another run's folder.
+        BlockingIOError: another process is at work in the folder.
     """
-    run = open_run("train_teacher", config, path, existing, callbacks)
-    if run.finished:
-        return run.results
-    inputs = load_teacher_inputs(run.config)
-    run.begin(inputs.splits)
-    teacher = stages.train_teacher(run, inputs)
-    return run.write(describe_teacher_run(run, inputs, teacher))
+    with open_run("train_teacher", config, path, existing, callbacks) as run:
+        if run.finished:
+            return run.results
+        inputs = load_teacher_inputs(run.config)
+        run.begin(inputs)
+        teacher = stages.train_teacher(run, inputs)
+        return run.write(describe_teacher_run(run, inputs, teacher))
 
 
 def distill(config, path, existing="refuse", callbacks=()):
@@ -72,23 +73,24 @@ def distill(config, path, existing="refuse", callbacks=()):
     Raises:
         ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
             folder; a teacher that turns out to know no more than chance; logs that are no numbers.
+        BlockingIOError: another process is at work in the folder.
         FloatingPointError: a loss that is not finite.
     """
-    run = open_run("distill", config, path, existing, callbacks)
-    if run.finished:
-        return run.results
-    # Everything is checked before `begin`, which is the first to write anything.
-    inputs = load_distillation_inputs(run.config)
-    run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
-    run.begin(inputs.splits)
-    teacher = _obtain_teacher(run, inputs)
-    baseline = stages.train_baseline(run, inputs)
-    # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
-    if run.config.online:
-        generations = train_generations(run, inputs, baseline)
-        return run.write(describe_generations(run, inputs, baseline, generations))
-    student = stages.train_student(run, inputs, teacher)
-    return run.write(describe_student_run(run, inputs, teacher, baseline, student))
+    with open_run("distill", config, path, existing, callbacks) as run:
+        if run.finished:
+            return run.results
+        # Everything is checked before `begin`, which is the first to write anything.
+        inputs = load_distillation_inputs(run.config)
+        run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
+        run.begin(inputs)
+        teacher = _obtain_teacher(run, inputs)
+        baseline = stages.train_baseline(run, inputs)
+        # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
+        if run.config.online:
+            generations = train_generations(run, inputs, baseline)
+            return run.write(describe_generations(run, inputs, baseline, generations))
+        student = stages.train_student(run, inputs, teacher)
+        return run.write(describe_student_run(run, inputs, teacher, baseline, student))
 
 
 def evaluate(config):

@@ -130,8 +130,6 @@ def _train_generation(run, inputs, number, stage, anchor):
             title=title,
             pipeline=pipeline,
             files={teacher_path: teacher, stage.model_path: student},
-            # The compiled optimizer: under float16 it is wrapped.
-            state=[*student.variables, *teacher.variables, *trikd.teacher_optimizer.variables, trikd.step],
             callbacks=callbacks,
         )
     student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))

@@ -12,6 +12,7 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
+from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 
 __all__ = [
@@ -36,6 +37,7 @@ class Inputs:
             once it was taken.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
+        fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
     """
 
     splits: data.Splits
@@ -43,6 +45,7 @@ class Inputs:
     teacher: keras.Model | None = None
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
+    fingerprint: str | None = None
 
     def take_teacher(self):
         """Returns the teacher and forgets it: a large model, which is freed as soon as a run no longer needs it."""
@@ -96,6 +99,7 @@ def load_distillation_inputs(config):
     inputs = Inputs(splits, student, baseline=baseline)
     if config.has_teacher and config.teacher_path:
         inputs.teacher = _load_teacher(config, splits)
+        inputs.fingerprint = hash_weights(inputs.teacher)
     elif config.has_teacher:
         inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.

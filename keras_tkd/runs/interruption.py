@@ -6,23 +6,10 @@ import time
 
 import keras
 
-__all__ = ["SIGNALS", "StopAtSignal", "Terminated", "raise_at_termination"]
+__all__ = ["StopAtSignal"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 8.0  # seconds that a validation may take to its end before it is broken off
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM), as batch systems do before they kill."""
-
-
-def raise_at_termination():
-    """Lets SIGTERM raise `Terminated`, as Ctrl-C raises `KeyboardInterrupt`: for programs, not for libraries."""
-
-    def end(number, frame):
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
 
 
 class StopAtSignal(keras.callbacks.Callback):
@@ -44,7 +31,7 @@ class StopAtSignal(keras.callbacks.Callback):
     def __enter__(self):
         # Python lets the main thread alone say what a signal does.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
+import shlex
 
+from keras_tkd.config.fields import list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.checks import check_callbacks
@@ -14,7 +16,7 @@ __all__ = ["Run", "open_run"]
 
 
 class Run:
-    """One run in one folder: its configuration, its files, its results.
+    """One run in one folder: its configuration, its files, its results. A context manager, which frees the folder.
 
     Args:
         config: its configuration, in which nothing is None or `"auto"` any more but what `resolve_config` decides.
@@ -62,11 +64,26 @@ class Run:
         self._config = config
         self._workdir.flags = format_flags(config)
 
-    def begin(self, splits):
-        """Makes the folder, with the flags that run the same again and the split that they make."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._workdir.release()
+
+    def begin(self, inputs):
+        """Makes the folder, with the flags that run the same again and the split that they make.
+
+        Args:
+            inputs: the run's `Inputs`.
+
+        Raises:
+            ValueError, BlockingIOError: as `Workdir.hold` and `Workdir.begin`.
+        """
         self._begun = True
-        command = f"python scripts/{self._command}.py --flagfile=this_file --workdir={self.path}"
-        self._workdir.begin(f"To run this again: {command}")
+        command = f"python scripts/{self._command}.py --flagfile=this_file --workdir={shlex.quote(str(self.path))}"
+        self._workdir.hold()
+        self._workdir.begin(f"To run this again: {command}", inputs.fingerprint)
+        splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
         if splits.split or unseen:
@@ -98,6 +115,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
 
     Raises:
         ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`.
+        BlockingIOError: another process is at work in the folder.
     """
     check_callbacks(callbacks)
     config = config.resolved()
@@ -105,7 +123,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     if existing != "overwrite":
         config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
     config = resolve_precision(config)
-    run = Run(config, Workdir(path, format_flags(config), existing), command, callbacks)
+    free = list_deciding(type(config), ("nothing",))
+    run = Run(config, Workdir(path, format_flags(config), existing, free), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")
     return run

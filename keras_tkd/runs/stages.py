@@ -5,12 +5,13 @@ import dataclasses
 import keras
 
 from keras_tkd import data, evaluation
-from keras_tkd.callbacks import TerminateOnNonFinite, WarmUp
+from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
+from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
-from keras_tkd.runs.checkpoints import BackupState
 from keras_tkd.runs.distillation_setup import set_up_distillation
+from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
@@ -79,7 +80,9 @@ def train_student(run, inputs, teacher):
     if teacher is None:
         stage = run.open_stage("student", collect_settings(config, TRAINED) | {"model": config.student_model})
         return _train_on_labels(run, inputs, stage, student, config, "Student")
-    stage = run.open_stage("student", collect_settings(config, DISTILLED))
+    # A teacher out of another run decides by its weights, of which no setting says which they are.
+    given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
+    stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
     if not stage.finished:
         setup = set_up_distillation(run, inputs, teacher.release())
         precision.set_precision(student, config.precision)
@@ -88,7 +91,6 @@ def train_student(run, inputs, teacher):
         keras.utils.set_random_seed(config.seed)
         distiller = Distiller(setup.teacher, student, *inputs.make_losses(config))
         distiller.build(setup.shapes)
-        own = [variable for layer in distiller.loss_layers for variable in layer.variables]
         for layer in distiller.loss_layers:
             add_weight_decay(layer, config.weight_decay)
         compile_model(distiller, config)
@@ -100,13 +102,12 @@ def train_student(run, inputs, teacher):
             title=f"Student, by {config.title}",
             pipeline=setup.pipeline,
             files={stage.model_path: student},
-            state=[*student.variables, *own, distiller.step],
             callbacks=[WarmUp(config.warmup_epochs)] if config.warmup_epochs else [],
         )
     return _read_trained(stage)
 
 
-def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, callbacks=(), config=None):
+def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=(), config=None):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
@@ -114,59 +115,69 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, state, cal
         stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
         trained: what is fitted, compiled: a model itself, or the Distiller around it.
         title: what the progress bar says.
-        pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
+        pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch, initial_step)` that
+            makes a `tf.data.Dataset`.
         files: dict path -> model to be saved there.
-        state: the variables that training changes, those of the optimizer aside.
         callbacks: what sets the training's numbers from epoch to epoch.
         config: what this training is configured by; the run's, if not given.
     """
     config = config or run.config
-    # The one place where files of an earlier training are removed.
-    stage.begin()
-    trained.optimizer.build(trained.trainable_variables)
-    backup = BackupState([*state, *trained.optimizer.variables], stage)
-    done = backup.restore()
-    if done:
-        title = f"{title}, taken up after epoch {done}"
-    train = pipeline(
-        splits.train_images,
-        splits.train_labels,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=data.AUGMENTATIONS[config.augmentation],
-        training=True,
-        initial_epoch=done,
-    )
     held_out_images, held_out_labels = splits.held_out
     held_out = pipeline(held_out_images, held_out_labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
+    backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
+    epoch, step = backup.restore(trained, held_out)
+    if epoch or step:
+        title = f"{title}, taken up after epoch {epoch}" + (f" and {step} steps" if step else "")
+    else:
+        # The one place where files of an earlier training are removed.
+        stage.remove_training()
+    stop = StopAtSignal(backup)
+    samples = len(splits.train_labels)
+    steps = count_batches(samples, config.batch_size)
     callbacks = [
         *callbacks,
         keras.callbacks.LearningRateScheduler(lambda epoch, _: compute_learning_rate(config, epoch)),
-        Throughput(len(splits.train_labels), config.batch_size),
+        Throughput(samples, config.batch_size),
         TerminateOnNonFinite(),
         # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
         *run.callbacks,
         CheckLogs(),
-        TrainingProgress(title),
-        TensorBoardScalars(stage.logs),
+        TrainingProgress(title, steps, config.epochs),
+        TensorBoardScalars(stage.logs, backup.history),
         WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
         backup,
+        stop,
     ]
-    trained.fit(
-        train,
-        epochs=config.epochs,
-        initial_epoch=done,
-        validation_data=held_out,
-        callbacks=callbacks,
-        verbose=0,
-        shuffle=False,
-    )
+    # One call, or two: the rest of an epoch that was begun has a data set of its own.
+    while epoch < config.epochs and not getattr(trained, "stop_training", False):
+        train = pipeline(
+            splits.train_images,
+            splits.train_labels,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            augment=data.AUGMENTATIONS[config.augmentation],
+            training=True,
+            initial_epoch=epoch,
+            initial_step=step,
+        )
+        with stop:
+            trained.fit(
+                train,
+                epochs=epoch + 1 if step else config.epochs,
+                initial_epoch=epoch,
+                validation_data=held_out,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+        epoch, step = backup.position
     seconds = backup.seconds
     for path, model in files.items():
         precision.set_precision(model, "float32")
         save_model(model, path)
-    # Last: a stage is finished once its model is saved.
-    stage.record(backup.history, seconds, finished=True)
+    # Last: a stage is finished once its models are saved.
+    stage.finish(backup.history, seconds, files)
+    backup.remove()
 
 
 def copy_model(model):
@@ -192,7 +203,6 @@ def _train_on_labels(run, inputs, stage, model, config, title):
             title=title,
             pipeline=data.image_dataset,
             files={stage.model_path: model},
-            state=model.variables,
             config=config,
         )
     return _read_trained(stage)

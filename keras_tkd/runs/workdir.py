@@ -4,15 +4,19 @@ import json
 import pathlib
 import shutil
 
-from keras_tkd.utils.files import read_json, write_json, write_text
+from keras_tkd.config.flagfile import read_flag_lines
+from keras_tkd.utils.files import hash_file, read_json, remove_unfinished, write_json, write_text
+from keras_tkd.utils.locks import FolderLock
 
 __all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "Workdir"]
 
 FLAGS = "flags.flags"
-_RESULTS = "results.json"
 SPLIT = "split.json"
-OWN_FILES = (FLAGS, _RESULTS, SPLIT, "teacher.keras", "baseline.keras", "student.keras")
-OWN_FILES += ("generations", "logs", "checkpoints", "teacher_cache")
+_RESULTS = "results.json"
+_TEACHER = "teacher.json"
+_MODELS = ("teacher.keras", "baseline.keras", "student.keras")
+_TRAINED = (_RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
+OWN_FILES = (FLAGS, SPLIT, _TEACHER, "logs", *_TRAINED)
 
 
 class Workdir:
@@ -24,44 +28,114 @@ class Workdir:
         existing: what to do where the folder holds another experiment: `"refuse"`, `"overwrite"` (`begin` removes
             its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An
             experiment with the same flags is taken up where it stopped, unless it is to be overwritten.
+        free: names of flags that decide nothing, and may differ from those of the run that is taken up.
 
     Raises:
-        ValueError: another experiment, `existing="refuse"`; the message names the flags that differ.
+        ValueError: another experiment, `existing="refuse"`; the message names the flags that differ. A folder that was
+            never a run's, `existing="overwrite"`.
+        BlockingIOError: another process is at work in the folder.
     """
 
-    def __init__(self, path, flags, existing="refuse"):
+    def __init__(self, path, flags, existing="refuse", free=()):
+        if not str(path):
+            raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
         self.path = pathlib.Path(path)
         if existing not in ("refuse", "continue", "overwrite"):
             raise ValueError(f"`existing` must be 'refuse', 'continue' or 'overwrite'. Received: existing={existing!r}")
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`workdir` must be a folder. Received a file: {self.path}")
         self.flags = list(flags)
-        others = self._differences()
-        if others and existing == "refuse":
+        self._existing = existing
+        self._free = tuple(f"--{name}=" for name in free)
+        self._lock = FolderLock(self.path)
+        self._lock.check_free()
+        self._check()
+
+    def _check(self):
+        """Raises `ValueError` for a folder that this experiment may not have."""
+        found = [name for name in _TRAINED if _holds_something(self.path / name)]
+        if self._existing == "overwrite" and found and not (self.path / FLAGS).exists():
+            raise ValueError(
+                f"{self.path} was never a run's folder: it holds {', '.join(found)} without {FLAGS}, and "
+                "--existing=overwrite would remove them. Choose another --workdir, or remove them yourself"
+            )
+        others = self._compare(found) if self._existing == "refuse" else ""
+        if others:
             raise ValueError(
                 f"{self.path} holds another experiment: {others}. "
                 "Choose another --workdir, or pass --existing=overwrite to remove what is there, or "
                 "--existing=continue to keep what the changed flags do not concern"
             )
-        self._overwrite = existing == "overwrite"
 
-    def begin(self, header=""):
-        """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes."""
-        if self._overwrite:
+    def hold(self):
+        """Makes the folder, and keeps other processes out of it, until `release` or until this process ends.
+
+        Raises:
+            ValueError: another process made the folder another experiment's meanwhile.
+            BlockingIOError: another process is at work in the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.take()
+        self._check()
+
+    def release(self):
+        """Lets other processes have the folder."""
+        self._lock.release()
+
+    def begin(self, header="", teacher=None):
+        """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
+
+        Args:
+            header: text for the beginning of the file.
+            teacher: fingerprint of the teacher that the run is given; None where it is given none.
+
+        Raises:
+            ValueError: another teacher than the one that the run began with.
+        """
+        if self._existing == "overwrite":
             self._remove_own_files()
-            self._overwrite = False
+            self._existing = "refuse"
+        self._check_teacher(teacher)
+        # Nobody else writes here now.
+        for folder in (self.path / "generations", self.path / "checkpoints"):
+            remove_unfinished(folder)
+        remove_unfinished(self.path, below=False)
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
+        if teacher is not None:
+            write_json(self.path / _TEACHER, {"weights": teacher})
+
+    def _check_teacher(self, teacher):
+        began_with = (read_json(self.path / _TEACHER) or {}).get("weights")
+        if self._existing == "refuse" and None not in (teacher, began_with) and teacher != began_with:
+            raise ValueError(
+                f"The run in {self.path} began with another teacher: the weights of --teacher_path have changed since. "
+                "Put the file back that it began with, or choose another --workdir, or pass --existing=overwrite to "
+                "begin anew, or --existing=continue to train again what hangs on the teacher"
+            )
 
     def read_finished_results(self):
-        """Returns the results of this very experiment if it is finished, else None."""
+        """Returns the results of this very experiment if it is finished, and its models are there, else None.
+
+        Raises:
+            ValueError: a model's file is not the one that the run wrote.
+        """
         # With existing="continue" the folder holds another run's results until this one is finished.
-        results = None if self._overwrite else read_json(self.path / _RESULTS)
-        return results if results and sorted(results.get("flags", ())) == sorted(self.flags) else None
+        if self._existing == "overwrite":
+            return None
+        try:
+            results = read_json(self.path / _RESULTS)
+        except ValueError as error:
+            print(f"{error}. What it said is measured again", flush=True)
+            return None
+        if not results or sorted(results.get("flags", ())) != sorted(self.flags):
+            return None
+        return results if _check_files(self.path, results.get("files", {})) else None
 
     def write_results(self, results):
-        """Writes `results.json`; returns what it holds, the flags included."""
-        results = results | {"flags": self.flags}
+        """Writes `results.json`; returns what it holds, with the flags and a checksum of each model's file."""
+        files = {name: hash_file(self.path / name) for name in _MODELS if (self.path / name).exists()}
+        results = results | {"flags": self.flags, "files": files}
         write_json(self.path / _RESULTS, results)
         return results
 
@@ -73,18 +147,28 @@ class Workdir:
         """Returns the folder of a stage's record and of the states that it goes on from."""
         return self.path / "checkpoints" / stage
 
-    def _differences(self):
+    def _compare(self, found):
+        """Says how the experiment that the folder holds differs from this one; empty where it does not.
+
+        Args:
+            found: names of what a training left there.
+        """
         file = self.path / FLAGS
-        if file.exists():
-            # Comments aside: they say how to run it again, with a path that may have changed.
-            held = [line for line in file.read_text().splitlines() if line.startswith("--")]
-            removed = [line for line in held if line not in self.flags]
-            added = [line for line in self.flags if line not in held]
-            return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}" * (
-                sorted(held) != sorted(self.flags)
-            )
-        found = [name for name in OWN_FILES if (self.path / name).exists()]
-        return f"files {', '.join(found)} without {FLAGS}" if found else ""
+        if not file.exists():
+            return f"files {', '.join(found)} without {FLAGS}" if found else ""
+        # A run that left nothing but its flags, because of an error, is no experiment that could be lost.
+        if not found:
+            return ""
+        # Comments aside: they say how to run it again, with a path that may have changed.
+        held = self._list_deciding(read_flag_lines(file))
+        here = self._list_deciding(self.flags)
+        removed, added = ([line for line in one if line not in other] for one, other in ((held, here), (here, held)))
+        if not removed and not added:
+            return ""
+        return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}"
+
+    def _list_deciding(self, lines):
+        return [line for line in lines if not line.startswith(self._free)] if self._free else lines
 
     def _remove_own_files(self):
         # By name: a folder may hold files of the user's own.
@@ -99,7 +183,7 @@ class Workdir:
 class Stage:
     """One training inside a run (teacher, baseline, student): what it was made with, its curve, whether it is done.
 
-    Making a stage reads what the folder holds, and changes nothing there. `begin` makes room for a training.
+    Making a stage reads what the folder holds, and changes nothing there.
 
     Args:
         workdir: the `Workdir`.
@@ -107,9 +191,13 @@ class Stage:
         settings: dict of everything that decides the stage's outcome. A record of other settings is not used.
 
     Attributes:
-        history: list of dicts of metrics, one of each epoch that there is.
+        settings: the same, as a file gives it back.
+        history: list of dicts of metrics, one of each epoch, of a training that is done.
         seconds: what training them took.
         finished: whether the training is done, and its model there.
+
+    Raises:
+        ValueError: the model's file is not the one that the training wrote.
     """
 
     def __init__(self, workdir, name, settings):
@@ -118,24 +206,65 @@ class Stage:
         self.logs = workdir.logs(name)
         self.checkpoints = workdir.checkpoints(name)
         self._record_path = self.checkpoints / "record.json"
-        # As a file gives them back, where a tuple is a list.
-        self._settings = json.loads(json.dumps(settings))
-        record = read_json(self._record_path) or {}
-        usable = record.get("settings") == self._settings
-        if record.get("finished") and not self.model_path.exists():
-            usable = False  # no state of the last epoch is kept from which the model could be made again
-        self.history = record["history"] if usable else []
-        self.seconds = record["seconds"] if usable else 0.0
-        self.finished = usable and record["finished"]
+        # In a file a tuple is a list.
+        self.settings = json.loads(json.dumps(settings))
+        record = self._read_record()
+        self.finished = bool(record)
+        self.history = record.get("history", [])
+        self.seconds = record.get("seconds", 0.0)
 
-    def begin(self):
-        """Removes checkpoints and logs, unless a training of these very settings is to be taken up from them."""
-        if not self.history:
-            for folder in (self.checkpoints, self.logs):
-                shutil.rmtree(folder, ignore_errors=True)
+    def _read_record(self):
+        """Reads the record of a training of these very settings that is done; empty where there is none."""
+        try:
+            record = read_json(self._record_path) or {}
+        except ValueError as error:
+            print(f"{error}. The training is done again", flush=True)
+            return {}
+        if record.get("settings") != self.settings or not record.get("finished"):
+            return {}
+        files = record.get("files") or {self.model_path.name: None}
+        return record if _check_files(self.model_path.parent, files) else {}
 
-    def record(self, history, seconds, finished=False):
-        """Writes down the epochs so far: a list of dicts of metrics, and the seconds that training took."""
-        self.history, self.seconds, self.finished = history, seconds, finished
-        fields = {"settings": self._settings, "history": history, "seconds": seconds, "finished": finished}
-        write_json(self._record_path, fields)
+    def remove_training(self):
+        """Removes checkpoints and logs of a training that is not taken up."""
+        for folder in (self.checkpoints, self.logs):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def finish(self, history, seconds, files):
+        """Writes down that the training is done.
+
+        Args:
+            history: list of dicts of metrics, one of each epoch.
+            seconds: what training them took.
+            files: paths of the models that it wrote.
+        """
+        self.history, self.seconds, self.finished = history, seconds, True
+        fields = {"settings": self.settings, "history": history, "seconds": seconds, "finished": True}
+        digests = {path.name: hash_file(path) for path in map(pathlib.Path, files)}
+        write_json(self._record_path, fields | {"files": digests})
+
+
+def _holds_something(path):
+    """Whether there is a file, or a folder with a file in it."""
+    return path.is_file() or any(below.is_file() for below in path.rglob("*"))
+
+
+def _check_files(folder, digests):
+    """Returns whether all files are there; raises `ValueError` for one that has changed since it was written.
+
+    Args:
+        folder: their folder.
+        digests: dict from a file's name to its SHA-256, None where that is not known.
+    """
+    for name, digest in digests.items():
+        path = folder / name
+        if not path.exists():
+            print(f"{path} is missing: it is made again", flush=True)
+            return False
+        if digest is not None and hash_file(path) != digest:
+            # It may be damaged, or a model that somebody trained further: which, only they know.
+            raise ValueError(
+                f"{path} is not the file that the run wrote: its bytes have changed since. Put it back, or remove it, "
+                "and the run makes it again"
+            )
+    return True

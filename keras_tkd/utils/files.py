@@ -61,12 +61,14 @@ def _explain(error, path, size):
     return f"{path} cannot be written: {error.strerror or error}.{needed}{free} What was there before is still there"
 
 
-def remove_unfinished(folder):
-    """Removes what processes that were killed left of files that they were writing, in a folder and below it.
+def remove_unfinished(folder, below=True):
+    """Removes what processes that were killed left of files that they were writing.
 
-    Only for a folder in which no other process writes.
+    Args:
+        folder: a folder in which no other process writes.
+        below: whether folders in it count as well.
     """
-    for path in pathlib.Path(folder).rglob(f"{_UNFINISHED}*"):
+    for path in pathlib.Path(folder).glob(f"{'**/' if below else ''}{_UNFINISHED}*"):
         path.unlink(missing_ok=True)
 
 

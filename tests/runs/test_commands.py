@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller, data, evaluation, models
+from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports import tables
 from keras_tkd.runs import commands, optimization, stages
-from keras_tkd.runs.checkpoints import BackupState
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -137,7 +137,6 @@ def test_continue_keeps_what_the_changed_flag_does_not_concern(tmp_path):
 @pytest.mark.parametrize("what", ["teacher", "student"])
 def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkeypatch, teacher_run):
     """Dropout, momentum, shuffling, augmentation and negatives included."""
-    monkeypatch.setattr(BackupState.__init__, "__defaults__", (0.0,))
     settings = QUICK | {"epochs": 4, "augmentation": "crop"}
 
     def run(workdir):

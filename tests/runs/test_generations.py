@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from keras_tkd import data, evaluation
+from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands, generations, inputs, stages
-from keras_tkd.runs.checkpoints import BackupState
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0.05, "validation_fraction": 0.2}
 
@@ -109,7 +109,6 @@ def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monke
     trained = []
     fit_stage = stages.fit_stage
     monkeypatch.setattr(stages, "fit_stage", lambda *a, **k: (trained.append(a[1].name), fit_stage(*a, **k)))
-    monkeypatch.setattr(BackupState, "__init__", remember_always(BackupState.__init__))
     monkeypatch.setattr(BackupState, "on_epoch_end", stop_after(BackupState.on_epoch_end))
     with pytest.raises(KeyboardInterrupt):
         commands.distill(config, tmp_path)
@@ -121,14 +120,6 @@ def test_interrupted_generation_goes_on_to_the_same_weights(run, tmp_path, monke
         for role in ("student", "teacher"):
             file = f"generations/{generation}/{role}.keras"
             assert equal(weights(tmp_path / file), weights(workdir / file)), file
-
-
-def remember_always(initialize):
-    def always(self, *arguments, **keywords):
-        initialize(self, *arguments, **keywords)
-        self.every_seconds = 0.0
-
-    return always
 
 
 def stop_after(on_epoch_end):

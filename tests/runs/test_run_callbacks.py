@@ -65,7 +65,7 @@ def test_a_teacher_that_learns_too_is_warned_of_by_itself(capsys):
 
 
 def test_progress_elsewhere_than_on_a_terminal_is_about_ten_lines(capsys):
-    fit(TrainingProgress("Teacher", metrics=("loss", "val_loss")), epochs=40)
+    fit(TrainingProgress("Teacher", 5, 40, metrics=("loss", "val_loss")), epochs=40)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Teacher" and len(lines) == 11
     assert lines[1].startswith("  epoch 4/40  loss ") and "held-out loss" in lines[1]
@@ -73,7 +73,7 @@ def test_progress_elsewhere_than_on_a_terminal_is_about_ten_lines(capsys):
 
 def test_progress_on_a_terminal_is_one_bar(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    fit(TrainingProgress("Teacher", metrics=("loss",)), epochs=4)
+    fit(TrainingProgress("Teacher", 5, 4, metrics=("loss",)), epochs=4)
     shown = capsys.readouterr().out
     assert "20/20" in shown and "40/" not in shown
 
@@ -85,7 +85,7 @@ def test_a_bar_of_a_training_that_ends_early_ends_its_line(capsys, monkeypatch):
         def on_epoch_end(self, epoch, logs=None):
             self.model.stop_training = True
 
-    fit(Stop(), TrainingProgress("Teacher", metrics=("loss",)), epochs=4)
+    fit(Stop(), TrainingProgress("Teacher", 5, 4, metrics=("loss",)), epochs=4)
     shown = capsys.readouterr().out
     assert "5/20" in shown and shown.endswith("\n")
 

@@ -149,68 +149,180 @@ def test_the_flagfile_is_a_header_and_one_flag_per_line(tmp_path, header):
 def test_results_are_json_with_the_flags(tmp_path):
     Workdir(tmp_path, FLAGS).write_results({"student": {"test_accuracy": 0.5}, "baseline": None})
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results == {"student": {"test_accuracy": 0.5}, "baseline": None, "flags": FLAGS}
+    assert results == {"student": {"test_accuracy": 0.5}, "baseline": None, "flags": FLAGS, "files": {}}
 
 
 HISTORY = [{"loss": 2.0, "val_accuracy": 0.25}, {"loss": 1.0, "val_accuracy": 0.5}]
 SETTINGS = {"epochs": 2, "schedule_epochs": (1, 2), "learning_rate": 0.1, "layers": None}
 
 
-def test_a_stage_is_taken_up_for_equal_settings(tmp_path):
+def finish(stage, content="model"):
+    stage.model_path.write_text(content)
+    stage.finish(HISTORY, 3.0, [stage.model_path])
+    return stage
+
+
+def test_a_stage_that_is_done_counts_for_equal_settings(tmp_path):
     workdir = Workdir(tmp_path, FLAGS)
     stage = Stage(workdir, "student", SETTINGS)
     assert (stage.history, stage.seconds, stage.finished) == ([], 0.0, False)
-    stage.record(HISTORY[:1], 1.5)
+    finish(stage)
     again = Stage(workdir, "student", dict(reversed(SETTINGS.items())))
-    assert (again.history, again.seconds, again.finished) == (HISTORY[:1], 1.5, False)
-    again.record(HISTORY, 3.0, finished=True)
-    # A stage is finished once its model is there as well.
-    assert not Stage(workdir, "student", SETTINGS).finished
-    again.model_path.write_text("model")
-    last = Stage(workdir, "student", SETTINGS)
-    assert (last.history, last.seconds, last.finished) == (HISTORY, 3.0, True)
-    assert Stage(workdir, "baseline", SETTINGS).history == []
+    for done in (stage, again):
+        assert (done.history, done.seconds, done.finished) == (HISTORY, 3.0, True)
+    for name, settings in (("baseline", SETTINGS), ("student", SETTINGS | {"learning_rate": 0.2})):
+        other = Stage(workdir, name, settings)
+        assert (other.history, other.seconds, other.finished) == ([], 0.0, False)
 
 
-def test_a_stage_of_other_settings_is_dropped(tmp_path):
+def test_to_look_at_a_stage_removes_nothing(tmp_path):
     workdir = Workdir(tmp_path, FLAGS)
     for name in ("teacher", "student"):
-        stage = Stage(workdir, name, SETTINGS)
-        stage.record(HISTORY, 3.0, finished=True)
-        stage.model_path.write_text("model")
+        stage = finish(Stage(workdir, name, SETTINGS))
         for folder in (stage.logs, stage.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "1").write_text("1")
     before = tree(tmp_path)
     changed = Stage(workdir, "student", SETTINGS | {"learning_rate": 0.2})
-    assert (changed.history, changed.seconds, changed.finished) == ([], 0.0, False)
-    # To look is not to drop: that is done when the training begins.
     assert tree(tmp_path) == before
-    changed.begin()
-    assert not (changed.logs / "1").exists() and not (changed.checkpoints / "1").exists()
+    changed.remove_training()
+    assert not changed.logs.exists() and not changed.checkpoints.exists()
     # The other stage keeps what it has.
     teacher = Stage(workdir, "teacher", SETTINGS)
     assert teacher.finished and (teacher.logs / "1").exists() and (teacher.checkpoints / "1").exists()
 
 
-def test_a_stage_that_is_taken_up_keeps_what_it_goes_on_from(tmp_path):
+def test_a_stage_whose_model_is_missing_is_done_again_and_says_so(tmp_path, capsys):
     workdir = Workdir(tmp_path, FLAGS)
-    stage = Stage(workdir, "student", SETTINGS)
-    stage.record(HISTORY[:1], 1.5)
-    (stage.checkpoints / "ckpt-1").write_text("state")
+    finish(Stage(workdir, "student", SETTINGS)).model_path.unlink()
+    again = Stage(workdir, "student", SETTINGS)
+    assert (again.history, again.seconds, again.finished) == ([], 0.0, False)
+    assert f"{again.model_path} is missing: it is made again" in capsys.readouterr().out
+
+
+def test_a_stage_whose_model_was_changed_is_not_overwritten(tmp_path):
+    workdir = Workdir(tmp_path, FLAGS)
+    stage = finish(Stage(workdir, "student", SETTINGS))
+    stage.model_path.write_text("mode1")
+    with pytest.raises(ValueError, match=f"{stage.model_path} is not the file that the run wrote.*remove it"):
+        Stage(workdir, "student", SETTINGS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b"null", b"{}"])
+def test_a_damaged_record_is_named_and_the_training_done_again(content, tmp_path, capsys):
+    workdir = Workdir(tmp_path, FLAGS)
+    stage = finish(Stage(workdir, "student", SETTINGS))
+    record = stage.checkpoints / "record.json"
+    record.write_bytes(content)
+    assert not Stage(workdir, "student", SETTINGS).finished
+    if content != b"{}":
+        assert f"{record} is damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]"])
+def test_damaged_results_are_named_and_not_used(content, finished, capsys):
+    (finished / "results.json").write_bytes(content)
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert f"{finished / 'results.json'} is damaged" in capsys.readouterr().out
+
+
+def test_results_without_their_models_are_not_used(finished, capsys):
+    (finished / "student.keras").unlink()
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert f"{finished / 'student.keras'} is missing" in capsys.readouterr().out
+
+
+def test_a_model_that_was_changed_after_the_run_is_named(finished):
+    (finished / "student.keras").write_text("student.kera5")
+    with pytest.raises(ValueError, match=f"{finished / 'student.keras'} is not the file that the run wrote"):
+        Workdir(finished, FLAGS).read_finished_results()
+
+
+def test_a_damaged_flagfile_is_named_and_nothing_changes(finished):
+    (finished / "flags.flags").write_bytes(b"--seed=\xff\xfe")
+    before = tree(finished)
+    with pytest.raises(ValueError, match=f"{finished / 'flags.flags'} is damaged.*overwrite"):
+        Workdir(finished, FLAGS)
+    assert tree(finished) == before
+
+
+def test_overwriting_a_folder_that_was_never_a_runs_is_refused(tmp_path):
+    for name in ("logs", "generations"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
     before = tree(tmp_path)
-    Stage(workdir, "student", SETTINGS).begin()
+    with pytest.raises(ValueError, match="never a run's folder.*generations.*remove them yourself"):
+        Workdir(tmp_path, FLAGS, "overwrite")
     assert tree(tmp_path) == before
 
 
-def test_a_finished_stage_whose_model_was_removed_begins_anew(tmp_path):
-    """Its record holds all epochs, and no state to go on from."""
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match="`workdir` must name a folder. Received: workdir=''"):
+        Workdir("", FLAGS)
+
+
+def test_flags_without_anything_trained_are_no_experiment(tmp_path):
+    """What an error left behind that came before the first epoch was done."""
+    Workdir(tmp_path, OTHERS).begin()
+    (tmp_path / "logs" / "student").mkdir(parents=True)
+    (tmp_path / "logs" / "student" / "events").write_text("")
+    (tmp_path / "checkpoints").mkdir()
+    Workdir(tmp_path, FLAGS).begin()
+    assert (tmp_path / "flags.flags").read_text().splitlines() == FLAGS
+
+
+def test_flags_that_decide_nothing_may_differ(finished):
+    flags = [*FLAGS, "--checkpoint_steps=5"]
+    with pytest.raises(ValueError, match="another experiment"):
+        Workdir(finished, flags)
+    Workdir(finished, flags, free=["checkpoint_steps"])
+
+
+def test_a_folder_is_one_runs_at_a_time(tmp_path):
+    first, second = Workdir(tmp_path / "run", FLAGS), Workdir(tmp_path / "run", FLAGS)
+    first.hold()
+    for refused in (second.hold, lambda: Workdir(tmp_path / "run", FLAGS)):
+        with pytest.raises(BlockingIOError, match=f"in use: process {os.getpid()}"):
+            refused()
+    first.release()
+    second.hold()
+    second.release()
+    assert tree(tmp_path / "run") == {}
+
+
+def test_what_another_process_made_meanwhile_is_seen(tmp_path):
     workdir = Workdir(tmp_path, FLAGS)
-    Stage(workdir, "student", SETTINGS).record(HISTORY, 3.0, finished=True)
-    again = Stage(workdir, "student", SETTINGS)
-    assert (again.history, again.seconds, again.finished) == ([], 0.0, False)
-    again.begin()
-    assert not again.checkpoints.exists()
+    Workdir(tmp_path, OTHERS).begin()
+    (tmp_path / "student.keras").write_text("of the other")
+    with pytest.raises(ValueError, match="another experiment"):
+        workdir.hold()
+    workdir.release()
+
+
+def test_another_teacher_than_the_run_began_with_is_refused(finished):
+    def begin(teacher, existing="refuse"):
+        Workdir(finished, FLAGS, existing).begin(teacher=teacher)
+
+    begin("aa")
+    begin("aa")
+    before = tree(finished)
+    with pytest.raises(ValueError, match="began with another teacher.*--teacher_path.*--existing=continue"):
+        begin("bb")
+    assert tree(finished) == before
+    begin("bb", "continue")
+    begin("bb")
+    begin("cc", "overwrite")
+    begin("cc")
+
+
+def test_what_killed_processes_left_is_removed(finished):
+    own = finished / "generations" / "1" / ".unfinished-123-student.keras"
+    mine = finished / "figures" / ".unfinished-123-mine"
+    for path in (own, mine, finished / ".unfinished-123-student.keras"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    Workdir(finished, FLAGS).begin()
+    assert [path.name for path in finished.rglob(".unfinished*")] == [mine.name]
 
 
 def test_a_whole_file_appears_at_the_end(tmp_path):
@@ -247,6 +359,8 @@ def test_models_are_saved_whole(tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(path)(x), model(x))
 
     class Failing:
+        variables = ()
+
         def save(self, path):
             with open(path, "w") as file:
                 file.write("half of it")

@@ -1,0 +1,157 @@
+"""Kills runs at random moments and lets them go on: they must end in the bits of runs that nothing interrupted.
+
+python benchmarks/kills.py --kills=100
+
+Each kill is a SIGKILL of a process that trains on digits, at a moment that is uniform over the time that the whole run
+takes. Then the same run is begun again in the same folder, until it has been killed often enough; the last time it
+comes to its end. Its models' weights, its curves and its results, but for times, must equal those of a run that was
+never killed. Prints one line for each kind of run, and ends with an error if anything differs.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import signal
+import tempfile
+import time
+
+COMMON = {"dataset": "digits", "epochs": 3, "batch_size": 64, "learning_rate": 0.05, "train_fraction": 0.3}
+COMMON |= {"teacher_epochs": 3, "checkpoint_steps": 2}
+# What a state holds: nothing but a student; a cache that is built; negatives, views and dropout; a memory bank; two
+# models with an optimizer each, in their second generation.
+RUNS = {
+    "baseline": {"method": "baseline"},
+    "kd_cached": {"method": "kd", "teacher_cache": "workdir"},
+    "tkd_drawn": {"method": "tkd", "augmentation": "crop", "student_model": "digits_teacher"},
+    "crd": {"method": "crd", "baseline": "none"},
+    "trikd": {"method": "trikd", "generations": 2, "epochs": 2},
+}
+TIMES = ("seconds", "images_per_second")
+
+
+def start(name, path):
+    """Starts a run in a process of its own; returns its id.
+
+    The process is a fork of this one, which has imported TensorFlow and run nothing: it begins at once.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        with open(f"{path}.log", "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        from keras_tkd.config import DistillConfig
+        from keras_tkd.runs import commands
+
+        commands.distill(DistillConfig(**COMMON | RUNS[name]), path)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def finish(name, path):
+    """Runs to the end; returns the seconds that it took."""
+    began = time.perf_counter()
+    _, status = os.waitpid(start(name, path), 0)
+    if status:
+        raise SystemExit(f"{name} did not come to its end: see {path}.log\n{pathlib.Path(f'{path}.log').read_text()}")
+    return time.perf_counter() - began
+
+
+def kill(name, path, after):
+    """Starts a run and kills it after so many seconds; returns whether it was still running."""
+    pid = start(name, path)
+    time.sleep(after)
+    ended, status = os.waitpid(pid, os.WNOHANG)
+    if ended:
+        if status:
+            raise SystemExit(f"{name} ended with an error: {pathlib.Path(f'{path}.log').read_text()}")
+        return False
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return True
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        return {key: without_times(below) for key, below in value.items() if key not in TIMES}
+    return [without_times(below) for below in value] if isinstance(value, list) else value
+
+
+def find_differences(whole, cut):
+    """Returns what differs between two finished runs: file names and entries."""
+    import zipfile
+
+    differing = []
+    models = {str(path.relative_to(whole)) for path in whole.rglob("*.keras")}
+    models |= {str(path.relative_to(cut)) for path in cut.rglob("*.keras")}
+    for name in sorted(models):
+        weights = []
+        for folder in (whole, cut):
+            with zipfile.ZipFile(folder / name) as archive:
+                weights.append(archive.read("model.weights.h5"))
+        if weights[0] != weights[1]:
+            differing.append(name)
+    for name in ("results.json", *(str(path.relative_to(whole)) for path in whole.glob("checkpoints/**/record.json"))):
+        one, other = (without_times(json.loads((folder / name).read_text())) for folder in (whole, cut))
+        for values in (one, other):
+            # Checksums of files, in which the time of saving stands.
+            values.pop("files", None)
+        if one != other:
+            differing.append(name)
+    left = [str(path.relative_to(cut)) for path in cut.rglob("*") if path.name.startswith(".") or ".npz" in path.name]
+    return differing + left
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of one kind of run: kills that hit it while it ran, seconds of the whole run, what differs."""
+
+    kills: int
+    seconds: float
+    differing: list
+
+
+def try_run(name, folder, kills, generator):
+    """Runs once to the end, then with so many kills, in as many folders as that takes; returns the `Outcome`."""
+    whole, number, hit, differing = folder / f"{name}_whole", 0, 0, []
+    seconds = finish(name, whole)
+    while hit < kills:
+        cut = folder / f"{name}_{number}"
+        while hit < kills and kill(name, cut, generator.uniform(0, seconds)):
+            hit += 1
+        finish(name, cut)
+        differing += find_differences(whole, cut)
+        number += 1
+    return Outcome(hit, seconds, differing)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100, help="kills, spread evenly over the kinds of runs")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
+    parser.add_argument("--only", help="kinds of runs, separated by commas; all if not given")
+    arguments = parser.parse_args()
+    # Before the processes are forked, and without running anything: a fork would not have TensorFlow's threads.
+    import keras_tkd.runs.commands  # noqa: F401
+
+    generator = random.Random(arguments.seed)
+    names = arguments.only.split(",") if arguments.only else list(RUNS)
+    failed = False
+    with tempfile.TemporaryDirectory() as folder:
+        for i, name in enumerate(names):
+            count = arguments.kills // len(names) + (i < arguments.kills % len(names))
+            outcome = try_run(name, pathlib.Path(folder), count, generator)
+            failed = failed or bool(outcome.differing)
+            said = f"DIFFERS: {', '.join(outcome.differing)}" if outcome.differing else "the same bits"
+            print(f"{name:12} {outcome.kills:4} kills in a run of {outcome.seconds:.1f} s: {said}", flush=True)
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()

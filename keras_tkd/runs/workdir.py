@@ -13,10 +13,10 @@ __all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "Workdir"]
 FLAGS = "flags.flags"
 SPLIT = "split.json"
 _RESULTS = "results.json"
-_TEACHER = "teacher.json"
+_TEACHER = "checkpoints/teacher.json"
 _MODELS = ("teacher.keras", "baseline.keras", "student.keras")
 _TRAINED = (_RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
-OWN_FILES = (FLAGS, SPLIT, _TEACHER, "logs", *_TRAINED)
+OWN_FILES = (FLAGS, SPLIT, "logs", *_TRAINED)
 
 
 class Workdir:
@@ -245,8 +245,8 @@ class Stage:
 
 
 def _holds_something(path):
-    """Whether there is a file, or a folder with a file in it."""
-    return path.is_file() or any(below.is_file() for below in path.rglob("*"))
+    """Whether there is a file, or a folder with a file in it that a training left."""
+    return path.is_file() or any(below.is_file() and not below.match(_TEACHER) for below in path.rglob("*"))
 
 
 def _check_files(folder, digests):

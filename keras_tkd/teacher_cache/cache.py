@@ -63,7 +63,7 @@ class TeacherCache:
         views=1,
         augment=None,
         seed=0,
-        dtype="float16",
+        dtype="float32",
         batch_size=256,
         about=None,
         progress=True,
@@ -83,7 +83,8 @@ class TeacherCache:
             views: number of views of each sample, >= 1; 1 without augmentation.
             augment, seed: as in `data.triplet_dataset`. Without augmentation the seed decides nothing, and one cache
                 serves all seeds.
-            dtype: dtype of all outputs' files: `"float16"`, which rounds by at most 0.05 %, or `"float32"`.
+            dtype: dtype of all outputs' files: `"float32"`, which keeps them as they are, or `"float16"`, which takes
+                half of the room and rounds by at most 0.05 %.
             batch_size: images per forward pass.
             about: dict of plain data: further facts, kept in the manifest, in which a cache must agree to be opened.
             progress: whether to show progress: a bar on a terminal, at most about ten lines elsewhere.

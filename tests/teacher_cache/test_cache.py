@@ -23,6 +23,7 @@ LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ACCURACY = keras.metrics.SparseCategoricalAccuracy  # made before the step, which is then traced once
 crop = functools.partial(crop_and_flip, padding=2)
 SEEN = {"augment": crop, "seed": SEED, "views": VIEWS}
+CHEAP = {"dtype": "float16", "batch_size": 4, "progress": False}
 
 
 def network(seed, width=4, activation="relu", classes=CLASSES):
@@ -58,7 +59,7 @@ def finished(tmp_path_factory, teacher):
 
 
 def build(teacher, folder, images=IMAGES, **arguments):
-    return TeacherCache.build(teacher, images, folder, **SEEN | {"batch_size": 4, "progress": False} | arguments)
+    return TeacherCache.build(teacher, images, folder, **SEEN | CHEAP | arguments)
 
 
 def correlation(image, kernel, bias):
@@ -123,6 +124,14 @@ def test_rows_are_shared_and_not_copied(finished):
     for batch, _ in attached:
         for output in batch["teacher"].values():
             assert (output.numpy() == 7).all()
+
+
+def test_nothing_is_rounded_unless_asked_for(pixels, tmp_path):
+    fine = keras.Sequential([pixels, keras.layers.Rescaling(1 + 2**-20)])
+    cache = TeacherCache.build(fine, IMAGES, tmp_path / "cache", progress=False)
+    # Eight bits of a pixel and twenty more are beyond the 24 of float32 for some, and beyond the 11 of float16 for all.
+    np.testing.assert_array_equal(cache.outputs["logits"][0], IMAGES.reshape(COUNT, -1) * np.float32(1 + 2**-20))
+    assert (cache.outputs["logits"] != cache.outputs["logits"].astype("float16")).all()
 
 
 def test_images_of_another_size_than_the_teachers_are_resized_for_it(tmp_path):

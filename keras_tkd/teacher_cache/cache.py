@@ -4,7 +4,7 @@ Who owns what:
 - `data` defines a view of a sample: a function of (seed, sample, number of the view);
 - `TeacherReader` reads the teacher, as it does for the Distiller;
 - `CacheFiles` is the folder: its manifest, its arrays, and how far they are written;
-- `RowWriter` appends rows to it;
+- `RowWriter` appends rows to it, and `checksums` tells whether they are still the ones that were written;
 - `CacheRecipe` determines what the rows are, and `builder` computes them;
 - `TeacherCache` opens it and adds its rows to batches.
 """
@@ -126,7 +126,8 @@ class TeacherCache:
             expected: values that its `made_from` must have, such as `views=4` or `seed=0`.
 
         Raises:
-            ValueError: no cache there, or an unfinished one, or a truncated file; another value than expected.
+            ValueError: no cache there, or an unfinished one, or a truncated or damaged file; another value than
+                expected.
         """
         files = CacheFiles(directory)
         if files.manifest is None:
@@ -153,7 +154,8 @@ class TeacherCache:
 
         Raises:
             ValueError: batches of another form; augmented batches where the cache is of plain images, or the reverse.
-            tf.errors.InvalidArgumentError: while it runs, for a sample or a view that the cache does not hold.
+            tf.errors.InvalidArgumentError: while it runs, for a sample or a view that the cache does not hold, and for
+                an output that is not finite.
         """
         self._check_batches(dataset.element_spec)
         # The tensors share the files' mapped memory: nothing is read before a batch asks for it.
@@ -169,6 +171,13 @@ class TeacherCache:
             message = f"The teacher cache holds {self.views} views of {self.samples} samples. A batch has others"
             with tf.control_dependencies([tf.debugging.assert_less(place, counts, message)]):
                 outputs = {name: tf.cast(tf.gather_nd(array, place), tf.float32) for name, array in rows.items()}
+            # None was when the cache was built. Files can change under a cache that is open, and the student's loss,
+            # which is where it would show, is the wrong place to look.
+            finite = tf.reduce_all([builder.find_finite(output) for output in outputs.values()], axis=0)
+            message = "The teacher cache, and not the student, holds outputs that are not finite, of the samples"
+            check = tf.debugging.Assert(tf.reduce_all(finite), [message, tf.boolean_mask(index, ~finite)])
+            with tf.control_dependencies([check]):
+                outputs = {name: tf.identity(output) for name, output in outputs.items()}
             return batch | {key: outputs}, *labels
 
         dataset = dataset.map(look_up, num_parallel_calls=PARALLEL_CALLS)

@@ -14,6 +14,7 @@ from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
 from keras_tkd.data import crop_and_flip, image_dataset, make_view_seeds, pair_dataset, triplet_dataset
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
+from keras_tkd.teacher_cache.checksums import extend_checksums
 from keras_tkd.teacher_cache.files import CacheFiles, _locked
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
@@ -251,6 +252,9 @@ class TestAnythingElseIsRefused:
         logits = np.lib.format.open_memmap(tmp_path / "cache" / "logits.npy", "r+")
         logits[VIEWS - 1, COUNT - 1, 2] += 0.25
         logits.flush()
+        # Of whole files, which hold what was written: it was the wrong thing that was.
+        checksums = {"logits": extend_checksums([], 0, logits.reshape(COUNT * VIEWS, CLASSES))}
+        CacheFiles(tmp_path / "cache").record_progress({"rows": COUNT * VIEWS, "checksums": checksums})
         with pytest.raises(ValueError, match="does not hold what the teacher says: 'logits' of sample 13 in view 2"):
             build(teacher, tmp_path / "cache")
 
@@ -309,6 +313,42 @@ class TestBadArguments:
             build(loud, tmp_path / "cache")
         if scale == 1e6:
             assert build(loud, tmp_path / "wide", dtype="float32").outputs["logits"].max() == 255e6
+
+
+class TestOutputsThatAreNotFinite:
+    @pytest.mark.parametrize(
+        ("where", "message"),
+        [
+            ((9, 2, 3, 1), "'logits' is not finite for sample 9 in view 0, nor are its pixels"),
+            (None, "'logits' is not finite for sample 4 in view 0, though its pixels are: the teacher is at fault"),
+        ],
+    )
+    def test_are_blamed_on_the_image_or_on_the_teacher(self, where, message, tmp_path):
+        images = IMAGES.astype("float32")
+        images[4, 0, 0, 0] = 300.0
+        if where:
+            images[where] = np.nan
+        # One number of one image: the logarithm of a negative one, where the teacher is at fault.
+        pixels = keras.Input((6, 5, 2))
+        outputs = keras.layers.Flatten()(pixels)
+        teacher = keras.Model(pixels, outputs if where else keras.ops.log(299.0 - outputs))
+        with pytest.raises(ValueError, match=message):
+            build(teacher, tmp_path / "cache", images, augment=None, views=1)
+
+    def test_are_no_agreement_with_a_teacher_of_today(self, teacher, tmp_path, monkeypatch):
+        broken = softer(teacher.get_weights())
+        broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+        monkeypatch.setattr(builder.fingerprints, "hash_weights", lambda _: "1")
+        build(teacher, tmp_path / "cache")
+        with pytest.raises(ValueError, match="not finite for sample 0 in view 2, though its pixels are"):
+            build(broken, tmp_path / "cache")
+
+    def test_are_found_when_a_batch_is_read(self, finished):
+        cache = TeacherCache.open(finished)
+        attached = cache.attach(triplet_dataset(IMAGES, LABELS, COUNT, **SEEN))
+        cache.outputs["features"][:, 7, 1, 2, 3] = np.inf
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)teacher cache.*not finite.*\[7\]"):
+            next(iter(attached))
 
 
 def files_of(folder):
@@ -374,7 +414,8 @@ class TestWritingThatWasCutOff:
         ("name", "text", "message"),
         [
             ("manifest.json", "{", "no teacher cache that can be read"),
-            ("manifest.json", '{"format": 99}', "its format is 99, and this version reads 1"),
+            ("manifest.json", '{"format": 1}', "its format is 1, and this version reads 2"),
+            ("manifest.json", '{"format": 99}', "its format is 99, and this version reads 2"),
             ("progress.json", "", "progress.json cannot be read"),
         ],
     )

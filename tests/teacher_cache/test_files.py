@@ -2,10 +2,12 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -134,6 +136,82 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "write_json", refuse)
     with pytest.raises(OSError, match="cannot be written to .*: Permission denied. .*hoose another"):
         begun(tmp_path / "cache")
+
+
+def flip(path, byte, bit=0):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished cache; tests damage copies of it."""
+    folder = tmp_path_factory.mktemp("files") / "finished"
+    fill(begun(folder))
+    return folder
+
+
+# Rows of 40 bytes after a header of 128. The blocks begin at rows 0, 1024 and 2048 of 3000, a thousand to a view.
+@pytest.mark.parametrize(
+    ("damage", "block"),
+    [
+        (lambda path: flip(path, 128), "sample 0 in view 0 to sample 23 in view 1"),
+        (lambda path: flip(path, 128 + 1024 * 40 - 1, 7), "sample 0 in view 0 to sample 23 in view 1"),
+        (lambda path: flip(path, 128 + 1024 * 40), "sample 24 in view 1 to sample 47 in view 2"),
+        (lambda path: flip(path, 128 + 3000 * 40 - 1, 3), "sample 48 in view 2 to sample 999 in view 2"),
+        (lambda path: zero(path, 1200, 90), "sample 24 in view 1 to sample 47 in view 2"),
+    ],
+)
+def test_rows_that_changed_are_refused_by_name(damage, block, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    damage(tmp_path / "cache" / "logits.npy")
+    message = f"cache/logits.npy is damaged: its rows from {block} are not those .*remove this one and build it anew"
+    with pytest.raises(ValueError, match=message):
+        CacheFiles(tmp_path / "cache").open_arrays()
+
+
+def zero(path, first, count):
+    content = bytearray(path.read_bytes())
+    content[128 + first * 40 : 128 + (first + count) * 40] = bytes(count * 40)
+    path.write_bytes(content)
+
+
+def test_a_header_that_changed_is_refused_or_says_the_same(finished, tmp_path):
+    path = tmp_path / "cache" / "logits.npy"
+    shutil.copytree(finished, tmp_path / "cache")
+    before, refused = path.read_bytes(), 0
+    for byte in range(128):
+        for bit in range(8):
+            flip(path, byte, bit)
+            try:
+                arrays = CacheFiles(tmp_path / "cache").open_arrays()
+            except ValueError as error:
+                assert "logits.npy is" in str(error) and "build it anew" in str(error)
+                refused += 1
+            else:
+                np.testing.assert_array_equal(arrays["logits"], rows("logits", 0, 3000).reshape(*ROWS, 10))
+            path.write_bytes(before)
+    # All flips in the magic string, the version, the length, and the words and numbers of 57 letters and more.
+    assert refused > 8 * 60
+
+
+def test_rows_that_changed_are_not_built_upon(tmp_path):
+    files = begun(tmp_path / "cache")
+    fill(files, stop=1500)
+    flip(files.path("logits"), 128 + 40 * 1100)
+    with pytest.raises(ValueError, match="damaged: its rows from sample 24 in view 1 to sample 499 in view 1"):
+        fill(files)
+
+
+def test_checksums_do_not_depend_on_batches_or_interruptions(tmp_path):
+    expected = [zlib.crc32(rows("logits", start, min(1024, 3000 - start)).tobytes()) for start in (0, 1024, 2048)]
+    whole, parts = begun(tmp_path / "whole"), begun(tmp_path / "parts")
+    fill(whole)
+    for stop, batch in ((7, 3), (1024, 500), (2500, 2500), (3000, 1)):
+        fill(parts, stop, batch)
+    assert whole.progress == parts.progress
+    assert whole.progress["checksums"]["logits"] == expected
 
 
 def test_a_file_of_another_form_is_refused(tmp_path):

@@ -18,6 +18,7 @@ import pathlib
 import shutil
 import tokenize
 import urllib.parse
+import zlib
 
 import numpy as np
 
@@ -57,23 +58,41 @@ class CacheFiles:
         self._read_manifest()
 
     def _read_manifest(self):
-        try:
-            self.manifest = read_json(self.folder / _MANIFEST)
-            if self.manifest is not None and self.manifest["format"] != _FORMAT:
-                raise ValueError(f"its format is {self.manifest['format']}, and this version reads {_FORMAT}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder} holds no teacher cache that can be read: {error}. {_REBUILD}") from error
+        self.manifest = self._read_record(_MANIFEST)
 
     @property
     def progress(self):
-        """What is on the disk, as a dict: `"rows"`, and `"checksums"`, by the names of the outputs."""
+        """Rows on the disk, as a dict: `"rows"`, their number, and `"checksums"`, by the names of the outputs."""
         nothing = {"rows": 0, "checksums": {name: [] for name in self.manifest["outputs"]}}
+        return self._read_record(_PROGRESS) or nothing
+
+    def _read_record(self, name):
+        """Returns what `_write_record` wrote; None where there is no such file.
+
+        Raises:
+            ValueError: a file that holds anything else. It names the file, and says what is wrong with it.
+        """
+        if not (self.folder / name).exists():
+            return None
         try:
-            progress = read_json(self.folder / _PROGRESS) or nothing
-            int(progress["rows"])
-            return progress
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder / _PROGRESS} cannot be read: {error}. {_REBUILD}") from error
+            record = read_json(self.folder / name)
+            if not isinstance(record, dict):
+                raise ValueError(f"it holds a {type(record).__name__} in place of an object")
+            if name == _MANIFEST and record.get("format") != _FORMAT:
+                raise ValueError(f"its format is {record.get('format')}, and this version reads {_FORMAT}")
+            # What is whole needs no look at each of its entries.
+            if record.pop("crc32", None) != _checksum(record):
+                raise ValueError("it is not as it was written: its checksum is another")
+            return record
+        # Nested too deep is no recursion of ours, but a file that nobody wrote.
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self.folder} holds no teacher cache that can be read: {name} cannot be read: {error}. {_REBUILD}"
+            ) from error
+
+    def _write_record(self, name, record):
+        """Writes plain data as a JSON file that says of itself whether it is whole."""
+        write_json(self.folder / name, record | {"crc32": _checksum(record)})
 
     @property
     def rows_written(self):
@@ -232,7 +251,7 @@ class CacheFiles:
             json.dumps({"format": _FORMAT, "rows": rows, "outputs": outputs, "made_from": made_from} | facts)
         )
         self.check_space(0)
-        write_json(self.folder / _MANIFEST, self.manifest)
+        self._write_record(_MANIFEST, self.manifest)
 
     def check_space(self, rows):
         """Raises `OSError` if the rows that are missing after the first `rows` do not fit on the disk."""
@@ -244,7 +263,7 @@ class CacheFiles:
     def record_progress(self, progress):
         """Records what is on the disk: a dict as that of `progress`."""
         # Rows and checksums in one file, which is replaced in one step: they are always those of one moment.
-        write_json(self.folder / _PROGRESS, progress)
+        self._write_record(_PROGRESS, progress)
 
     def make_header(self, name):
         """Makes the header of an output's file: that of a NumPy file with all its rows, before there are any."""
@@ -255,6 +274,11 @@ class CacheFiles:
 
     def _shape(self, name):
         return (*self.manifest["rows"], *self.manifest["outputs"][name])
+
+
+def _checksum(record):
+    """Returns a checksum of plain data."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The files of a cache under a kill, a full disk and a folder that cannot be written; no TensorFlow is needed."""
 
+import json
 import os
 import resource
 import shutil
@@ -202,6 +203,54 @@ def test_rows_that_changed_are_not_built_upon(tmp_path):
     flip(files.path("logits"), 128 + 40 * 1100)
     with pytest.raises(ValueError, match="damaged: its rows from sample 24 in view 1 to sample 499 in view 1"):
         fill(files)
+
+
+RECORDS = ["manifest.json", "progress.json"]
+DAMAGES = {
+    "": [b"\x80\xff\x00PK", b"", b"[" * 100_000, b"{", b'{"rows": 1}{}'],
+    "holds a (list|str|int|bool|NoneType) in place of an object": [b"null", b"[]", b'"rows"', b"3000", b"true"],
+}
+DAMAGES = [(message, content) for message, contents in DAMAGES.items() for content in contents]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize(("message", "content"), DAMAGES, ids=range(len(DAMAGES)))
+def test_a_record_of_another_form_is_refused_by_name(message, content, name, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    (tmp_path / "cache" / name).write_bytes(content)
+    message = f"cache holds no teacher cache .*{name} cannot be read: .*{message}.*build it anew"
+    with pytest.raises(ValueError, match=message) as error:
+        CacheFiles(tmp_path / "cache").open_arrays()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_without_one_of_its_entries_or_with_another_is_refused(name, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    record = json.loads((finished / name).read_text())
+    changes = [record | {key: changed} for key in record for changed in (None, [], {}, -1, "x")]
+    changes += [{other: record[other] for other in record if other != key} for key in record]
+    for change in changes:
+        (tmp_path / "cache" / name).write_text(json.dumps(change))
+        with pytest.raises(ValueError, match=f"{name} cannot be read: (it is not as it was written|its format is)"):
+            CacheFiles(tmp_path / "cache").open_arrays()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_with_a_flipped_bit_is_refused_or_says_the_same(name, finished, tmp_path):
+    path = tmp_path / "cache" / name
+    shutil.copytree(finished, tmp_path / "cache")
+    before = path.read_bytes()
+    for byte in range(len(before)):
+        flip(path, byte, byte % 8)
+        try:
+            files = CacheFiles(tmp_path / "cache")
+            kept = files.manifest, files.progress
+        except ValueError as error:
+            assert f"{name} cannot be read" in str(error) and "build it anew" in str(error)
+        else:
+            assert kept == (CacheFiles(finished).manifest, CacheFiles(finished).progress)
+        path.write_bytes(before)
 
 
 def test_checksums_do_not_depend_on_batches_or_interruptions(tmp_path):

@@ -216,6 +216,7 @@ class CacheFiles:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder):
+                self._remove_unfinished()
                 # What another process wrote meanwhile is what counts now.
                 self._read_manifest()
                 yield
@@ -227,6 +228,16 @@ class CacheFiles:
             raise OSError(
                 f"The teacher cache cannot be written to {self.folder}: {error.strerror or error}. {way_out}"
             ) from error
+
+    def _remove_unfinished(self):
+        """Removes what builders left half written when they were killed."""
+        if fcntl is None:  # without a lock another builder may be at it
+            return
+        # The others are dead: one that lives would hold the lock. Of that a number of a process says less, for numbers
+        # come again. Only our own files: the folder may be somebody else's too, who writes in the same way.
+        for name in (_MANIFEST, _PROGRESS):
+            for path in self.folder.glob(f".unfinished-*-{name}"):
+                path.unlink(missing_ok=True)
 
     def create(self, made_from, rows, outputs: dict[str, tuple], **facts):
         """Writes the manifest of a new cache.

@@ -93,6 +93,18 @@ def test_a_killed_writing_is_continued(tmp_path):
     assert_whole(folder)
 
 
+def test_what_killed_builders_left_half_written_is_removed(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    # One of a process that is gone, and one of a process that got the number of one that is gone.
+    left = [folder / ".unfinished-99999999-manifest.json", folder / f".unfinished-{os.getppid()}-progress.json"]
+    others = [folder / ".unfinished-99999999-student.keras", folder / ".hidden"]
+    for path in left + others:
+        path.write_text("{")
+    with CacheFiles(folder).lock_for_writing():
+        assert set(folder.iterdir()) == set(others)
+
+
 def test_a_full_disk_loses_nothing(tmp_path):
     """The system refuses what is beyond a size of file, as it refuses what is beyond a full disk."""
     files = begun(tmp_path / "cache")

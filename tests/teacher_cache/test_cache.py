@@ -3,6 +3,10 @@
 import functools
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import keras
@@ -433,6 +437,55 @@ class TestWritingThatWasCutOff:
         with pytest.raises(ValueError, match="holds thesis.tex. Choose an empty or a new folder"):
             build(teacher, tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# Dies at a step of writing: before the system is asked to sync or to move a file, or with a half of the bytes written.
+KILLED = """
+import os, pathlib, signal, sys
+from keras_tkd.teacher_cache import writer
+
+folder, tests, steps = sys.argv[1:]
+left = int(steps)
+
+def count():
+    global left
+    left -= 1
+    return left == 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(function):
+    return lambda *arguments, **named: die() if count() else function(*arguments, **named)
+
+def half_written(file, data, write=writer._write_all):
+    data = memoryview(data).cast("B")
+    if count():
+        write(file, data[: len(data) // 2])
+        die()
+    write(file, data)
+
+os.fsync, os.replace, writer._write_all = counted(os.fsync), counted(os.replace), half_written
+writer._RECORD_SECONDS = 0.0  # each batch counts at once: there is something to go on from
+sys.path.insert(0, tests)
+import test_cache as t
+t.build(t.network(1), pathlib.Path(folder), losses=[t.SimilarityPreserving("features", "features")])
+"""
+
+
+def test_a_builder_that_is_killed_again_and_again_ends_in_the_same_bits(teacher, finished, tmp_path):
+    """Three kills at steps drawn at random: before a sync, before a file is moved, and with half of a batch written."""
+    folder = tmp_path / "cache"
+    written = []
+    for steps in np.random.default_rng(7).integers(2, 24, 3):
+        command = [sys.executable, "-c", KILLED, str(folder), os.path.dirname(__file__), str(steps)]
+        killed = subprocess.run(command, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        written.append(CacheFiles(folder).rows_written)
+    # Of four batches to a view, three are recorded, then two more, then three more.
+    assert written == [12, 14 + 4, 2 * 14]
+    build(teacher, folder, losses=[SimilarityPreserving("features", "features")])
+    assert files_of(folder) == files_of(finished)
 
 
 class TestSeveralProcesses:

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import shutil
-import time
 
 import tensorflow as tf
 
@@ -14,9 +13,13 @@ from keras_tkd.teacher_cache.cache import TeacherCache
 __all__ = ["attach", "build", "get_folder", "resolve_teacher_cache"]
 
 _FOLDER = "teacher_cache"
-_MEASURED_IMAGES = 64
-_MEASURED_SECONDS = 0.5
-_WORTH_SECONDS = 10.0  # what "auto" must save at least
+# What "auto" must save at least: images that the teacher need not be run on, times its parameters. About ten seconds of
+# a small convolutional network on two CPU cores: `digits_teacher` takes 2 to 3 ns for an image and a parameter. A
+# constant, because the same command must decide alike on every machine, however busy.
+_WORTH_SAVING = 4 * 10**9
+# What "auto" may take on the disk, in bytes: one view of ImageNet's logits is half of it. A constant again, because how
+# much is free differs from day to day.
+_LARGEST_SIZE = 10 * 10**9
 
 
 def get_folder(config, path):
@@ -70,16 +73,21 @@ def _shown(config):
 
 
 def resolve_teacher_cache(config, path, inputs):
-    """Returns the configuration with `"workdir"` or `"off"` in place of `"auto"`, by an estimate, which is printed.
+    """Returns the configuration with `"workdir"` or `"off"` in place of `"auto"`; prints the decision and its reason.
 
-    A cache is used where it changes nothing that was asked for, saves time, and fits.
+    A cache is used where it changes nothing that was asked for, saves enough of the teacher's work, and is not too
+    large. That is decided by counts alone, of images, epochs, parameters and bytes: the same command decides alike at
+    any time and on any machine.
 
     Args:
         config: resolved `DistillConfig`.
         path: the run's folder.
         inputs: the run's `Inputs`.
+
+    Raises:
+        OSError: there is to be a cache, and the disk has no room for it.
     """
-    if config.teacher_cache != "auto" or "teacher_cache" in config.irrelevant_fields:
+    if config.teacher_cache == "off" or "teacher_cache" in config.irrelevant_fields:
         return config
     splits = inputs.splits
     # An online teacher's anchor is a student, of which the logits are read.
@@ -87,40 +95,45 @@ def resolve_teacher_cache(config, path, inputs):
     source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config))
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])
-    per_image = _seconds_per_image(source)
-    without = config.epochs * (train + held_out) * per_image
-    cached = (source.views * train + held_out) * per_image
+    cached = source.views * train + held_out
     row = sum(tf.TensorShape(shape).num_elements() for shape in source.shapes.values())
-    size = (source.views * train + held_out) * row * tf.dtypes.as_dtype(config.teacher_cache_dtype).size
-    free = shutil.disk_usage(_existing(path)).free
-    decision, why = "off", ""
+    size = cached * row * tf.dtypes.as_dtype(config.teacher_cache_dtype).size
+    if config.teacher_cache == "auto":
+        live = config.epochs * (train + held_out)
+        parameters = sum(model.count_params() for model in source.reader.teachers)
+        reason = _reason_against(config, live - cached, parameters, size)
+        print(
+            f"Teacher cache: the teacher of {parameters:,} parameters sees {live:,} images in this run without one, "
+            f"{cached:,} with one of {size:,} bytes. {'Off: ' + reason if reason else f'On: in {path / _FOLDER}'}",
+            flush=True,
+        )
+        config = dataclasses.replace(config, teacher_cache="off" if reason else "workdir")
+    if config.teacher_cache != "off":
+        _check_room(folder(config, path), size)
+    return config
+
+
+def _reason_against(config, saved, parameters, size):
+    """Says why `"auto"` makes no cache; an empty text where it makes one."""
     if config.augmentation != "none" and config.teacher_views is None:
-        why = "each epoch shows fresh views, whose outputs cannot be kept (--teacher_views=K shows K views in turn)"
-    elif without - cached < _WORTH_SECONDS:
-        why = f"it would save less than {_WORTH_SECONDS:.0f} s"
-    elif size > free / 2:
-        why = f"it would fill more than half of the {free:,} bytes that are free"
-    else:
-        decision, why = "workdir", f"in {path / _FOLDER}"
-    print(
-        f"Teacher cache: the teacher takes about {without:.1f} s of this run without one, {cached:.1f} s with one of "
-        f"{size:,} bytes. {'On' if decision == 'workdir' else 'Off'}: {why}",
-        flush=True,
-    )
-    return dataclasses.replace(config, teacher_cache=decision)
+        return "each epoch shows fresh views, whose outputs cannot be kept (--teacher_views=K shows K views in turn)"
+    if saved * parameters < _WORTH_SAVING:
+        return f"images saved x parameters are {saved * parameters:.1e}, and {_WORTH_SAVING:.1e} are worth a cache"
+    if size > _LARGEST_SIZE:
+        return f"it would take more than {_LARGEST_SIZE:,} bytes (--teacher_cache=workdir makes it all the same)"
+    return ""
 
 
-def _seconds_per_image(source):
-    """Measures the seconds that the teacher takes for an image, on a few small batches."""
-    images = tf.constant(source.images[:_MEASURED_IMAGES])
-    forward = tf.function(source.reader)
-    forward(images)  # the first call compiles
-    seconds, began = [], time.perf_counter()
-    while len(seconds) < 3 and time.perf_counter() - began < _MEASURED_SECONDS:
-        start = time.perf_counter()
-        tf.nest.map_structure(lambda output: output.numpy(), forward(images))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds) / len(images)
+def _check_room(caches, size):
+    """Raises `OSError` unless the disk has room for what is missing of caches of `size` bytes in a folder."""
+    # Now, and not when the cache is begun: a teacher may be trained for hours before.
+    needed = size - sum(path.stat().st_size for path in caches.rglob("*.npy"))
+    free = shutil.disk_usage(_existing(caches)).free
+    if needed > free:
+        raise OSError(
+            f"The teacher cache in {caches} takes {needed:,} bytes more, and {free:,} are free. Make room, choose "
+            "another folder with --teacher_cache=DIR, or run the teacher in every step with --teacher_cache=off"
+        )
 
 
 def _existing(path):

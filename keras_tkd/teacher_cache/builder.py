@@ -20,7 +20,7 @@ from keras_tkd.utils.choices import CACHE_DTYPES
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["CacheRecipe", "compute_missing_rows", "read_versions"]
+__all__ = ["CacheRecipe", "compute_missing_rows", "find_finite", "read_versions"]
 
 _HASHED_IMAGES = 256  # images that are hashed at a time
 _SAMPLES = 16  # samples that represent all where a view is hashed, or outputs are compared with the live teacher
@@ -121,8 +121,10 @@ class CacheRecipe:
         tolerance = max(_TOLERANCES.get(layer.compute_dtype, 0.0) for layer in layers)
         # The last view is the last to be written: if its rows are right, no row was skipped on the way.
         view = self.views - 1
-        live = tf.function(self.reader)(self._make_sample_views(view))[1]
+        images = self._make_sample_views(view)
+        live = tf.function(self.reader)(images)[1]
         for name, array in outputs.items():
+            _check_finite(name, find_finite(live[name]).numpy(), images, self._sample_ids, view)
             kept, now = array[view, self._sample_ids].astype("float32"), np.asarray(tf.cast(live[name], "float32"))
             # The files round in proportion to each value, a forward pass in proportion to an output's largest value.
             excess = np.abs(kept - now) - np.finfo(array.dtype).eps * np.abs(now) - tolerance * np.abs(now).max()
@@ -154,27 +156,54 @@ def compute_missing_rows(files, recipe, progress=True):
     view, sample = divmod(files.rows_written, samples)
     # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
     first = view * count_batches(samples, batch_size) + sample // batch_size
+    row = files.rows_written
     title = f"Teacher cache: the teacher's outputs for {samples:,} images in {views} view{'s' * (views > 1)}"
     progress_bar = Progress(title, files.rows_written, files.total_rows, shown=progress)
     forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], files.dtype))
     with RowWriter(files) as writer:
         for images in recipe.make_batches(batch_size, first):
-            outputs, largest = forward(images)
+            outputs, finite, largest = forward(images)
+            view, sample = divmod(row, samples)  # a batch is of one view
             for name, value in largest.items():
+                _check_finite(name, finite[name].numpy(), images, range(sample, sample + len(images)), view)
                 _check_range(name, float(value), files.dtype)
+            row += len(images)
             writer.append({name: value.numpy() for name, value in outputs.items()})
             progress_bar.add(len(images))
 
 
 def _cast_outputs(outputs: dict[str, tf.Tensor], dtype):
-    """Casts outputs to the dtype of the cache; returns them and the largest absolute value of each before the cast."""
+    """Casts outputs to the dtype of the cache.
+
+    Returns:
+        The outputs; of each, which of its rows are finite, and its largest absolute value before the cast.
+    """
+    finite = {name: find_finite(value) for name, value in outputs.items()}
     largest = {name: tf.reduce_max(tf.abs(tf.cast(value, tf.float32))) for name, value in outputs.items()}
-    return {name: tf.cast(value, dtype) for name, value in outputs.items()}, largest
+    return {name: tf.cast(value, dtype) for name, value in outputs.items()}, finite, largest
+
+
+def find_finite(rows):
+    """Returns which rows of an output hold finite numbers alone."""
+    return tf.reduce_all(tf.math.is_finite(tf.cast(rows, tf.float32)), axis=tuple(range(1, rows.shape.rank)))
+
+
+def _check_finite(name, finite, images, sample_ids, view):
+    """Raises `ValueError` if an output is not finite for some image; it names the first, and whose fault it is."""
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    if np.isfinite(np.asarray(images[first], "float32")).all():
+        cause = "though its pixels are: the teacher is at fault, by its weights, its precision or its preprocessing"
+    else:
+        cause = "nor are its pixels: mend that image, or remove it"
+    raise ValueError(
+        f"The teacher's output '{name}' is not finite for sample {sample_ids[first]} in view {view}, {cause}"
+    )
 
 
 def _check_range(name, largest, dtype):
-    if not np.isfinite(largest):
-        raise ValueError(f"The teacher's output '{name}' is not finite for some image. Received: {largest}")
+    """Raises `ValueError` if an output of this largest value is not one in the dtype of the cache."""
     if largest > float(np.finfo(dtype).max):
         raise ValueError(
             f"Output '{name}' of the teacher holds {largest:g}, and {dtype} ends at {np.finfo(dtype).max}: build the "

@@ -4,7 +4,7 @@ Who owns what:
 - `data` defines a view of a sample: a function of (seed, sample, number of the view);
 - `TeacherReader` reads the teacher, as it does for the Distiller;
 - `CacheFiles` is the folder: its manifest, its arrays, and how far they are written;
-- `RowWriter` appends rows to it;
+- `RowWriter` appends rows to it, and `checksums` tells whether they are still the ones that were written;
 - `CacheRecipe` determines what the rows are, and `builder` computes them;
 - `TeacherCache` opens it and adds its rows to batches.
 """
@@ -63,7 +63,7 @@ class TeacherCache:
         views=1,
         augment=None,
         seed=0,
-        dtype="float16",
+        dtype="float32",
         batch_size=256,
         about=None,
         progress=True,
@@ -83,7 +83,8 @@ class TeacherCache:
             views: number of views of each sample, >= 1; 1 without augmentation.
             augment, seed: as in `data.triplet_dataset`. Without augmentation the seed decides nothing, and one cache
                 serves all seeds.
-            dtype: dtype of all outputs' files: `"float16"`, which rounds by at most 0.05 %, or `"float32"`.
+            dtype: dtype of all outputs' files: `"float32"`, which keeps them as they are, or `"float16"`, which takes
+                half of the room and rounds by at most 0.05 %.
             batch_size: images per forward pass.
             about: dict of plain data: further facts, kept in the manifest, in which a cache must agree to be opened.
             progress: whether to show progress: a bar on a terminal, at most about ten lines elsewhere.
@@ -125,7 +126,8 @@ class TeacherCache:
             expected: values that its `made_from` must have, such as `views=4` or `seed=0`.
 
         Raises:
-            ValueError: no cache there, or an unfinished one, or a truncated file; another value than expected.
+            ValueError: no cache there, or an unfinished one, or a truncated or damaged file; another value than
+                expected.
         """
         files = CacheFiles(directory)
         if files.manifest is None:
@@ -152,7 +154,8 @@ class TeacherCache:
 
         Raises:
             ValueError: batches of another form; augmented batches where the cache is of plain images, or the reverse.
-            tf.errors.InvalidArgumentError: while it runs, for a sample or a view that the cache does not hold.
+            tf.errors.InvalidArgumentError: while it runs, for a sample or a view that the cache does not hold, and for
+                an output that is not finite.
         """
         self._check_batches(dataset.element_spec)
         # The tensors share the files' mapped memory: nothing is read before a batch asks for it.
@@ -168,6 +171,13 @@ class TeacherCache:
             message = f"The teacher cache holds {self.views} views of {self.samples} samples. A batch has others"
             with tf.control_dependencies([tf.debugging.assert_less(place, counts, message)]):
                 outputs = {name: tf.cast(tf.gather_nd(array, place), tf.float32) for name, array in rows.items()}
+            # None was when the cache was built. Files can change under a cache that is open, and the student's loss,
+            # which is where it would show, is the wrong place to look.
+            finite = tf.reduce_all([builder.find_finite(output) for output in outputs.values()], axis=0)
+            message = "The teacher cache, and not the student, holds outputs that are not finite, of the samples"
+            check = tf.debugging.Assert(tf.reduce_all(finite), [message, tf.boolean_mask(index, ~finite)])
+            with tf.control_dependencies([check]):
+                outputs = {name: tf.identity(output) for name, output in outputs.items()}
             return batch | {key: outputs}, *labels
 
         dataset = dataset.map(look_up, num_parallel_calls=PARALLEL_CALLS)

@@ -1,7 +1,7 @@
 """The folder of a teacher cache and its files.
 
     manifest.json       what the outputs were made from, and the shape of each
-    progress.json       the number of rows of each output that are on the disk
+    progress.json       the number of rows of each output that are on the disk, and checksums of each block of them
     logits.npy, ...     `(views, samples, ...)`: a row for each view of each sample, view by view
 
 Rows are appended in order. A row counts once `progress.json` counts it, which is written after the row has reached the
@@ -16,10 +16,13 @@ import math
 import os
 import pathlib
 import shutil
+import tokenize
 import urllib.parse
+import zlib
 
 import numpy as np
 
+from keras_tkd.teacher_cache.checksums import BLOCK_ROWS, extend_checksums
 from keras_tkd.utils.files import read_json, write_json
 
 try:
@@ -29,7 +32,7 @@ except ImportError:  # on Windows, where processes do not wait for one another
 
 __all__ = ["CacheFiles"]
 
-_FORMAT = 1
+_FORMAT = 2  # the first one had no checksums
 _MANIFEST = "manifest.json"
 _PROGRESS = "progress.json"
 _REBUILD = "Choose another folder, or remove this one and build it anew"
@@ -55,20 +58,46 @@ class CacheFiles:
         self._read_manifest()
 
     def _read_manifest(self):
+        self.manifest = self._read_record(_MANIFEST)
+
+    @property
+    def progress(self):
+        """Rows on the disk, as a dict: `"rows"`, their number, and `"checksums"`, by the names of the outputs."""
+        nothing = {"rows": 0, "checksums": {name: [] for name in self.manifest["outputs"]}}
+        return self._read_record(_PROGRESS) or nothing
+
+    def _read_record(self, name):
+        """Returns what `_write_record` wrote; None where there is no such file.
+
+        Raises:
+            ValueError: a file that holds anything else. It names the file, and says what is wrong with it.
+        """
+        if not (self.folder / name).exists():
+            return None
         try:
-            self.manifest = read_json(self.folder / _MANIFEST)
-            if self.manifest is not None and self.manifest["format"] != _FORMAT:
-                raise ValueError(f"its format is {self.manifest['format']}, and this version reads {_FORMAT}")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder} holds no teacher cache that can be read: {error}. {_REBUILD}") from error
+            record = read_json(self.folder / name)
+            if not isinstance(record, dict):
+                raise ValueError(f"it holds a {type(record).__name__} in place of an object")
+            if name == _MANIFEST and record.get("format") != _FORMAT:
+                raise ValueError(f"its format is {record.get('format')}, and this version reads {_FORMAT}")
+            # What is whole needs no look at each of its entries.
+            if record.pop("crc32", None) != _checksum(record):
+                raise ValueError("it is not as it was written: its checksum is another")
+            return record
+        # Nested too deep is no recursion of ours, but a file that nobody wrote.
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{self.folder} holds no teacher cache that can be read: {name} cannot be read: {error}. {_REBUILD}"
+            ) from error
+
+    def _write_record(self, name, record):
+        """Writes plain data as a JSON file that says of itself whether it is whole."""
+        write_json(self.folder / name, record | {"crc32": _checksum(record)})
 
     @property
     def rows_written(self):
         """Number of rows that are on the disk."""
-        try:
-            return int((read_json(self.folder / _PROGRESS) or {"rows": 0})["rows"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.folder / _PROGRESS} cannot be read: {error}. {_REBUILD}") from error
+        return self.progress["rows"]
 
     @property
     def total_rows(self):
@@ -115,6 +144,28 @@ class CacheFiles:
                     f"{path} is truncated: it has {size:,} bytes, and should have {expected:,}. {_REBUILD}"
                 )
 
+    def check_checksums(self):
+        """Raises `ValueError` if a row that is on the disk is not the one that was written."""
+        progress = self.progress
+        if not progress["rows"]:
+            return
+        for name, shape in self.manifest["outputs"].items():
+            place = {"offset": len(self.make_header(name)), "shape": (progress["rows"], *shape)}
+            self._compare(name, np.memmap(self.path(name), self.dtype, "r", **place), progress["checksums"][name])
+
+    def _compare(self, name, rows, checksums):
+        """Raises `ValueError` unless an output's rows, in the order of the file, have these checksums."""
+        found = extend_checksums([], 0, rows)
+        for block, (there, here) in enumerate(zip(checksums, found, strict=True)):
+            if there != here:
+                samples = self.manifest["rows"][1]
+                first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, len(rows)) - 1
+                (view, sample), (last_view, last_sample) = divmod(first, samples), divmod(last, samples)
+                raise ValueError(
+                    f"{self.path(name)} is damaged: its rows from sample {sample} in view {view} to sample "
+                    f"{last_sample} in view {last_view} are not those that were written. {_REBUILD}"
+                )
+
     def open_arrays(self) -> dict[str, np.ndarray]:
         """Maps the outputs of a finished cache into memory.
 
@@ -122,25 +173,38 @@ class CacheFiles:
             dict from an output's name to its array `(views, samples, ...)`, in the files' dtype.
 
         Raises:
-            ValueError: a cache that is not finished; a file that is truncated, or of another shape or dtype.
+            ValueError: a cache that is not finished; a file that is truncated, of another shape or dtype, or damaged.
         """
-        rows = self.rows_written
+        progress = self.progress
+        rows = progress["rows"]
         if rows < self.total_rows:
             raise ValueError(
                 f"The teacher cache in {self.folder} is not finished: {rows:,} of {self.total_rows:,} rows are "
                 "written. Build it again with the same arguments: it goes on there"
             )
         self.check_sizes(rows)
-        # Mapped copy-on-write: nothing is copied, no file is ever written to, and the memory counts as writable, which
-        # TensorFlow needs to share it.
-        arrays = {name: np.load(self.path(name), mmap_mode="c") for name in self.manifest["outputs"]}
+        arrays = {name: self._map(name) for name in self.manifest["outputs"]}
+        # A wrong output trains a wrong student in silence. Each byte is read once: 0.7 s for a gigabyte that is in the
+        # system's memory, and the time of the disk for one that is not.
         for name, array in arrays.items():
-            if array.shape != self._shape(name) or array.dtype != self.dtype:
-                raise ValueError(
-                    f"{self.path(name)} is not the manifest's: it has shape {array.shape} and dtype {array.dtype}, and "
-                    f"should have {self._shape(name)} and {self.dtype}. {_REBUILD}"
-                )
+            self._compare(name, array.reshape(rows, *array.shape[2:]), progress["checksums"][name])
         return arrays
+
+    def _map(self, name):
+        """Maps an output of a finished cache into memory."""
+        try:
+            # Mapped copy-on-write: nothing is copied, no file is ever written to, and the memory counts as writable,
+            # which TensorFlow needs to share it.
+            array = np.load(self.path(name), mmap_mode="c")
+        # What NumPy's parser lets through where a header is damaged.
+        except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
+            raise ValueError(f"{self.path(name)} is damaged: its header cannot be read. {_REBUILD}") from error
+        if array.shape != self._shape(name) or array.dtype != self.dtype:
+            raise ValueError(
+                f"{self.path(name)} is not the manifest's: it has shape {array.shape} and dtype {array.dtype}, and "
+                f"should have {self._shape(name)} and {self.dtype}. {_REBUILD}"
+            )
+        return array
 
     @contextlib.contextmanager
     def lock_for_writing(self):
@@ -152,6 +216,7 @@ class CacheFiles:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder):
+                self._remove_unfinished()
                 # What another process wrote meanwhile is what counts now.
                 self._read_manifest()
                 yield
@@ -163,6 +228,16 @@ class CacheFiles:
             raise OSError(
                 f"The teacher cache cannot be written to {self.folder}: {error.strerror or error}. {way_out}"
             ) from error
+
+    def _remove_unfinished(self):
+        """Removes what builders left half written when they were killed."""
+        if fcntl is None:  # without a lock another builder may be at it
+            return
+        # The others are dead: one that lives would hold the lock. Of that a number of a process says less, for numbers
+        # come again. Only our own files: the folder may be somebody else's too, who writes in the same way.
+        for name in (_MANIFEST, _PROGRESS):
+            for path in self.folder.glob(f".unfinished-*-{name}"):
+                path.unlink(missing_ok=True)
 
     def create(self, made_from, rows, outputs: dict[str, tuple], **facts):
         """Writes the manifest of a new cache.
@@ -187,7 +262,7 @@ class CacheFiles:
             json.dumps({"format": _FORMAT, "rows": rows, "outputs": outputs, "made_from": made_from} | facts)
         )
         self.check_space(0)
-        write_json(self.folder / _MANIFEST, self.manifest)
+        self._write_record(_MANIFEST, self.manifest)
 
     def check_space(self, rows):
         """Raises `OSError` if the rows that are missing after the first `rows` do not fit on the disk."""
@@ -196,9 +271,10 @@ class CacheFiles:
         if needed > free:
             raise OSError(errno.ENOSPC, f"{needed:,} bytes are still to be written, and {free:,} are free")
 
-    def record_rows(self, rows):
-        """Records that the first `rows` rows of every output are on the disk."""
-        write_json(self.folder / _PROGRESS, {"rows": rows})
+    def record_progress(self, progress):
+        """Records what is on the disk: a dict as that of `progress`."""
+        # Rows and checksums in one file, which is replaced in one step: they are always those of one moment.
+        self._write_record(_PROGRESS, progress)
 
     def make_header(self, name):
         """Makes the header of an output's file: that of a NumPy file with all its rows, before there are any."""
@@ -209,6 +285,11 @@ class CacheFiles:
 
     def _shape(self, name):
         return (*self.manifest["rows"], *self.manifest["outputs"][name])
+
+
+def _checksum(record):
+    """Returns a checksum of plain data."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 @contextlib.contextmanager

@@ -6,6 +6,8 @@ import time
 
 import numpy as np
 
+from keras_tkd.teacher_cache.checksums import extend_checksums
+
 __all__ = ["RowWriter"]
 
 # Waiting for the disk costs time, and rows that were not recorded are computed again: at most those of ten seconds.
@@ -21,7 +23,7 @@ class RowWriter:
         files: `CacheFiles` with a manifest, locked for writing.
 
     Raises:
-        ValueError: on entry, a file that holds fewer rows than are recorded.
+        ValueError: on entry, a file that holds fewer rows than are recorded, or others.
         OSError: on entry, too little space on the disk; later, whatever the system refuses.
     """
 
@@ -29,10 +31,13 @@ class RowWriter:
         self._files = files
 
     def __enter__(self):
-        self._rows = self._files.rows_written
-        if self._rows:
-            self._files.check_sizes(self._rows)
-        self._files.check_space(self._rows)
+        self._progress = self._files.progress
+        rows = self._progress["rows"]
+        if rows:
+            # Now, and not when the cache is finished and opened: the teacher may run for hours before.
+            self._files.check_sizes(rows)
+            self._files.check_checksums()
+        self._files.check_space(rows)
         with contextlib.ExitStack() as stack:
             names = self._files.manifest["outputs"]
             self._outputs = {name: stack.enter_context(self._open(name)) for name in names}
@@ -53,7 +58,14 @@ class RowWriter:
         """
         for name, file in self._outputs.items():
             _write_all(file, np.ascontiguousarray(outputs[name]))
-        self._rows += len(outputs[name])
+        rows, checksums = self._progress["rows"], self._progress["checksums"]
+        # In one step, and after all is written: an interruption in between leaves what was true before the batch.
+        self._progress = {
+            "rows": rows + len(outputs[name]),
+            "checksums": {
+                name: extend_checksums(checksums[name], rows, np.ascontiguousarray(outputs[name])) for name in checksums
+            },
+        }
         if time.monotonic() - self._recorded >= _RECORD_SECONDS:
             self._record()
             self._recorded = time.monotonic()
@@ -63,15 +75,15 @@ class RowWriter:
         # and is not there.
         for file in self._outputs.values():
             os.fsync(file.fileno())
-        self._files.record_rows(self._rows)
+        self._files.record_progress(self._progress)
 
     def _open(self, name):
         """Opens an output's file behind its recorded rows; what comes after them is dropped."""
-        header = self._files.make_header(name)
+        header, rows = self._files.make_header(name), self._progress["rows"]
         # Without a buffer: what Python still held would be lost with a killed process, though the rows were recorded.
-        file = open(self._files.path(name), "r+b" if self._rows else "wb", buffering=0)
-        if self._rows:
-            file.truncate(len(header) + self._rows * self._files.row_bytes(name))
+        file = open(self._files.path(name), "r+b" if rows else "wb", buffering=0)
+        if rows:
+            file.truncate(len(header) + rows * self._files.row_bytes(name))
             file.seek(0, os.SEEK_END)
         else:
             _write_all(file, header)

@@ -195,7 +195,7 @@ OWN = {
     "teacher_embedding_layer": {"teacher_embedding_layer": "dense", "open_set_fraction": 0.5},
     "teacher_cache": {"teacher_cache": "off"},
     "teacher_views": {"teacher_views": 2, "augmentation": "crop"},
-    "teacher_cache_dtype": {"teacher_cache_dtype": "float32"},
+    "teacher_cache_dtype": {"teacher_cache_dtype": "float16"},
 }
 MINED = {"margin", "negatives", "miner", "negative_classes"}
 CACHED = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}

@@ -111,7 +111,7 @@ def test_settings_are_the_values_of_the_fields():
 
 @pytest.mark.parametrize(("cache", "kept"), [("off", False), ("auto", False), ("workdir", True), ("runs/cache", True)])
 def test_of_the_cache_it_counts_that_there_is_one(cache, kept):
-    """Its outputs are rounded, wherever it is."""
+    """Its outputs differ from a step's in their last bits, or are rounded, wherever it is."""
     assert collect_settings(DistillConfig(teacher_cache=cache), DISTILLED)["teacher_cache"] is kept
 
 

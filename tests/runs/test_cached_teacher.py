@@ -93,57 +93,86 @@ def test_another_experiment_does_not_get_it(change, message, live_and_cached, te
 
 
 class TestAuto:
-    """1,438 images for training and 359 for testing; the teacher takes a tenth of a second for each."""
+    """1,438 images for training and 359 for testing, 1,797 in an epoch.
 
-    @pytest.fixture(autouse=True)
-    def slow(self, monkeypatch):
-        monkeypatch.setattr(cached_teacher, "_seconds_per_image", lambda source: 0.1)
+    The teacher has 73,098 parameters: 9 * 32 + 32 and 288 * 64 + 64 and 576 * 64 + 64 of its convolutions, 4 * 64 of
+    the BatchNorm, 256 * 64 + 64 and 64 * 10 + 10 of its dense layers. 54,722 images times these are just above 4e9.
+    """
 
     def resolve(self, splits, tmp_path, **settings):
-        config = DistillConfig(**QUICK | {"method": "kd"} | settings)
+        config = DistillConfig(**QUICK | {"method": "kd", "epochs": 60} | settings)
         teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)
         inputs = Inputs(splits, teacher=teacher)
         return cached_teacher.resolve_teacher_cache(config, tmp_path / "run", inputs).teacher_cache
 
     @pytest.mark.parametrize(
-        ("settings", "decision", "estimate"),
+        ("settings", "decision", "printed"),
         [
-            # 3 * (1438 + 359) / 10 s without; (1438 + 359) / 10 s with, and as many rows of ten numbers of two bytes.
-            ({}, "workdir", "about 539.1 s of this run without one, 179.7 s with one of 35,940 bytes. On: in "),
-            ({"teacher_cache_dtype": "float32"}, "workdir", "71,880 bytes"),
-            ({"epochs": 1}, "off", "179.7 s of this run without one, 179.7 s .* Off: it would save less than 10 s"),
-            # (2 * 1438 + 359) / 10 s.
-            (CROPPED, "workdir", "539.1 s of this run without one, 323.5 s with one of 64,700 bytes. On"),
+            # 60 * 1797 images; 1797 images, and as many rows of ten numbers of four bytes.
+            ({}, "workdir", "73,098 parameters sees 107,820 images .* without one, 1,797 .* of 71,880 bytes. On: in "),
+            ({"teacher_cache_dtype": "float16"}, "workdir", "35,940 bytes"),
+            ({"epochs": 1}, "off", "1,797 images .* without one, 1,797 with one .* Off: .* are 0.0e.00, and 4.0e.09 "),
+            # 30 * 1797 = 53,910 images saved, and 31 * 1797 = 55,707.
+            ({"epochs": 31}, "off", "Off: images saved x parameters are 3.9e.09, and 4.0e.09 are worth a cache"),
+            ({"epochs": 32}, "workdir", "57,504 images .* without one, 1,797 with one .* On: in"),
+            # 2 * 1438 + 359 images.
+            (CROPPED, "workdir", "107,820 images .* without one, 3,235 with one of 129,400 bytes. On"),
             ({"augmentation": "crop"}, "off", "Off: each epoch shows fresh views.*--teacher_views=K"),
-            (CROPPED | {"teacher_views": 4}, "off", "539.1 s .* 611.1 s .* Off: it would save less"),
+            # 40 * 1438 + 359 images: less than 54,722 of 107,820 are saved.
+            (CROPPED | {"teacher_views": 40}, "off", "57,879 with one .* Off: images saved x parameters are 3.7e.09"),
             ({"teacher_cache": "off"}, "off", None),
             ({"teacher_cache": "here"}, "here", None),
         ],
     )
-    def test_decides_by_an_estimate_that_it_prints(self, settings, decision, estimate, splits, tmp_path, capsys):
+    def test_decides_by_counts_that_it_prints(self, settings, decision, printed, splits, tmp_path, capsys):
         assert self.resolve(splits, tmp_path, **settings) == decision
-        printed = capsys.readouterr().out
-        if estimate is None:
-            assert not printed
+        output = capsys.readouterr().out
+        if printed is None:
+            assert not output
         else:
-            assert re.fullmatch(f"Teacher cache: .*{estimate}.*\n", printed), printed
+            assert re.fullmatch(f"Teacher cache: .*{printed}.*\n", output), output
         assert not (tmp_path / "run").exists()
 
-    def test_leaves_half_of_the_disk(self, splits, tmp_path, monkeypatch, capsys):
-        usage = type("Usage", (), {"free": 2 * 35_940 - 1})
-        monkeypatch.setattr(cached_teacher.shutil, "disk_usage", lambda _: usage)
+    def test_is_bounded_in_size(self, splits, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(cached_teacher, "_LARGEST_SIZE", 71_879)
         assert self.resolve(splits, tmp_path) == "off"
-        assert "more than half of the 71,879 bytes that are free" in capsys.readouterr().out
-        usage.free += 1
+        assert "Off: it would take more than 71,879 bytes" in capsys.readouterr().out
+        monkeypatch.setattr(cached_teacher, "_LARGEST_SIZE", 71_880)
         assert self.resolve(splits, tmp_path) == "workdir"
 
+    @pytest.mark.parametrize("cache", ["auto", "workdir", "elsewhere"])
+    def test_a_disk_without_room_is_refused_before_any_work(self, cache, splits, tmp_path, monkeypatch):
+        folder = tmp_path / ("elsewhere" if cache == "elsewhere" else "run/teacher_cache")
+        settings = {"teacher_cache": str(folder) if cache == "elsewhere" else cache}
+        usage = type("Usage", (), {"free": 71_879})
+        monkeypatch.setattr(cached_teacher.shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(OSError, match=f"in {folder} takes 71,880 .* 71,879 are free.*--teacher_cache=off"):
+            self.resolve(splits, tmp_path, **settings)
+        assert not list(tmp_path.iterdir())
+        # Nor is it where no cache is asked for, and where a part of it is there.
+        assert self.resolve(splits, tmp_path, teacher_cache="off") == "off"
+        (folder / "train").mkdir(parents=True)
+        (folder / "train" / "logits.npy").write_bytes(b"1")
+        self.resolve(splits, tmp_path, **settings)
+
+    def test_with_and_without_is_the_same_experiment(self, teacher_path, tmp_path, monkeypatch):
+        monkeypatch.setattr(cached_teacher, "_WORTH_SAVING", 1)
+        students = []
+        for cache in ("off", "auto"):
+            distill(tmp_path / cache, teacher_path, method="kd", teacher_cache=cache)
+            students.append(keras.saving.load_model(tmp_path / cache / "student.keras").get_weights())
+        assert (tmp_path / "auto" / "teacher_cache" / "train" / "logits.npy").exists()
+        for live, cached in zip(*students, strict=True):
+            np.testing.assert_allclose(cached, live, rtol=1e-6, atol=1e-6)
+
     def test_what_it_decided_is_the_experiment(self, teacher_path, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(cached_teacher, "_WORTH_SAVING", 1)
         results = distill(tmp_path / "run", teacher_path, method="kd")
         assert "On: in " in capsys.readouterr().out
         assert "--teacher_cache=workdir" in results["flags"]
         assert (tmp_path / "run" / "teacher_cache" / "train" / "logits.npy").exists()
-        # The same command again, on a day when the estimate would say otherwise.
-        monkeypatch.setattr(cached_teacher, "_seconds_per_image", lambda source: 0.0)
+        # The same command again, with a version that would decide otherwise.
+        monkeypatch.setattr(cached_teacher, "_WORTH_SAVING", 10**12)
         assert distill(tmp_path / "run", teacher_path, method="kd") == results
         assert "Finished already" in capsys.readouterr().out
         # An interrupted run goes on with what it has begun with.

@@ -3,6 +3,10 @@
 import functools
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import keras
@@ -14,6 +18,7 @@ from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
 from keras_tkd.data import crop_and_flip, image_dataset, make_view_seeds, pair_dataset, triplet_dataset
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
+from keras_tkd.teacher_cache.checksums import extend_checksums
 from keras_tkd.teacher_cache.files import CacheFiles, _locked
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
@@ -23,6 +28,7 @@ LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ACCURACY = keras.metrics.SparseCategoricalAccuracy  # made before the step, which is then traced once
 crop = functools.partial(crop_and_flip, padding=2)
 SEEN = {"augment": crop, "seed": SEED, "views": VIEWS}
+CHEAP = {"dtype": "float16", "batch_size": 4, "progress": False}
 
 
 def network(seed, width=4, activation="relu", classes=CLASSES):
@@ -58,7 +64,7 @@ def finished(tmp_path_factory, teacher):
 
 
 def build(teacher, folder, images=IMAGES, **arguments):
-    return TeacherCache.build(teacher, images, folder, **SEEN | {"batch_size": 4, "progress": False} | arguments)
+    return TeacherCache.build(teacher, images, folder, **SEEN | CHEAP | arguments)
 
 
 def correlation(image, kernel, bias):
@@ -123,6 +129,14 @@ def test_rows_are_shared_and_not_copied(finished):
     for batch, _ in attached:
         for output in batch["teacher"].values():
             assert (output.numpy() == 7).all()
+
+
+def test_nothing_is_rounded_unless_asked_for(pixels, tmp_path):
+    fine = keras.Sequential([pixels, keras.layers.Rescaling(1 + 2**-20)])
+    cache = TeacherCache.build(fine, IMAGES, tmp_path / "cache", progress=False)
+    # Eight bits of a pixel and twenty more are beyond the 24 of float32 for some, and beyond the 11 of float16 for all.
+    np.testing.assert_array_equal(cache.outputs["logits"][0], IMAGES.reshape(COUNT, -1) * np.float32(1 + 2**-20))
+    assert (cache.outputs["logits"] != cache.outputs["logits"].astype("float16")).all()
 
 
 def test_images_of_another_size_than_the_teachers_are_resized_for_it(tmp_path):
@@ -242,6 +256,9 @@ class TestAnythingElseIsRefused:
         logits = np.lib.format.open_memmap(tmp_path / "cache" / "logits.npy", "r+")
         logits[VIEWS - 1, COUNT - 1, 2] += 0.25
         logits.flush()
+        # Of whole files, which hold what was written: it was the wrong thing that was.
+        checksums = {"logits": extend_checksums([], 0, logits.reshape(COUNT * VIEWS, CLASSES))}
+        CacheFiles(tmp_path / "cache").record_progress({"rows": COUNT * VIEWS, "checksums": checksums})
         with pytest.raises(ValueError, match="does not hold what the teacher says: 'logits' of sample 13 in view 2"):
             build(teacher, tmp_path / "cache")
 
@@ -300,6 +317,42 @@ class TestBadArguments:
             build(loud, tmp_path / "cache")
         if scale == 1e6:
             assert build(loud, tmp_path / "wide", dtype="float32").outputs["logits"].max() == 255e6
+
+
+class TestOutputsThatAreNotFinite:
+    @pytest.mark.parametrize(
+        ("where", "message"),
+        [
+            ((9, 2, 3, 1), "'logits' is not finite for sample 9 in view 0, nor are its pixels"),
+            (None, "'logits' is not finite for sample 4 in view 0, though its pixels are: the teacher is at fault"),
+        ],
+    )
+    def test_are_blamed_on_the_image_or_on_the_teacher(self, where, message, tmp_path):
+        images = IMAGES.astype("float32")
+        images[4, 0, 0, 0] = 300.0
+        if where:
+            images[where] = np.nan
+        # One number of one image: the logarithm of a negative one, where the teacher is at fault.
+        pixels = keras.Input((6, 5, 2))
+        outputs = keras.layers.Flatten()(pixels)
+        teacher = keras.Model(pixels, outputs if where else keras.ops.log(299.0 - outputs))
+        with pytest.raises(ValueError, match=message):
+            build(teacher, tmp_path / "cache", images, augment=None, views=1)
+
+    def test_are_no_agreement_with_a_teacher_of_today(self, teacher, tmp_path, monkeypatch):
+        broken = softer(teacher.get_weights())
+        broken.set_weights([np.full_like(weight, np.nan) for weight in broken.get_weights()])
+        monkeypatch.setattr(builder.fingerprints, "hash_weights", lambda _: "1")
+        build(teacher, tmp_path / "cache")
+        with pytest.raises(ValueError, match="not finite for sample 0 in view 2, though its pixels are"):
+            build(broken, tmp_path / "cache")
+
+    def test_are_found_when_a_batch_is_read(self, finished):
+        cache = TeacherCache.open(finished)
+        attached = cache.attach(triplet_dataset(IMAGES, LABELS, COUNT, **SEEN))
+        cache.outputs["features"][:, 7, 1, 2, 3] = np.inf
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?s)teacher cache.*not finite.*\[7\]"):
+            next(iter(attached))
 
 
 def read_files(folder):
@@ -365,7 +418,8 @@ class TestWritingThatWasCutOff:
         ("name", "text", "message"),
         [
             ("manifest.json", "{", "no teacher cache that can be read"),
-            ("manifest.json", '{"format": 99}', "its format is 99, and this version reads 1"),
+            ("manifest.json", '{"format": 1}', "its format is 1, and this version reads 2"),
+            ("manifest.json", '{"format": 99}', "its format is 99, and this version reads 2"),
             ("progress.json", "", "progress.json cannot be read"),
         ],
     )
@@ -383,6 +437,55 @@ class TestWritingThatWasCutOff:
         with pytest.raises(ValueError, match="holds thesis.tex. Choose an empty or a new folder"):
             build(teacher, tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+# Dies at a step of writing: before the system is asked to sync or to move a file, or with a half of the bytes written.
+KILLED = """
+import os, pathlib, signal, sys
+from keras_tkd.teacher_cache import writer
+
+folder, tests, steps = sys.argv[1:]
+left = int(steps)
+
+def count():
+    global left
+    left -= 1
+    return left == 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(function):
+    return lambda *arguments, **named: die() if count() else function(*arguments, **named)
+
+def half_written(file, data, write=writer._write_all):
+    data = memoryview(data).cast("B")
+    if count():
+        write(file, data[: len(data) // 2])
+        die()
+    write(file, data)
+
+os.fsync, os.replace, writer._write_all = counted(os.fsync), counted(os.replace), half_written
+writer._RECORD_SECONDS = 0.0  # each batch counts at once: there is something to go on from
+sys.path.insert(0, tests)
+import test_cache as t
+t.build(t.network(1), pathlib.Path(folder), losses=[t.SimilarityPreserving("features", "features")])
+"""
+
+
+def test_a_builder_that_is_killed_again_and_again_ends_in_the_same_bits(teacher, finished, tmp_path):
+    """Three kills at steps drawn at random: before a sync, before a file is moved, and with half of a batch written."""
+    folder = tmp_path / "cache"
+    written = []
+    for steps in np.random.default_rng(7).integers(2, 24, 3):
+        command = [sys.executable, "-c", KILLED, str(folder), os.path.dirname(__file__), str(steps)]
+        killed = subprocess.run(command, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        written.append(CacheFiles(folder).rows_written)
+    # Of four batches to a view, three are recorded, then two more, then three more.
+    assert written == [12, 14 + 4, 2 * 14]
+    build(teacher, folder, losses=[SimilarityPreserving("features", "features")])
+    assert read_files(folder) == read_files(finished)
 
 
 class TestSeveralProcesses:

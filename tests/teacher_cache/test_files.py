@@ -1,11 +1,14 @@
 """The files of a cache under a kill, a full disk and a folder that cannot be written; no TensorFlow is needed."""
 
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -90,6 +93,18 @@ def test_a_killed_writing_is_continued(tmp_path):
     assert_whole(folder)
 
 
+def test_what_killed_builders_left_half_written_is_removed(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    # One of a process that is gone, and one of a process that got the number of one that is gone.
+    left = [folder / ".unfinished-99999999-manifest.json", folder / f".unfinished-{os.getppid()}-progress.json"]
+    others = [folder / ".unfinished-99999999-student.keras", folder / ".hidden"]
+    for path in left + others:
+        path.write_text("{")
+    with CacheFiles(folder).lock_for_writing():
+        assert set(folder.iterdir()) == set(others)
+
+
 def test_a_full_disk_loses_nothing(tmp_path):
     """The system refuses what is beyond a size of file, as it refuses what is beyond a full disk."""
     files = begun(tmp_path / "cache")
@@ -134,6 +149,130 @@ def test_a_folder_that_cannot_be_made_or_written(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "write_json", refuse)
     with pytest.raises(OSError, match="cannot be written to .*: Permission denied. .*hoose another"):
         begun(tmp_path / "cache")
+
+
+def flip(path, byte, bit=0):
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished cache; tests damage copies of it."""
+    folder = tmp_path_factory.mktemp("files") / "finished"
+    fill(begun(folder))
+    return folder
+
+
+# Rows of 40 bytes after a header of 128. The blocks begin at rows 0, 1024 and 2048 of 3000, a thousand to a view.
+@pytest.mark.parametrize(
+    ("damage", "block"),
+    [
+        (lambda path: flip(path, 128), "sample 0 in view 0 to sample 23 in view 1"),
+        (lambda path: flip(path, 128 + 1024 * 40 - 1, 7), "sample 0 in view 0 to sample 23 in view 1"),
+        (lambda path: flip(path, 128 + 1024 * 40), "sample 24 in view 1 to sample 47 in view 2"),
+        (lambda path: flip(path, 128 + 3000 * 40 - 1, 3), "sample 48 in view 2 to sample 999 in view 2"),
+        (lambda path: zero(path, 1200, 90), "sample 24 in view 1 to sample 47 in view 2"),
+    ],
+)
+def test_rows_that_changed_are_refused_by_name(damage, block, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    damage(tmp_path / "cache" / "logits.npy")
+    message = f"cache/logits.npy is damaged: its rows from {block} are not those .*remove this one and build it anew"
+    with pytest.raises(ValueError, match=message):
+        CacheFiles(tmp_path / "cache").open_arrays()
+
+
+def zero(path, first, count):
+    content = bytearray(path.read_bytes())
+    content[128 + first * 40 : 128 + (first + count) * 40] = bytes(count * 40)
+    path.write_bytes(content)
+
+
+def test_a_header_that_changed_is_refused_or_says_the_same(finished, tmp_path):
+    path = tmp_path / "cache" / "logits.npy"
+    shutil.copytree(finished, tmp_path / "cache")
+    before, refused = path.read_bytes(), 0
+    for byte in range(128):
+        for bit in range(8):
+            flip(path, byte, bit)
+            try:
+                arrays = CacheFiles(tmp_path / "cache").open_arrays()
+            except ValueError as error:
+                assert "logits.npy is" in str(error) and "build it anew" in str(error)
+                refused += 1
+            else:
+                np.testing.assert_array_equal(arrays["logits"], rows("logits", 0, 3000).reshape(*ROWS, 10))
+            path.write_bytes(before)
+    # All flips in the magic string, the version, the length, and the words and numbers of 57 letters and more.
+    assert refused > 8 * 60
+
+
+def test_rows_that_changed_are_not_built_upon(tmp_path):
+    files = begun(tmp_path / "cache")
+    fill(files, stop=1500)
+    flip(files.path("logits"), 128 + 40 * 1100)
+    with pytest.raises(ValueError, match="damaged: its rows from sample 24 in view 1 to sample 499 in view 1"):
+        fill(files)
+
+
+RECORDS = ["manifest.json", "progress.json"]
+DAMAGES = {
+    "": [b"\x80\xff\x00PK", b"", b"[" * 100_000, b"{", b'{"rows": 1}{}'],
+    "holds a (list|str|int|bool|NoneType) in place of an object": [b"null", b"[]", b'"rows"', b"3000", b"true"],
+}
+DAMAGES = [(message, content) for message, contents in DAMAGES.items() for content in contents]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize(("message", "content"), DAMAGES, ids=range(len(DAMAGES)))
+def test_a_record_of_another_form_is_refused_by_name(message, content, name, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    (tmp_path / "cache" / name).write_bytes(content)
+    message = f"cache holds no teacher cache .*{name} cannot be read: .*{message}.*build it anew"
+    with pytest.raises(ValueError, match=message) as error:
+        CacheFiles(tmp_path / "cache").open_arrays()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_without_one_of_its_entries_or_with_another_is_refused(name, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "cache")
+    record = json.loads((finished / name).read_text())
+    changes = [record | {key: changed} for key in record for changed in (None, [], {}, -1, "x")]
+    changes += [{other: record[other] for other in record if other != key} for key in record]
+    for change in changes:
+        (tmp_path / "cache" / name).write_text(json.dumps(change))
+        with pytest.raises(ValueError, match=f"{name} cannot be read: (it is not as it was written|its format is)"):
+            CacheFiles(tmp_path / "cache").open_arrays()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_with_a_flipped_bit_is_refused_or_says_the_same(name, finished, tmp_path):
+    path = tmp_path / "cache" / name
+    shutil.copytree(finished, tmp_path / "cache")
+    before = path.read_bytes()
+    for byte in range(len(before)):
+        flip(path, byte, byte % 8)
+        try:
+            files = CacheFiles(tmp_path / "cache")
+            kept = files.manifest, files.progress
+        except ValueError as error:
+            assert f"{name} cannot be read" in str(error) and "build it anew" in str(error)
+        else:
+            assert kept == (CacheFiles(finished).manifest, CacheFiles(finished).progress)
+        path.write_bytes(before)
+
+
+def test_checksums_do_not_depend_on_batches_or_interruptions(tmp_path):
+    expected = [zlib.crc32(rows("logits", start, min(1024, 3000 - start)).tobytes()) for start in (0, 1024, 2048)]
+    whole, parts = begun(tmp_path / "whole"), begun(tmp_path / "parts")
+    fill(whole)
+    for stop, batch in ((7, 3), (1024, 500), (2500, 2500), (3000, 1)):
+        fill(parts, stop, batch)
+    assert whole.progress == parts.progress
+    assert whole.progress["checksums"]["logits"] == expected
 
 
 def test_a_file_of_another_form_is_refused(tmp_path):

@@ -9,6 +9,7 @@ __all__ = [
     "as_class_ids",
     "as_labels",
     "check_choice",
+    "check_classes",
     "check_layers",
     "check_per_sample",
     "check_same_batch",
@@ -60,6 +61,16 @@ def check_same_shape(name, first, second):
     ):
         raise ValueError(
             f"Loss '{name}' compares outputs of equal shape. Received: {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+
+
+def check_classes(name, shape):
+    """Raises `ValueError` for outputs `(batch, 1)`: of a single class the softmax is 1, whatever the model learns."""
+    if len(shape) == 2 and shape[-1] == 1:
+        raise ValueError(
+            f"Loss '{name}' compares classes, of which there must be two or more. Received: outputs of shape "
+            f"{tuple(shape)}. For yes and no, give both models two outputs, `Dense(2)` without an activation, and "
+            "labels of class ids 0 and 1"
         )
 
 

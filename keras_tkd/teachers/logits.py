@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_tkd.utils.keras_graph import last_operation
+from keras_tkd.utils.layer_outputs import name_outputs
 
 __all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes"]
 
@@ -58,8 +59,10 @@ def logits_model(model):
         model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
 
     Raises:
-        ValueError: the model ends in a softmax that no graph shows (a subclassed model).
+        ValueError: the model ends in a softmax that no graph shows (a subclassed model), or returns a list of outputs.
     """
+    if len(getattr(model, "outputs", None) or [0]) > 1:
+        name_outputs(model, model.output)
     if not ends_in_softmax(model):
         return model
     operation, inputs = last_operation(model)
@@ -80,12 +83,28 @@ def logits_model(model):
 
 
 def check_logits(role, model):
-    """Raises `ValueError` for a model that returns probabilities."""
+    """Raises `ValueError` for a model that returns probabilities, of one class for each image or of several."""
+    if _ends_in_sigmoid(model):
+        raise ValueError(
+            f"The {role} must return logits of classes of which an image has one, and '{model.name}' ends in a "
+            "sigmoid. Let it end in a layer without an activation, one output for each class, two for yes and no"
+        )
     if ends_in_softmax(model):
         raise ValueError(
             f"The {role} must return logits, and '{model.name}' ends in a softmax. "
             f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
         )
+
+
+def _ends_in_sigmoid(model):
+    """Returns whether the model's graph ends in a sigmoid."""
+    operation, _ = last_operation(model)
+    if isinstance(operation, keras.Model):
+        return _ends_in_sigmoid(operation)
+    # An operation of `keras.ops` has the name of its class, and a layer an activation.
+    return type(operation).__name__ == "Sigmoid" or (
+        getattr(operation, "activation", None) is keras.activations.sigmoid
+    )
 
 
 def _copy_without_activation(layer):
@@ -135,7 +154,9 @@ def with_classes(model, classes):
             "Take it off: keras_tkd.teachers.logits_model(model)"
         )
     outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    # Keras has the one output of a model that was given a list of one as that list.
+    outputs = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
+    logits = name_outputs(model, outputs)["logits"]
     count, classes = logits.shape[-1], list(classes)
     integers = all(isinstance(index, (int, np.integer)) for index in classes)
     if not classes or not integers or len(set(classes)) < len(classes) or not all(0 <= c < count for c in classes):

@@ -76,14 +76,20 @@ def compute_compiled_loss(model, y, y_pred, sample_weight):
 
 
 def get_loss_tracker(model):
-    """Returns the metric that Keras logs as `loss`."""
-    return model._loss_tracker
+    """Returns the metric that Keras logs as `loss`; None before `compile`."""
+    return getattr(model, "_loss_tracker", None)
 
 
-def copy_mask(source, target):
-    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`."""
+def copy_mask(source, target, valid=None):
+    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`.
+
+    Args:
+        valid: bool tensor, a second mask of the same shape: what either of them leaves out does not count.
+    """
     # Layers leave it on single tensors; a dict or list of outputs has none.
     mask = getattr(source, "_keras_mask", None)
+    if valid is not None:
+        mask = valid if mask is None else keras.ops.logical_and(mask, valid)
     if mask is not None:
         target._keras_mask = mask
     return target

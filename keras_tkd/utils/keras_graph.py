@@ -7,6 +7,7 @@ __all__ = [
     "compute_loss",
     "copy_mask",
     "flatten_layers",
+    "get_input_dtypes",
     "get_input_names",
     "get_input_shape",
     "get_loss_tracker",
@@ -53,6 +54,12 @@ def get_input_shape(model):
     """Returns the shape of a batch of a model's inputs, nested as its inputs are; None where no graph says it."""
     inputs = _get_inputs(model)
     return None if inputs is None else keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs)
+
+
+def get_input_dtypes(model):
+    """Returns the dtypes of a model's inputs, nested as its inputs are; None where no graph says them."""
+    inputs = _get_inputs(model)
+    return None if inputs is None else keras.tree.map_structure(lambda tensor: tensor.dtype, inputs)
 
 
 def _get_inputs(model):

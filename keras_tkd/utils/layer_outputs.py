@@ -5,7 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_tkd.utils.keras_graph import flatten_layers
+from keras_tkd.utils.keras_graph import flatten_layers, get_input_dtypes
 
 __all__ = ["LayerOutputs", "name_outputs", "output_shapes"]
 
@@ -144,6 +144,10 @@ def output_shapes(model, names, input_shape) -> dict[str, tuple]:
             raise
 
     specs = keras.tree.map_shape_structure(lambda shape: tf.TensorSpec((None, *shape[1:])), input_shape)
+    dtypes = get_input_dtypes(model)
+    # Images of any numbers are cast by the models; words are not, nor made of numbers.
+    if dtypes is not None and _is_same_structure(specs, dtypes):
+        specs = keras.tree.map_structure(lambda spec, dtype: tf.TensorSpec(spec.shape, dtype), specs, dtypes)
     try:
         traced = tf.function(run).get_concrete_function(specs)
     except ValueError:
@@ -152,3 +156,11 @@ def output_shapes(model, names, input_shape) -> dict[str, tuple]:
             raise raised[0] from None
         raise
     return {name: tuple(spec.shape) for name, spec in traced.structured_outputs.items()}
+
+
+def _is_same_structure(first, second):
+    try:
+        keras.tree.assert_same_structure(first, second)
+    except ValueError:
+        return False
+    return True

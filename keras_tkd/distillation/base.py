@@ -302,6 +302,22 @@ class DistillationModel(keras.Model):
 
     # Around Keras's loops.
 
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Compiles as `keras.Model.compile` does, with a loss on the labels that takes logits.
+
+        Raises:
+            ValueError: a loss that takes probabilities.
+        """
+        validation.check_label_loss(loss)
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras leaves it to a model that has a `compile` of its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        # The optimizers must have their variables before the file's values are put into them.
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
     def make_train_function(self, force=False):
         # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first.
         if self.built and not self.optimizer.built:

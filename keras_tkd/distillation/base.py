@@ -327,13 +327,17 @@ class DistillationModel(keras.Model):
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
         callbacks = add_checks(add_termination(callbacks, self), self)
+        y = self._label_guard.read(y)
+        if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
+            held_out, labels, *weights = kwargs["validation_data"]
+            kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
     ):
         """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
-        callbacks = add_checks(callbacks, self)
+        callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
         return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
 
     def first_non_finite(self) -> tuple[int, str] | None:

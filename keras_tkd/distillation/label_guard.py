@@ -1,6 +1,9 @@
 """Labels that the losses of a step cannot read: noted as they come, and an error that names them."""
 
+import numpy as np
 import tensorflow as tf
+
+from keras_tkd.utils.labels import read_class_ids
 
 __all__ = ["LabelGuard"]
 
@@ -22,6 +25,19 @@ class LabelGuard:
         # What was noted, if anything, and a number that says which.
         self._note = tf.Variable([0, 0], dtype="int64", trainable=False, name="first_bad_label")
         self._num_classes, self._rows = None, False
+
+    def read(self, y):
+        """Returns labels as `fit` takes them; arrays that the losses cannot take for class ids are an error here.
+
+        Raises:
+            ValueError: names of classes; where a loss is on classes, numbers that are not whole.
+        """
+        if isinstance(y, np.ndarray) and (y.ndim == 1 or y.shape[1:] == (1,)):
+            # Targets of another kind may be any numbers, where losses compare layers alone.
+            if y.dtype.kind in "OSU" or self._by_class:
+                ids = read_class_ids(y, "y")
+                return ids if y.dtype.kind == "O" else y
+        return y
 
     def note(self, y, num_classes: int):
         """Notes a batch's labels, class ids or rows of a number for each class, if they are none."""

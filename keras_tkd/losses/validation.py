@@ -95,7 +95,10 @@ def as_labels(name, labels):
     labels = tf.convert_to_tensor(labels)
     if not is_labels(labels):
         raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
-    return tf.reshape(labels, [-1])
+    if labels.dtype == tf.string:
+        raise ValueError(f"Loss '{name}': labels must be class ids, whole numbers. Received: strings")
+    # TensorFlow does not sort booleans.
+    return tf.cast(tf.reshape(labels, [-1]), tf.int32 if labels.dtype == tf.bool else labels.dtype)
 
 
 def as_class_ids(name, labels):

@@ -1,5 +1,7 @@
 """Checks of the arguments that pipelines have in common; each raises `ValueError`."""
 
+import numpy as np
+
 from keras_tkd.utils.labels import read_class_ids
 
 __all__ = ["SEED_LIMIT", "check_batch_size", "check_choice", "check_labels", "check_seed", "check_views"]
@@ -26,6 +28,12 @@ def check_labels(images, labels, argument="labels"):
     Raises:
         ValueError: labels that are no class ids, see `read_class_ids`; another number of them, or none.
     """
+    shape = np.shape(labels)
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise ValueError(
+            f"`{argument}` must be class ids, one for each of the {len(images)} images. Received: shape {shape}. One-hot "
+            "rows become ids by `labels.argmax(axis=-1)`"
+        )
     ids = read_class_ids(labels, argument)
     if len(images) != len(ids) or not len(images):
         raise ValueError(

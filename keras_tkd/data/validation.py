@@ -31,8 +31,8 @@ def check_labels(images, labels, argument="labels"):
     shape = np.shape(labels)
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(
-            f"`{argument}` must be class ids, one for each of the {len(images)} images. Received: shape {shape}. One-hot "
-            "rows become ids by `labels.argmax(axis=-1)`"
+            f"`{argument}` must be class ids, one for each of the {len(images)} images. Received: shape {shape}. "
+            "One-hot rows become ids by `labels.argmax(axis=-1)`"
         )
     ids = read_class_ids(labels, argument)
     if len(images) != len(ids) or not len(images):

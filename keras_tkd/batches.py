@@ -146,6 +146,13 @@ def get_class_ids(y):
         y = y.get("logits")
     if y is None or keras.tree.is_nested(y):
         return None
+    if y.dtype == tf.string:
+        raise ValueError(
+            "Labels must be class ids, whole numbers. Received: strings. Names become ids by "
+            "`class_names, labels = numpy.unique(labels, return_inverse=True)`"
+        )
+    if y.dtype == tf.bool:
+        y = tf.cast(y, tf.int32)
     # `(batch, 1)`, as Keras makes labels of `(batch,)`, are class ids and no rows of one class.
     if len(y.shape) >= 2 and y.shape[-1] != 1:
         return tf.argmax(y, axis=-1)

@@ -13,7 +13,7 @@ from keras_tkd.data.augmentation import make_view_seeds
 from keras_tkd.data.epochs import make_epoch_dataset
 from keras_tkd.data.options import PARALLEL_CALLS, count_batches
 from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, draw_integers
-from keras_tkd.data.validation import SEED_LIMIT, check_choice, check_lengths, check_seed
+from keras_tkd.data.validation import SEED_LIMIT, check_choice, check_labels, check_seed
 
 __all__ = ["class_batches", "image_dataset", "pair_dataset", "triplet_dataset"]
 
@@ -45,7 +45,7 @@ def triplet_dataset(
     Args:
         images: `(samples, height, width, channels)`, kept in the dtype given. Memory from `keras_tkd.data.load` is
             shared; other arrays are copied once. Or an `ImageStream`, which says what then holds inside a window only.
-        labels: `(samples,)` class ids, any integers.
+        labels: `(samples,)` class ids, any whole numbers, floats and booleans too.
         batch_size: anchors per batch, >= 1. The last batch of a pass may be smaller.
         seed: integer in [0, 2^30).
         negatives: `"other_class"`, or None for batches without negatives.
@@ -73,12 +73,12 @@ def triplet_dataset(
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
-    sampling_labels = {}
+    labels, sampling_labels = check_labels(images, labels), {}
     if negatives:
-        sampling_labels["negative"] = labels if negative_labels is None else negative_labels
-        check_lengths(images, sampling_labels["negative"], "labels" if negative_labels is None else "negative_labels")
+        sampling_labels["negative"] = labels
+        if negative_labels is not None:
+            sampling_labels["negative"] = check_labels(images, negative_labels, "negative_labels")
         check_two_classes(sampling_labels["negative"])
-    check_lengths(images, labels, "labels")
     if positives:
         sampling_labels["positive"] = labels
 
@@ -134,9 +134,9 @@ def pair_dataset(
     Raises:
         ValueError: as in `triplet_dataset`.
     """
-    check_lengths(images, labels, "labels")
-    sampling_labels = labels if partner_labels is None else partner_labels
-    check_lengths(images, sampling_labels, "labels" if partner_labels is None else "partner_labels")
+    sampling_labels = labels = check_labels(images, labels)
+    if partner_labels is not None:
+        sampling_labels = check_labels(images, partner_labels, "partner_labels")
     check_two_classes(sampling_labels)
 
     def draw_extra_images(samplers, anchors, make_seed):
@@ -223,7 +223,7 @@ def class_batches(
     Raises:
         ValueError: images and labels of different length; P or K out of range.
     """
-    check_lengths(images, labels, "labels")
+    labels = check_labels(images, labels)
     check_seed(seed)
     order = ClassOrder(labels, classes_per_batch, samples_per_class, seed, round_seed=seed + SEED_LIMIT)
     batch_count = count_batches(order.count, order.batch_size)

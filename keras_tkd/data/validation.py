@@ -2,7 +2,9 @@
 
 import numpy as np
 
-__all__ = ["SEED_LIMIT", "check_batch_size", "check_choice", "check_lengths", "check_seed", "check_views"]
+from keras_tkd.utils.labels import read_class_ids
+
+__all__ = ["SEED_LIMIT", "check_batch_size", "check_choice", "check_labels", "check_seed", "check_views"]
 
 # A seed takes 30 bits, so that `seed + n * SEED_LIMIT` are further seeds, which no other seed's collide with.
 SEED_LIMIT = 2**30
@@ -20,14 +22,25 @@ def check_choice(argument, value, choice):
         raise ValueError(f'`{argument}` must be "{choice}" or None. Received: {argument}={value!r}')
 
 
-def check_lengths(images, labels, argument):
-    """Raises `ValueError` unless `labels`, called `argument` in the error, hold one class id for each image."""
+def check_labels(images, labels, argument="labels"):
+    """Returns labels, called `argument` in errors, as class ids, one for each image.
+
+    Raises:
+        ValueError: labels that are no class ids, see `read_class_ids`; another number of them, or none.
+    """
     shape = np.shape(labels)
-    if len(shape) != 1 or len(images) != shape[0] or not len(images):
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise ValueError(
+            f"`{argument}` must be class ids, one for each of the {len(images)} images. Received: shape {shape}. "
+            "One-hot rows become ids by `labels.argmax(axis=-1)`"
+        )
+    ids = read_class_ids(labels, argument)
+    if len(images) != len(ids) or not len(images):
         raise ValueError(
             f"`{argument}` must hold one class id for each image. "
-            f"Received: {len(images)} images, {argument} of shape {shape}"
+            f"Received: {len(images)} images, {argument} of shape {ids.shape}"
         )
+    return ids
 
 
 def check_seed(seed):

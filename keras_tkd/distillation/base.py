@@ -22,9 +22,11 @@ from keras_tkd.distillation.forward_pass import (
     run_student,
     select_predictions,
 )
+from keras_tkd.distillation.label_guard import LabelGuard
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
 from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
+from keras_tkd.distillation.valid_samples import TotalMean, add_checks
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
@@ -78,7 +80,9 @@ class DistillationModel(keras.Model):
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"))
         self.loss_layers = []
         self._trackers = {}
+        self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._guard = NonFiniteGuard()
+        self._label_guard = LabelGuard(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
 
@@ -240,6 +244,7 @@ class DistillationModel(keras.Model):
         # The student learns from a teacher that learns too as if it stood still.
         fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
         labels, index = get_class_ids(y), batch.get(INDEX)
+        self._label_guard.note(y, student["logits"].shape[-1])
         pairs = self._terms.select_inputs(fixed, student, labels, index)
         return ForwardPass(x, y, sample_weight, batch, y_pred, teacher, student, pairs, training)
 
@@ -288,14 +293,15 @@ class DistillationModel(keras.Model):
 
     def _track(self, forward_pass, objectives):
         """Updates all metrics; returns their values so far, by name."""
-        # Means over images and not over batches: the last batch of an epoch may be smaller.
-        count = get_batch_size(forward_pass.batch)
+        # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
+        # may have no negative.
+        count, counts = get_batch_size(forward_pass.batch), self._terms.count_samples(forward_pass.pairs)
         totals = {objective.name: objective.total for objective in objectives}
         values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
-        keras_graph.get_loss_tracker(self).update_state(values[_TOTAL], sample_weight=count)
+        self._total.update_state(objectives[0].terms, counts, count)
         for name, tracker in self._trackers.items():
             if name in values:
-                tracker.update_state(values[name], sample_weight=count)
+                tracker.update_state(values[name], sample_weight=counts.get(name, count))
         x, y, sample_weight, *_ = forward_pass
         y_pred = select_predictions(y, forward_pass.y_pred)
         results = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
@@ -308,12 +314,44 @@ class DistillationModel(keras.Model):
         """Computes the values that are tracked beside the losses, by name."""
         values = self._terms.compute_statistics(forward_pass.pairs)
         teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]
-        # Of other classes, or of layers alone: there is nothing to agree on.
-        if teacher is not None and teacher.shape[1:] == student.shape[1:]:
+        # Of other classes, of a single one, or of layers alone: there is nothing to agree on.
+        if teacher is not None and teacher.shape[1:] == student.shape[1:] and student.shape[-1] != 1:
             values[_AGREEMENT] = compute_agreement(tf.argmax(teacher, -1), tf.argmax(student, -1))
         return values
 
+    @property
+    def metrics(self):
+        # The total's place is the first, as Keras has it; its own mean of totals knows nothing of what the terms count.
+        others = [
+            metric for metric in super().metrics if metric not in (keras_graph.get_loss_tracker(self), self._total)
+        ]
+        return [self._total, *others]
+
+    def check_labels(self):
+        """Raises `ValueError` if a step found a label that the losses cannot read."""
+        self._label_guard.check()
+
+    def find_terms_without_samples(self) -> list[str]:
+        """Returns the names of the distillation losses that no sample of the epoch so far had a value for."""
+        return [name for name in self._total.find_empty() if name in self._terms.names]
+
     # Around Keras's loops.
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Compiles as `keras.Model.compile` does, with a loss on the labels that takes logits.
+
+        Raises:
+            ValueError: a loss that takes probabilities.
+        """
+        validation.check_label_loss(loss)
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras leaves it to a model that has a `compile` of its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        # The optimizers must have their variables before the file's values are put into them.
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def make_train_function(self, force=False):
         # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first,
@@ -325,7 +363,19 @@ class DistillationModel(keras.Model):
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
         """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
-        return super().fit(x, y, batch_size, epochs, verbose, add_termination(callbacks, self), **kwargs)
+        callbacks = add_checks(add_termination(callbacks, self), self)
+        y = self._label_guard.read(y)
+        if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
+            held_out, labels, *weights = kwargs["validation_data"]
+            kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
+    ):
+        """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
+        callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
 
     def first_non_finite(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""

@@ -48,7 +48,9 @@ class Distiller(DistillationModel):
 
     Raises:
         ValueError: models that cannot go together, that end in a softmax, or that share weights; a student without
-            weights; weights that are negative or of the wrong number; batches with a key that is not known.
+            weights; weights that are negative or of the wrong number; batches with a key that is not known; in
+            `compile`: a loss on the labels that takes probabilities; in training: labels that the losses cannot read,
+            an epoch in which a loss that picks partners in the batch found none.
 
     Example:
 

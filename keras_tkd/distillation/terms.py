@@ -76,6 +76,15 @@ class DistillationTerms:
             values |= {f"{name}_{statistic}": value for statistic, value in loss.statistics(*pair).items()}
         return values
 
+    def count_samples(self, pairs: list[tuple]) -> dict[str, tf.Tensor]:
+        """Counts the samples that a loss or statistic is the mean of, by name; without an entry, it is of the batch."""
+        counts = {}
+        for (name, loss), pair in zip(self._zip(), pairs, strict=True):
+            for part, valid in loss.valid(*pair).items():
+                own = name if part == "loss" else f"{name}_{part}"
+                counts[own] = tf.reduce_sum(tf.cast(valid, tf.float32))
+        return counts
+
     def _zip(self):
         return zip(self.names, self.losses, strict=True)
 

@@ -200,7 +200,7 @@ class TriKD(DistillationModel):
             args, kwargs: as for `keras.Model.compile`. Its `metrics` are the student's.
 
         Raises:
-            ValueError: one optimizer object for both models.
+            ValueError: one optimizer object for both models; a loss that takes probabilities.
         """
         super().compile(optimizer, *args, **kwargs)
         if teacher_optimizer is None:
@@ -241,12 +241,6 @@ class TriKD(DistillationModel):
     def get_compile_config(self):
         config = super().get_compile_config()
         return config and config | {"teacher_optimizer": keras.saving.serialize_keras_object(self.teacher_optimizer)}
-
-    def compile_from_config(self, config):
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        # Both optimizers must have their variables before the file's values are put into them.
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
 
     # One step.
 

@@ -2,12 +2,28 @@
 
 import numpy as np
 
+from keras_tkd.utils.labels import read_class_ids
+
 __all__ = ["accuracy", "agreement", "at_chance", "standard_error"]
 
 
 def accuracy(outputs, labels):
-    """Returns the share of rows of `outputs` whose largest entry is that of the label, 0..1."""
-    return float(np.mean(np.argmax(outputs, axis=-1) == np.asarray(labels)))
+    """Returns the share of rows of `outputs` whose largest entry is that of the label, 0..1.
+
+    Args:
+        outputs: `(samples, classes)`.
+        labels: `(samples,)` class ids, whole numbers.
+
+    Raises:
+        ValueError: labels that are no class ids, or not as many as outputs.
+    """
+    predicted, labels = np.argmax(outputs, axis=-1), read_class_ids(labels)
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            "`labels` must be a class id for each row of `outputs`. Received: outputs of shape "
+            f"{np.shape(outputs)}, labels of shape {labels.shape}"
+        )
+    return float(np.mean(predicted == labels))
 
 
 def agreement(outputs, teacher_outputs):
@@ -20,16 +36,48 @@ def standard_error(accuracy, samples):
     return float(np.sqrt(accuracy * (1 - accuracy) / samples))
 
 
-def at_chance(accuracy, labels):
-    """Returns whether an accuracy is no better than that of always predicting the commonest class.
+def at_chance(accuracy, labels, predicted=None):
+    """Returns whether a model cannot be told from one that guesses without looking at the images.
+
+    By its accuracy: such a model names the commonest class, or by luck a little more, up to two standard errors of that
+    class's share. Where this is the whole set or more, as with four images of two classes, the set is too small for
+    luck to be told from knowledge, and an accuracy above the commonest class's share speaks for the model.
+
+    By its predictions, where they are given: of a model that guesses, the mean over the classes of their recalls is the
+    mean of how often it names each of them, whatever their sizes, up to two standard errors. A model whose recalls are
+    higher looks at the images, also if a model that always names the commonest class is right more often.
 
     Args:
         accuracy: share of correct answers on `labels`, 0..1.
         labels: `(samples,)` class ids.
+        predicted: `(samples,)`, the classes that the model names.
 
     Returns:
-        True if `accuracy` is at most two standard errors above the commonest class's share.
+        True if neither the accuracy nor, where they are known, the recalls say that the model knows something.
+
+    Example: of 45 images of one class and 5 of another, a model has 49 right.
+
+    >>> labels = np.repeat([0, 1], [45, 5])
+    >>> at_chance(0.98, labels)     # 0.98 <= 0.9 + 2 * sqrt(0.9 * 0.1 / 50) = 0.985
+    True
+    >>> at_chance(0.98, labels, np.repeat([0, 1], [46, 4]))     # recalls of 1 and 0.8, and guesses reach 0.628
+    False
     """
+    labels = read_class_ids(labels)
+    classes, counts = np.unique(labels, return_counts=True)
+    samples, share = len(labels), counts.max() / len(labels)
     # Two standard errors of the guess, not of the accuracy: the question is what guessing could have reached by luck.
-    share = np.unique(np.asarray(labels), return_counts=True)[1].max() / len(labels)
-    return bool(accuracy <= share + 2 * standard_error(share, len(labels)))
+    luck = share + 2 * standard_error(share, samples)
+    # Half a sample more, because accuracies of Keras are float32.
+    knows = accuracy > luck or (luck >= 1 and accuracy > share + 0.5 / samples)
+    return bool(not knows and (predicted is None or _recalls_at_chance(np.asarray(predicted), labels, classes, counts)))
+
+
+def _recalls_at_chance(predicted, labels, classes, counts):
+    """Returns whether the mean recall is at most two standard errors above that of guesses as frequent as these."""
+    named = np.array([np.mean(predicted == each) for each in classes])
+    recalls = np.array([np.mean(predicted[labels == each] == each) for each in classes])
+    # Each image of a class is guessed right as often as the class is named at all, independently of the others.
+    deviation = np.sqrt(np.sum(named * (1 - named) / counts)) / len(classes)
+    # Of a model that names one class both sides are equal, but for rounding.
+    return recalls.mean() <= named.mean() + 2 * deviation + 1e-9

@@ -12,7 +12,14 @@ import inspect
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.validation import as_arrays, check_layers, check_per_sample, check_same_shape, one_hot
+from keras_tkd.losses.validation import (
+    as_arrays,
+    check_classes,
+    check_layers,
+    check_per_sample,
+    check_same_shape,
+    one_hot,
+)
 from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = [
@@ -41,6 +48,7 @@ class DistillationLoss(keras.losses.Loss):
     - `build`: checks of shapes, and layers of the loss's own, by `add_layer`; the class then says `owns_layers = True`.
     - `values`: instead of `call`, for a loss that must see labels or ids before they are cast.
     - `statistics`: numbers worth a curve beside the loss, and their names in `statistic_names`.
+    - `valid`: which samples count, for a loss that cannot compare every sample.
 
     A subclass takes its own arguments first, by position or name, and hands these on as `**common`.
 
@@ -65,6 +73,9 @@ class DistillationLoss(keras.losses.Loss):
     # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
+    # Whether it takes outputs for logits of classes of which an image has one; and whether it reads that of the label.
+    compares_classes = False
+    reads_label = False
 
     def __init__(
         self,
@@ -88,10 +99,11 @@ class DistillationLoss(keras.losses.Loss):
         self._values_take_training = _takes_training(self.values)
 
     def __call__(self, y_true, y_pred, sample_weight=None, training=False):
+        y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
         values = self.compute_values(y_true, y_pred, training)
         if sample_weight is not None:
             check_per_sample(self.name, values)
-        return reduce_values(self, values, y_pred, sample_weight)
+        return reduce_values(self, values, y_pred, sample_weight, self.valid(y_true, y_pred).get("loss"))
 
     def compute_values(self, y_true, y_pred, training=False):
         """Computes the values that the loss reduces, of tensors, arrays or nested lists of numbers.
@@ -171,6 +183,17 @@ class DistillationLoss(keras.losses.Loss):
         """Returns scalars worth a curve beside the loss: a scalar tensor for each of `statistic_names`."""
         return {}
 
+    def valid(self, y_true, y_pred) -> dict[str, tf.Tensor]:
+        """Returns which samples have a value: bool `(batch,)` for the loss, under `"loss"`, and for its statistics.
+
+        The loss is the mean of the samples that count, a statistic is that already, and both count in the mean over an
+        epoch by the number of these samples. What has no entry counts them all.
+
+        Args:
+            y_true, y_pred: what `inputs` returns.
+        """
+        return {}
+
     def get_config(self):
         layers = {"teacher_layers": self.teacher_layers, "student_layers": self.student_layers}
         return {**super().get_config(), **layers, "dtype": self.dtype}
@@ -178,6 +201,8 @@ class DistillationLoss(keras.losses.Loss):
 
 class LogitsLoss(DistillationLoss):
     """Base class of losses that compare one output with one output, class by class."""
+
+    compares_classes = True
 
     def build(self, teacher_shapes, student_shapes):
         # Shapes that differ may still be broadcast to one another, and a wrong loss would train without an error.
@@ -187,6 +212,7 @@ class LogitsLoss(DistillationLoss):
                 f"Received: teacher {teacher_shapes}, student {student_shapes}. "
                 "Name layers of equal shape, or give both models the same classes."
             )
+        check_classes(self.name, student_shapes)
 
 
 class LabelledLogitsLoss(LogitsLoss):
@@ -197,6 +223,8 @@ class LabelledLogitsLoss(LogitsLoss):
     Call: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`, logits `(batch, classes)`, labels
     `(batch,)` class ids.
     """
+
+    reads_label = True
 
     def inputs(self, teacher, student, labels, index):
         teacher, student = super().inputs(teacher, student, labels, index)
@@ -212,6 +240,7 @@ class LabelledLogitsLoss(LogitsLoss):
                 f"Received: y_true={y_true}"
             )
         check_same_shape(self.name, y_true["logits"], y_pred)
+        check_classes(self.name, y_pred.shape)
         # Here, where labels are whole numbers still; and compared in shape, as one label would broadcast to all rows.
         target = one_hot(self.name, y_true["labels"], y_pred.shape[-1])
         check_same_shape(self.name, target, y_pred)
@@ -240,7 +269,7 @@ class _ReadyValues(keras.losses.Loss):
         return y_pred
 
 
-def reduce_values(loss, values, y_pred, sample_weight=None):
+def reduce_values(loss, values, y_pred, sample_weight=None, valid=None):
     """Reduces values per sample as Keras reduces those of a loss.
 
     Keras casts the inputs of a loss, calls it, and reduces its values in one method. Losses that must see their inputs
@@ -251,11 +280,13 @@ def reduce_values(loss, values, y_pred, sample_weight=None):
         values: `(batch,)`.
         y_pred: what the loss was called with, whose mask counts, where a layer of Keras left one on it.
         sample_weight: `(batch,)`, `(batch, 1)` or None.
+        valid: bool `(batch,)`, which values a mean is taken of; None for all.
 
     Returns:
         A scalar, or `(batch,)` without a reduction.
     """
-    values = copy_mask(y_pred, keras.ops.convert_to_tensor(values, dtype=loss.dtype))
+    # A mask, in Keras, is what says so: the sum is then divided by the number of values that it leaves.
+    values = copy_mask(y_pred, keras.ops.convert_to_tensor(values, dtype=loss.dtype), valid)
     return _ReadyValues(loss.name, loss.reduction, loss.dtype)(values, values, sample_weight)
 
 

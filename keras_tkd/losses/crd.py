@@ -10,6 +10,7 @@ from keras_tkd.losses.validation import as_class_ids, check_same_batch
 from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
 from keras_tkd.utils.distances import normalize
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+from keras_tkd.utils.labels import read_class_ids
 
 __all__ = ["ContrastiveRepresentation", "MemoryBank"]
 
@@ -134,6 +135,8 @@ class ContrastiveRepresentation(DistillationLoss):
                 f"Received: dtype={self.dtype!r}"
             )
         ids = np.asarray(labels)
+        if ids.ndim == 1 or ids.shape[1:] == (1,):
+            ids = read_class_ids(ids)
         if ids.ndim != 1 or len(np.unique(ids)) < 2:
             raise ValueError(
                 "`labels` must be the class ids of all training samples, (samples,), two classes or more. "

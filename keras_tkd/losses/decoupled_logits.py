@@ -94,8 +94,8 @@ class DecoupledTargets(LabelledLogitsLoss):
     two classes, labels `(batch,)` class ids.
 
     Raises:
-        ValueError: no labels, or labels that are no class ids; outputs of different shape; `temperature` <= 0 or a
-            negative weight.
+        ValueError: no labels, or labels that are no class ids; outputs of different shape, or of a single class;
+            `temperature` <= 0 or a negative weight.
 
     Example:
 
@@ -149,8 +149,8 @@ class NormalizedTargets(LabelledLogitsLoss):
     two classes, labels `(batch,)` class ids.
 
     Raises:
-        ValueError: no labels, or labels that are no class ids; outputs of different shape; `temperature` <= 0 or a
-            negative weight.
+        ValueError: no labels, or labels that are no class ids; outputs of different shape, or of a single class;
+            `temperature` <= 0 or a negative weight.
 
     Example:
 

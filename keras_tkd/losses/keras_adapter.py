@@ -7,6 +7,7 @@ import keras
 from keras.distillation import FeatureDistillation, LogitsDistillation
 
 from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.validation import check_classes
 
 __all__ = ["KerasDistillation", "adapt"]
 
@@ -42,6 +43,7 @@ class KerasDistillation(DistillationLoss):
                 "layers"
             )
         self.loss = loss
+        self.compares_classes = isinstance(loss, LogitsDistillation)
 
     def build(self, teacher_shapes, student_shapes):
         # A loss of the user's own may well compare different shapes; those of Keras would broadcast them.
@@ -50,6 +52,8 @@ class KerasDistillation(DistillationLoss):
                 f"Loss '{self.name}' compares outputs of equal shape. "
                 f"Received: teacher {teacher_shapes}, student {student_shapes}. Name layers of equal shape"
             )
+        if self.compares_classes:
+            check_classes(self.name, student_shapes)
 
     def call(self, y_true, y_pred):
         # Keras's Distiller has the loss check its outputs as well.

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_tkd.losses.base import LogitsLoss
-from keras_tkd.losses.validation import check_same_shape
+from keras_tkd.losses.validation import check_classes, check_same_shape
 from keras_tkd.utils.distances import normalize, safe_sqrt
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
@@ -101,7 +101,7 @@ class SoftTargets(LogitsLoss):
     Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)` logits, never probabilities.
 
     Raises:
-        ValueError: `temperature` <= 0; outputs of different shape.
+        ValueError: `temperature` <= 0; outputs of different shape, or of a single class.
 
     Example:
 
@@ -122,6 +122,7 @@ class SoftTargets(LogitsLoss):
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
+        check_classes(self.name, y_pred.shape)
         return soft_targets(y_true, y_pred, read_hyperparameter(self, "temperature"), self.standardize)
 
     def get_config(self):
@@ -182,7 +183,7 @@ class DIST(LogitsLoss):
     Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)`.
 
     Raises:
-        ValueError: `temperature` <= 0 or a negative weight; outputs of different shape.
+        ValueError: `temperature` <= 0 or a negative weight; outputs of different shape, or of a single class.
 
     Example:
 
@@ -207,6 +208,7 @@ class DIST(LogitsLoss):
 
     def call(self, y_true, y_pred):
         check_same_shape(self.name, y_true, y_pred)
+        check_classes(self.name, y_pred.shape)
         numbers = {name: read_hyperparameter(self, name) for name in ("temperature", "inter_weight", "intra_weight")}
         return dist(y_true, y_pred, **numbers)
 

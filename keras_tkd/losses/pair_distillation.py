@@ -59,8 +59,8 @@ class PairDistillation(MiningLoss):
     Call, partners from the batch: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`; the dict may
     also hold `"step"`, a scalar. A fair coin for each anchor says whether its partner is another image of its class,
     uniform (its own, where there is no other), or one of another class; an anchor whose coin says "another class" and
-    whose batch has none contributes zero, to the mean and to the gradient. All logits `(batch, classes)`, labels and l
-    `(batch,)`.
+    whose batch has none has the value zero and no gradient, and does not count in the mean. All logits
+    `(batch, classes)`, labels and l `(batch,)`.
 
     Raises:
         ValueError: negative margin; unknown miner or `negative_classes`; partners to be picked without labels.
@@ -98,12 +98,19 @@ class PairDistillation(MiningLoss):
     def statistics(self, y_true, y_pred):
         """Returns the mean distance of pairs of one class, that of others, and the share of these inside the margin."""
         same, valid, distances = self._pairs(as_arrays(y_true), as_arrays(y_pred))
-        has_partner = ops.cast(ops.any(valid, axis=1), self.dtype)
         inside = ops.cast(distances < read_hyperparameter(self, "margin"), self.dtype)
         distance, inside = mean_of_valid(distances, valid), mean_of_valid(inside, valid)
-        of_same, of_other = has_partner * same, has_partner * (1.0 - same)
+        counted = self.valid(y_true, y_pred)
+        of_same, of_other = (ops.cast(counted[name], self.dtype) for name in self.statistic_names[:2])
         means = weighted_mean(distance, of_same), weighted_mean(distance, of_other), weighted_mean(inside, of_other)
         return dict(zip(self.statistic_names, means, strict=True))
+
+    def valid(self, y_true, y_pred):
+        same, valid, _ = self._pairs(as_arrays(y_true), as_arrays(y_pred))
+        has_partner, same = ops.any(valid, axis=1), ops.cast(same, "bool")
+        of_other = ops.logical_and(has_partner, ops.logical_not(same))
+        statistics = ops.logical_and(has_partner, same), of_other, of_other
+        return {"loss": has_partner} | dict(zip(self.statistic_names, statistics, strict=True))
 
     def _pairs(self, y_true, y_pred):
         """Returns which anchors are paired within their class, `(batch,)`, and partners, `(batch, k)`.

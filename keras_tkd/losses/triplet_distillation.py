@@ -54,7 +54,7 @@ class TripletDistillation(MiningLoss):
     Call, negatives from the batch: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`; the dict may
     also hold `"step"`, a scalar, and the second argument may be `{"positive": logits, "candidates": student_logits}`.
     With `negative_classes="teacher"` the labels are not read. All logits `(batch, classes)`, labels `(batch,)` class
-    ids. An anchor whose batch has no other class contributes zero, to the mean and to the gradient.
+    ids. An anchor whose batch has no other class has the value zero and no gradient, and does not count in the mean.
 
     In a `Distiller`, the batch's `"negative"` is the negative, and nothing is mined; the batch's `"positive"`, another
     image of the class, takes the place of the student's output for the same image.
@@ -97,6 +97,13 @@ class TripletDistillation(MiningLoss):
         weights = ops.cast(ops.any(valid, axis=1), self.dtype)
         means = positive, mean_of_valid(negative, valid), mean_of_valid(violated, valid)
         return {name: weighted_mean(values, weights) for name, values in zip(self.statistic_names, means, strict=True)}
+
+    def valid(self, y_true, y_pred):
+        # A negative that is given always counts.
+        if isinstance(y_pred, dict) and "negative" in y_pred:
+            return {}
+        _, _, valid = self._distances(y_true, y_pred)
+        return dict.fromkeys(("loss", *self.statistic_names), ops.any(valid, axis=1))
 
     def _distances(self, y_true, y_pred):
         """Returns the positives' distances, `(batch,)`, the negatives', `(batch, k)`, and which of these are valid."""

@@ -29,10 +29,18 @@ def triplet_loss(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0))
     Returns:
         `(batch,)`.
     """
+    values, _ = _compute_rows(labels, embeddings, margin, miner, seed)
+    return values
+
+
+def _compute_rows(labels, embeddings, margin, miner, seed):
+    """Returns the values of `triplet_loss`, and bool `(batch,)`, whether the row has a triplet."""
     positive, mates, negative, others = _mine_triplets(labels, embeddings, miner, seed)
     if miner == "all":
-        return mean_of_valid(_mean_violation(positive + margin, negative, others), mates)
-    return mean_of_valid(ops.relu(positive - negative + margin), mates)
+        violation = _mean_violation(positive + margin, negative, others)
+    else:
+        violation = ops.relu(positive - negative + margin)
+    return mean_of_valid(violation, mates), tf.reduce_any(mates, axis=1)
 
 
 def triplet_statistics(labels, embeddings, margin=0.2, miner="semi_hard", seed=(0, 0)):
@@ -129,9 +137,10 @@ class TripletLoss(keras.losses.Loss):
         name, reduction, dtype: as in `keras.losses.Loss`.
 
     Call: `loss(labels, embeddings)`, labels `(batch,)` or `(batch, 1)` class ids, embeddings `(batch, size)`; one value
-    per row before the reduction. A row without a positive or without a negative contributes zero, to the mean and to
-    the gradient. Batches need several rows of a class: `keras_tkd.data.class_batches` makes them. Memory and time are
-    those of sorting a (batch, batch) matrix.
+    per row before the reduction. A row without a positive or without a negative has the value zero and no gradient, and
+    does not count in the mean. Batches need several rows of a class: `keras_tkd.data.class_batches` makes them. Memory
+    and time are those of sorting a (batch, batch) matrix. Keras's `loss` of an epoch weights each batch by all its
+    rows, those that have no triplet included; `keras_tkd.metrics.TripletStatistics` counts anchors.
 
     Raises:
         ValueError: negative margin; unknown miner; labels that are no class ids.
@@ -144,8 +153,8 @@ class TripletLoss(keras.losses.Loss):
 
     Reference: Schroff, Kalenichenko, Philbin, "FaceNet", CVPR 2015 (arXiv 1503.03832): semi-hard; Hermans, Beyer,
     Leibe, "In Defense of the Triplet Loss", 2017 (arXiv 1703.07737): hard and all. Deviations: distances are not
-    squared as they are in FaceNet; the mean is over all triplets of a row, then over the rows, and never over those
-    triplets alone whose value is not zero.
+    squared as they are in FaceNet; the mean is over all triplets of a row, then over the rows that have one, and never
+    over those triplets alone whose value is not zero.
     """
 
     margin = Hyperparameter(minimum=0.0)
@@ -159,7 +168,8 @@ class TripletLoss(keras.losses.Loss):
 
     # Not `call`, which Keras gives labels that are cast already: float32 could not tell large class ids apart.
     def __call__(self, y_true, y_pred, sample_weight=None):
-        return reduce_values(self, self.evaluate_rows(triplet_loss, y_true, y_pred), y_pred, sample_weight)
+        values, valid = self.evaluate_rows(_compute_rows, y_true, y_pred)
+        return reduce_values(self, values, y_pred, sample_weight, valid)
 
     def evaluate_rows(self, function, labels, embeddings):
         """Returns what `triplet_loss` or `triplet_statistics` gives for the rows, by the loss's margin, miner, seed."""

@@ -9,6 +9,7 @@ __all__ = [
     "as_class_ids",
     "as_labels",
     "check_choice",
+    "check_classes",
     "check_layers",
     "check_per_sample",
     "check_same_batch",
@@ -63,6 +64,16 @@ def check_same_shape(name, first, second):
         )
 
 
+def check_classes(name, shape):
+    """Raises `ValueError` for outputs `(batch, 1)`: of a single class the softmax is 1, whatever the model learns."""
+    if len(shape) == 2 and shape[-1] == 1:
+        raise ValueError(
+            f"Loss '{name}' compares classes, of which there must be two or more. Received: outputs of shape "
+            f"{tuple(shape)}. For yes and no, give both models two outputs, `Dense(2)` without an activation, and "
+            "labels of class ids 0 and 1"
+        )
+
+
 def check_same_batch(name, *outputs):
     """Raises `ValueError` where outputs are of different batch size."""
     if len({x.shape[0] for x in outputs} - {None}) > 1:
@@ -84,7 +95,10 @@ def as_labels(name, labels):
     labels = tf.convert_to_tensor(labels)
     if not is_labels(labels):
         raise ValueError(f"Loss '{name}': labels must be class ids of shape (batch,). Received: shape {labels.shape}")
-    return tf.reshape(labels, [-1])
+    if labels.dtype == tf.string:
+        raise ValueError(f"Loss '{name}': labels must be class ids, whole numbers. Received: strings")
+    # TensorFlow does not sort booleans.
+    return tf.cast(tf.reshape(labels, [-1]), tf.int32 if labels.dtype == tf.bool else labels.dtype)
 
 
 def as_class_ids(name, labels):

@@ -109,7 +109,7 @@ def resolve_teacher_cache(config, path, inputs):
         )
         config = dataclasses.replace(config, teacher_cache="off" if reason else "workdir")
     if config.teacher_cache != "off":
-        _check_room(folder(config, path), size)
+        _check_room(get_folder(config, path), size)
     return config
 
 

@@ -176,7 +176,7 @@ def _measure_outputs(model, outputs, splits):
     return ModelResult(
         test_accuracy=accuracy,
         parameters=count_trainable_parameters(model),
-        at_chance=evaluation.at_chance(accuracy, splits.test_labels),
+        at_chance=evaluation.at_chance(accuracy, splits.test_labels, outputs.argmax(-1)),
     )
 
 

@@ -46,6 +46,8 @@ class AveragedLoss(DistillationLoss):
         self.teacher_weights = teacher_weights
         self.statistic_names = loss.statistic_names
         self.owns_layers = loss.owns_layers
+        self.compares_classes = loss.compares_classes
+        self.reads_label = loss.reads_label or teacher_weights == "confidence"
         # A loss that has layers makes them for one teacher's outputs.
         self.losses = [loss, *(_copy_without_layers(loss) if loss.owns_layers else loss for _ in range(count - 1))]
         names = as_list("logits" if loss.teacher_layers is None else loss.teacher_layers)
@@ -90,6 +92,11 @@ class AveragedLoss(DistillationLoss):
         means = tf.reduce_mean(tf.reshape(y_true["shares"], [len(self.losses), -1]), axis=1)
         each = [loss.statistics(*pair) for loss, *pair in self._zip(y_true, y_pred)]
         return {name: sum(means[k] * values[name] for k, values in enumerate(each)) for name in self.statistic_names}
+
+    def valid(self, y_true, y_pred):
+        # An average is of the samples that have a value with every teacher: classes may be those that each names.
+        each = [loss.valid(*pair) for loss, *pair in self._zip(y_true, y_pred)]
+        return {name: tf.reduce_all(tf.stack([valid[name] for valid in each]), axis=0) for name in each[0]}
 
     def _zip(self, y_true, y_pred):
         """Yields for each teacher its loss and what that loss reads."""

@@ -7,6 +7,7 @@ from keras_tkd.teachers.logits import check_logits
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares
 from keras_tkd.utils.choices import AVERAGES
+from keras_tkd.utils.layer_outputs import name_outputs
 from keras_tkd.utils.resizing import resize_for_model
 
 __all__ = ["TeacherEnsemble", "check_classes", "flatten_ensemble"]
@@ -112,7 +113,7 @@ class TeacherEnsemble(keras.Model):
 
     def call(self, inputs, training=False):
         outputs = [teacher(resize_for_model(teacher, inputs), training=training) for teacher in self.teachers]
-        return self.combine([z["logits"] if isinstance(z, dict) else z for z in outputs])
+        return self.combine([name_outputs(*each)["logits"] for each in zip(self.teachers, outputs, strict=True)])
 
     def combine(self, logits):
         """Returns the ensemble's logits, float32 `(batch, classes)`, from those of each teacher."""
@@ -171,6 +172,8 @@ def _check_teachers(teachers):
 def _get_output_shape(model):
     """Shape of the logits that a model with a graph returns; None without one."""
     shape = getattr(model, "output_shape", None) if model.built else None
+    if isinstance(shape, (list, tuple)) and shape and not isinstance(shape[-1], (int, type(None))):
+        name_outputs(model, shape)  # which refuses them
     return shape.get("logits") if isinstance(shape, dict) else shape
 
 

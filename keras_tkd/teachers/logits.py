@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 
-from keras_tkd.utils.keras_graph import get_last_operation
+from keras_tkd.utils.keras_graph import get_input_dtypes, get_last_operation, get_producer
+from keras_tkd.utils.layer_outputs import name_outputs
 
 __all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes"]
 
@@ -21,22 +22,52 @@ def freeze(model):
 def ends_in_softmax(model):
     """Returns whether the model's output is a probability distribution.
 
-    Where its graph ends in a softmax, this says so. Any other model that is built is run on two random images: rows
-    that are all >= 0 and sum to 1 are probabilities.
+    Where its graph shows its end, this says so. Any other model that is built and takes images or other floats is run
+    on two random ones: rows that are all >= 0 and sum to 1 are probabilities. A model of which neither is known, one of
+    words for example, is taken at its word.
     """
-    operation, _ = get_last_operation(model)
+    operation, inputs = get_last_operation(model)
+    # What changes nothing, such as a cast to float32, is looked past.
+    while isinstance(operation, keras.layers.Layer) and _passes_on(operation):
+        operation, inputs = get_producer(inputs)
     if isinstance(operation, keras.Model):
         return ends_in_softmax(operation)  # a model that ends in a model
     if operation is not None and _is_softmax(operation):
         return True
-    if getattr(operation, "activation", None) is keras.activations.sigmoid:
-        return False  # saturated, its rows can look one-hot
-    if not model.built:
-        return False
+    if _is_known(getattr(operation, "activation", None)):
+        return False  # a product and a function that is not a softmax; sigmoids, saturated, can look one-hot
+    return _run_gives_probabilities(model)
+
+
+def _passes_on(layer):
+    """Returns whether a layer, in inference, gives what it is given."""
+    kinds = (keras.layers.Dropout, keras.layers.Identity)
+    linear = isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
+    return linear or isinstance(layer, kinds)
+
+
+def _is_known(activation):
+    """Returns whether an activation is one of Keras's own functions."""
+    return (
+        activation is not None and getattr(keras.activations, getattr(activation, "__name__", ""), None) is activation
+    )
+
+
+def _run_gives_probabilities(model):
+    """Returns whether a model that is built, and can be run on random images, gives probabilities for them."""
     shape = model.input_shape if getattr(model, "inputs", None) else (model.get_build_config() or {}).get("input_shape")
-    if not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
+    if not model.built or not isinstance(shape, (tuple, list)) or not all(isinstance(d, int) for d in shape[1:]):
         return False
-    return _looks_like_probabilities(model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False))
+    # Whole numbers of another shape than images' name something, words for example; random ones might name nothing.
+    dtype = get_input_dtypes(model)
+    if dtype is not None and not keras.backend.is_float_dtype(dtype) and (dtype == "string" or len(shape) != 4):
+        return False
+    try:
+        outputs = model(np.random.default_rng(0).uniform(0, 255, (2, *shape[1:])), training=False)
+    except Exception:
+        # A model without a graph does not say what it takes. Whatever it raises, random numbers are not it.
+        return False
+    return _looks_like_probabilities(outputs)
 
 
 def _looks_like_probabilities(outputs):
@@ -58,8 +89,10 @@ def logits_model(model):
         model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
 
     Raises:
-        ValueError: the model ends in a softmax that no graph shows (a subclassed model).
+        ValueError: the model ends in a softmax that no graph shows (a subclassed model), or returns a list of outputs.
     """
+    if len(getattr(model, "outputs", None) or [0]) > 1:
+        name_outputs(model, model.output)
     if not ends_in_softmax(model):
         return model
     operation, inputs = get_last_operation(model)
@@ -80,12 +113,28 @@ def logits_model(model):
 
 
 def check_logits(role, model):
-    """Raises `ValueError` for a model that returns probabilities."""
+    """Raises `ValueError` for a model that returns probabilities, of one class for each image or of several."""
+    if _ends_in_sigmoid(model):
+        raise ValueError(
+            f"The {role} must return logits of classes of which an image has one, and '{model.name}' ends in a "
+            "sigmoid. Let it end in a layer without an activation, one output for each class, two for yes and no"
+        )
     if ends_in_softmax(model):
         raise ValueError(
             f"The {role} must return logits, and '{model.name}' ends in a softmax. "
             f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
         )
+
+
+def _ends_in_sigmoid(model):
+    """Returns whether the model's graph ends in a sigmoid."""
+    operation, _ = get_last_operation(model)
+    if isinstance(operation, keras.Model):
+        return _ends_in_sigmoid(operation)
+    # An operation of `keras.ops` has the name of its class, and a layer an activation.
+    return type(operation).__name__ == "Sigmoid" or (
+        getattr(operation, "activation", None) is keras.activations.sigmoid
+    )
 
 
 def _copy_without_activation(layer):
@@ -135,7 +184,9 @@ def with_classes(model, classes):
             "Take it off: keras_tkd.teachers.logits_model(model)"
         )
     outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-    logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+    # Keras has the one output of a model that was given a list of one as that list.
+    outputs = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
+    logits = name_outputs(model, outputs)["logits"]
     count, classes = logits.shape[-1], list(classes)
     integers = all(isinstance(index, (int, np.integer)) for index in classes)
     if not classes or not integers or len(set(classes)) < len(classes) or not all(0 <= c < count for c in classes):

@@ -8,6 +8,7 @@ __all__ = [
     "copy_compiled_loss",
     "copy_mask",
     "flatten_layers",
+    "get_input_dtypes",
     "get_input_names",
     "get_input_shape",
     "get_last_operation",
@@ -56,6 +57,12 @@ def get_input_shape(model):
     return None if inputs is None else keras.tree.map_structure(lambda tensor: tuple(tensor.shape), inputs)
 
 
+def get_input_dtypes(model):
+    """Returns the dtypes of a model's inputs, nested as its inputs are; None where no graph says them."""
+    inputs = _get_inputs(model)
+    return None if inputs is None else keras.tree.map_structure(lambda tensor: tensor.dtype, inputs)
+
+
 def _get_inputs(model):
     """The inputs of a functional or sequential model as it was given them; a single one without its list or dict."""
     if not model.built or not getattr(model, "inputs", None):
@@ -90,14 +97,20 @@ def copy_compiled_loss(model):
 
 
 def get_loss_tracker(model):
-    """Returns the metric that Keras logs as `loss`."""
-    return model._loss_tracker
+    """Returns the metric that Keras logs as `loss`; None before `compile`."""
+    return getattr(model, "_loss_tracker", None)
 
 
-def copy_mask(source, target):
-    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`."""
+def copy_mask(source, target, valid=None):
+    """Gives the tensor `target` the mask that Keras's layers left on `source`, if there is one; returns `target`.
+
+    Args:
+        valid: bool tensor, a second mask of the same shape: what either of them leaves out does not count.
+    """
     # Layers leave it on single tensors; a dict or list of outputs has none.
     mask = getattr(source, "_keras_mask", None)
+    if valid is not None:
+        mask = valid if mask is None else keras.ops.logical_and(mask, valid)
     if mask is not None:
         target._keras_mask = mask
     return target

@@ -5,9 +5,9 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from keras_tkd.utils.keras_graph import flatten_layers
+from keras_tkd.utils.keras_graph import flatten_layers, get_input_dtypes
 
-__all__ = ["LayerOutputs", "compute_output_shapes"]
+__all__ = ["LayerOutputs", "compute_output_shapes", "name_outputs"]
 
 _PRE_ACTIVATION = "pre_activation"
 
@@ -46,13 +46,7 @@ class LayerOutputs:
                 if layer is not None:
                     stack.enter_context(_recording(layer, part, name, captured))
             output = self.model(x, training=training)
-        if isinstance(output, (list, tuple)):
-            raise ValueError(
-                'A model returns its logits, or a dict that has them under "logits". Received: '
-                f"a {type(output).__name__} of {len(output)} from model '{self.model.name}'. Name its outputs: "
-                'keras.Model(inputs, {"logits": logits, ...})'
-            )
-        final = output if isinstance(output, dict) else {"logits": output}
+        final = name_outputs(self.model, output)
         outputs = {"logits": self._pick("logits", final)}
         return output, outputs | {name: self._pick(name, captured | final) for name in self.names}
 
@@ -66,6 +60,25 @@ class LayerOutputs:
             f"Model '{self.model.name}' has no output of that name. Received: {name!r}. It has {known} "
             "(layers of nested models are written as 'nested/layer')"
         )
+
+
+def name_outputs(model, output) -> dict:
+    """Returns what a model returned as a dict, with the final output under `"logits"`.
+
+    Args:
+        model: the model, for its name.
+        output: a tensor or a dict of tensors.
+
+    Raises:
+        ValueError: a list of outputs, which does not say which of them are the logits.
+    """
+    if isinstance(output, (list, tuple)):
+        raise ValueError(
+            'A model returns its logits, or a dict that has them under "logits". Received: '
+            f"a {type(output).__name__} of {len(output)} from model '{model.name}'. Name its outputs: "
+            'keras.Model(inputs, {"logits": logits, ...})'
+        )
+    return output if isinstance(output, dict) else {"logits": output}
 
 
 @contextlib.contextmanager
@@ -121,6 +134,33 @@ def compute_output_shapes(model, names, input_shape) -> dict[str, tuple]:
     """
     outputs = LayerOutputs(model, names)
     # Traced and never run: `compute_output_shape` knows nothing of inner layers, nor of a subclassed model.
+    raised = []
+
+    def run(x):
+        try:
+            return outputs(x, training=False)[1]
+        except ValueError as error:
+            raised.append(error)
+            raise
+
     specs = keras.tree.map_shape_structure(lambda shape: tf.TensorSpec((None, *shape[1:])), input_shape)
-    traced = tf.function(lambda x: outputs(x, training=False)[1]).get_concrete_function(specs)
+    dtypes = get_input_dtypes(model)
+    # Images of any numbers are cast by the models; words are not, nor made of numbers.
+    if dtypes is not None and _is_same_structure(specs, dtypes):
+        specs = keras.tree.map_structure(lambda spec, dtype: tf.TensorSpec(spec.shape, dtype), specs, dtypes)
+    try:
+        traced = tf.function(run).get_concrete_function(specs)
+    except ValueError:
+        # As it was raised: TensorFlow would put lines of this function before it ("in user code").
+        if raised:
+            raise raised[0] from None
+        raise
     return {name: tuple(spec.shape) for name, spec in traced.structured_outputs.items()}
+
+
+def _is_same_structure(first, second):
+    try:
+        keras.tree.assert_same_structure(first, second)
+    except ValueError:
+        return False
+    return True

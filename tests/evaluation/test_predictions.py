@@ -97,3 +97,65 @@ def test_at_chance_up_to_two_standard_errors_above_the_commonest_class(counts, b
     assert evaluation.at_chance(below, labels) is True
     assert evaluation.at_chance(0.0, labels) is True
     assert evaluation.at_chance(above, labels) is False
+
+
+@pytest.mark.parametrize(
+    "counts, below, above",
+    [
+        # Two standard errors above one half are 0.5 + 2 * sqrt(0.25 / 4) = 1: three of four say more than one class.
+        ([2, 2], 2 / 4, 3 / 4),
+        # 0.9 + 2 * sqrt(0.09 / 10) = 1.0897: nine of ten is what naming one class reaches.
+        ([9, 1], 9 / 10, 10 / 10),
+        # 0.9 + 2 * sqrt(0.09 / 50) = 0.9849: 49 of 50 are below.
+        ([45, 5], 49 / 50, 50 / 50),
+        # 4 classes of one image each: 0.25 + 2 * sqrt(0.1875 / 4) = 0.683.
+        ([1, 1, 1, 1], 2 / 4, 3 / 4),
+    ],
+)
+def test_of_a_small_or_unbalanced_set_what_naming_one_class_reaches_is_chance(counts, below, above):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    # As Keras logs them, too.
+    for cast in (float, np.float32):
+        assert evaluation.at_chance(cast(below), labels) is True
+        assert evaluation.at_chance(cast(above), labels) is False
+    # Of a single class nothing but that class can be named.
+    assert evaluation.at_chance(1.0, np.zeros(sum(counts))) is True
+
+
+def by_recalls(counts, table):
+    """`at_chance` of a model that names class c for `table[i][c]` images of class i."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    predicted = np.concatenate([np.repeat(np.arange(len(row)), row) for row in table])
+    return evaluation.at_chance(np.mean(labels == predicted), labels, predicted)
+
+
+class TestAtChanceByRecalls:
+    def test_a_model_that_finds_the_rare_class_is_not(self):
+        # 49 of 50 right, recalls 1 and 0.8. Guesses that name the second class in 4 of 50: mean recall 1 / 2, deviation
+        # sqrt(0.92 * 0.08 / 45 + 0.92 * 0.08 / 5) / 2 = 0.0640.
+        assert by_recalls([45, 5], [[45, 0], [1, 4]]) is False
+        # 80 of 100 right, where naming one class is right for 90; recalls 0.8 and 0.8 against 1 / 2 + 2 * 0.0731:
+        # named in 26 of 100, sqrt(0.74 * 0.26 / 90 + 0.74 * 0.26 / 10) / 2.
+        assert by_recalls([90, 10], [[72, 18], [2, 8]]) is False
+
+    def test_a_model_that_names_one_class_is(self):
+        assert by_recalls([45, 5], [[45, 0], [5, 0]]) is True
+        assert by_recalls([2, 2], [[0, 2], [0, 2]]) is True
+        # A class that no image is of: recalls of 0.
+        assert by_recalls([30, 30], [[0, 0, 30], [0, 0, 30]]) is True
+
+    def test_a_model_that_guesses_is(self):
+        # Names the second class in a tenth of the images of either class; and a little luck: 11 and 2 of 90 and 10,
+        # recalls 0.8778 and 0.2 against 1 / 2 + 2 * sqrt(0.87 * 0.13 / 90 + 0.87 * 0.13 / 10) / 2 = 0.612.
+        assert by_recalls([90, 10], [[81, 9], [9, 1]]) is True
+        assert by_recalls([90, 10], [[79, 11], [8, 2]]) is True
+
+    def test_random_guesses_are_as_a_rule(self):
+        """Of guesses with every frequency about one in forty is above two standard errors."""
+        rng = np.random.default_rng(0)
+        labels = np.repeat(np.arange(3), [300, 60, 40])
+        found = []
+        for shares in rng.dirichlet(np.ones(3), 400):
+            predicted = rng.choice(3, len(labels), p=shares)
+            found.append(evaluation.at_chance(np.mean(labels == predicted), labels, predicted))
+        assert np.mean(found) > 0.93

@@ -343,15 +343,18 @@ def test_statistics_of_all_negatives_are_means_over_an_anchors_mean():
     assert float(loss(y_true, POSITIVES)) == pytest.approx(10.5 / 3, rel=1e-6)
 
 
-def test_anchor_without_a_negative_counts_as_zero(monkeypatch):
+def test_anchor_without_a_negative_does_not_count(monkeypatch):
     monkeypatch.setitem(MINERS, "by hand", partners([1, 0, 1], [True, False, True]))
     anchor, student = [ZERO, ZERO, ZERO], [[3.0, 4.0], [0.0, 2.0], [0.0, -1.0]]
     loss = TripletDistillation(margin=5.0, miner="by hand")
     # First: 5 - 2 + 5 = 8. Second: none, though 2 - 5 + 5 would be 2. Third: 1 - 2 + 5 = 4.
     value, gradient = mined(loss, anchor, student, [0, 1, 2])
-    assert value == pytest.approx((8 + 4) / 3, rel=1e-6)
+    assert value == pytest.approx((8 + 4) / 2, rel=1e-6)
+    # Weights are Keras's: 8 and 3 * 4, over the two anchors that count.
+    weighted = loss({"logits": anchor, "labels": [0, 1, 2]}, student, sample_weight=[1.0, 7.0, 3.0])
+    assert float(weighted) == pytest.approx((8 + 3 * 4) / 2, rel=1e-6)
     # The second row has no part as a positive, and two as a negative, each -(0, 1).
-    assert gradient == pytest.approx(np.array([[0.6, 0.8], [0.0, -2.0], [0.0, -1.0]]) / 3, rel=1e-6, abs=1e-7)
+    assert gradient == pytest.approx(np.array([[0.6, 0.8], [0.0, -2.0], [0.0, -1.0]]) / 2, rel=1e-6, abs=1e-7)
 
 
 @pytest.mark.parametrize("dtype, label", [("bfloat16", 256), ("float16", 2048), ("float32", 2**24)])

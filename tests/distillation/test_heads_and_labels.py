@@ -1,0 +1,203 @@
+"""Heads and labels that a softmax over the classes cannot be taken of: each is refused, with what to do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, evaluation
+from keras_tkd.losses import (
+    DIST,
+    DecoupledTargets,
+    Hint,
+    LogitRegression,
+    NormalizedTargets,
+    PairDistillation,
+    SoftTargets,
+    TripletDistillation,
+)
+from keras_tkd.teachers import logits_model, with_classes
+
+CLASSES = 3
+LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+BINARY_LOSS = keras.losses.BinaryCrossentropy(from_logits=True)
+ON_CLASSES = [SoftTargets, LogitRegression, DIST, DecoupledTargets, NormalizedTargets, TripletDistillation]
+X = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
+Y = np.arange(12) % CLASSES
+
+
+def model(name, outputs=CLASSES, activation=None):
+    layers = [keras.Input((5,)), keras.layers.Dense(4, name="hidden"), keras.layers.Dense(outputs, activation)]
+    return keras.Sequential(layers, name=name)
+
+
+def pair(outputs=CLASSES):
+    return model("teacher", outputs), model("student", outputs)
+
+
+def compiled(losses, loss=LABEL_LOSS, outputs=CLASSES):
+    distiller = Distiller(*pair(outputs), losses)
+    distiller.compile("sgd", loss)
+    return distiller
+
+
+class TestOneOutput:
+    @pytest.mark.parametrize("loss", [*ON_CLASSES, PairDistillation])
+    def test_is_refused_by_losses_on_classes(self, loss):
+        with pytest.raises(ValueError, match=rf"'{loss.default_name}' compares classes.*\(None, 1\).*two outputs"):
+            Distiller(*pair(1), loss())
+
+    def test_by_trikd_by_ensembles_and_by_the_losses_of_keras(self):
+        with pytest.raises(ValueError, match="'kd' compares classes"):
+            TriKD(*pair(1))
+        for average in ("losses", "probabilities"):
+            ensemble = TeacherEnsemble([model("a", 1), model("b", 1)], average=average)
+            with pytest.raises(ValueError, match="'kd' compares classes"):
+                Distiller(ensemble, model("student", 1), SoftTargets())
+        with pytest.raises(ValueError, match="'logits_distillation' compares classes"):
+            Distiller(*pair(1), keras.distillation.LogitsDistillation(loss=keras.losses.KLDivergence()))
+
+    @pytest.mark.parametrize("loss", [SoftTargets, DIST])
+    def test_by_the_loss_itself(self, loss):
+        with pytest.raises(ValueError, match=r"compares classes.*\(2, 1\)"):
+            loss()(np.ones((2, 1)), np.zeros((2, 1)))
+
+    @pytest.mark.parametrize("loss", [DecoupledTargets, NormalizedTargets])
+    def test_by_the_loss_itself_with_labels(self, loss):
+        with pytest.raises(ValueError, match=r"compares classes.*\(2, 1\)"):
+            loss()({"logits": np.ones((2, 1)), "labels": [0, 0]}, np.zeros((2, 1)))
+
+    def test_layers_are_distilled_without_an_agreement(self):
+        distiller = compiled(Hint("hidden", "hidden"), BINARY_LOSS, outputs=1)
+        history = distiller.fit(X, Y > 0, verbose=0).history
+        assert history["fitnet"][0] > 0 and "agreement" not in history
+
+
+@pytest.mark.parametrize("role", ["teacher", "student", "anchor"])
+@pytest.mark.parametrize("head", ["dense", "activation", "operation", "nested"])
+def test_a_sigmoid_at_the_end_is_refused(role, head):
+    inputs = keras.Input((5,))
+    outputs = {
+        "dense": lambda: keras.layers.Dense(CLASSES, "sigmoid")(inputs),
+        "activation": lambda: keras.layers.Activation("sigmoid")(keras.layers.Dense(CLASSES)(inputs)),
+        "operation": lambda: keras.ops.sigmoid(keras.layers.Dense(CLASSES)(inputs)),
+        "nested": lambda: model("inner", CLASSES, "sigmoid")(inputs),
+    }
+    models = {"teacher": model("teacher"), "student": model("student"), "anchor": model("anchor")}
+    models[role] = keras.Model(inputs, outputs[head](), name="yes_or_no")
+    with pytest.raises(
+        ValueError, match=f"The {role} must return logits.*'yes_or_no' ends in a sigmoid.*without an act"
+    ):
+        TriKD(models["teacher"], models["student"], models["anchor"])
+
+
+class TestLabelsOfSeveralClasses:
+    SEVERAL = np.array([[1, 1, 0]] + [[0, 0, 1]] * 11)
+
+    @pytest.mark.parametrize("loss", ON_CLASSES)
+    def test_are_refused_in_training_and_validation(self, loss):
+        one, several = np.eye(CLASSES)[Y], self.SEVERAL
+        for labels, validation in ((several, None), (one, (X, several))):
+            distiller = compiled(loss(), BINARY_LOSS)
+            with pytest.raises(ValueError, match=rf"{loss.default_name}.* one class each.*with 2 classes.*class ids"):
+                distiller.fit(X, labels, validation_data=validation, verbose=0)
+        # The note is of that fit alone.
+        distiller.fit(X, one, verbose=0)
+
+    def test_are_refused_in_trikd_and_where_none_is_named(self):
+        trikd = TriKD(*pair())
+        trikd.compile("sgd", BINARY_LOSS)
+        with pytest.raises(ValueError, match="kd are of images of one class each.*with 2 classes"):
+            trikd.fit(X, self.SEVERAL, verbose=0)
+        with pytest.raises(ValueError, match="with 0 classes"):
+            compiled(SoftTargets(), BINARY_LOSS).fit(X, np.zeros((12, CLASSES)), verbose=0)
+
+    def test_in_a_dataset_of_many_steps(self):
+        data = tf.data.Dataset.from_tensor_slices((X, self.SEVERAL)).batch(3).repeat()
+        with pytest.raises(ValueError, match="with 2 classes"):
+            compiled(SoftTargets(), BINARY_LOSS).fit(data, steps_per_epoch=10**9, verbose=0)
+
+    def test_distributions_and_losses_on_layers_are_taken(self):
+        smooth = 0.9 * np.eye(CLASSES)[Y] + 0.1 / CLASSES
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        assert len(compiled(SoftTargets(), loss).fit(X, smooth.astype("float16"), verbose=0).history["kd"]) == 1
+        history = compiled(Hint("hidden", "hidden"), BINARY_LOSS).fit(X, self.SEVERAL, verbose=0).history
+        assert len(history["fitnet"]) == 1
+
+
+class TestLabelsThatAreNoClass:
+    LABELS = np.where(np.arange(12) == 7, -1, Y)
+    LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+
+    @pytest.mark.parametrize("loss", [DecoupledTargets, NormalizedTargets])
+    @pytest.mark.parametrize("eager", [False, True])
+    def test_the_label_is_named(self, loss, eager):
+        distiller = compiled(loss(), self.LOSS)
+        distiller.run_eagerly = eager
+        with pytest.raises(ValueError, match=rf"{loss.default_name} read the class.*label -1.*0 to 2.*SoftTargets"):
+            distiller.fit(X, self.LABELS, batch_size=4, verbose=0)
+        # Another fit, another label.
+        distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=7))
+        with pytest.raises(ValueError, match="label 7,"):
+            distiller.fit(X, np.where(np.arange(12) == 7, 7, Y), batch_size=4, verbose=0)
+
+    def test_a_loss_without_labels_learns_from_such_images_too(self):
+        history = compiled(SoftTargets(), self.LOSS).fit(X, self.LABELS, verbose=0).history
+        assert history["kd"][0] > 0
+
+
+def of_list(name, form):
+    inputs = keras.Input((4, 4, 1))
+    flat = keras.layers.Flatten()(inputs)
+    if form == "functional":
+        return keras.Model(inputs, [keras.layers.Dense(CLASSES)(flat), keras.layers.Dense(CLASSES)(flat)], name=name)
+
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__(name=name)
+            self.heads = [keras.layers.Dense(CLASSES), keras.layers.Dense(CLASSES)]
+
+        def call(self, x):
+            return tuple(head(keras.ops.reshape(x, (-1, 16))) for head in self.heads)
+
+    return Two()
+
+
+def on_images(name):
+    return keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)], name=name)
+
+
+def fit(distiller, images):
+    distiller.compile("sgd", LABEL_LOSS)
+    distiller.fit(images.astype("float32"), Y, verbose=0)
+
+
+LISTS = {
+    "student": lambda two, x, path: fit(Distiller(on_images("one"), two, SoftTargets()), x),
+    "teacher": lambda two, x, path: fit(Distiller(two, on_images("one"), SoftTargets()), x),
+    "TriKD's student": lambda two, x, path: fit(TriKD(on_images("one"), two), x),
+    "TriKD's teacher": lambda two, x, path: fit(TriKD(two, on_images("one")), x),
+    "anchor": lambda two, x, path: fit(TriKD(on_images("one"), on_images("other"), two), x),
+    "cache": lambda two, x, path: TeacherCache.build(two, x, path, progress=False),
+    "ensemble": lambda two, x, path: TeacherEnsemble([two, on_images("one")], average="logits")(x.astype("float32")),
+    "evaluation": lambda two, x, path: evaluation.logits(two, x),
+}
+
+
+@pytest.mark.parametrize("form", ["functional", "subclassed"])
+@pytest.mark.parametrize("entrance", LISTS)
+def test_a_list_of_outputs_is_refused_everywhere(entrance, form, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (12, 4, 4, 1), "uint8")
+    with pytest.raises(ValueError, match=r"a dict that has them under \"logits\".* of 2 from model 'two'"):
+        LISTS[entrance](of_list("two", form), images, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("function", [logits_model, lambda two: with_classes(two, [0, 1])])
+def test_a_list_of_outputs_has_no_logits_to_be_chosen(function):
+    with pytest.raises(ValueError, match="a list of 2 from model 'two'"):
+        function(of_list("two", "functional"))
+
+
+def test_an_error_of_a_model_comes_as_it_was_raised():
+    with pytest.raises(ValueError, match=r"^Model 'student' has no output of that name. Received: 'nope'"):
+        Distiller(*pair(), Hint("hidden", "nope"))

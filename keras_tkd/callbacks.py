@@ -141,6 +141,7 @@ class BackupState(keras.callbacks.Callback):
 
     @property
     def seconds(self):
+        """Seconds of training so far, those before an interruption included."""
         return self._seconds_before + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def restore(self, model, data=None):

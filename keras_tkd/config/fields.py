@@ -14,6 +14,7 @@ __all__ = [
     "COMPARED",
     "DECIDES",
     "DISTILLED",
+    "FREE",
     "ReadWhen",
     "TRAINED",
     "check",
@@ -33,6 +34,7 @@ DECIDES = {
     "student": "the student's architecture, with a teacher and without",
     "distillation": "what a distilled student learns from, and how: no model that learns from the labels alone",
     "measurement": "what is measured of a student, which need not be trained again for it",
+    "interruption": "what an interruption costs, and no result: a run that goes on may have another value",
     "nothing": "nothing that is kept: where files are, what is measured of a teacher, what is trained besides",
 }
 
@@ -43,6 +45,8 @@ DISTILLED = (*TRAINED, "student", "distillation")
 # What two runs share whose students may be compared. How they are trained is not a part of it: a learning rate is
 # chosen for each.
 COMPARED = ("data", "budget", "student", "measurement")
+# What a run that goes on need not share with the run that began.
+FREE = ("interruption",)
 
 
 @dataclasses.dataclass(frozen=True)

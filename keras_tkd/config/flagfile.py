@@ -92,7 +92,7 @@ def resolve_from_record(config, path):
 
 
 def _join(values):
-    """Writes a list as absl's flags read it: as a line of CSV, where a value may hold commas and quotes."""
+    """Writes a list as the scripts read it: as a line of CSV, where a value may hold commas and quotes."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
     return line.getvalue()

@@ -50,9 +50,9 @@ class RunConfig(DataConfig):
     checkpoint_steps: int | None = option(
         None,
         "Steps after which the state of a training is written inside an epoch too; at the end of each it always is.",
-        decides="nothing",
+        decides="interruption",
     )
-    checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="nothing")
+    checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="interruption")
     teacher_model: str = option(
         "digits_teacher",
         "Name of the teacher's architecture, or a .keras file of it.",

@@ -158,7 +158,7 @@ class TriKD(DistillationModel):
 
     @property
     def student_term_reaches_teacher(self) -> bool:
-        """Whether the student's distillation term moves the teacher too."""
+        """True if the student's distillation term moves the teacher too."""
         return self._student_term_reaches_teacher
 
     @property

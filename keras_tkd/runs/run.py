@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shlex
 
-from keras_tkd.config.fields import list_deciding
+from keras_tkd.config.fields import FREE, list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.checks import check_callbacks
@@ -123,7 +123,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     if existing != "overwrite":
         config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
     config = resolve_precision(config)
-    free = list_deciding(type(config), ("nothing",))
+    free = list_deciding(type(config), FREE)
     run = Run(config, Workdir(path, format_flags(config), existing, free), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")

@@ -245,7 +245,7 @@ class Stage:
 
 
 def _holds_something(path):
-    """Whether there is a file, or a folder with a file in it that a training left."""
+    """Returns whether there is a file, or a folder with a file in it that a training left."""
     return path.is_file() or any(below.is_file() and not below.match(_TEACHER) for below in path.rglob("*"))
 
 

@@ -96,7 +96,7 @@ class TeacherEnsemble(keras.Model):
     # Losses and steps that were made of them would not follow: neither has a setter.
     @property
     def average(self) -> str:
-        """What is averaged."""
+        """Name of what is averaged."""
         return self._average
 
     @property

@@ -78,7 +78,7 @@ def _lock(handle, path):
 
 
 def _is_file(handle, path):
-    """Whether an open file is the one that has the path."""
+    """Returns whether an open file is the one that has the path."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:

@@ -37,6 +37,8 @@ STALE = {
     "weight_decay": "TD",
     "precision": "TD",
     "seed": "TDC",
+    "checkpoint_steps": "",
+    "checkpoint_minutes": "",
     "student_model": "DC",
     "teacher_model": "D",
     "teacher_path": "D",

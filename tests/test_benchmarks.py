@@ -3,6 +3,7 @@
 import importlib
 import json
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -77,3 +78,11 @@ def test_every_program_says_what_it_is_for(program, monkeypatch, capsys):
 def test_an_unknown_key_is_refused():
     with pytest.raises(SystemExit, match="Received: kd_over_everything"):
         run.select_keys(["sp_over_kd", "kd_over_everything"])
+
+
+def test_ten_kills_leave_no_trace():
+    """Processes that are killed at random moments, over all kinds of state, end in what they would have been."""
+    command = [sys.executable, str(pathlib.Path(run.__file__).with_name("kills.py")), "--kills=10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("2 kills in a run") == 5 == done.stdout.count("the same bits")

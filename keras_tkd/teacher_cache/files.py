@@ -76,8 +76,6 @@ class CacheFiles:
             return None
         try:
             record = read_json(self.folder / name)
-            if not isinstance(record, dict):
-                raise ValueError(f"it holds a {type(record).__name__} in place of an object")
             if name == _MANIFEST and record.get("format") != _FORMAT:
                 raise ValueError(f"its format is {record.get('format')}, and this version reads {_FORMAT}")
             # What is whole needs no look at each of its entries.

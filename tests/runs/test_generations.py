@@ -128,7 +128,8 @@ def stop_after(on_epoch_end):
 
     def once(self, epoch, logs=None):
         on_epoch_end(self, epoch, logs)
-        if self.stage.name.startswith("generations") and epoch == 0:
+        # The one training of the run that is done again: that of the second generation.
+        if epoch == 0:
             raise KeyboardInterrupt
 
     return once

@@ -35,14 +35,14 @@ class TestConfiguration:
         assert (run.config.temperature, run.config.teacher_cache) == (4.0, "auto")
         assert not (tmp_path / "run").exists()
         run.resolve_config(dataclasses.replace(run.config, teacher_cache="workdir"))
-        run.begin(splits)
+        run.begin(Inputs(splits))
         header, *lines = (tmp_path / "run" / "flags.flags").read_text().splitlines()
         assert header == f"# To run this again: python scripts/distill.py --flagfile=this_file --workdir={run.path}"
         assert {"--temperature=4.0", "--teacher_cache=workdir"} <= set(lines)
 
     def test_does_not_change_once_the_run_has_begun(self, splits, tmp_path):
         run = open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
-        run.begin(splits)
+        run.begin(Inputs(splits))
         with pytest.raises(RuntimeError, match="does not change once it has begun"):
             run.resolve_config(dataclasses.replace(run.config, epochs=3))
         with pytest.raises(AttributeError):
@@ -84,7 +84,7 @@ def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp
         trained.append(stage.name)
         for path, model in files.items():
             save_model(model, path)
-        stage.record([{"loss": 1.0}], 1.0, finished=True)
+        stage.finish([{"loss": 1.0}], 1.0, files)
 
     def train_all(config):
         """Names of the stages that are trained for a configuration in the same folder."""

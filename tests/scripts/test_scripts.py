@@ -4,8 +4,10 @@ import importlib
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -175,3 +177,25 @@ def test_errors_of_the_run_end_with_one_sentence(tmp_path):
     done = run("distill", "--workdir=w", cwd=tmp_path)
     assert done.returncode != 0 and done.stderr.startswith("Error: ") and done.stderr.count("\n") == 1
     assert (tmp_path / "w" / "student.keras").read_text() == "somebody's"
+
+
+def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_meanwhile(tmp_path):
+    flags = ["--method=baseline", "--epochs=5000", "--workdir=a run"]
+    command = [sys.executable, "-u", str(ROOT / "scripts" / "distill.py"), *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
+    try:
+        # Training has begun: its state is written at the end of each epoch.
+        while not list((tmp_path / "a run").rglob("*.npz")):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        second = run("distill", *flags, cwd=tmp_path)
+        assert second.returncode == 1 and f"a run is in use: process {process.pid} on" in second.stderr
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + 15
+    assert "Interrupted (SIGTERM)" in output and "run the same command again" in output
+    assert "Traceback" not in output + second.stderr
+    assert "--workdir='a run'" in (tmp_path / "a run" / "flags.flags").read_text().splitlines()[0]
+    assert not list((tmp_path / "a run").rglob(".*"))

@@ -482,8 +482,8 @@ def test_a_builder_that_is_killed_again_and_again_ends_in_the_same_bits(teacher,
         killed = subprocess.run(command, capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         written.append(CacheFiles(folder).rows_written)
-    # Of four batches to a view, three are recorded, then two more, then three more.
-    assert written == [12, 14 + 4, 2 * 14]
+    # Each went on where the one before it had been killed, and none came to the end of three views.
+    assert 0 < written[0] < written[1] < written[2] < VIEWS * COUNT
     build(teacher, folder, losses=[SimilarityPreserving("features", "features")])
     assert read_files(folder) == read_files(finished)
 

@@ -220,7 +220,7 @@ def test_rows_that_changed_are_not_built_upon(tmp_path):
 RECORDS = ["manifest.json", "progress.json"]
 DAMAGES = {
     "": [b"\x80\xff\x00PK", b"", b"[" * 100_000, b"{", b'{"rows": 1}{}'],
-    "holds a (list|str|int|bool|NoneType) in place of an object": [b"null", b"[]", b'"rows"', b"3000", b"true"],
+    "must hold a JSON object, and holds a (list|str|int|bool|NoneType)": [b"null", b"[]", b'"rows"', b"3000", b"true"],
 }
 DAMAGES = [(message, content) for message, contents in DAMAGES.items() for content in contents]
 

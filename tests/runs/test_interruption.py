@@ -1,0 +1,131 @@
+"""Signals that end a training: its step is finished, its state written, and the signal then has its way."""
+
+import signal
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd.callbacks import BackupState
+from keras_tkd.runs import interruption
+from keras_tkd.runs.interruption import StopAtSignal
+
+X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
+
+
+class Send(keras.callbacks.Callback):
+    """Sends this process a signal at a moment of the training, as often as said."""
+
+    def __init__(self, number, moment, times=1):
+        super().__init__()
+        self.number, self.moment, self.times, self.seen = number, moment, times, []
+
+    def _note(self, moment):
+        self.seen.append(moment)
+        if moment == self.moment:
+            for _ in range(self.times):
+                signal.raise_signal(self.number)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._note(f"step {batch}")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._note(f"test {batch}")
+
+
+@pytest.fixture
+def handled():
+    """Handlers of this test's own, which raise; the signals that they got."""
+    received = []
+
+    def handle(number, frame):
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield received
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def fit(send, folder):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    backup = BackupState(folder)
+    stop = StopAtSignal(backup)
+    with stop:
+        callbacks = [send, backup, stop]
+        model.fit(X, Y, batch_size=2, epochs=2, validation_data=(X, Y), verbose=0, callbacks=callbacks)
+
+
+def places(folder):
+    return [path.stem for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_step_is_finished_and_its_state_written(number, handled, tmp_path):
+    send = Send(number, "step 2")
+    with pytest.raises(KeyboardInterrupt):
+        fit(send, tmp_path)
+    assert send.seen[-1] == "step 2" and handled == [number]
+    assert places(tmp_path) == ["epoch-000000-step-000000003"]
+
+
+def test_a_validation_is_finished_too(handled, tmp_path):
+    send = Send(signal.SIGTERM, "test 0")
+    with pytest.raises(KeyboardInterrupt):
+        fit(send, tmp_path)
+    # All five batches of it, and no step after them.
+    assert send.seen[-1] == "test 4" and places(tmp_path) == ["epoch-000001-step-000000000"]
+
+
+def test_a_long_validation_is_broken_off(handled, tmp_path, monkeypatch):
+    monkeypatch.setattr(interruption, "_PATIENCE", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Send(signal.SIGTERM, "test 0"), tmp_path)
+    assert not tmp_path.exists() or places(tmp_path) == []
+
+
+def test_the_last_step_of_an_epoch_is_written_with_its_validation(handled, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Send(signal.SIGINT, "step 4"), tmp_path)
+    assert places(tmp_path) == ["epoch-000001-step-000000000"]
+
+
+def test_a_second_signal_does_not_wait(handled, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(Send(signal.SIGINT, "step 2", times=2), tmp_path)
+    assert places(tmp_path) == []
+
+
+def test_without_a_signal_nothing_is_changed(handled, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    fit(Send(signal.SIGINT, "never"), tmp_path)
+    assert signal.getsignal(signal.SIGINT) is before and handled == []
+
+
+def test_a_signal_that_nobody_acts_on_ends_the_training_all_the_same(tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(Send(signal.SIGTERM, "step 1"), tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_in_another_thread_it_does_nothing(tmp_path):
+    """Where Python lets nobody say what a signal does."""
+    errors = []
+
+    def train():
+        try:
+            fit(Send(signal.SIGINT, "never"), tmp_path)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert not errors and len(places(tmp_path)) == 2

@@ -1,0 +1,112 @@
+"""Files that appear whole or not at all: full disks at every size, damage, what killed processes left."""
+
+import contextlib
+import os
+import resource
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
+from keras_tkd.utils.files import atomic_write, hash_file, read_json, save_model, write_json
+
+
+@contextlib.contextmanager
+def room_for(size):
+    """Lets no file of this process grow beyond so many bytes, as a quota or a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def make_model(value):
+    model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
+    model.set_weights([np.full_like(weight, value) for weight in model.get_weights()])
+    return model
+
+
+def write_checkpoint(path, value):
+    CheckpointFiles(path).write(int(value), 0, [np.full((64, 64), value)], {})
+
+
+WRITERS = {
+    "model.keras": lambda path, value: save_model(make_model(value), path),
+    "record.json": lambda path, value: write_json(path, {"values": [value] * 2000}),
+    "checkpoints": write_checkpoint,
+}
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_without_room_the_old_file_stays_and_the_error_names_the_new_one(name, tmp_path):
+    write = WRITERS[name]
+    write(tmp_path / name, 1.0)
+    before = content(tmp_path)
+    whole = max(map(len, before.values()))
+    refused = 0
+    for size in [0, 1, *range(500, whole, 2500), whole - 1]:
+        with room_for(size):
+            with pytest.raises(OSError) as error:
+                write(tmp_path / name, 2.0)
+        assert str(tmp_path / name) in str(error.value) and "cannot be written" in str(error.value)
+        assert "still there" in str(error.value)
+        assert content(tmp_path) == before
+        refused += 1
+    assert refused > 4
+    # What was refused works once there is room.
+    write(tmp_path / name, 2.0)
+    assert content(tmp_path) != before
+
+
+def test_an_error_says_how_much_is_needed_and_how_much_is_free(tmp_path):
+    # 64 * 64 + 64 numbers of four bytes.
+    with room_for(1000), pytest.raises(OSError, match=r"It needs about 16,640 bytes. [\d,]+ are free on its disk"):
+        save_model(make_model(1.0), tmp_path / "model.keras")
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(OSError, match=f"{tmp_path}/run/model.json cannot be written"):
+        write_json(tmp_path / "run" / "model.json", {})
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b'{"a": 1}}'])
+def test_what_is_no_json_is_named(text, tmp_path):
+    (tmp_path / "record.json").write_bytes(text)
+    with pytest.raises(ValueError, match=f"{tmp_path}/record.json is damaged: it holds no JSON"):
+        read_json(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize(("text", "kind"), [("[1]", "list"), ("3", "int"), ("null", "NoneType"), ('"a"', "str")])
+def test_what_is_no_object_is_named(text, kind, tmp_path):
+    (tmp_path / "record.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path}/record.json is damaged: it must hold a JSON object.*a {kind}"):
+        read_json(tmp_path / "record.json")
+
+
+def test_a_file_that_is_not_there_is_none(tmp_path):
+    assert read_json(tmp_path / "record.json") is None and hash_file(tmp_path / "model.keras") is None
+
+
+def test_a_hash_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    # FIPS 180-4's example.
+    assert hash_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_is_written_reaches_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr("os.fsync", lambda handle: order.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr("os.replace", lambda *paths: (order.append("replace"), replace(*paths)))
+    with atomic_write(tmp_path / "file") as unfinished:
+        unfinished.write_text("whole")
+    # The file, its name, and then the folder that the name is in.
+    assert order == ["fsync", "replace", "fsync"]

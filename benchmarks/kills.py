@@ -10,22 +10,29 @@ never killed. Prints one line for each kind of run, and ends with an error if an
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import pathlib
 import random
 import signal
+import sys
 import tempfile
 import time
+import traceback
+import zipfile
+
+import h5py
+import numpy as np
 
 COMMON = {"dataset": "digits", "epochs": 3, "batch_size": 64, "learning_rate": 0.05, "train_fraction": 0.3}
-COMMON |= {"teacher_epochs": 3, "checkpoint_steps": 2}
+COMMON |= {"checkpoint_steps": 2}
 # What a state holds: nothing but a student; a cache that is built; negatives, views and dropout; a memory bank; two
 # models with an optimizer each, in their second generation.
 RUNS = {
     "baseline": {"method": "baseline"},
-    "kd_cached": {"method": "kd", "teacher_cache": "workdir"},
-    "tkd_drawn": {"method": "tkd", "augmentation": "crop", "student_model": "digits_teacher"},
+    "kd_cached": {"method": "kd", "teacher_cache": "workdir", "baseline": "none"},
+    "tkd_drawn": {"method": "tkd", "augmentation": "crop", "student_model": "digits_teacher", "baseline": "none"},
     "crd": {"method": "crd", "baseline": "none"},
     "trikd": {"method": "trikd", "generations": 2, "epochs": 2},
 }
@@ -50,7 +57,11 @@ def start(name, path):
 
         commands.distill(DistillConfig(**COMMON | RUNS[name]), path)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
@@ -83,19 +94,22 @@ def without_times(value):
     return [without_times(below) for below in value] if isinstance(value, list) else value
 
 
+def read_weights(path):
+    """Reads all arrays of a model's file by their place in it; the file also holds names, which processes number."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return arrays
+
+
 def find_differences(whole, cut):
     """Returns what differs between two finished runs: file names and entries."""
-    import zipfile
-
     differing = []
     models = {str(path.relative_to(whole)) for path in whole.rglob("*.keras")}
     models |= {str(path.relative_to(cut)) for path in cut.rglob("*.keras")}
     for name in sorted(models):
-        weights = []
-        for folder in (whole, cut):
-            with zipfile.ZipFile(folder / name) as archive:
-                weights.append(archive.read("model.weights.h5"))
-        if weights[0] != weights[1]:
+        one, other = (read_weights(folder / name) for folder in (whole, cut))
+        if one.keys() != other.keys() or any(not np.array_equal(one[key], other[key]) for key in one):
             differing.append(name)
     for name in ("results.json", *(str(path.relative_to(whole)) for path in whole.glob("checkpoints/**/record.json"))):
         one, other = (without_times(json.loads((folder / name).read_text())) for folder in (whole, cut))

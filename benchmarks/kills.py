@@ -36,7 +36,18 @@ RUNS = {
     "crd": {"method": "crd", "baseline": "none"},
     "trikd": {"method": "trikd", "generations": 2, "epochs": 2},
 }
+QUICK = False
 TIMES = ("seconds", "images_per_second")
+
+
+def make_graphs_quickly():
+    """Gives up speed for a quick beginning: a step is traced once, and no graph is optimized."""
+    import tensorflow as tf
+
+    from keras_tkd.runs import optimization
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    optimization.STEPS_PER_EXECUTION = 1
 
 
 def start(name, path):
@@ -55,6 +66,8 @@ def start(name, path):
         from keras_tkd.config import DistillConfig
         from keras_tkd.runs import commands
 
+        if QUICK:
+            make_graphs_quickly()
         commands.distill(DistillConfig(**COMMON | RUNS[name]), path)
         code = 0
     except BaseException:
@@ -150,7 +163,10 @@ def main():
     parser.add_argument("--kills", type=int, default=100, help="kills, spread evenly over the kinds of runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--only", help="kinds of runs, separated by commas; all if not given")
+    parser.add_argument("--quick", action="store_true", help=make_graphs_quickly.__doc__)
     arguments = parser.parse_args()
+    global QUICK
+    QUICK = arguments.quick
     # Before the processes are forked, and without running anything: a fork would not have TensorFlow's threads.
     import keras_tkd.runs.commands  # noqa: F401
 

@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused():
 
 def test_ten_kills_leave_no_trace():
     """Processes that are killed at random moments, over all kinds of state, end in what they would have been."""
-    command = [sys.executable, str(pathlib.Path(run.__file__).with_name("kills.py")), "--kills=10"]
+    command = [sys.executable, str(pathlib.Path(run.__file__).with_name("kills.py")), "--kills=10", "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("2 kills in a run") == 5 == done.stdout.count("the same bits")

@@ -87,7 +87,8 @@ class Tasks:
         return self.fit(Distiller(None, student or self.student(), loss, [weight]), batches)
 
     def cache(self, loss, name):
-        return TeacherCache.build(self.teacher, self.images, f"{self.folder}/{name}", losses=[loss], progress=False)
+        options = {"dtype": "float16", "progress": False}
+        return TeacherCache.build(self.teacher, self.images, f"{self.folder}/{name}", losses=[loss], **options)
 
     # A student alone.
 

@@ -167,7 +167,9 @@ class BackupState(keras.callbacks.Callback):
                     "A checkpoint inside an epoch is taken up with `data`. Received: data=None, and epoch "
                     f"{checkpoint.epoch}, step {checkpoint.step} in {self._files.folder}. Give the validation data"
                 )
-            model.evaluate(data.take(1), verbose=0)
+            # Not `evaluate`: one batch may lack what a whole validation must have, such as a second class.
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(next(iter(data)))
+            model.test_on_batch(x, y, sample_weight)
         state = _collect_state(model)
         variables = state + (model.metrics_variables if checkpoint.step else [])
         if [tuple(v.shape) for v in variables] != [array.shape for array in checkpoint.arrays]:

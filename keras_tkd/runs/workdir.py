@@ -53,8 +53,8 @@ class Workdir:
 
     def _check(self):
         """Raises `ValueError` for a folder that this experiment may not have."""
-        found = [name for name in _TRAINED if _holds_something(self.path / name)]
-        if self._existing == "overwrite" and found and not (self.path / FLAGS).exists():
+        found = [name for name in OWN_FILES if _holds_something(self.path / name)]
+        if self._existing == "overwrite" and found and FLAGS not in found:
             raise ValueError(
                 f"{self.path} was never a run's folder: it holds {', '.join(found)} without {FLAGS}, and "
                 "--existing=overwrite would remove them. Choose another --workdir, or remove them yourself"
@@ -151,16 +151,15 @@ class Workdir:
         """Says how the experiment that the folder holds differs from this one; empty where it does not.
 
         Args:
-            found: names of what a training left there.
+            found: names of a run's files that there are.
         """
-        file = self.path / FLAGS
-        if not file.exists():
+        if FLAGS not in found:
             return f"files {', '.join(found)} without {FLAGS}" if found else ""
-        # A run that left nothing but its flags, because of an error, is no experiment that could be lost.
-        if not found:
+        # A run that trained nothing, because of an error, is no experiment that could be lost.
+        if not set(found) & set(_TRAINED):
             return ""
         # Comments aside: they say how to run it again, with a path that may have changed.
-        held = self._list_deciding(read_flag_lines(file))
+        held = self._list_deciding(read_flag_lines(self.path / FLAGS))
         here = self._list_deciding(self.flags)
         removed, added = ([line for line in one if line not in other] for one, other in ((held, here), (here, held)))
         if not removed and not added:

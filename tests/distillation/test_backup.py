@@ -110,6 +110,23 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(kind, tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_the_batch_that_makes_the_metrics_may_be_of_one_class(tmp_path):
+    """Held-out images that are sorted by class: in a batch of one, a loss that looks there for negatives finds none."""
+    first = np.argsort(LABELS, kind="stable")
+    held_out = data.triplet_dataset(IMAGES[first], LABELS[first], 6, seed=0, negatives=None, training=False)
+    batches = data.triplet_dataset(IMAGES, LABELS, 6, seed=5, negatives=None)
+
+    def begin():
+        keras.utils.set_random_seed(1)
+        return distill(losses.TripletDistillation(margin=2.0)), BackupState(tmp_path, every_steps=1)
+
+    distiller, backup = begin()
+    with pytest.raises(InterruptedError):
+        distiller.fit(batches, validation_data=held_out, verbose=0, callbacks=[backup, BreakOff(2)])
+    distiller, backup = begin()
+    assert backup.restore(distiller, held_out) == (0, 2)
+
+
 def test_it_goes_on_from_the_newest_checkpoint(tmp_path):
     seen = []
 

@@ -246,13 +246,15 @@ def test_a_damaged_flagfile_is_named_and_nothing_changes(finished):
     assert tree(finished) == before
 
 
-def test_overwriting_a_folder_that_was_never_a_runs_is_refused(tmp_path):
-    for name in ("logs", "generations"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "mine.txt").write_text("mine")
+@pytest.mark.parametrize("name", ["logs", "generations", "checkpoints", "teacher_cache"])
+def test_a_folder_that_was_never_a_runs_is_not_overwritten(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "mine.txt").write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(ValueError, match="never a run's folder.*generations.*remove them yourself"):
+    with pytest.raises(ValueError, match=f"never a run's folder.*{name}.*remove them yourself"):
         Workdir(tmp_path, FLAGS, "overwrite")
+    with pytest.raises(ValueError, match=f"files {name} without flags.flags"):
+        Workdir(tmp_path, FLAGS)
     assert tree(tmp_path) == before
 
 

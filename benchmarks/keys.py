@@ -36,7 +36,8 @@ class Ratio:
         group: name in `GROUPS`.
         quotient: `"task / task"`, or sums of tasks: `"task / task + task"`.
         at_most, at_least: the bound aimed at, or neither.
-        needs: what the machine must have, `"torch"` or `"avx512_bf16"`; without it the ratio is skipped.
+        needs: what the machine must have, `"torch"` or `"avx512_bf16"`, or how time must be counted: `"wall"`, for a
+            task in a process of its own. Without it the ratio is skipped.
     """
 
     group: str
@@ -60,6 +61,9 @@ GROUPS = {
     "building": Group(rounds=3, options=("--images=50000",)),
     "memory": Group(program="memory.py", rounds=1, unit="bytes"),
     "live": Group(options=("--images=12800",)),
+    "deterministic": Group(rounds=4, options=("--images=12800",)),
+    "deterministic_crd": Group(rounds=4, options=("--images=5120",)),
+    "checkpoints": Group(rounds=5, options=("--images=50000",)),
 }
 
 # Of teachers that are cached, and of their users' other choices.
@@ -112,4 +116,11 @@ METHODS = {
     for place, name in enumerate(OTHERS)
 }
 
-TABLES = {"keys": KEYS, "live": LIVE, "methods": METHODS}
+# Of what a run may be asked for beside its training.
+RUNS = {
+    "deterministic_kd_over_kd": Ratio("deterministic", "deterministic:kd / method:kd", needs="wall"),
+    "deterministic_crd_over_crd": Ratio("deterministic_crd", "deterministic:crd / method:crd", needs="wall"),
+    "checkpoints_over_fit": Ratio("checkpoints", "checkpoints / student_fit", at_most=0.02),
+}
+
+TABLES = {"keys": KEYS, "live": LIVE, "methods": METHODS, "runs": RUNS}

@@ -34,8 +34,8 @@ def find_obstacle(need, clock):
     """Returns why a ratio that needs `need` (of `keys.Ratio`) cannot be measured here; None where it can."""
     if need == "torch" and importlib.util.find_spec("torch") is None:
         return "PyTorch cannot be imported (pip install torch)"
-    if need == "torch" and clock != "wall":
-        return "PyTorch computes in processes of its own, whose processor time is not seen here"
+    if need in ("torch", "wall") and clock != "wall":
+        return "it computes in a process of its own, whose processor time is not seen here"
     if need == "avx512_bf16" and need not in read_processor("flags").split():
         return "the processor has no AVX512-BF16, and would emulate bfloat16"
     return None
@@ -108,7 +108,7 @@ def select_keys(names):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="file to write the figures to")
-    parser.add_argument("--only", default="keys", help="keys and tables (keys, live, methods), separated by commas")
+    parser.add_argument("--only", default="keys", help=f"keys and tables ({', '.join(TABLES)}), separated by commas")
     parser.add_argument("--rounds", type=int, help="counted rounds, in place of each group's own")
     parser.add_argument(
         "--clock",

@@ -7,10 +7,13 @@ Milliseconds per 128 images: of each task a list over the rounds. `keys.py` make
 
 import argparse
 import json
+import sys
 import tempfile
 
-from tasks import Tasks
+from tasks import DONE, Tasks
 from timing import CLOCKS, alternate
+
+from keras_tkd.runs import devices
 
 
 def main():
@@ -20,10 +23,22 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one to warm up")
     parser.add_argument("--teacher", default="tkd_teacher", help="a name in keras_tkd.models.MODELS")
     parser.add_argument("--clock", default="wall", choices=CLOCKS, help="see `timing.CLOCKS`")
+    parser.add_argument("--deterministic", action="store_true", help="as the flag of the scripts")
+    parser.add_argument(
+        "--on_request", action="store_true", help="time nothing: run the tasks once for each line of the input"
+    )
     arguments = parser.parse_args()
+    devices.start_devices(arguments.deterministic)
     with tempfile.TemporaryDirectory() as folder:
         makes = Tasks(arguments.images, folder, arguments.teacher)
-        measured = alternate({name: makes.make(name) for name in arguments.tasks}, arguments.rounds, arguments.clock)
+        tasks = {name: makes.make(name) for name in arguments.tasks}
+        if arguments.on_request:
+            for _ in sys.stdin:
+                for task in tasks.values():
+                    task.run()
+                print(DONE, flush=True)
+            return
+        measured = alternate(tasks, arguments.rounds, arguments.clock)
     print(json.dumps({name: [round(value, 3) for value in values] for name, values in measured.items()}))
 
 

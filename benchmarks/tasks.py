@@ -16,13 +16,17 @@ from operations import training_operations  # noqa: E402
 from timing import Task  # noqa: E402
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, data, losses, models  # noqa: E402
+from keras_tkd.callbacks import BackupState  # noqa: E402
 from keras_tkd.data.arrays import allocate_aligned  # noqa: E402
+from keras_tkd.data.options import count_batches  # noqa: E402
 from keras_tkd.distillation.method_losses import make_losses  # noqa: E402
 from keras_tkd.runs.optimization import STEPS_PER_EXECUTION  # noqa: E402
 
 SHAPE = (32, 32, 3)
 CIFAR10 = 50_000  # images for training
 SIZE_OF_PRODUCT = 2048
+CHECKPOINT_STEPS = 100
+DONE = "done"  # what a process of its own says after each epoch
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -202,6 +206,30 @@ class Tasks:
         weights = [1e-6 * weight for weight in weights]
         return self.fit(Distiller(self.teacher, self.student(), method_losses, weights), self.plain)
 
+    # What a run adds.
+
+    def deterministic(self, method):
+        """Trains a method as `method` does, with `--deterministic`: a process has it from its beginning, or never."""
+        return self._in_process("steps.py", "--deterministic", "--on_request", f"method:{method}")
+
+    def checkpoints(self):
+        """Writes the states of an epoch, and trains nothing: one every 100 steps, and the last at its end."""
+        model = self.student()
+        self.fit(model, self.image_batches)
+        steps = count_batches(self.count, self.batch_size)
+        backup = BackupState(f"{self.folder}/checkpoints", every_steps=CHECKPOINT_STEPS)
+        backup.set_model(model)
+        backup.set_params({"steps": steps})
+        backup.on_train_begin()
+
+        def run():
+            backup.on_epoch_begin(0)
+            for step in range(steps):
+                backup.on_train_batch_end(step)
+            backup.on_epoch_end(0, {"loss": 1.0})
+
+        return Task(run, self.count)
+
     # The neighbours: Keras's Distiller on our batches, compiled as Keras does by default, and PyTorch on its own.
 
     def keras_distiller(self, loss=None):
@@ -219,13 +247,17 @@ class Tasks:
         return self._torch("in_batch")
 
     def _torch(self, negatives):
-        """Trains in a process of its own, asleep between epochs: in one the frameworks would hinder each other."""
-        command = [sys.executable, f"{HERE}/torch_tkd.py", f"--negatives={negatives}", f"--images={self.count}"]
+        # In one process the frameworks would hinder each other.
+        return self._in_process("torch_tkd.py", f"--negatives={negatives}")
+
+    def _in_process(self, program, *arguments):
+        """Runs epochs in a process of its own, which sleeps between them."""
+        command = [sys.executable, f"{HERE}/{program}", f"--images={self.count}", *arguments]
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
 
         def run():
             child.stdin.write("epoch\n")
-            if child.stdout.readline() != "done\n":
+            if child.stdout.readline() != f"{DONE}\n":
                 raise RuntimeError(f"{command} ended")
 
         return Task(run, self.count)

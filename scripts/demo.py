@@ -24,7 +24,7 @@ def main():
     for seed in SEEDS:
         flags.FLAGS.seed = seed
         config = run_flags.read(DistillConfig)
-        commands = commands or run_flags.import_commands()
+        commands = commands or run_flags.import_commands(config.deterministic)
         workdirs.append(os.path.join("runs", "demo", f"seed{seed}"))
         print(f"Seed {seed} of {SEEDS}", flush=True)
         runs.append(commands.distill(config, workdirs[-1]))

@@ -120,8 +120,12 @@ def _quiet():
         os.close(kept)
 
 
-def import_commands():
-    """Imports `keras_tkd.runs.commands`, and TensorFlow with it, without its start-up lines."""
+def import_commands(deterministic=False):
+    """Imports `keras_tkd.runs.commands`, and TensorFlow with it, without its start-up lines.
+
+    Args:
+        deterministic: as in `keras_tkd.runs.devices.start_devices`.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Where a processor has AVX2 alone TensorFlow leaves oneDNN off, though it trains 1.3 to 1.6 times faster there; and
     # machines agree more closely where all use it. TensorFlow reads the variable when it is imported.
@@ -129,7 +133,7 @@ def import_commands():
     with _quiet():
         from keras_tkd.runs import commands, devices
 
-        devices.start_devices()
+        devices.start_devices(deterministic)
     return commands
 
 

@@ -16,7 +16,7 @@ run_flags.define_workdir()
 
 def main():
     config = run_flags.read(TeacherTrainingConfig)
-    commands = run_flags.import_commands()
+    commands = run_flags.import_commands(config.deterministic)
     results = commands.train_teacher(config, flags.FLAGS.workdir, flags.FLAGS.existing)
     run_flags.show([results], [flags.FLAGS.workdir])
 

@@ -6,11 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 
 import keys  # noqa: E402
+import load  # noqa: E402
 import operations  # noqa: E402
 import run  # noqa: E402
 import tasks  # noqa: E402
@@ -65,7 +68,7 @@ def test_what_is_written(monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "program", ["choices", "growth", "memory", "run", "startup", "steps", "streaming", "synthetic"]
+    "program", ["choices", "growth", "load", "memory", "run", "startup", "steps", "streaming", "synthetic"]
 )
 def test_every_program_says_what_it_is_for(program, monkeypatch, capsys):
     module = importlib.import_module(program)
@@ -78,6 +81,45 @@ def test_every_program_says_what_it_is_for(program, monkeypatch, capsys):
 def test_an_unknown_key_is_refused():
     with pytest.raises(SystemExit, match="Received: kd_over_everything"):
         run.select_keys(["sp_over_kd", "kd_over_everything"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, []),
+        # Just inside: 1.9 % of memory, a byte less than 20 MB.
+        ({"memory": 1_019, "log_bytes": 19_999_999}, []),
+        ({"memory": 900}, []),
+        ({"memory": 1_020}, ["Memory grew by 2.00%"]),
+        ({"files": 8}, ["7 files were open, and are now 8"]),
+        ({"log_bytes": 20_000_000}, ["20,000,000 bytes, and may hold less than 1,000 for each of 20,000 steps"]),
+        ({"memory": 2_000, "files": 6, "log_bytes": 10**9}, ["100.00%", "7 files", "1,000,000,000 bytes"]),
+    ],
+)
+def test_a_long_training_is_held_to_its_bounds(change, words):
+    last = {"memory": 1_000, "files": 7, "log_bytes": 0} | change
+    log_bytes = last.pop("log_bytes")
+    figures = load.Figures(load.Held(500, 1_000, 7), load.Held(20_000, **last), (0.001, 0.009), log_bytes)
+    broken = load.find_broken(figures)
+    assert len(broken) == len(words) and all(part in said for part, said in zip(words, broken, strict=True))
+
+
+def test_a_long_training_is_watched_once_it_has_settled(monkeypatch):
+    monkeypatch.setattr(load, "SETTLED", 8)
+    watch = load.Watch()
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=2)
+    model.fit(np.ones((10, 2)), np.ones((10, 1)), batch_size=2, epochs=3, verbose=0, callbacks=[watch])
+    # Five steps an epoch, in three executions of 2, 2 and 1.
+    assert [held.steps for held in watch.held] == [10, 15] and len(watch.seconds) == 3 * 3
+
+
+def test_what_a_process_holds():
+    memory, files = load.hold()
+    with open(__file__):
+        more = np.ones(10**7)
+        grown = load.hold()
+    assert grown[1] == files + 1 and grown[0] - memory > 0.9 * more.nbytes
 
 
 def test_ten_kills_leave_no_trace():

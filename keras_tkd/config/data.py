@@ -9,7 +9,12 @@ from keras_tkd.utils.choices import BUILT_IN_DATASETS
 
 __all__ = ["DataConfig"]
 
-_NUMBERS = {int: (is_whole, "whole"), float: (is_finite, "finite")}
+# What a value of a type must be: bool() takes anything, and int() takes True.
+_VALUES = {
+    int: (is_whole, "a whole number"),
+    float: (is_finite, "a finite number"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,10 +102,10 @@ class DataConfig:
                 for part in value if isinstance(value, tuple) else [value]:
                     check_choice(field.name, part, choices)
             # NaN passes some comparisons and infinity others: neither is a setting of anything.
-            if kind in _NUMBERS and not (value is None and field.default is None):
-                holds, word = _NUMBERS[kind]
+            if kind in _VALUES and not (value is None and field.default is None):
+                holds, words = _VALUES[kind]
                 parts = value if several and isinstance(value, (tuple, list)) else [value]
-                rule = f"`{field.name}` must be a {word} number; leave it out for its default"
+                rule = f"`{field.name}` must be {words}; leave it out for its default"
                 check(all(map(holds, parts)), rule, self, field.name)
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"

@@ -47,6 +47,12 @@ class RunConfig(DataConfig):
     seed: int = option(
         0, "Seed of starting weights, order of the images, augmentation, negatives, dropout.", decides="budget"
     )
+    deterministic: bool = option(
+        False,
+        "Train to the same bytes on any number of cores of a kind of processor, and repeatably on a GPU: TensorFlow's "
+        "operations and the sizes of its thread pools are fixed, which costs speed.",
+        decides="training",
+    )
     checkpoint_steps: int | None = option(
         None,
         "Steps after which the state of a training is written inside an epoch too; at the end of each it always is.",

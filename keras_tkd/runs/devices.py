@@ -9,6 +9,9 @@ __all__ = ["choose_precision", "resolve_precision", "start_devices"]
 
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
+# Threads in each of TensorFlow's pools where a run is deterministic. Operations cut their sums by it, and so it is a
+# constant, whatever the machine.
+_POOL_SIZE = 4
 
 
 def resolve_precision(config):
@@ -42,6 +45,33 @@ def choose_precision(gpus, cpuinfo):
     return "float32", f"for there is no GPU, and no flag {' or '.join(_BFLOAT16_FLAGS)} of the processor"
 
 
-def start_devices():
-    """Lets TensorFlow find its devices now; what it prints of that then comes at a time of the caller's choosing."""
+def start_devices(deterministic=False):
+    """Lets TensorFlow find its devices now; what it prints of that then comes at a time of the caller's choosing.
+
+    Args:
+        deterministic: whether TensorFlow computes the same bytes whatever the number of cores, from now on and until
+            this process ends.
+
+    Raises:
+        ValueError: `deterministic`, and TensorFlow runs already, with thread pools of other sizes.
+    """
+    if deterministic:
+        _fix_computation()
     tf.config.list_logical_devices()
+
+
+def _fix_computation():
+    threading = tf.config.threading
+    try:
+        threading.set_intra_op_parallelism_threads(_POOL_SIZE)
+        threading.set_inter_op_parallelism_threads(_POOL_SIZE)
+    except RuntimeError as error:
+        # TensorFlow makes its pools when it first runs something, and never again.
+        sizes = threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()
+        raise ValueError(
+            f"`deterministic` fixes TensorFlow's thread pools at {_POOL_SIZE} threads, before anything runs in a "
+            f"process. Received: deterministic=True, and TensorFlow runs already, with pools of {sizes[0]} (intra-op) "
+            f"and {sizes[1]} (inter-op) threads, where 0 is its own choice. Begin the run in a new process, "
+            "before anything else is computed there, or by the script"
+        ) from error
+    tf.config.experimental.enable_op_determinism()

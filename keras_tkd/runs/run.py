@@ -8,7 +8,7 @@ from keras_tkd.config.fields import FREE, list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.checks import check_callbacks
-from keras_tkd.runs.devices import resolve_precision
+from keras_tkd.runs.devices import resolve_precision, start_devices
 from keras_tkd.runs.workdir import FLAGS, SPLIT, Stage, Workdir
 from keras_tkd.utils.files import write_json
 
@@ -114,7 +114,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         callbacks: see `Run`.
 
     Raises:
-        ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`.
+        ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`; a
+            run that is to be deterministic, in a process where TensorFlow has begun otherwise.
         BlockingIOError: another process is at work in the folder.
     """
     check_callbacks(callbacks)
@@ -127,4 +128,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     run = Run(config, Workdir(path, format_flags(config), existing, free), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")
+    elif config.deterministic:
+        # Before anything is computed, or it is too late.
+        start_devices(deterministic=True)
     return run

@@ -32,6 +32,7 @@ RUN_RULES = [
     ("weight_decay", {}, [-1e-9, NAN]),
     ("momentum", {}, [-0.1, 1.0, NAN]),
     ("seed", {}, [-1, 2**30]),
+    ("deterministic", {}, ["yes", 1, None]),
     ("validation_fraction", {}, [-0.1, 1.0, NAN]),
     ("augmentation", {}, ["flip", None]),
     ("schedule", {}, ["linear", None]),

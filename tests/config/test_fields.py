@@ -37,6 +37,7 @@ STALE = {
     "weight_decay": "TD",
     "precision": "TD",
     "seed": "TDC",
+    "deterministic": "TD",
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "student_model": "DC",

@@ -70,7 +70,7 @@ def load_model(path):
         reason = str(error).rpartition("Exception encountered:")[2].partition("Full object config:")[0]
         reason = textwrap.shorten(reason or type(error).__name__, 400, placeholder=" ...")
         raise ValueError(
-            f"A model's file must be a `.keras` file that can be loaded. Received: {path}. Loading says: {reason}"
+            f"A file must be a Keras model that can be loaded. Received: {path}. Loading says: {reason}"
         ) from error
 
 

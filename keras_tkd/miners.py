@@ -2,7 +2,7 @@
 
 A miner is a pure function `miner(labels, seed=None, distances=None, positive_distances=None) -> (index, valid)`:
 
-- `labels`: `(batch,)`, any numeric dtype; rows of equal labels are of one class.
+- `labels`: `(batch,)`, any numeric dtype, or bool; rows of equal labels are of one class.
 - `seed`: integer tensor of shape `(2,)`, such as (seed, step), for miners that draw. Equal seeds give equal choices.
 - `distances`: `(batch, batch)`, from anchor i to row j, for miners that compare.
 - `positive_distances`: `(batch,)`, from anchor i to its positive, or `(batch, positives)` where it has several.
@@ -130,7 +130,7 @@ POSITIVE_MINERS = choices.check_complete(
 
 def other_class(labels):
     """Returns bool `(batch, batch)`: whether rows i and j are of different classes."""
-    labels = tf.convert_to_tensor(labels)
+    labels = _convert(labels)
     return tf.not_equal(labels[:, None], labels)
 
 
@@ -168,11 +168,23 @@ def count_up_to(values, limits):
     return tf.gather(passed, tf.argsort(order, axis=1)[:, n:], batch_dims=1)
 
 
+def _convert(labels):
+    """Returns labels as a tensor; raises `ValueError` for what is not one number for each row."""
+    labels = tf.convert_to_tensor(labels)
+    # Rows of one-hot labels would be compared number by number, and make a mask of another shape.
+    if labels.shape.rank not in (None, 1) or labels.dtype == tf.string:
+        raise ValueError(
+            "`labels` must be class ids, numbers of shape (batch,). Received: "
+            f"{labels.dtype.name} of shape {labels.shape}. One-hot rows become ids by `tf.argmax(labels, -1)`"
+        )
+    return labels
+
+
 def _sort_into_runs(labels):
     """Returns the rows in an order by class; for each row, where its class's run starts, and its length."""
-    labels = tf.convert_to_tensor(labels)
-    if labels.dtype.is_integer and labels.dtype.size < 4:
-        # XLA does not sort all small integers.
+    labels = _convert(labels)
+    if labels.dtype.is_bool or (labels.dtype.is_integer and labels.dtype.size < 4):
+        # XLA does not sort all small integers, and nobody sorts booleans.
         labels = tf.cast(labels, tf.int32)
     order, ordered = sort_by_class(labels)
     return order, *find_runs(ordered, labels)

@@ -320,6 +320,29 @@ def test_private_names_of_keras_are_in_one_file():
             assert "keras.src" not in path.read_text(), path
 
 
+def calls(tree):
+    """Every call of a module: the function as it is written, and its keywords."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+            yield ast.unparse(node.func), keywords
+
+
+def test_files_are_read_without_running_what_is_in_them():
+    loading = set()
+    for path in MODULES:
+        for function, keywords in calls(TREES[path]):
+            if function.split(".")[-1] in ("load_model", "load_weights", "model_from_json") and "keras." in function:
+                loading.add(path.name)
+                assert keywords.get("safe_mode", True) is True
+            assert function not in ("np.load", "numpy.load") or keywords.get("allow_pickle") is False, path
+        modules = {alias.name for node in ast.walk(TREES[path]) if isinstance(node, ast.Import) for alias in node.names}
+        modules |= {node.module for node in ast.walk(TREES[path]) if isinstance(node, ast.ImportFrom)}
+        assert not modules & {"pickle", "marshal", "dill", "cloudpickle", "joblib", "shelve", "tarfile"}, path
+    # Every model goes through one door.
+    assert loading == {"model_files.py"}
+
+
 def test_one_line_in_thirty_is_a_comment():
     lines = comments = 0
     for path in MODULES:

@@ -3,9 +3,9 @@
 import dataclasses
 import os
 
-from keras_tkd.config.fields import check, check_choice, is_finite, is_whole, option
+from keras_tkd.config.fields import ReadWhen, check, check_choice, is_finite, is_whole, option
 from keras_tkd.config.flagfile import get_value_type
-from keras_tkd.utils.choices import BUILT_IN_DATASETS
+from keras_tkd.utils.choices import BUILT_IN_DATASETS, MAX_PIXELS
 
 __all__ = ["DataConfig"]
 
@@ -49,6 +49,18 @@ class DataConfig:
         "Leave the images of a data set of tensorflow-datasets on disk, and hold so many at a time, within which they "
         "are shuffled and negatives drawn; all images are held in memory if not given.",
         decides="data",
+    )
+    # It decides what is refused, and nothing of what is loaded.
+    max_pixels: int | None = option(
+        None,
+        f"Pixels that an image of a folder may have; {MAX_PIXELS:,} if not given. One with more is refused before it "
+        "is decoded: a small file may stand for gigabytes.",
+        decides="nothing",
+        read_when=ReadWhen(
+            # Whether another name is one of tensorflow-datasets, only loading tells.
+            lambda config: config.dataset not in BUILT_IN_DATASETS,
+            "`{name}` bounds the images of folders: `digits` are built in",
+        ),
     )
     embedding_layer: str | None = option(
         None,
@@ -116,6 +128,8 @@ class DataConfig:
         if self.open_set_fraction is not None:
             rule = "`open_set_fraction` must be above 0 and at most 1"
             check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
+        if self.max_pixels is not None:
+            check(self.max_pixels >= 1, "`max_pixels` must be >= 1", self, "max_pixels")
         if self.shuffle_window is not None:
             check(self.shuffle_window >= 1, "`shuffle_window` must be >= 1", self, "shuffle_window")
             # Whether another name is one of tensorflow-datasets, only loading tells.

@@ -5,6 +5,8 @@ import dataclasses
 import io
 import typing
 
+from keras_tkd.utils.files import read_bytes
+
 __all__ = ["format_flags", "get_value_type", "parse_lines", "read_flag_lines", "read_flags", "resolve_from_record"]
 
 
@@ -65,10 +67,10 @@ def read_flag_lines(path):
     """Returns the lines of a run's flagfile that are flags.
 
     Raises:
-        ValueError: a file that is no text.
+        ValueError: a file that is no text, or far too large.
     """
     try:
-        return [line for line in path.read_text().splitlines() if line.startswith("--")]
+        return [line for line in read_bytes(path).decode().splitlines() if line.startswith("--")]
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is damaged: it is no text, and does not say which experiment the folder holds. Put it back, "

@@ -29,6 +29,7 @@ def load(
     split_seed=0,
     open_set_fraction=None,
     shuffle_window=None,
+    max_pixels=None,
     progress=False,
 ):
     """Loads a data set of labelled images, as uint8, into memory or to be streamed. Nothing is ever downloaded.
@@ -61,6 +62,9 @@ def load(
             of a folder that is taken may have a single image.
         shuffle_window: None loads all images into memory. N leaves those of a tensorflow-datasets name on disk, for
             training and test alike, from where they are read N at a time: see `ImageStream`.
+        max_pixels: the pixels that an image of a folder may have, >= 1; None is 2**26, or 8192 x 8192. A file whose
+            header declares more, or that has more bytes than such an image could need, is refused before anything is
+            decoded. tensorflow-datasets decoded its images itself when it prepared them.
         progress: True shows progress while files are read: a bar on a terminal, at most about ten lines elsewhere.
 
     Returns:
@@ -94,6 +98,8 @@ def load(
     loader = next(loader for loader in LOADERS if loader.takes(name))
     if shuffle_window is not None:
         _check_streamed(name, loader, shuffle_window, open_set_fraction)
+    if max_pixels is not None:
+        _check_bounded(name, loader, max_pixels)
 
     def unseen(class_names):
         return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)
@@ -105,6 +111,7 @@ def load(
         "split_seed": split_seed,
         "unseen": unseen,
         "shuffle_window": shuffle_window,
+        "max_pixels": max_pixels,
         "progress": progress,
     }
     splits = loader.load(name, **{option: options[option] for option in loader.reads})
@@ -165,7 +172,11 @@ LOADERS = (
         Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
         for name, function in _BUILT_IN.items()
     ),
-    Loader(takes=_is_folder, load=load_folder, reads=("size", "test_fraction", "split_seed", "unseen", "progress")),
+    Loader(
+        takes=_is_folder,
+        load=load_folder,
+        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "progress"),
+    ),
     Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
 
@@ -182,6 +193,16 @@ def _check_streamed(name, loader, shuffle_window, open_set_fraction):
         raise ValueError(
             "`open_set_fraction` takes images out of memory, and does not go with `shuffle_window`. "
             f"Received: open_set_fraction={open_set_fraction}, shuffle_window={shuffle_window}"
+        )
+
+
+def _check_bounded(name, loader, max_pixels):
+    if max_pixels < 1:
+        raise ValueError(f"`max_pixels` must be >= 1, or None. Received: max_pixels={max_pixels}")
+    if "max_pixels" not in loader.reads:
+        raise ValueError(
+            "`max_pixels` bounds the images of a folder; those of digits and tensorflow-datasets are decoded already. "
+            f"Received: {name} with max_pixels={max_pixels}. Leave it out"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_tkd.data.arrays import allocate_aligned, resize_uint8
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.splits import Splits
+from keras_tkd.utils.choices import MAX_PIXELS
 from keras_tkd.utils.progress import Progress
 
 __all__ = ["load_folder"]
@@ -19,9 +20,11 @@ __all__ = ["load_folder"]
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
+_PIXEL_BYTES = 8  # of the largest, uncompressed: red, green, blue and alpha of 16 bits
+_FILE_BYTES = 2**26  # that any file may have: what is no pixel in it, such as a preview, is not bounded by them
 
 
-def load_folder(name, size, test_fraction, split_seed, unseen, progress):
+def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, progress):
     """Loads a folder of class folders; for the arguments see `Loader` and `load`.
 
     The classes that are `unseen` are not divided: they may have a single image.
@@ -51,12 +54,13 @@ def load_folder(name, size, test_fraction, split_seed, unseen, progress):
             "A data set must have at least 2 classes. "
             f"Received: {name}, with the single class folder `{class_names[0]}`."
         )
-    image_shape = _common_shape(train_paths + test_paths, size)
+    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
+    image_shape = _common_shape(train_paths + test_paths, size, max_pixels)
     return Splits(
         name=name,
-        train_images=_read_images(train_paths, image_shape, progress),
+        train_images=_read_images(train_paths, image_shape, max_pixels, progress),
         train_labels=train_labels,
-        test_images=_read_images(test_paths, image_shape, progress),
+        test_images=_read_images(test_paths, image_shape, max_pixels, progress),
         test_labels=test_labels,
         class_names=class_names,
         split=split,
@@ -90,12 +94,19 @@ def _list_images(folder):
     return class_names, paths, np.array(labels, np.int32)
 
 
-def _common_shape(paths, size):
+def _common_shape(paths, size, max_pixels):
     """The `(height, width, channels)` that all images will have; only the files' headers are decoded."""
     heights_and_widths, channels = [], 1
     for path in paths:
-        *height_and_width, image_channels = _image_shape(path)
-        heights_and_widths.append(height_and_width)
+        height, width, image_channels = _image_shape(path, max_pixels)
+        # Now, and not when it is decoded: a few bytes of a file may stand for gigabytes of pixels.
+        if height * width > max_pixels:
+            raise ValueError(
+                f"An image may have at most {max_pixels:,} pixels. Received: {path}, whose header says "
+                f"{height}x{width} pixels (height x width). Remove it; or if it is meant, allow more: `max_pixels` "
+                "(--max_pixels)"
+            )
+        heights_and_widths.append((height, width))
         channels = max(channels, image_channels)
     if size is not None:
         return *size, channels
@@ -110,10 +121,10 @@ def _common_shape(paths, size):
     return *first, channels
 
 
-def _image_shape(path):
+def _image_shape(path, max_pixels):
     import tensorflow as tf
 
-    content = _file_content(path)
+    content = _file_content(path, max_pixels)
     try:
         if content.startswith(_PNG_SIGNATURE):
             width, height, _, colour_type = struct.unpack_from(">IIBB", content, 16)
@@ -124,7 +135,7 @@ def _image_shape(path):
         raise _undecodable(path) from error
 
 
-def _read_images(paths, image_shape, progress):
+def _read_images(paths, image_shape, max_pixels, progress):
     import tensorflow as tf
 
     images = allocate_aligned((len(paths), *image_shape))
@@ -132,7 +143,8 @@ def _read_images(paths, image_shape, progress):
 
     def read(index):
         try:
-            image = tf.io.decode_image(_file_content(paths[index]), channels, expand_animations=False)
+            content = _file_content(paths[index], max_pixels)
+            image = tf.io.decode_image(content, channels, expand_animations=False)
         except tf.errors.InvalidArgumentError as error:
             raise _undecodable(paths[index]) from error
         if image.shape[:2] != (height, width):
@@ -150,7 +162,13 @@ def _read_images(paths, image_shape, progress):
     return images
 
 
-def _file_content(path):
+def _file_content(path, max_pixels):
+    limit, size = max(_FILE_BYTES, _PIXEL_BYTES * max_pixels), os.path.getsize(path)
+    if size > limit:
+        raise ValueError(
+            f"An image's file may have at most {limit:,} bytes. Received: {path} with {size:,}. Remove it; or if it is "
+            f"meant, allow more: {_PIXEL_BYTES} for each pixel of `max_pixels` (--max_pixels)"
+        )
     with open(path, "rb") as file:
         return file.read()
 

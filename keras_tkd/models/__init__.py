@@ -13,6 +13,7 @@ from keras_tkd.models.small_cnn import (
     tkd_student_2022,
     tkd_teacher,
 )
+from keras_tkd.utils.model_files import load_model
 
 __all__ = ["MODELS", "build"]
 
@@ -36,7 +37,9 @@ def build(name, image_shape, num_classes):
     """Builds a model of `MODELS` with random weights, or loads one from a `.keras` file.
 
     A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier will do: nothing
-    here checks that it scales its input, or that it returns logits.
+    here checks that it scales its input, or that it returns logits. Nothing in the file is run: it may name layers of
+    Keras, its activations and the like, and what this program registered with
+    `keras.saving.register_keras_serializable`; and it may take twenty times its size in memory, at least 64 MiB.
 
     Args:
         name: a name in `MODELS`, or a path that ends with `.keras`.
@@ -48,7 +51,7 @@ def build(name, image_shape, num_classes):
 
     Raises:
         ValueError: if the name is unknown, the images are too small for the model, or the file is not a Keras
-            model for these images and this number of classes.
+            model for these images and this number of classes, holds code, or would take more memory than that.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -79,12 +82,7 @@ def _load(path, image_shape, num_classes):
     # Else the error below, that the file cannot be loaded, would hide that there is none.
     if not os.path.isfile(path):
         raise FileNotFoundError(f"`name` must be a model's name or an existing file. Received: name={path!r}")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # A broken file fails in zipfile, json, h5py or any layer's constructor.
-        raise ValueError(
-            f"`name` must be a Keras model that can be loaded. Received: name={path!r}. Loading says: {error}"
-        ) from error
+    model = load_model(path)
     inputs, outputs = (_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
     if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(

@@ -14,6 +14,7 @@ from keras_tkd.runs.workdir import Stage
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import atomic_write
+from keras_tkd.utils.model_files import load_model
 
 __all__ = ["Generation", "choose_best", "make_trikd", "train_generations"]
 
@@ -132,7 +133,7 @@ def _train_generation(run, inputs, number, stage, anchor):
             files={teacher_path: teacher, stage.model_path: student},
             callbacks=callbacks,
         )
-    student, teacher = (keras.saving.load_model(path, compile=False) for path in (stage.model_path, teacher_path))
+    student, teacher = (load_model(path) for path in (stage.model_path, teacher_path))
     validation_accuracy = None
     if splits.validation_images is not None:
         outputs = evaluation.logits(student, splits.validation_images)

@@ -183,6 +183,7 @@ def _load_data(config):
         split_seed=config.split_seed,
         open_set_fraction=config.open_set_fraction,
         shuffle_window=config.shuffle_window,
+        max_pixels=config.max_pixels,
         progress=sys.stdout.isatty(),
     )
     return splits.with_classes(config.classes) if config.classes else splits

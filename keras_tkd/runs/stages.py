@@ -16,6 +16,7 @@ from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
+from keras_tkd.utils.model_files import load_model
 
 __all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
 
@@ -210,4 +211,4 @@ def _train_on_labels(run, inputs, stage, model, config, title):
 
 def _read_trained(stage):
     """Loads the model that a stage trained from its file, so that the very file is measured that a run leaves."""
-    return Trained(stage, keras.saving.load_model(stage.model_path, compile=False))
+    return Trained(stage, load_model(stage.model_path))

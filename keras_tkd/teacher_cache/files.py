@@ -82,8 +82,7 @@ class CacheFiles:
             if record.pop("crc32", None) != _checksum(record):
                 raise ValueError("it is not as it was written: its checksum is another")
             return record
-        # Nested too deep is no recursion of ours, but a file that nobody wrote.
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"{self.folder} holds no teacher cache that can be read: {name} cannot be read: {error}. {_REBUILD}"
             ) from error
@@ -193,7 +192,7 @@ class CacheFiles:
         try:
             # Mapped copy-on-write: nothing is copied, no file is ever written to, and the memory counts as writable,
             # which TensorFlow needs to share it.
-            array = np.load(self.path(name), mmap_mode="c")
+            array = np.load(self.path(name), mmap_mode="c", allow_pickle=False)
         # What NumPy's parser lets through where a header is damaged.
         except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
             raise ValueError(f"{self.path(name)} is damaged: its header cannot be read. {_REBUILD}") from error

@@ -2,8 +2,12 @@
 
 import dataclasses
 import hashlib
+import io
 import json
+import math
 import pathlib
+import tokenize
+import zipfile
 
 import numpy as np
 
@@ -101,8 +105,31 @@ def _read(path):
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError(f"its {len(content):,} bytes are not those that were written")
     epoch, step = (int(number) for number in path.stem.split("-")[1::2])
-    # Only what passed is opened, and nothing in it is ever run.
-    with np.load(path, allow_pickle=False) as entries:
-        about = json.loads(str(entries[_ABOUT]))
-        arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
+    # Only what passed is opened, and nothing in it is ever run. But anybody can make a checksum: what is written here
+    # keeps the archive's rules too.
+    try:
+        _check_sizes(archive)
+        with np.load(io.BytesIO(archive), allow_pickle=False) as entries:
+            about = json.loads(str(entries[_ABOUT]))
+            arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
+    except (KeyError, TypeError, EOFError, RecursionError, tokenize.TokenError, zipfile.BadZipFile) as error:
+        raise ValueError(f"it holds no checkpoint ({error})") from error
     return Checkpoint(epoch, step, arrays, about)
+
+
+def _check_sizes(archive):
+    """Raises `ValueError` for an archive whose arrays are larger than it is.
+
+    NumPy takes memory for what an array's header declares, before it reads any of it.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+        declared = 0
+        for entry in entries.infolist():
+            with entries.open(entry) as file:
+                if np.lib.format.read_magic(file) != (1, 0):
+                    raise ValueError(f"its {entry.filename} is of another version of NumPy's format")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            # A negative length would make room for another array's.
+            declared += abs(math.prod(shape)) * dtype.itemsize
+    if declared > len(archive):
+        raise ValueError(f"its arrays are declared with {declared:,} bytes, and it has {len(archive):,}")

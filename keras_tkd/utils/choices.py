@@ -1,4 +1,4 @@
-"""The names that a setting may take, stated once: `config/` offers them, other rooms give each its meaning.
+"""The names that a setting may take, and a default, stated once: `config/` offers them, other rooms give each meaning.
 
 No Keras here: `--help` shows them, and is not to wait for TensorFlow.
 """
@@ -8,6 +8,7 @@ __all__ = [
     "AVERAGES",
     "BUILT_IN_DATASETS",
     "CACHE_DTYPES",
+    "MAX_PIXELS",
     "MINERS",
     "NEGATIVE_CLASSES",
     "PRECISIONS",
@@ -21,6 +22,7 @@ AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
 BUILT_IN_DATASETS = ("digits",)
 CACHE_DTYPES = ("float16", "float32")
+MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory
 MINERS = ("random", "semi_hard", "hard", "all")
 NEGATIVE_CLASSES = ("labels", "teacher")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")

@@ -8,8 +8,20 @@ import os
 import pathlib
 import shutil
 
-__all__ = ["atomic_write", "hash_file", "read_json", "remove_unfinished", "save_model", "write_json", "write_text"]
+__all__ = [
+    "atomic_write",
+    "hash_file",
+    "read_bytes",
+    "read_json",
+    "remove_unfinished",
+    "save_model",
+    "write_json",
+    "write_text",
+]
 
+# A record of a run has thousands of bytes, the list of a data set's files millions. Plain data of any more would take
+# gigabytes of memory, at forty times its text.
+_TEXT_BYTES = 2**27
 _UNFINISHED = ".unfinished-"
 
 
@@ -81,6 +93,21 @@ def hash_file(path):
         return None
 
 
+def read_bytes(path):
+    """Returns the bytes of a file of text or plain data, such as a record, at most 128 MiB.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is larger than anything of that kind; the message names it.
+    """
+    # Read, not asked for its size: a device says that it has none, and never ends.
+    with open(path, "rb") as file:
+        content = file.read(_TEXT_BYTES + 1)
+    if len(content) > _TEXT_BYTES:
+        raise ValueError(f"{path} is damaged: it is larger than the {_TEXT_BYTES:,} bytes that such a file may have")
+    return content
+
+
 def write_text(path, text):
     """Writes a file of text."""
     with atomic_write(path) as unfinished:
@@ -98,12 +125,14 @@ def read_json(path):
     Raises:
         ValueError: the file holds something else; the message names it.
     """
-    path = pathlib.Path(path)
     try:
-        value = json.loads(path.read_bytes())
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
-    except ValueError as error:  # of the text's encoding as well
+    try:
+        value = json.loads(content)
+    # Of the text's encoding as well; and nested too deep is no recursion of ours, but a file that nobody wrote.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: it holds no JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it must hold a JSON object, and holds a {type(value).__name__}")

@@ -1,6 +1,12 @@
 """Every use of a private name of Keras, so that a new Keras breaks one file."""
 
+import contextlib
+import math
+import threading
+
 import keras
+import tensorflow as tf
+from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
     "compute_compiled_loss",
@@ -14,7 +20,10 @@ __all__ = [
     "get_last_operation",
     "get_loss_tracker",
     "get_producer",
+    "load_guarded",
 ]
+
+_LOADING = threading.RLock()
 
 
 def get_last_operation(model):
@@ -114,3 +123,30 @@ def copy_mask(source, target, valid=None):
     if mask is not None:
         target._keras_mask = mask
     return target
+
+
+@contextlib.contextmanager
+def load_guarded(max_bytes):
+    """Has Keras load models that run no code of a file's, and whose weights take no more than `max_bytes`.
+
+    Raises:
+        ValueError: in the block, before memory is taken for weights beyond that.
+    """
+    initialize = keras.Variable._initialize_with_initializer
+    left = max_bytes
+
+    def initialize_within(variable, initializer):
+        nonlocal left
+        left -= math.prod(variable._shape) * tf.as_dtype(variable.dtype).size
+        if left < 0:
+            raise ValueError(f"its layers have weights of more than {max_bytes:,} bytes, which its size does not allow")
+        return initialize(variable, initializer)
+
+    # Whoever loads in another thread meanwhile waits: each puts back what it found. The scope, and not the argument
+    # `safe_mode`, for `keras.config.enable_unsafe_deserialization` wins over the argument.
+    with _LOADING, SafeModeScope(True):
+        keras.Variable._initialize_with_initializer = initialize_within
+        try:
+            yield
+        finally:
+            keras.Variable._initialize_with_initializer = initialize

@@ -19,6 +19,7 @@ DATA_RULES = [
     ("test_fraction", {}, [0.0, 1.0, -0.5, 1.5, NAN]),
     ("split_seed", {}, [-1, 2**30]),
     ("image_size", {}, [0, -8]),
+    ("max_pixels", {"dataset": "photos"}, [0, -1, 1.5, True]),
     ("open_set_fraction", {}, [0.0, -0.1, 1.1, NAN]),
     ("embedding_layer", {}, ["embedding"]),
 ]

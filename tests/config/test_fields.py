@@ -23,6 +23,7 @@ STALE = {
     "split_seed": "TDC",
     "open_set_fraction": "TDC",
     "shuffle_window": "TDC",
+    "max_pixels": "",
     "embedding_layer": "C",
     "validation_fraction": "TDC",
     "train_fraction": "TDC",
@@ -127,6 +128,7 @@ CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
 OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline"}
+OF_FOLDERS = {"max_pixels"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"}
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
 OF_ONE_METHOD = {"temperature", "margin", "miner", "teacher_training"}
@@ -164,7 +166,11 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
     ],
 )
 def test_what_a_run_does_not_read(config, irrelevant):
-    assert set(config.irrelevant_fields) == irrelevant and len(config.irrelevant_fields) == len(irrelevant)
+    # All are runs on digits, which are built in.
+    assert set(config.irrelevant_fields) == irrelevant | OF_FOLDERS
+    assert len(config.irrelevant_fields) == len(irrelevant | OF_FOLDERS)
+    of_a_folder = dataclasses.replace(config, dataset="photos")
+    assert set(of_a_folder.irrelevant_fields) == irrelevant
 
 
 @pytest.mark.parametrize(
@@ -175,6 +181,7 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (DistillConfig(losses=("kd",)), "distillation_loss_weights", "in the list: kd:0.5"),
         (DistillConfig(losses=("kd",)), "method", "`losses` are listed in place of a `method`"),
         (DistillConfig(losses=("kd",)), "negatives", "A run of these `losses` does not read `negatives`"),
+        (TeacherTrainingConfig(), "max_pixels", "`max_pixels` bounds the images of folders: `digits` are built in"),
         (EvaluateConfig(model_path="m"), "teacher_weights", "This run does not read `teacher_weights`"),
     ],
 )

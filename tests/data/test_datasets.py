@@ -594,7 +594,7 @@ def test_a_class_with_one_image(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["broken.png", "broken.jpg"])
-@pytest.mark.parametrize("how", ["empty", "text", "half", "header", "gif"])
+@pytest.mark.parametrize("how", ["empty", "text", "half", "header", "gif", "bmp", "no header"])
 def test_an_image_that_cannot_be_decoded_is_named(tmp_path, file, how):
     folder = write_classes(tmp_path, cat=2, dog=2)
     noise = np.random.default_rng(0).integers(0, 256, (2, 2, 3), np.uint8)
@@ -604,11 +604,68 @@ def test_an_image_that_cannot_be_decoded_is_named(tmp_path, file, how):
         "text": b"no image",
         "half": whole[: -len(whole) // 4],
         "header": whole[:10],
+        # Of 60,000 x 60,000 pixels: what is neither PNG nor JPEG by its own words is not looked at any further.
+        "bmp": struct.pack("<2sIIIIIIHHIIIIII", b"BM", 58, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 4, 0, 0, 0, 0),
+        "no header": png_bytes(2, 2, 8, 0, b"\0\0\0\0\0\0").replace(b"IHDR", b"IEND"),
         "gif": b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\2D\1\0;",
     }[how]
     (tmp_path / "cat" / file).write_bytes(content)
     with pytest.raises(ValueError, match=rf"whole PNG or JPEG file. Received: {tmp_path}/cat/{file}, which"):
         load(folder)
+
+
+def declare(file, height, width):
+    """An image file of a few bytes whose header declares a size."""
+    if file.endswith("png"):
+        return png_bytes(width, height, 8, 2, b"\0")
+    content = tf.io.encode_jpeg(np.zeros((1, 1, 3), np.uint8)).numpy()
+    size = content.index(b"\xff\xc0") + 5  # after the frame's marker, length and precision
+    return content[:size] + struct.pack(">HH", height, width) + content[size + 4 :]
+
+
+@pytest.mark.parametrize("file", ["bomb.png", "bomb.jpg"])
+def test_an_image_of_too_many_pixels_is_not_decoded(file, tmp_path, monkeypatch):
+    folder = write_classes(tmp_path, cat=2, dog=2)
+    (tmp_path / "dog" / file).write_bytes(declare(file, 60_000, 50_000))
+
+    def decode(*_, **__):
+        raise AssertionError("an image was decoded")
+
+    monkeypatch.setattr(tf.io, "decode_image", decode)
+    message = rf"at most 67,108,864 pixels. Received: {tmp_path}/dog/{file}, .* 60000x50000 .*--max_pixels"
+    with pytest.raises(ValueError, match=message):
+        load(folder, image_size=2)
+    with pytest.raises(ValueError, match="at most 100 pixels.*60000x50000"):
+        load(folder, image_size=2, max_pixels=100)
+
+
+def test_as_many_pixels_are_taken_as_are_allowed(tmp_path):
+    folder = write_classes(tmp_path, cat=2, dog=2)
+    write_image(tmp_path / "dog" / "wide.png", (2, 3, 1, 7))
+    assert load(folder, image_size=2, max_pixels=6).image_shape == (2, 2, 1)
+    with pytest.raises(ValueError, match=r"at most 5 pixels. Received: .*wide\.png, .* 2x3 pixels"):
+        load(folder, image_size=2, max_pixels=5)
+
+
+def test_a_file_that_no_image_needs_is_not_read(tmp_path):
+    folder = write_classes(tmp_path, cat=2, dog=2)
+    for name, size, limit, max_pixels in (("a", 2**40, "536,870,912", None), ("b", 2**26 + 1, "67,108,864", 1000)):
+        path = tmp_path / "dog" / f"{name}.png"
+        with open(path, "wb") as file:
+            file.write(declare(path.name, 2, 2))
+            file.truncate(size)  # a hole, which takes no room on the disk
+        with pytest.raises(ValueError, match=f"at most {limit} bytes. Received: {path} with {size:,}.*--max_pixels"):
+            load(folder, max_pixels=max_pixels)
+        path.unlink()
+
+
+def test_pixels_are_bounded_in_folders_alone(tmp_path):
+    write_tfds(tmp_path, train=[sample(0, 0)], test=[sample(1, 1)])
+    for name in ("digits", "tiny_shapes"):
+        with pytest.raises(ValueError, match=f"`max_pixels` bounds .* a folder.*{name} with max_pixels=100. Leave it"):
+            load(name, tmp_path, max_pixels=100)
+    with pytest.raises(ValueError, match="`max_pixels` must be >= 1, or None. Received: max_pixels=0"):
+        load(write_classes(tmp_path / "pets", cat=2, dog=2), max_pixels=0)
 
 
 def test_a_folder_that_does_not_exist(tmp_path):

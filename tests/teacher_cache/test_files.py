@@ -280,3 +280,29 @@ def test_a_file_of_another_form_is_refused(tmp_path):
     np.save(tmp_path / "cache" / "logits.npy", np.zeros((3000, 10), "float32"))
     with pytest.raises(ValueError, match=r"shape \(3000, 10\).*should have \(3, 1000, 10\)"):
         CacheFiles(tmp_path / "cache").open_arrays()
+
+
+def forge(folder, **changes):
+    """Writes another manifest into a cache, with a checksum that is right."""
+    record = json.loads((folder / "manifest.json").read_text()) | changes
+    record.pop("crc32")
+    crc32 = zlib.crc32(json.dumps(record, sort_keys=True).encode())
+    (folder / "manifest.json").write_text(json.dumps(record | {"crc32": crc32}))
+
+
+def test_a_forged_manifest_takes_no_memory_and_loads_no_objects(finished, tmp_path):
+    folder = tmp_path / "cache"
+    shutil.copytree(finished, folder)
+    manifest = CacheFiles(folder).manifest
+    # Of both files: the header of the array is that of the manifest.
+    forge(folder, outputs={"logits": [10**12]})
+    header = CacheFiles(folder).make_header("logits")
+    (folder / "logits.npy").write_bytes(header + bytes(1000))
+    with pytest.raises(ValueError, match=r"logits.npy is truncated: it has 1,\d+ bytes, and should have 12,000,000"):
+        CacheFiles(folder).open_arrays()
+    # Bytes that are taken for Python's objects would be addresses of memory.
+    forge(folder, outputs={"logits": [10]}, made_from=manifest["made_from"] | {"dtype": "O"})
+    header = CacheFiles(folder).make_header("logits")
+    (folder / "logits.npy").write_bytes(header + bytes(3000 * 10 * 8))
+    with pytest.raises(ValueError, match="logits.npy is damaged: its header cannot be read"):
+        CacheFiles(folder).open_arrays()

@@ -1,5 +1,12 @@
 """Checkpoints that are whole, and those that are not."""
 
+import hashlib
+import io
+import json
+import pickle
+import re
+import zipfile
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -90,3 +97,76 @@ def test_a_failure_to_write_leaves_what_there_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="epoch-000002.*cannot be written: No space left.*about 32 bytes.*are free"):
         files.write(2, 0, ARRAYS, {})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+class _Canary:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def declare(shape, dtype="<f4"):
+    """An array file that declares a shape, and holds 8 bytes."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(8)
+
+
+def pack(entries, compression=zipfile.ZIP_STORED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def save_array(value):
+    file = io.BytesIO()
+    np.save(file, value, allow_pickle=False)
+    return file.getvalue()
+
+
+ABOUT = save_array(np.array(json.dumps({"history": []})))
+LARGE = save_array(np.zeros(10**6))
+FORGED = {
+    "an array of 4 TB": (pack({"about": ABOUT, "0": declare((10**12,))}), "declared with 4,000,000,000"),
+    "lengths that cancel": (
+        pack({"about": ABOUT, "0": declare((10**12,)), "1": declare((-(10**12),))}),
+        "declared with 8,000,000,000",
+    ),
+    "packed zeros": (pack({"about": ABOUT, "0": LARGE}, zipfile.ZIP_DEFLATED), "declared with 8,000,"),
+    "pickled objects": (pack({"about": ABOUT, "0": declare((1,), "|O")}), "[Oo]bject"),
+    "another format": (pack({"about": ABOUT, "0": b"\x93NUMPY\x03\x00" + bytes(100)}), "another version of NumPy's"),
+    "a gap": (pack({"about": ABOUT, "1": save_array(np.zeros(3))}), "it holds no checkpoint"),
+    "nothing about it": (pack({"0": save_array(np.zeros(3))}), "it holds no checkpoint"),
+    "a long tale": (pack({"about": save_array(np.array("[" * 10**5))}), "it holds no checkpoint"),
+    "no archive": (b"PK", "it holds no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_forged_one_with_a_right_checksum_is_not_used(kind, tmp_path, capsys):
+    archive, reason = FORGED[kind]
+    files = write(tmp_path, (1, 0))
+    newest = tmp_path / "epoch-000002-step-000000000.npz"
+    newest.write_bytes(archive + hashlib.sha256(archive).digest())
+    assert files.read_newest().epoch == 1
+    assert re.search(f"{newest} is damaged, and is not used: .*{reason}", capsys.readouterr().out)
+
+
+def test_a_pickle_in_one_is_not_loaded(tmp_path, capsys):
+    canary = tmp_path / "canary"
+    content = declare((1,), "|O")[:-8] + pickle.dumps(np.array([_Canary(canary)]))
+    archive = pack({"about": ABOUT, "0": content})
+    with np.load(io.BytesIO(archive), allow_pickle=True) as entries:
+        entries["0"]
+    assert canary.exists()  # where it is loaded, it writes
+    canary.unlink()
+    path = tmp_path / "epoch-000002-step-000000000.npz"
+    path.write_bytes(archive + hashlib.sha256(archive).digest())
+    assert CheckpointFiles(tmp_path).read_newest() is None
+    assert not canary.exists() and f"{path} is damaged" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from keras_tkd.losses import (
     SoftTargets,
     TripletDistillation,
 )
+from keras_tkd.miners import MINERS, POSITIVE_MINERS
 from keras_tkd.utils.labels import read_class_ids
 
 IDS = np.arange(12) % 3
@@ -187,3 +188,24 @@ def test_losses_by_hand_name_what_they_read():
     for loss in (DecoupledTargets(), TripletDistillation()):
         with pytest.raises(ValueError, match=f"'{loss.name}': labels must be class ids, whole numbers"):
             loss(y_true, np.eye(3)[IDS])
+
+
+EVERY_MINER = {function.__name__: function for table in (MINERS, POSITIVE_MINERS) for function in table.values()}
+
+
+@pytest.mark.parametrize("miner", EVERY_MINER)
+class TestMiners:
+    def mine(self, miner, labels):
+        distances = tf.constant(np.abs(X[:, :1] - X[:, 0]))
+        return EVERY_MINER[miner](labels, tf.constant([0, 1]), distances, distances[:, 0])
+
+    @pytest.mark.parametrize("kind", [*NUMBERS, "booleans"])
+    def test_numbers_are_taken(self, miner, kind):
+        labels, ids = TAKEN[kind]
+        for found, expected in zip(self.mine(miner, labels), self.mine(miner, ids), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("labels", [*ROWS.values(), IDS[:, None], NAMES], ids=[*ROWS, "column", "names"])
+    def test_what_is_no_number_for_each_row_is_refused(self, miner, labels):
+        with pytest.raises(ValueError, match=r"`labels` must be class ids, numbers of shape \(batch,\). Received: "):
+            self.mine(miner, labels)

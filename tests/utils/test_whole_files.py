@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.files import atomic_write, hash_file, read_json, save_model, write_json
 
@@ -77,7 +78,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
         write_json(tmp_path / "run" / "model.json", {})
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b'{"a": 1}}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b'{"a": 1}}', b'{"a":' * 10**5])
 def test_what_is_no_json_is_named(text, tmp_path):
     (tmp_path / "record.json").write_bytes(text)
     with pytest.raises(ValueError, match=f"{tmp_path}/record.json is damaged: it holds no JSON"):
@@ -89,6 +90,19 @@ def test_what_is_no_object_is_named(text, kind, tmp_path):
     (tmp_path / "record.json").write_text(text)
     with pytest.raises(ValueError, match=f"{tmp_path}/record.json is damaged: it must hold a JSON object.*a {kind}"):
         read_json(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("how", ["large", "endless"])
+def test_no_more_is_read_than_a_record_may_have(how, tmp_path):
+    path = tmp_path / "record.json"
+    if how == "large":
+        with open(path, "wb") as file:
+            file.truncate(2**40)  # a hole: it takes no room on the disk
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (read_json, read_flag_lines):
+        with pytest.raises(ValueError, match=f"{path} is damaged: it is larger than the 134,217,728 bytes"):
+            read(path)
 
 
 def test_a_file_that_is_not_there_is_none(tmp_path):

@@ -1,6 +1,11 @@
 """Every use of a private name of Keras, so that a new Keras breaks one file."""
 
+import contextlib
+import random
+
 import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state
 
 __all__ = [
     "compute_compiled_loss",
@@ -14,7 +19,10 @@ __all__ = [
     "get_last_operation",
     "get_loss_tracker",
     "get_producer",
+    "keep_global_seed",
 ]
+
+_GLOBAL_SEED = "global_seed_generator"
 
 
 def get_last_operation(model):
@@ -114,3 +122,19 @@ def copy_mask(source, target, valid=None):
     if mask is not None:
         target._keras_mask = mask
     return target
+
+
+@contextlib.contextmanager
+def keep_global_seed():
+    """Puts Keras's own source of seeds, for all that is given none, back to what it is now when the context closes."""
+    generator, state = global_state.get_global_attribute(_GLOBAL_SEED), random.getstate()
+    value = None if generator is None else tf.convert_to_tensor(generator.state)
+    try:
+        yield
+    finally:
+        if generator is not None:
+            generator.state.assign(value)
+        elif global_state.get_global_attribute(_GLOBAL_SEED) is not None:
+            # Keras made it, of a number that it drew from Python: the next time, it is to be the same again.
+            global_state.set_global_attribute(_GLOBAL_SEED, None)
+            random.setstate(state)

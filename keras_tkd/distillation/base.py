@@ -40,8 +40,6 @@ _TOTAL = "loss"
 _STUDENT_LOSS = "student_loss"
 _REGULARIZATION = "regularization"
 _AGREEMENT = "agreement"
-# Weight decay is to be small beside the other terms.
-_REGULARIZATIONS = (_REGULARIZATION, f"teacher_{_REGULARIZATION}")
 # Not every model tracks all of these; a loss may have the name of none, so that a name means one thing everywhere.
 _OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
@@ -64,6 +62,9 @@ class DistillationModel(keras.Model):
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
+    # Terms that are no distillation: losses on the labels, and what is to be small.
+    _LABEL_LOSSES = (_STUDENT_LOSS,)
+    _REGULARIZATIONS = (_REGULARIZATION,)
 
     def __init__(
         self, teacher, student, distillation_losses, losses, distillation_loss_weights, student_loss_weight, name
@@ -329,6 +330,8 @@ class DistillationModel(keras.Model):
         ]
         return [self._total, *others]
 
+    # Before a training.
+
     def check(self, batch, teacher=None):
         """Looks at one batch before training: whether every term teaches, and whether the models go with the data.
 
@@ -377,10 +380,10 @@ class DistillationModel(keras.Model):
         warnings = [*(teacher.warnings if teacher else ()), *seen, *foreign]
         source = find_non_finite(list_sources(forward_pass))
         for rows in tables:
-            warnings += self_check.judge_terms(rows, source, _REGULARIZATIONS)
+            warnings += self_check.judge_terms(rows, source, self._LABEL_LOSSES, self._REGULARIZATIONS)
         parameters = {TEACHER: teacher.parameters} if teacher else {}
         models = self._other_models() | {"student": self.student}
-        parameters |= {role: model.count_params() for role, model in models.items() if model is not None}
+        parameters |= {role: inspection.count_parameters(model) for role, model in models.items() if model is not None}
         roles = [reader.role for reader in readers]
         rows, of_models = self_check.describe_models(forward_pass, parameters, labels, roles)
         return self_check.SelfCheck(
@@ -389,6 +392,8 @@ class DistillationModel(keras.Model):
             models=rows,
             warnings=warnings + of_models,
         )
+
+    # What a fit looks at.
 
     def check_labels(self):
         """Raises `ValueError` if a step found a label that the losses cannot read."""

@@ -11,7 +11,14 @@ from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.layer_outputs import record_outputs
 
-__all__ = ["Inspection", "find_broken_variables", "inspect_model", "keep_variables", "watch_models"]
+__all__ = [
+    "Inspection",
+    "count_parameters",
+    "find_broken_variables",
+    "inspect_model",
+    "keep_variables",
+    "watch_models",
+]
 
 # Outputs of layers that scale pixels are of order 1: they vary by 0.2 to 1 on photographs and digits alike.
 _LEAST_SPREAD, _LARGEST_SIZE = 0.01, 10.0
@@ -22,10 +29,10 @@ _LEAST_RATIO, _LARGEST_RATIO = 0.05, 20.0
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was seen of a teacher that is no longer in memory when the student is checked.
+    """Findings about a teacher that is no longer in memory when the student is checked.
 
     Attributes:
-        parameters: number of its weights.
+        parameters: see `count_parameters`.
         warnings: plain sentences.
     """
 
@@ -95,7 +102,14 @@ def inspect_model(model, images) -> Inspection:
     reader = make_teacher_reader(model)
     with keep_variables(model.variables), watch_models([reader]) as warnings:
         reader(images, training=False)
-    return Inspection(model.count_params(), warnings)
+    return Inspection(count_parameters(model), warnings)
+
+
+def count_parameters(model) -> int:
+    """Counts the numbers that a model learned, frozen or not: its weights without BatchNorm's moving statistics."""
+    norms = [layer for layer in keras_graph.flatten_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    statistics = {id(variable) for norm in norms for variable in (norm.moving_mean, norm.moving_variance)}
+    return sum(int(np.prod(weight.shape)) for weight in model.weights if id(weight) not in statistics)
 
 
 def find_broken_variables(model) -> list[str]:

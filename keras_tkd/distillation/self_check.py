@@ -49,11 +49,11 @@ class TermRow(typing.NamedTuple):
 
 
 class ModelRow(typing.NamedTuple):
-    """What a batch says of a model.
+    """One model, as a batch shows it.
 
     Attributes:
         role: `"teacher"`, `"student"` or `"anchor"`.
-        parameters: number of its weights; None for a teacher that is not in memory.
+        parameters: number of its weights, without BatchNorm's moving statistics; None where it is not in memory.
         accuracy: share of the batch's images whose class it names, 0..1; None where labels or outputs name no class.
         confidence: mean over the images of the largest probability, 0..1; None likewise.
     """
@@ -66,7 +66,7 @@ class ModelRow(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SelfCheck:
-    """What a Distiller's `check` finds on one batch; its text is a short table, and the warnings below it.
+    """Findings of a Distiller's `check` on one batch; as text a short table, with the warnings below it.
 
     Attributes:
         samples: number of images in the batch.
@@ -167,14 +167,17 @@ def _compute_norm(gradients):
     return float(tf.linalg.global_norm(there)) if there else 0.0
 
 
-def judge_terms(rows: list[TermRow], source: str | None = None, without: tuple = ()) -> list[str]:
+def judge_terms(
+    rows: list[TermRow], source: str | None = None, label_losses: tuple = (), regularization: tuple = ()
+) -> list[str]:
     """Says which terms of a total teach nothing, are not finite, or leave the others no say.
 
     Args:
         rows: the terms of one objective.
         source: what was the first that was not finite, if anything was.
-        without: names of terms that are to be small, such as the regularization: of them it is said only that they are
-            not finite.
+        label_losses: names of the losses on the labels. A weight below 1 says that they are to count for little: of
+            them it is the gradient without that weight that another term must not outweigh.
+        regularization: names of terms that are to be small: it is said of them only that they are not finite.
     """
     warnings = []
     if not all(np.isfinite([number for row in rows for number in row[1:]])):
@@ -182,7 +185,8 @@ def judge_terms(rows: list[TermRow], source: str | None = None, without: tuple =
         first = f" The first that is not: {source}." if source else ""
         what = f"Of the terms, {', '.join(named)} are" if named else "All terms are finite, but a gradient is"
         return [f"{what} not finite on this batch, and a step with it updates nothing.{first}"]
-    judged = [row for row in rows if row.weight > 0 and row.term not in without]
+    judged = [row for row in rows if row.weight > 0 and row.term not in regularization]
+    shares = {row.term: row.share / min(row.weight, 1.0) if row.term in label_losses else row.share for row in judged}
     for row in judged:
         if row.share == 0 and row.value == 0:
             warnings.append(
@@ -194,7 +198,7 @@ def judge_terms(rows: list[TermRow], source: str | None = None, without: tuple =
                 f"Term '{row.term}' is constant in the student: its gradient is 0, and it teaches nothing. The layers "
                 "that it reads may lie before the first weights, or be dead (a ReLU below 0 for every image)."
             )
-        others = sum(other.share for other in judged if other is not row)
+        others = sum(share for term, share in shares.items() if term != row.term)
         if others > 0 and row.share >= _OUTWEIGHS * others:
             warnings.append(
                 f"Term '{row.term}' outweighs the others: its gradient is {row.share / others:.0f} times theirs "

@@ -115,6 +115,9 @@ class TriKD(DistillationModel):
         "name",
     )
 
+    _LABEL_LOSSES = (*DistillationModel._LABEL_LOSSES, _TEACHER_LOSS)
+    _REGULARIZATIONS = (*DistillationModel._REGULARIZATIONS, _TEACHER_REGULARIZATION)
+
     def __init__(
         self,
         teacher,

@@ -138,7 +138,14 @@ class TestTerms:
         assert "its gradient is 124 times theirs together" in judge_terms(rows)[0]
         # A weight decay is to be small, and a weight of 0 is meant.
         for other in (TermRow("regularization", 1.0, 1.0, 0.001), TermRow("b", 1.0, 0.0, 0.0)):
-            assert not judge_terms([TermRow("a", 1.0, 1.0, 1 - other.share), other], without=("regularization",))
+            rows = [TermRow("a", 1.0, 1.0, 1 - other.share), other]
+            assert not judge_terms(rows, regularization=("regularization",))
+
+    def test_a_low_weight_of_the_labels_is_meant(self):
+        """With a weight of 1 they would have a 25th of the other's gradient, or a 250th."""
+        for share, warned in ((0.996, 0), (0.9996, 1)):
+            rows = [TermRow("student_loss", 1.0, 0.1, 1 - share), TermRow("lskd", 1.0, 9.0, share)]
+            assert len(judge_terms(rows, label_losses=("student_loss",))) == warned and len(judge_terms(rows)) == 1
 
     @pytest.mark.parametrize(
         ("broken", "first"),

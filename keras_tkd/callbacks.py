@@ -52,7 +52,8 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             if found is not None:
                 step, term = found
                 raise FloatingPointError(
-                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; {_ADVICE}"
+                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; "
+                    f"{self.model.advise_on_non_finite(_ADVICE)}"
                 )
         elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
             raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {_ADVICE}")

@@ -16,6 +16,7 @@ __all__ = ["DistillConfig"]
 _DRAWS = ("drawn", "in_batch")
 _ANCHORS = ("trained", "random", "none")
 _TRAININGS = ("online", "offline")
+_CHECKS = ("warn", "strict", "off")
 
 # When a setting is read. Of several conditions, the first that fails is what the error says.
 _WITH_TEACHER = ReadWhen(lambda run: run.has_teacher)
@@ -165,6 +166,14 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "'train' the student alone on the same budget, 'none', or the workdir of a run that did.",
         read_when=_WITH_TEACHER,
         decides="nothing",
+    )
+    check: str = _method_option(
+        "warn",
+        "Look at the first batch before the student is trained, show each term's share of the gradient, and 'warn' of "
+        "what is wrong; 'strict' makes warnings errors, 'off' looks at nothing.",
+        _CHECKS,
+        _WITH_TEACHER,
+        decides="warnings",
     )
 
     def __post_init__(self):

@@ -35,6 +35,7 @@ DECIDES = {
     "distillation": "what a distilled student learns from, and how: no model that learns from the labels alone",
     "measurement": "what is measured of a student, which need not be trained again for it",
     "interruption": "what an interruption costs, and no result: a run that goes on may have another value",
+    "warnings": "what is said before a training, and no result: as before",
     "nothing": "nothing that is kept: where files are, what is measured of a teacher, what is trained besides",
 }
 
@@ -46,7 +47,7 @@ DISTILLED = (*TRAINED, "student", "distillation")
 # chosen for each.
 COMPARED = ("data", "budget", "student", "measurement")
 # What a run that goes on need not share with the run that began.
-FREE = ("interruption",)
+FREE = ("interruption", "warnings")
 
 
 @dataclasses.dataclass(frozen=True)

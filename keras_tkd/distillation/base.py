@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import inspection, self_check, validation
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
     add_outputs,
@@ -23,7 +23,7 @@ from keras_tkd.distillation.forward_pass import (
     select_predictions,
 )
 from keras_tkd.distillation.label_guard import LabelGuard
-from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
+from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination, find_non_finite, list_sources
 from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
 from keras_tkd.distillation.valid_samples import TotalMean, add_checks
@@ -62,6 +62,9 @@ class DistillationModel(keras.Model):
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
+    # Terms that are no distillation: losses on the labels, and what is to be small.
+    _LABEL_LOSSES = (_STUDENT_LOSS,)
+    _REGULARIZATIONS = (_REGULARIZATION,)
 
     def __init__(
         self, teacher, student, distillation_losses, losses, distillation_loss_weights, student_loss_weight, name
@@ -178,13 +181,13 @@ class DistillationModel(keras.Model):
         return [_STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names, _AGREEMENT, _REGULARIZATION]
 
     def _other_models(self):
-        """Returns the models that `optimizer` does not train."""
-        return [self.teacher]
+        """Returns the models that `optimizer` does not train, None for one that there is not, by their roles."""
+        return {TEACHER: self.teacher}
 
     @property
     def losses(self):
         """Regularization losses of the student, of the losses' layers and of a subclass's own layers."""
-        others = self._other_models()
+        others = self._other_models().values()
         layers = [layer for layer in self.layers if not any(layer is model for model in others)]
         return [value for layer in layers for value in layer.losses]
 
@@ -216,7 +219,7 @@ class DistillationModel(keras.Model):
         gradients = [
             tape.gradient(loss, objective.variables) for loss, objective in zip(scaled, objectives, strict=True)
         ]
-        self._guard.apply_if_finite(self.step.value, objectives, gradients)
+        self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
         self.step.assign_add(1)
         return self._track(forward_pass, objectives)
 
@@ -327,6 +330,71 @@ class DistillationModel(keras.Model):
         ]
         return [self._total, *others]
 
+    # Before a training.
+
+    def check(self, batch, teacher=None):
+        """Looks at one batch before training: whether every term teaches, and whether the models go with the data.
+
+        It computes once what the first training step would compute of the batch, and changes nothing: no weight, no
+        statistics of BatchNorm, no optimizer, no metric, and nothing that random numbers are drawn from.
+
+        Args:
+            batch: what `fit` takes for one step, arrays or tensors: `(x, y)` or `(x, y, sample_weight)`, `x` being
+                images or the dict of a batch, as an element of a `tf.data.Dataset` has them.
+            teacher: `distillation.inspection.Inspection` of a teacher that is no longer in memory, where the batch
+                brings its outputs; or None.
+
+        Returns:
+            `distillation.self_check.SelfCheck`: in `rows` each term with its value, its weight and its share of the
+            norm of the gradient, in `models` what is seen of the models, and in `warnings` plain sentences, none if
+            there is nothing to mend. Its text, which `print` shows, is a short table.
+
+        Raises:
+            ValueError: before `compile`; whatever the first step of `fit` would refuse.
+        """
+        if not self.compiled:
+            raise ValueError(
+                "`check` looks at the losses as they will be trained. Received: a model that is not compiled. Call "
+                "`compile` first"
+            )
+        x, y, sample_weight = self_check.read_batch(batch)
+        if not self.built:
+            self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
+        labels, metrics, readers = self_check.read_labels(y), list(self.metrics), self._frozen_readers()
+        for reader in readers:
+            validation.check_frozen(reader.role, reader.teachers)
+        running = [reader for reader in readers if reader.role not in self._make_batch(x)]
+        variables = [*self.variables, *self.metrics_variables, self._label_guard.variable]
+        with inspection.keep_variables(variables), inspection.watch_models(running) as seen:
+            batch = self._prepare(x)
+            with tf.GradientTape(persistent=True) as tape:
+                forward_pass = self._run(x, y, sample_weight, batch, training=True)
+                foreign = self_check.judge_labels(labels, forward_pass.student["logits"], self.loss)
+                # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
+                objectives = [] if foreign else self._compute_objectives(forward_pass)
+            tables = self_check.measure_terms(tape, objectives, self._trained_models())
+        for metric in self.metrics:
+            # Those of labels with several parts, which Keras makes when it first computes the loss.
+            if not any(metric is own for own in metrics):
+                metric.reset_state()
+        warnings = [*(teacher.warnings if teacher else ()), *seen, *foreign]
+        source = find_non_finite(list_sources(forward_pass))
+        for rows in tables:
+            warnings += self_check.judge_terms(rows, source, self._LABEL_LOSSES, self._REGULARIZATIONS)
+        parameters = {TEACHER: teacher.parameters} if teacher else {}
+        models = self._other_models() | {"student": self.student}
+        parameters |= {role: inspection.count_parameters(model) for role, model in models.items() if model is not None}
+        roles = [reader.role for reader in readers]
+        rows, of_models = self_check.describe_models(forward_pass, parameters, labels, roles)
+        return self_check.SelfCheck(
+            samples=int(get_batch_size(batch)),
+            rows=[row for table in tables for row in table],
+            models=rows,
+            warnings=warnings + of_models,
+        )
+
+    # What a fit looks at.
+
     def check_labels(self):
         """Raises `ValueError` if a step found a label that the losses cannot read."""
         self._label_guard.check()
@@ -380,6 +448,14 @@ class DistillationModel(keras.Model):
     def first_non_finite(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
         return self._guard.first()
+
+    def advise_on_non_finite(self, advice: str) -> str:
+        """Returns what to do about `first_non_finite`: `advice`, or better where models or images are at fault.
+
+        Args:
+            advice: what helps against a loss that is not finite.
+        """
+        return self._guard.advise([reader.role for reader in self._frozen_readers()], advice)
 
     def reset_first_non_finite(self):
         """Forgets what `first_non_finite` returns, as every `fit` does at its beginning."""

@@ -26,6 +26,11 @@ class LabelGuard:
         self._note = tf.Variable([0, 0], dtype="int64", trainable=False, name="first_bad_label")
         self._num_classes, self._rows = None, False
 
+    @property
+    def variable(self) -> tf.Variable:
+        """The variable that holds the note."""
+        return self._note
+
     def read(self, y):
         """Returns labels as `fit` takes them; arrays that the losses cannot take for class ids are an error here.
 

@@ -1,12 +1,42 @@
-"""Losses that are not finite: such a step updates nothing, and the first one is noted."""
+"""Losses that are not finite: such a step updates nothing, and the first one is noted, with where it came from."""
 
 import keras
 import tensorflow as tf
 
+from keras_tkd.batches import ANCHOR, EXTRA_IMAGES, IMAGE, TEACHER, TEACHER_IMAGE
 from keras_tkd.callbacks import TerminateOnNonFinite
+from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.objective import Objective, collect_values
 
-__all__ = ["NonFiniteGuard", "add_termination"]
+__all__ = ["NonFiniteGuard", "add_termination", "find_non_finite", "list_sources"]
+
+_IMAGES = "the images"
+_OUTPUTS = "the {role}'s outputs"
+
+
+def list_sources(forward_pass: ForwardPass) -> dict[str, list]:
+    """Lists what losses are made of, by name, in the order in which it comes about: the floats among these tensors."""
+    batch = forward_pass.batch
+    nests = {
+        _IMAGES: [batch[key] for key in (IMAGE, *EXTRA_IMAGES, TEACHER_IMAGE) if key in batch],
+        _OUTPUTS.format(role=ANCHOR): batch.get(ANCHOR, []),
+        _OUTPUTS.format(role=TEACHER): forward_pass.teacher,
+        _OUTPUTS.format(role="student"): forward_pass.student,
+    }
+    leaves = {name: keras.tree.flatten(nest) for name, nest in nests.items()}
+    return {name: [x for x in each if tf.as_dtype(x.dtype).is_floating] for name, each in leaves.items()}
+
+
+def find_non_finite(sources: dict[str, list]) -> str | None:
+    """Returns the name of the first of `list_sources` that holds a number that is not finite, or None."""
+    place = int(_find_place(sources))
+    return None if place == len(sources) else list(sources)[place]
+
+
+def _find_place(sources):
+    """Finds the position of the first source that is not finite, int64; that behind the last where all are."""
+    finite = [tf.reduce_all([tf.reduce_all(tf.math.is_finite(x)) for x in each]) for each in sources.values()]
+    return tf.argmin(tf.cast(tf.stack([*finite, False]), tf.int32))
 
 
 class NonFiniteGuard:
@@ -16,17 +46,18 @@ class NonFiniteGuard:
     """
 
     def __init__(self):
-        # The step, and the position of the loss among all; -1 while there is none.
-        self._note = tf.Variable([-1, -1], dtype="int64", trainable=False, name="first_non_finite")
-        self._names = []
+        # The step, and the positions of the loss and of its source among all; -1 while there is none.
+        self._note = tf.Variable([-1, -1, -1], dtype="int64", trainable=False, name="first_non_finite")
+        self._names, self._sources = [], []
 
-    def apply_if_finite(self, step, objectives: list[Objective], gradients: list[list]):
+    def apply_if_finite(self, step, objectives: list[Objective], gradients: list[list], sources: dict[str, list]):
         """Applies the gradients of all objectives, or of none.
 
         Args:
             step: number of the step, int64.
             objectives: list of `Objective`.
             gradients: for each of them, a gradient for each of its variables.
+            sources: see `list_sources`.
         """
         for objective in objectives:
             # Keras's optimizers make their variables when they are first applied, and none may be made in a branch.
@@ -42,22 +73,45 @@ class NonFiniteGuard:
             return 0  # the branches of `tf.cond` must return something of the same structure
 
         def note():
-            found = tf.stack([step, tf.argmin(tf.cast(finite, tf.int32))])
+            # Sources are looked at here alone: a step whose losses are finite pays nothing for them.
+            found = tf.stack([step, tf.argmin(tf.cast(finite, tf.int32)), _find_place(sources)])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
             return 0
 
         # The names of this trace, in whose order the note counts.
-        self._names = list(values)
+        self._names, self._sources = list(values), list(sources)
         tf.cond(tf.reduce_all(finite), update, note)
 
     def first(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss since the last `reset` that was not finite, or None."""
-        step, term = self._note.numpy()
+        step, term, _ = self._note.numpy()
         return None if step < 0 else (int(step), self._names[term])
+
+    def advise(self, frozen: list[str], advice: str) -> str:
+        """Returns what to do about the loss that was noted, as the end of a sentence.
+
+        Args:
+            frozen: roles of the models that stay as they are, `"teacher"` for example.
+            advice: what helps against a loss, or outputs of a model that learns, that are not finite.
+        """
+        place = self._note.numpy()[2]
+        if not 0 <= place < len(self._sources):
+            return advice  # all that the losses read was finite
+        source = self._sources[place]
+        first = f"{source} were the first that were not finite; "
+        if source == _IMAGES:
+            return f"{first}training stopped. Mend them, or leave them out."
+        for role in frozen:
+            if source == _OUTPUTS.format(role=role):
+                return (
+                    f"{first}training stopped. No learning rate mends that: look at the {role}'s weights, and at the "
+                    "pixels that it expects."
+                )
+        return first + advice
 
     def reset(self):
         """Forgets what was noted."""
-        self._note.assign([-1, -1])
+        self._note.assign([-1, -1, -1])
 
 
 def add_termination(callbacks, model):

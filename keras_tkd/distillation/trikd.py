@@ -115,6 +115,9 @@ class TriKD(DistillationModel):
         "name",
     )
 
+    _LABEL_LOSSES = (*DistillationModel._LABEL_LOSSES, _TEACHER_LOSS)
+    _REGULARIZATIONS = (*DistillationModel._REGULARIZATIONS, _TEACHER_REGULARIZATION)
+
     def __init__(
         self,
         teacher,
@@ -189,7 +192,7 @@ class TriKD(DistillationModel):
         return [*super()._metric_names(), *_OWN_NAMES]
 
     def _other_models(self):
-        return [*super()._other_models(), self.anchor]
+        return super()._other_models() | {ANCHOR: self.anchor}
 
     def compile(self, optimizer="rmsprop", *args, teacher_optimizer=None, **kwargs):
         """Compiles as `keras.Model.compile` does, with an optimizer for each of the two models.

@@ -1,16 +1,29 @@
-"""Checks before anything is trained, and of a trained teacher before its student is trained."""
+"""Checks before anything is trained, of a trained teacher before its student is, and around the training itself."""
 
+import contextlib
 import pathlib
 
 import keras
+import numpy as np
 
-from keras_tkd import evaluation
+from keras_tkd import data, evaluation
 from keras_tkd.distillation.distiller import Distiller
+from keras_tkd.distillation.inspection import find_broken_variables
 from keras_tkd.runs.workdir import SPLIT
+from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json
 
-__all__ = ["check_callbacks", "check_embeddings", "check_teacher", "check_together", "check_unseen"]
+__all__ = [
+    "check_callbacks",
+    "check_embeddings",
+    "check_finite",
+    "check_first_batch",
+    "check_teacher",
+    "check_together",
+    "check_unchanged",
+    "check_unseen",
+]
 
 # Callbacks of Keras whose whole work is to set the learning rate.
 _RATE_SETTERS = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
@@ -116,4 +129,72 @@ def check_teacher(teacher, config, splits):
             raise ValueError(
                 f"The teacher must know more than chance. Received: test accuracy {accuracy} of {name} on "
                 f"{config.dataset}. {advice}"
+            )
+
+
+def check_finite(model, outputs):
+    """Raises `ValueError` for a model whose outputs are not all finite: the classes that it names mean nothing.
+
+    Args:
+        model: a `keras.Model`.
+        outputs: its logits, `(samples, classes)`, or None.
+    """
+    rows = 0 if outputs is None else int(np.sum(~np.isfinite(outputs).all(axis=1)))
+    if rows:
+        broken = find_broken_variables(model)
+        why = f"its variable '{broken[0]}' holds such numbers itself" if broken else "its weights are finite"
+        raise ValueError(
+            f"The outputs of a model must be finite, and those of '{model.name}' are not. Received: {rows} of "
+            f"{len(outputs)} images with outputs that are NaN or infinite; {why}. "
+            + ("Take a file that was saved before that happened" if broken else "Look at the pixels, and their scale")
+        )
+
+
+def check_first_batch(config, model, pipeline, splits, inspection=None):
+    """Prints what a Distiller says of the first batch of its training, unless the configuration leaves that out.
+
+    Args:
+        config: resolved `DistillConfig`.
+        model: a compiled `Distiller` or `TriKD`.
+        pipeline: see `DistillationSetup`.
+        splits: the run's `Splits`.
+        inspection: `Inspection` of a teacher that is no longer in memory.
+
+    Raises:
+        ValueError: warnings, with `check="strict"`.
+    """
+    if config.check == "off":
+        return
+    batches = pipeline(
+        splits.train_images,
+        splits.train_labels,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=data.AUGMENTATIONS[config.augmentation],
+        training=True,
+    )
+    found = model.check(next(iter(batches)), inspection)
+    print(found, flush=True)
+    if config.check == "strict" and found.warnings:
+        raise ValueError(
+            f"With --check=strict nothing may be warned of. Received: {' '.join(found.warnings)} Mend that, or pass "
+            "--check=warn to train all the same"
+        )
+
+
+@contextlib.contextmanager
+def check_unchanged(models):
+    """Raises `ValueError` when the context closes if models have other weights than when it was opened.
+
+    Args:
+        models: dict of models by role, None for one that is not in memory.
+    """
+    before = {role: hash_weights(model) for role, model in models.items() if model is not None}
+    yield
+    for role, weights in before.items():
+        if hash_weights(models[role]) != weights:
+            raise ValueError(
+                f"The {role} must stay as it is, and its weights have changed while the student was trained: what the "
+                "student learned is of no known teacher. Look for a callback that sets them, or for a layer whose "
+                "state moves without `training`"
             )

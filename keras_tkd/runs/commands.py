@@ -72,7 +72,8 @@ def distill(config, path, existing="refuse", callbacks=()):
 
     Raises:
         ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
-            folder; a teacher that turns out to know no more than chance; logs that are no numbers.
+            folder; a teacher that turns out to know no more than chance, or whose outputs are not finite; with
+            `check="strict"`, what the check of the first batch warns of; logs that are no numbers.
         BlockingIOError: another process is at work in the folder.
         FloatingPointError: a loss that is not finite.
     """
@@ -105,7 +106,8 @@ def evaluate(config):
         all classes are in the open set, nothing is said of the classes: neither accuracies nor agreement.
 
     Raises:
-        ValueError: files or data that cannot be measured; a model that was trained on images it is to be verified on.
+        ValueError: files or data that cannot be measured; a model whose outputs are not finite; one that was trained on
+            images it is to be verified on.
     """
     inputs = load_evaluation_inputs(config)
     splits, model = inputs.splits, inputs.student

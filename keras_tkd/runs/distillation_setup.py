@@ -6,6 +6,7 @@ import typing
 import keras
 
 from keras_tkd import data, evaluation
+from keras_tkd.distillation.inspection import Inspection, inspect_model
 from keras_tkd.runs import cached_teacher
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
@@ -21,11 +22,13 @@ class DistillationSetup:
         teacher: the teacher's model; None where the batches bring its outputs.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch) -> tf.data.Dataset`.
         shapes: shapes of a batch, as `Distiller.build` takes them.
+        inspection: `Inspection` of the teacher, where the batches bring its outputs and it is to be checked.
     """
 
     teacher: keras.Model | None
     pipeline: typing.Callable
     shapes: dict[str, tuple | dict]
+    inspection: Inspection | None = None
 
 
 def set_up_distillation(run, inputs, teacher):
@@ -48,7 +51,13 @@ def set_up_distillation(run, inputs, teacher):
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes["teacher"] = caches["train"].shapes
-    return DistillationSetup(teacher if averaging else None, cached_teacher.attach(pipeline, caches), shapes)
+    inspection = None
+    if config.check != "off":
+        # Now, as nothing will hold it when the student is checked.
+        inspection = inspect_model(teacher, next(data.iterate_batches(splits.train_images, config.batch_size)))
+    return DistillationSetup(
+        teacher if averaging else None, cached_teacher.attach(pipeline, caches), shapes, inspection
+    )
 
 
 def make_pipeline(config, splits, teacher):

@@ -9,7 +9,7 @@ from keras_tkd import data, evaluation
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config.fields import DISTILLED, collect_settings
 from keras_tkd.distillation.trikd import TriKD
-from keras_tkd.runs import cached_teacher, optimization, stages
+from keras_tkd.runs import cached_teacher, checks, optimization, stages
 from keras_tkd.runs.workdir import Stage
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
@@ -120,6 +120,7 @@ def _train_generation(run, inputs, number, stage, anchor):
         callbacks = [optimization.schedule_learning_rate(own, config.teacher)]
         if config.warmup_epochs:
             callbacks.append(WarmUp(config.warmup_epochs))
+        checks.check_first_batch(config, trikd, pipeline, splits)
         title = f"Student and teacher, by {config.title}"
         if config.generations:
             title += f", generation {number} of {config.generations}"
@@ -132,6 +133,7 @@ def _train_generation(run, inputs, number, stage, anchor):
             pipeline=pipeline,
             files={teacher_path: teacher, stage.model_path: student},
             callbacks=callbacks,
+            frozen={"anchor": anchor},
         )
     student, teacher = (load_model(path) for path in (stage.model_path, teacher_path))
     validation_accuracy = None

@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
+from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 
@@ -59,7 +60,11 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         teacher_logits: its teacher's, for the agreement.
         stage: the `Stage` of its training, if this run trained it.
         embedding_layer: layer whose outputs verification compares; None for `"embedding"`.
+
+    Raises:
+        ValueError: outputs that are not finite, whose largest would be taken for a class.
     """
+    check_finite(model, outputs)
     verification = None
     if splits.open_set_images is not None:
         embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)

@@ -10,6 +10,7 @@ from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import set_up_distillation
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
@@ -95,6 +96,7 @@ def train_student(run, inputs, teacher):
         for layer in distiller.loss_layers:
             add_weight_decay(layer, config.weight_decay)
         compile_model(distiller, config)
+        check_first_batch(config, distiller, setup.pipeline, inputs.splits, setup.inspection)
         fit_stage(
             run,
             stage,
@@ -104,11 +106,12 @@ def train_student(run, inputs, teacher):
             pipeline=setup.pipeline,
             files={stage.model_path: student},
             callbacks=[WarmUp(config.warmup_epochs)] if config.warmup_epochs else [],
+            frozen={"teacher": setup.teacher},
         )
     return _read_trained(stage)
 
 
-def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=(), config=None):
+def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
@@ -120,6 +123,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
             makes a `tf.data.Dataset`.
         files: dict path -> model to be saved there.
         callbacks: what sets the training's numbers from epoch to epoch.
+        frozen: dict of the models that must stay as they are by role, None for one that is not in memory.
         config: what this training is configured by; the run's, if not given.
     """
     config = config or run.config
@@ -149,29 +153,30 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         backup,
         stop,
     ]
-    # One call, or two: the rest of an epoch that was begun has a data set of its own.
-    while epoch < config.epochs and not getattr(trained, "stop_training", False):
-        train = pipeline(
-            splits.train_images,
-            splits.train_labels,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augment=data.AUGMENTATIONS[config.augmentation],
-            training=True,
-            initial_epoch=epoch,
-            initial_step=step,
-        )
-        with stop:
-            trained.fit(
-                train,
-                epochs=epoch + 1 if step else config.epochs,
+    with check_unchanged(frozen or {}):
+        # One call, or two: the rest of an epoch that was begun has a data set of its own.
+        while epoch < config.epochs and not getattr(trained, "stop_training", False):
+            train = pipeline(
+                splits.train_images,
+                splits.train_labels,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                augment=data.AUGMENTATIONS[config.augmentation],
+                training=True,
                 initial_epoch=epoch,
-                validation_data=held_out,
-                callbacks=callbacks,
-                verbose=0,
-                shuffle=False,
+                initial_step=step,
             )
-        epoch, step = backup.position
+            with stop:
+                trained.fit(
+                    train,
+                    epochs=epoch + 1 if step else config.epochs,
+                    initial_epoch=epoch,
+                    validation_data=held_out,
+                    callbacks=callbacks,
+                    verbose=0,
+                    shuffle=False,
+                )
+            epoch, step = backup.position
     seconds = backup.seconds
     for path, model in files.items():
         precision.set_precision(model, "float32")

@@ -2,10 +2,12 @@
 
 import contextlib
 import math
+import random
 import threading
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "get_last_operation",
     "get_loss_tracker",
     "get_producer",
+    "keep_global_seed",
     "load_guarded",
 ]
 
+_GLOBAL_SEED = "global_seed_generator"
 _LOADING = threading.RLock()
 
 
@@ -123,6 +127,22 @@ def copy_mask(source, target, valid=None):
     if mask is not None:
         target._keras_mask = mask
     return target
+
+
+@contextlib.contextmanager
+def keep_global_seed():
+    """Puts Keras's own source of seeds, for all that is given none, back to what it is now when the context closes."""
+    generator, state = global_state.get_global_attribute(_GLOBAL_SEED), random.getstate()
+    value = None if generator is None else tf.convert_to_tensor(generator.state)
+    try:
+        yield
+    finally:
+        if generator is not None:
+            generator.state.assign(value)
+        elif global_state.get_global_attribute(_GLOBAL_SEED) is not None:
+            # Keras made it, of a number that it drew from Python: the next time, it is to be the same again.
+            global_state.set_global_attribute(_GLOBAL_SEED, None)
+            random.setstate(state)
 
 
 @contextlib.contextmanager

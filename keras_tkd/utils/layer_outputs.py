@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_tkd.utils.keras_graph import flatten_layers, get_input_dtypes
 
-__all__ = ["LayerOutputs", "compute_output_shapes", "name_outputs"]
+__all__ = ["LayerOutputs", "compute_output_shapes", "name_outputs", "record_outputs"]
 
 _PRE_ACTIVATION = "pre_activation"
 
@@ -79,6 +79,19 @@ def name_outputs(model, output) -> dict:
             'keras.Model(inputs, {"logits": logits, ...})'
         )
     return output if isinstance(output, dict) else {"logits": output}
+
+
+@contextlib.contextmanager
+def record_outputs(layers: list):
+    """Records what layers return while the context is open: yields a dict from a layer's position to its output.
+
+    Layers that nothing calls have no entry; of one that is called several times the last output is kept.
+    """
+    captured = {}
+    with contextlib.ExitStack() as stack:
+        for position, layer in enumerate(layers):
+            stack.enter_context(_recording(layer, "", position, captured))
+        yield captured
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ STALE = {
     "teacher_views": "D",
     "teacher_cache_dtype": "D",
     "baseline": "",
+    "check": "",
 }
 
 
@@ -127,7 +128,7 @@ TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
-OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline"}
+OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline", "check"}
 OF_FOLDERS = {"max_pixels"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"}
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}

@@ -554,6 +554,28 @@ class TestNotFinite:
         for later in weights[7:]:
             np.testing.assert_array_equal(weights[6], later)
 
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            ("images", "the images were the first that were not finite; training stopped. Mend them"),
+            ("teacher", "the teacher's outputs were the first .*No learning rate mends that: look at the teacher's"),
+            ("student", "the student's outputs were the first that were not finite; training stopped. Lower the"),
+        ],
+    )
+    def test_names_what_was_not_finite_first(self, broken, said):
+        distiller, x = compiled(SoftTargets()), X.copy()
+        if broken == "images":
+            x[5] = np.inf
+        else:
+            model = getattr(distiller, broken)
+            model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+        with pytest.raises(FloatingPointError, match=f"was not finite at step 0 .from 0., .*; {said}"):
+            distiller.fit(x, Y, batch_size=12, verbose=0)
+
+    def test_of_what_was_finite_nothing_is_said(self):
+        with pytest.raises(FloatingPointError, match="which updated nothing; training stopped. Lower"):
+            compiled(Poisoned(step=0)).fit(X, Y, batch_size=12, verbose=0)
+
     def test_names_the_step_among_several_of_an_execution(self):
         distiller = compiled([SoftTargets(), Poisoned(step=7)], steps_per_execution=5)
         with pytest.raises(FloatingPointError, match="'poisoned' was not finite at step 7"):

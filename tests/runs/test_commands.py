@@ -93,6 +93,11 @@ def test_listed_losses_are_logged_each_and_their_flags_run_them_again(tmp_path, 
     settings = QUICK | {"epochs": 1, "baseline": "none"}
     config = DistillConfig(**settings, losses=losses, teacher_path=str(teacher_run[0]))
     results = commands.distill(config, tmp_path)
+    # Before the student is trained each term has its row in the self-check, and there is nothing to warn of.
+    printed = capsys.readouterr().out
+    rows = printed.partition("Self-check on a batch of 256 images\n")[2].splitlines()
+    assert [line.split()[0] for line in rows[:6]] == ["term", "student_loss", "kd", "kd_2", "tkd", "sp"]
+    assert "Warning" not in printed
     title = "kd@temperature=2.0:0.1 + kd@temperature=8.0:0.1 + tkd@margin=5.0:0.5 + sp:10.0"
     assert results["method"] == title and f"{title} on digits" in tables.format_table([results])
     record = json.loads((tmp_path / "checkpoints" / "student" / "record.json").read_text())

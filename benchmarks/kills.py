@@ -27,11 +27,10 @@ import numpy as np
 
 COMMON = {"dataset": "digits", "epochs": 3, "batch_size": 64, "learning_rate": 0.05, "train_fraction": 0.3}
 COMMON |= {"checkpoint_steps": 2}
-# What a state holds: nothing but a student; a cache that is built; negatives, views and dropout; a memory bank; two
-# models with an optimizer each, in their second generation.
+# What a state holds: three stages, a teacher, its cache and a student alone first; negatives, views and dropout; a
+# memory bank; two models with an optimizer each, in their second generation.
 RUNS = {
-    "baseline": {"method": "baseline"},
-    "kd_cached": {"method": "kd", "teacher_cache": "workdir", "baseline": "none"},
+    "kd_cached": {"method": "kd", "teacher_cache": "workdir"},
     "tkd_drawn": {"method": "tkd", "augmentation": "crop", "student_model": "digits_teacher", "baseline": "none"},
     "crd": {"method": "crd", "baseline": "none"},
     "trikd": {"method": "trikd", "generations": 2, "epochs": 2},

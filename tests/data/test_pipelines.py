@@ -142,9 +142,15 @@ def test_seeds_differ_and_a_seed_is_a_seed():
         assert_equal(one_pass(triplets(seed=seed, augment=crop_by_one)), batches)
 
 
+@functools.cache
+def passes_of_cropped_triplets():
+    dataset = triplets(augment=crop_by_one)
+    return [one_pass(dataset) for _ in range(3)]
+
+
 @pytest.mark.parametrize("calls, threads", [(1, 1), (8, 8), (8, 1)])
 def test_batches_do_not_depend_on_the_number_of_threads(calls, threads, monkeypatch):
-    expected = [one_pass(dataset) for dataset in [triplets(augment=crop_by_one)] * 3]
+    expected = passes_of_cropped_triplets()
     monkeypatch.setattr("keras_tkd.data.anchors.PARALLEL_CALLS", calls)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
@@ -527,20 +533,25 @@ def test_epochs_of_fit_are_passes(initial_epoch):
     np.testing.assert_array_equal(np.concatenate(model.tested), np.tile(np.arange(COUNT), 2))
 
 
+def dataset_of(make, **arguments):
+    arguments |= {"seed": 3, "augment": crop_by_one}
+    if make == "classes":
+        return class_batches(IMAGES, LABELS, classes_per_batch=2, samples_per_class=2, **arguments)
+    pipeline = {"triplets": triplet_dataset, "pairs": pair_dataset, "images": image_dataset}[make]
+    return pipeline(IMAGES, LABELS, BATCH, **arguments)
+
+
+@functools.cache
+def passes_of(make):
+    dataset = dataset_of(make)
+    return [one_pass(dataset) for _ in range(3)]
+
+
 @pytest.mark.parametrize("step", [1, 4])
 @pytest.mark.parametrize("make", ["triplets", "pairs", "images", "classes"])
 def test_a_pass_starts_at_any_step_of_any_epoch(make, step):
-    seen = {"seed": 3, "augment": crop_by_one}
-
-    def dataset(**arguments):
-        if make == "classes":
-            return class_batches(IMAGES, LABELS, classes_per_batch=2, samples_per_class=2, **seen, **arguments)
-        pipeline = {"triplets": triplet_dataset, "pairs": pair_dataset, "images": image_dataset}[make]
-        return pipeline(IMAGES, LABELS, BATCH, **seen, **arguments)
-
-    whole = dataset()
-    passes = [one_pass(whole) for _ in range(3)]
-    rest = dataset(initial_epoch=1, initial_step=step)
+    passes = passes_of(make)
+    rest = dataset_of(make, initial_epoch=1, initial_step=step)
     assert rest.cardinality() == len(passes[1]) - step
     assert_equal(one_pass(rest), passes[1][step:])
     # Every pass leaves the same number out.

@@ -23,6 +23,7 @@ from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, data, los
 from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, stages
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.files import save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -281,7 +282,7 @@ def cut(path, share):
 
 @dataclasses.dataclass
 class Given:
-    """What finished runs left: a teacher that knows digits, a student of it, and the teacher's outputs."""
+    """A teacher that knows digits, the folder of a finished run, and the teacher's outputs."""
 
     teacher: pathlib.Path
     run: pathlib.Path
@@ -290,13 +291,33 @@ class Given:
     stored: pathlib.Path
 
 
+def end_at_once(run, stage, *_, files, **__):
+    """A training that ends before its first step."""
+    for path, model in files.items():
+        save_model(model, path)
+    stage.finish([{"loss": 1.0, "val_accuracy": 0.1}], 1.0, files)
+
+
+def build_teacher():
+    """Knows digits without any training: the nearest mean of a class, by |x - m|^2 = |x|^2 - 2 (x m - |m|^2 / 2)."""
+    splits = data.load("digits")
+    pixels = splits.train_images.reshape(-1, 64) / 255
+    means = np.stack([pixels[splits.train_labels == label].mean(axis=0) for label in range(10)])
+    inputs = keras.Input((8, 8, 1))
+    logits = keras.layers.Dense(10, name="logits")
+    model = keras.Model(inputs, logits(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))))
+    logits.set_weights([means.T, -np.square(means).sum(axis=1) / 2])
+    return model
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory, stored):
     folder = tmp_path_factory.mktemp("given")
-    commands.train_teacher(TeacherTrainingConfig(**QUICK | {"epochs": 2}), folder / "teacher")
-    teacher, cache = folder / "teacher" / "teacher.keras", folder / "cache"
+    teacher, cache = save(build_teacher(), folder / "teacher.keras"), folder / "cache"
     config = DistillConfig(**QUICK, method="kd", teacher_path=teacher, teacher_cache=cache)
-    commands.distill(config, folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "fit_stage", end_at_once)
+        commands.distill(config, folder / "run")
     return Given(teacher, folder / "run", cache, config, stored)
 
 
@@ -684,7 +705,7 @@ RUNS = [
     ),
     ("near layer", "distill", {"method": "sp", "teacher_layers": ("embeding",)}, nothing, "Did you mean 'embedding'"),
     ("its layer", "distill", {"method": "sp", "student_layers": ("nope",)}, nothing, "digits_student", "'nope'"),
-    ("given layer", "distill", GIVEN | {"method": "sp", "teacher_layers": ("nope",)}, nothing, "'nope'", "features"),
+    ("given layer", "distill", GIVEN | {"method": "sp", "teacher_layers": ("nope",)}, nothing, "'nope'", "flatten"),
     ("listed layer", "distill", {"losses": ("kd", "sp@student_layers=nope")}, nothing, "digits_student", "'nope'"),
     (
         "pre-activation",
@@ -753,20 +774,7 @@ RUNS = [
         "was made from something else",
         "there",
     ),
-    *[
-        (f"{part} {name} at {share}", "distill", CACHED, copy_cache(flip_below(part, name, share)), f"cache/{part}")
-        for part in ("train", "held_out")
-        for name in ("manifest.json", "progress.json", "logits.npy")
-        for share in (0.1, 0.5, 1.0)
-    ],
-    (
-        "cut cache",
-        "distill",
-        CACHED,
-        copy_cache(lambda cache: cut(cache / "train" / "logits.npy", 0.9)),
-        "is truncated",
-    ),
-    ("no outputs", "distill", CACHED, copy_cache(lambda cache: (cache / "train" / "logits.npy").unlink()), "truncated"),
+    ("damaged cache", "distill", CACHED, copy_cache(flip_below("train", "logits.npy", 0.5)), "logits.npy is damaged"),
     # Folders of runs.
     ("file", "distill", GIVEN, lambda here, given: (here / "run").write_text("no"), "must be a folder", "{here}/run"),
     (
@@ -1243,8 +1251,51 @@ def test_bad_outputs(name, tmp_path):
     check_sentence(str(error.value), words)
 
 
+# What is done to the files of a cache, and words of the error.
+CACHES = [
+    *[
+        (f"{name} at {share:.2f}", flip_below("", name, share), name)
+        for name in ("manifest.json", "progress.json", "logits.npy")
+        for share in np.linspace(0, 1, 12)
+    ],
+    ("cut", lambda cache: cut(cache / "logits.npy", 0.9), "logits.npy is truncated", "build it anew"),
+    ("no outputs", lambda cache: (cache / "logits.npy").unlink(), "logits.npy is truncated"),
+    ("no progress", lambda cache: (cache / "progress.json").unlink(), "is not finished", "0 of"),
+    ("no manifest", lambda cache: (cache / "manifest.json").unlink(), "There is no teacher cache in"),
+    ("a list", lambda cache: (cache / "manifest.json").write_text("[1]"), "manifest.json", "must hold a JSON object"),
+    ("no JSON", lambda cache: (cache / "progress.json").write_text("{"), "progress.json", "holds no JSON"),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(damage, words) for _, damage, *words in CACHES], ids=[row[0] for row in CACHES]
+)
+def test_damaged_caches(damage, words, given, tmp_path):
+    shutil.copytree(given.cache / "train", tmp_path / "cache")
+    TeacherCache.open(tmp_path / "cache")
+    damage(tmp_path / "cache")
+    before = digest(tmp_path)
+    with pytest.raises(ValueError) as error:
+        TeacherCache.open(tmp_path / "cache")
+    check_sentence(str(error.value), words)
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("share", np.linspace(0, 1, 12))
+def test_of_checkpoints_the_newest_whole_one_is_used(share, tmp_path, capsys):
+    files = CheckpointFiles(tmp_path)
+    for epoch in (1, 2):
+        files.write(epoch, 0, [np.full((40, 10), epoch, "float32")], {"epoch": epoch})
+    newest = tmp_path / "epoch-000002-step-000000000.npz"
+    flip(newest, share)
+    before = digest(tmp_path)
+    assert files.read_newest().epoch == 1
+    check_sentence(capsys.readouterr().out, [f"{newest} is damaged, and is not used"])
+    assert digest(tmp_path) == before
+
+
 def test_there_are_so_many():
-    assert len(FLAGS) + len(RUNS) + len(CALLS) + len(OUTPUTS) >= 120
+    assert len(FLAGS) + len(RUNS) + len(CALLS) + len(OUTPUTS) + len(CACHES) >= 120
 
 
 # And then the right one.
@@ -1252,14 +1303,7 @@ def test_there_are_so_many():
 
 @pytest.fixture
 def trained_in_no_time(monkeypatch):
-    """Trainings end before their first step."""
-
-    def fit_stage(run, stage, *_, files, **__):
-        for path, model in files.items():
-            save_model(model, path)
-        stage.finish([{"loss": 1.0, "val_accuracy": 0.1}], 1.0, files)
-
-    monkeypatch.setattr(stages, "fit_stage", fit_stage)
+    monkeypatch.setattr(stages, "fit_stage", end_at_once)
 
 
 def test_what_a_teacher_at_chance_began_is_no_run_of_its_own(given, tmp_path, trained_in_no_time):
@@ -1281,19 +1325,21 @@ def test_the_right_command_works_in_the_same_folder(given, tmp_path, trained_in_
     assert results["teacher"]["test_accuracy"] > 0.2 and results["student"]
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"), [("student.keras", {"baseline", "teacher"}), ("baseline.keras", {"student", "teacher"})]
-)
-def test_a_damaged_model_that_is_removed_is_made_again(name, kept, given, tmp_path, trained_in_no_time):
+@pytest.mark.parametrize("role", ["student", "baseline"])
+def test_a_damaged_model_that_is_removed_is_made_again_alone(role, given, tmp_path, monkeypatch):
+    trained = []
+
+    def fit_stage(run, stage, *arguments, **more):
+        trained.append(stage.name)
+        end_at_once(run, stage, *arguments, **more)
+
+    monkeypatch.setattr(stages, "fit_stage", fit_stage)
     shutil.copytree(given.run, tmp_path / "run")
-    flip(tmp_path / "run" / name, 0.5)
+    flip(tmp_path / "run" / f"{role}.keras", 0.5)
     with pytest.raises(ValueError, match="remove it, and the run makes it again"):
         commands.distill(given.config, tmp_path / "run")
-    (tmp_path / "run" / name).unlink()
-    results = commands.distill(given.config, tmp_path / "run")
-    finished = json.loads((given.run / "results.json").read_text())
-    roles = ("teacher", "baseline", "student")
-    assert {role for role in roles if results[role]["test_accuracy"] == finished[role]["test_accuracy"]} == kept
+    (tmp_path / "run" / f"{role}.keras").unlink()
+    assert commands.distill(given.config, tmp_path / "run")[role] and trained == [role]
 
 
 def test_damaged_flags_are_overwritten_where_that_is_asked_for(given, tmp_path, trained_in_no_time):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 import os
 import typing
@@ -18,6 +19,7 @@ from keras_tkd.utils.number_checks import is_finite, is_whole
 
 __all__ = ["LOADERS", "Loader", "find_loader", "load"]
 
+_RESIZED_PIXELS = 2**24  # of the images that are resized at a time
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
 
@@ -143,9 +145,10 @@ def _load_digits(name, size, split_seed):
     if size is not None:
         check_memory(len(images), (*size, 1), name)
         resized = allocate_aligned((len(images), *size, 1))
-        # One by one, for on the way an image takes several times its room.
-        for row, image in zip(resized, images, strict=True):
-            row[:] = resize_uint8(image, size)
+        # A few at a time, for on the way an image takes several times its room.
+        step = max(1, _RESIZED_PIXELS // math.prod(size))
+        for start in range(0, len(images), step):
+            resized[start : start + step] = resize_uint8(images[start : start + step], size)
         images = resized
     labels = digits.target.astype(np.int32)
     class_names = tuple(str(digit) for digit in digits.target_names)

@@ -134,8 +134,6 @@ def run(main):
                 raise
             sys.exit(f"Error: {error}")
 
-    # Or what follows a stray word would count as words too, and as flags that are missing.
-    flags.FLAGS.set_gnu_getopt()
     app.run(checked, flags_parser=_parse)
 
 

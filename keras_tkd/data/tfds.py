@@ -66,7 +66,8 @@ def _prepared_builder(name, data_dir):
     except Exception as error:
         known = list_known_names()
         own_name = name.replace(":", "/").split("/")[0]
-        if own_name in known or os.path.isdir(os.path.join(data_dir or tfds.core.constants.DATA_DIR, own_name)):
+        there = os.path.join(data_dir or tfds.core.constants.DATA_DIR, own_name)
+        if own_name in known or (own_name and os.path.isdir(there)):
             raise ValueError(
                 "A data set of tensorflow-datasets must have the config and the version that are asked for, and whole "
                 f"files. Received: {name}. tensorflow-datasets says: {_shorten(error)}"

@@ -6,6 +6,7 @@ import time
 import keras
 
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
+from keras_tkd.utils.number_checks import check_whole, is_finite
 
 __all__ = ["BackupState", "TerminateOnNonFinite", "WarmUp"]
 
@@ -23,11 +24,13 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             for the step to finish; between looks, training does not wait. It looks at the end of an epoch as well.
 
     Raises:
+        ValueError: `every` < 1.
         FloatingPointError: in training, see above.
     """
 
     def __init__(self, every=50):
         super().__init__()
+        check_whole("every", every, 1)
         self.every = every
 
     def on_train_begin(self, logs=None):
@@ -74,8 +77,8 @@ class WarmUp(keras.callbacks.Callback):
 
     def __init__(self, epochs):
         super().__init__()
-        if epochs < 1:
-            raise ValueError(f"`epochs` must be >= 1. Received: epochs={epochs}")
+        if not is_finite(epochs) or epochs < 1:
+            raise ValueError(f"`epochs` must be >= 1, a number. Received: epochs={epochs!r}")
         self.epochs = epochs
 
     def on_train_begin(self, logs=None):
@@ -128,8 +131,8 @@ class BackupState(keras.callbacks.Callback):
     def __init__(self, directory, every_steps=None, every_minutes=None, about=None):
         super().__init__()
         for name, value in (("every_steps", every_steps), ("every_minutes", every_minutes)):
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` must be above 0, or None. Received: {name}={value}")
+            if value is not None and not (is_finite(value) and value > 0):
+                raise ValueError(f"`{name}` must be above 0, or None. Received: {name}={value!r}")
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.history = []

@@ -52,10 +52,16 @@ def define_workdir():
 
 def read(config_class):
     """Returns the configuration that the parsed flags describe; a bad value ends the program with one sentence."""
-    values = {}
+    values, typed = {}, _list_typed(sys.argv)
+    given = {field.name for field in dataclasses.fields(config_class) if flags.FLAGS[field.name].present}
     for field in dataclasses.fields(config_class):
         kind, several = get_value_type(field)
         value = flags.FLAGS[field.name].value
+        # A flagfile says how to train the teacher, for runs that are given none.
+        other = field.metadata["yields_to"]
+        if other in given and field.name not in typed:
+            given.discard(field.name)
+            value = None
         try:
             values[field.name] = value if not several or value is None else tuple(kind(item) for item in value)
         except ValueError as error:
@@ -66,9 +72,45 @@ def read(config_class):
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
     for name in config.irrelevant_fields:
-        if flags.FLAGS[name].present:
+        if name in given:
             sys.exit(f"Error: {config.explain_refusal(name)}. Received: {name}={values[name]!r}")
     return config
+
+
+def _list_typed(arguments):
+    """Returns the names of the flags on the command line itself, those of its flagfiles left out."""
+    return {argument.lstrip("-").partition("=")[0] for argument in arguments[1:] if argument.startswith("-")}
+
+
+def _check_flagfiles(arguments, inside=()):
+    """Ends the program with one sentence for a flagfile that cannot be read; absl would end it with a traceback.
+
+    Args:
+        arguments: list of command line arguments, or the lines of a flagfile.
+        inside: paths of the flagfiles that hold these lines.
+    """
+    for place, argument in enumerate(arguments):
+        name, equals, path = argument.strip().partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            continue
+        path = os.path.expanduser(path.strip() if equals else "".join(arguments[place + 1 : place + 2]))
+        if path in inside:
+            sys.exit(f"Error: A flagfile must not hold itself. Received: {' in '.join((path, *reversed(inside)))}")
+        try:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
+            if "\0" in text or text.startswith("\ufeff"):
+                raise ValueError("it holds bytes that are no text, or begins with a byte order mark")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            rule = "--flagfile must be a text file (UTF-8) of lines --name=value"
+            sys.exit(f"Error: {rule}. Received: {path!r}, which cannot be read: {reason}")
+        _check_flagfiles(text.splitlines(), (*inside, path))
+
+
+def _parse(arguments):
+    _check_flagfiles(arguments[1:])
+    return app.parse_flags_with_usage(arguments)
 
 
 def run(main):
@@ -92,7 +134,7 @@ def run(main):
                 raise
             sys.exit(f"Error: {error}")
 
-    app.run(checked)
+    app.run(checked, flags_parser=_parse)
 
 
 class _Termination(KeyboardInterrupt):

@@ -1,20 +1,30 @@
 """Settings of a run's images."""
 
 import dataclasses
+import numbers
 import os
 
-from keras_tkd.config.fields import ReadWhen, check, check_choice, is_finite, is_whole, option
+from keras_tkd.config.fields import ReadWhen, check, check_choice, get_default, option
 from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.choices import BUILT_IN_DATASETS, MAX_PIXELS
+from keras_tkd.utils.number_checks import is_finite, is_whole
 
-__all__ = ["DataConfig"]
+__all__ = ["DataConfig", "VERIFYING"]
 
-# What a value of a type must be: bool() takes anything, and int() takes True.
-_VALUES = {
-    int: (is_whole, "a whole number"),
-    float: (is_finite, "a finite number"),
+# What is a value of a field's type, and how an error calls it.
+_KINDS = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
+    int: (is_whole, "a whole number between -2^31 and 2^31"),
+    # NaN passes some comparisons and infinity others: neither is a setting of anything.
+    float: (is_finite, "a finite number, of at most 3.4e38"),
+    str: (lambda value: isinstance(value, str), "text"),
 }
+# Of folders and of data sets of tensorflow-datasets, only loading tells what is read.
+_FROM_FILES = ReadWhen(
+    lambda config: config.dataset not in BUILT_IN_DATASETS,
+    "`{name}` is not read with `digits`, which are built in and have a split of their own",
+)
+VERIFYING = ReadWhen(lambda config: config.open_set_fraction, "`{name}` goes with `open_set_fraction`")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,7 +36,9 @@ class DataConfig:
         "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders.",
         decides="data",
     )
-    data_dir: str | None = option(None, "Folder of prepared tensorflow-datasets.", decides="nothing")
+    data_dir: str | None = option(
+        None, "Folder of prepared tensorflow-datasets.", decides="nothing", read_when=_FROM_FILES
+    )
     classes: tuple[str, ...] | None = option(
         None,
         "Only the images of these classes, by name or index; they become the classes 0, 1, ... in this order.",
@@ -34,7 +46,10 @@ class DataConfig:
     )
     image_size: int | None = option(None, "Resize images to this many pixels, height and width.", decides="data")
     test_fraction: float = option(
-        0.2, "Share held out for testing where a folder has no train/ and test/.", decides="data"
+        0.2,
+        "Share held out for testing where a folder has no train/ and test/.",
+        decides="data",
+        read_when=_FROM_FILES,
     )
     split_seed: int = option(
         0, "Seed of all splits; apart from --seed, so that runs share their test images.", decides="data"
@@ -66,6 +81,7 @@ class DataConfig:
         None,
         "Layer whose outputs verification compares; 'embedding', as in this package's models, if not given.",
         decides="measurement",
+        read_when=VERIFYING,
     )
 
     @property
@@ -99,26 +115,52 @@ class DataConfig:
         return [condition for condition in field.metadata["read_when"] if not condition.holds(self)]
 
     def __post_init__(self):
-        if self.classes:
-            several = len(set(self.classes)) == len(self.classes) > 1
-            check(several, "`classes` must be at least two, none twice", self, "classes")
+        self._convert()
+        self._check_values()
+        # Before the rules: a broken rule of what nothing reads is not what is to be mended.
+        self._check_read()
+        self._check_rules()
+
+    def _convert(self):
+        """Gives each setting its one form, past `frozen`, as `__post_init__` may."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if get_value_type(field)[1]:
+                # A single value stands for a tuple of one.
+                value = (value,) if isinstance(value, (str, numbers.Number)) else value
+                value = tuple(value) if isinstance(value, list) else value
+            object.__setattr__(self, field.name, value)
+
+    def _check_values(self):
+        """Raises `ValueError` for a value that is none of its field's choices, or not of its field's kind."""
         for field in dataclasses.fields(self):
             kind, several = get_value_type(field)
             choices = field.metadata["choices"]
             value = getattr(self, field.name)
-            # A single value stands for a tuple of one. Past `frozen`, as `__post_init__` may.
-            if several and isinstance(value, (str, os.PathLike)):
-                value = (os.fspath(value),)
-                object.__setattr__(self, field.name, value)
-            if choices and not (value is None and field.default is None):
-                for part in value if isinstance(value, tuple) else [value]:
+            if value is None and field.default is None:
+                continue
+            parts = value if several and isinstance(value, tuple) else [value]
+            if choices:
+                for part in parts:
                     check_choice(field.name, part, choices)
-            # NaN passes some comparisons and infinity others: neither is a setting of anything.
-            if kind in _VALUES and not (value is None and field.default is None):
-                holds, words = _VALUES[kind]
-                parts = value if several and isinstance(value, (tuple, list)) else [value]
-                rule = f"`{field.name}` must be {words}; leave it out for its default"
-                check(all(map(holds, parts)), rule, self, field.name)
+            holds, of_its_kind = _KINDS[kind]
+            # Classes may be indices, and weights numbers or a name, that a flag gives as text.
+            right = isinstance(value, (tuple, str)) if several and kind is str else all(map(holds, parts))
+            rule = f"`{field.name}` must be {'a list, of ' * several}{of_its_kind}; leave it out for its default"
+            check(right, rule, self, field.name)
+
+    def _check_read(self):
+        """Raises `ValueError` for a setting that nothing in this run reads."""
+        # A flag that is silently ignored makes another experiment than its author thinks.
+        for name in self.irrelevant_fields:
+            check(getattr(self, name) == get_default(type(self), name), self.explain_refusal(name), self, name)
+
+    def _check_rules(self):
+        """Raises `ValueError` for settings that break a rule, each by itself or together."""
+        if self.classes:
+            several = len(set(self.classes)) == len(self.classes) > 1
+            check(several, "`classes` must be at least two, none twice", self, "classes")
         check(
             0 < self.test_fraction < 1, "`test_fraction` must be between 0 and 1, both exclusive", self, "test_fraction"
         )
@@ -137,6 +179,3 @@ class DataConfig:
             check(self.dataset not in BUILT_IN_DATASETS, rule, self, "dataset", "shuffle_window")
             rule = "`open_set_fraction` takes images out of memory: it does not go with `shuffle_window`"
             check(self.open_set_fraction is None, rule, self, "open_set_fraction", "shuffle_window")
-        for name in ("embedding_layer", "teacher_embedding_layer"):
-            given = getattr(self, name, None) is not None
-            check(not given or self.open_set_fraction, f"`{name}` goes with `open_set_fraction`", self, name)

@@ -57,13 +57,16 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "digits_student", "Name of the student's architecture, or a .keras file of it.", decides="student"
     )
     teacher_epochs: int | None = _method_option(
-        None, "Epochs of the teacher that is trained first; as --epochs if not given.", read_when=_TRAINED_BEFORE
+        None,
+        "Epochs of the teacher that is trained first; as --epochs if not given.",
+        read_when=_TRAINED_BEFORE,
+        yields_to="teacher_path",
     )
     teacher_learning_rate: float | None = _method_option(
-        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER
+        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
     )
     teacher_weight_decay: float | None = _method_option(
-        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER
+        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
     )
     temperature: float | None = _method_option(
         None,
@@ -159,7 +162,10 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "float32",
         "Numbers in the teacher cache; float16 takes half of the room, and rounds by at most 0.05 %.",
         CACHE_DTYPES,
-        _WITH_FROZEN_MODEL,
+        (
+            _WITH_FROZEN_MODEL,
+            ReadWhen(lambda run: run.teacher_cache != "off", "`{name}` is not read with teacher_cache='off'"),
+        ),
     )
     baseline: str = _method_option(
         "train",
@@ -176,8 +182,8 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         decides="warnings",
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check_rules(self):
+        super()._check_rules()
         check_distillation(self)
 
     @functools.cached_property

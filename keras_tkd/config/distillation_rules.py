@@ -1,6 +1,6 @@
 """Rules for the settings of a distillation."""
 
-from keras_tkd.config.fields import check, get_default
+from keras_tkd.config.fields import check
 from keras_tkd.methods.combination import check_negatives
 
 __all__ = ["check_distillation"]
@@ -20,11 +20,8 @@ _MINIMUM = {
 
 
 def check_distillation(config):
-    """Raises `ValueError` for settings of a `DistillConfig` that its method does not read, or that break a rule."""
+    """Raises `ValueError` for settings of a `DistillConfig` that break a rule."""
     method = config.recipe
-    # A flag that is silently ignored makes another experiment than its author thinks.
-    for name in config.irrelevant_fields:
-        check(getattr(config, name) == get_default(type(config), name), config.explain_refusal(name), config, name)
     if config.losses:
         check_negatives(config.losses, config.negatives)
     for name, least in _MINIMUM.items():

@@ -14,6 +14,11 @@ class EvaluateConfig(PretrainedTeachersConfig):
 
     model_path: str | None = option(None, "Keras model file to measure.", decides="measurement")
 
-    def __post_init__(self):
-        super().__post_init__()
+    @property
+    def has_teacher(self):
+        """True if the model is measured beside its teacher."""
+        return bool(self.teacher_path)
+
+    def _check_rules(self):
+        super()._check_rules()
         check(self.model_path, "`model_path` is needed, a .keras file", self, "model_path")

@@ -4,10 +4,9 @@ What a setting decides is said once, at its field, by a word of `DECIDES`. What 
 two runs must share to be compared, are read off these words.
 """
 
+import copy
 import dataclasses
 import difflib
-import math
-import numbers
 import typing
 
 __all__ = [
@@ -21,10 +20,9 @@ __all__ = [
     "check_choice",
     "collect_settings",
     "get_default",
-    "is_finite",
-    "is_whole",
     "list_deciding",
     "option",
+    "resolve_auto",
 ]
 
 DECIDES = {
@@ -64,7 +62,7 @@ class ReadWhen:
     why_not: str | None = None
 
 
-def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=()):
+def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None):
     """Makes the field of a setting.
 
     Args:
@@ -76,17 +74,33 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         recorded_as: function from its value to what of it decides, for a setting that decides something by a part of
             it alone.
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
+        yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
+            same, for runs without the other.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
     conditions = (read_when,) if isinstance(read_when, ReadWhen) else tuple(read_when)
+    if yields_to:
+        # Not every configuration with the one setting has the other.
+        missing = ReadWhen(
+            lambda config: not getattr(config, yields_to, None), f"`{{name}}` is not read where `{yields_to}` is given"
+        )
+        conditions += (missing,)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
-    return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions})
+    return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
 
 
 def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def resolve_auto(config, **values):
+    """Returns the configuration with values in place of `"auto"`; what nothing reads any more has its default again."""
+    resolved = copy.copy(config)
+    vars(resolved).update(values)
+    unread = {name: get_default(type(config), name) for name in resolved.irrelevant_fields}
+    return dataclasses.replace(config, **unread | values)
 
 
 def list_deciding(cls, words):
@@ -102,16 +116,6 @@ def collect_settings(config, words):
             recorded_as = field.metadata["recorded_as"] or (lambda value: value)
             values[field.name] = recorded_as(getattr(config, field.name))
     return values
-
-
-def is_whole(value):
-    """Returns whether a value is a whole number; True and False are none."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def is_finite(value):
-    """Returns whether a value is a finite number; True and False are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check(condition, rule, config, *names):

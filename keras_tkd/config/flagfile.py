@@ -5,6 +5,7 @@ import dataclasses
 import io
 import typing
 
+from keras_tkd.config.fields import resolve_auto
 from keras_tkd.utils.files import read_bytes
 
 __all__ = ["format_flags", "get_value_type", "parse_lines", "read_flag_lines", "read_flags", "resolve_from_record"]
@@ -90,7 +91,7 @@ def resolve_from_record(config, path):
     # What the method does not read is no flag: a value for it would be refused.
     readable = recorded.keys() - set(config.irrelevant_fields)
     names = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == "auto"]
-    return dataclasses.replace(config, **{name: recorded[name] for name in names if name in readable})
+    return resolve_auto(config, **{name: recorded[name] for name in names if name in readable})
 
 
 def _join(values):

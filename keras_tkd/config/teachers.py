@@ -2,14 +2,18 @@
 
 import dataclasses
 
-from keras_tkd.config.data import DataConfig
+from keras_tkd.config.data import VERIFYING, DataConfig
 from keras_tkd.config.fields import ReadWhen, check, check_choice, option
 from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
 
 __all__ = ["PretrainedTeachersConfig"]
 
 _TRAINED_BEFORE = ReadWhen(lambda config: config.takes_trained_teacher)
-_SEVERAL = ReadWhen(lambda config: len(config.teacher_path or ()) > 1)
+_GIVEN = ReadWhen(lambda config: config.teacher_path, "`{name}` goes with `teacher_path`")
+_SEVERAL = ReadWhen(
+    lambda config: len(config.teacher_path or ()) > 1,
+    "This run does not read `{name}`: `{name}` is read with several teachers only",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,7 @@ class PretrainedTeachersConfig(DataConfig):
         "Scaling of the pixels that --teacher_path expects: one for all, or one for each.",
         PREPROCESSING,
         decides="distillation",
-        read_when=_TRAINED_BEFORE,
+        read_when=(_TRAINED_BEFORE, _GIVEN),
     )
     teacher_average: str | None = option(
         None,
@@ -47,28 +51,24 @@ class PretrainedTeachersConfig(DataConfig):
         "Which classes of the teachers in --teacher_path the data's classes are, by name or index, in the order of the "
         "data's. For a teacher of all classes of the data set they are those of --classes.",
         decides="distillation",
-        read_when=_TRAINED_BEFORE,
+        read_when=(_TRAINED_BEFORE, _GIVEN),
     )
     teacher_embedding_layer: str | None = option(
         None,
         "The teacher's; as --embedding_layer if not given.",
         decides="nothing",
-        read_when=ReadWhen(lambda config: config.has_teacher),
+        read_when=(ReadWhen(lambda config: config.has_teacher), VERIFYING),
     )
 
-    def __post_init__(self):
-        super().__post_init__()
-        # Past `frozen`, as `__post_init__` may. An empty list of paths is none.
+    def _convert(self):
+        super()._convert()
+        # An empty list of paths is none.
         object.__setattr__(self, "teacher_path", self.teacher_path or None)
         object.__setattr__(self, "teacher_weights", _name_or_numbers(self.teacher_weights))
+
+    def _check_rules(self):
+        super()._check_rules()
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
-        check(
-            paths or scalings == ("none",),
-            "`teacher_preprocessing` goes with `teacher_path`",
-            self,
-            "teacher_preprocessing",
-        )
-        check(paths or not self.teacher_classes, "`teacher_classes` goes with `teacher_path`", self, "teacher_classes")
         check(
             len(scalings) in (1, len(paths)),
             "`teacher_preprocessing` must be one for all teachers, or one for each",
@@ -79,8 +79,6 @@ class PretrainedTeachersConfig(DataConfig):
         # A file given twice would count double: that is what weights are for.
         check(len(set(paths)) == len(paths), "`teacher_path` must name different files", self, "teacher_path")
         if len(paths) < 2:
-            for name in ("teacher_average", "teacher_weights"):
-                check(getattr(self, name) is None, f"`{name}` is read with several teachers only", self, name)
             return
         # The three differ, and none is standard practice: there is no default.
         check(

@@ -9,6 +9,7 @@ from keras_tkd.utils.choices import AUGMENTATIONS, PRECISIONS
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
 
 _SCHEDULES = ("constant", "cosine", "step")
+_IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,9 @@ class RunConfig(DataConfig):
     schedule_epochs: tuple[int, ...] = option(
         (), "Epochs at which --schedule=step multiplies the learning rate.", decides="training"
     )
-    schedule_factor: float = option(0.1, "What --schedule=step multiplies it with.", decides="training")
+    schedule_factor: float = option(
+        0.1, "What --schedule=step multiplies it with.", decides="training", read_when=_IN_STEPS
+    )
     weight_decay: float = option(
         0.0,
         "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2.",
@@ -64,10 +67,11 @@ class RunConfig(DataConfig):
         "Name of the teacher's architecture, or a .keras file of it.",
         decides="distillation",
         read_when=ReadWhen(lambda config: config.has_teacher),
+        yields_to="teacher_path",
     )
 
-    def __post_init__(self):
-        super().__post_init__()
+    def _check_rules(self):
+        super()._check_rules()
         for name in ("epochs", "batch_size"):
             check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
         for name in ("checkpoint_steps", "checkpoint_minutes"):

@@ -9,7 +9,7 @@ from keras_tkd.data.epochs import make_epoch_dataset
 from keras_tkd.data.options import PARALLEL_CALLS, count_batches
 from keras_tkd.data.sampling import ClassSampler, make_stateless_seed, shuffle_samples
 from keras_tkd.data.sources import as_source
-from keras_tkd.data.validation import SEED_LIMIT, check_batch_size, check_seed, check_views
+from keras_tkd.data.validation import SEED_LIMIT, check_augmentation, check_batch_size, check_seed, check_views
 
 __all__ = ["make_anchor_dataset"]
 
@@ -50,6 +50,7 @@ def make_anchor_dataset(
     check_batch_size(batch_size)
     check_seed(seed)
     check_views(views)
+    check_augmentation(augment)
     if teacher_images is not None and len(teacher_images) != len(images):
         raise ValueError(
             "`teacher_images` must hold one image for each of `images`. "

@@ -1,11 +1,12 @@
 """Arrays of images whose memory TensorFlow can share."""
 
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["allocate_aligned", "as_tensor", "resize_uint8"]
+__all__ = ["allocate_aligned", "as_tensor", "check_memory", "resize_uint8"]
 
 
 def allocate_aligned(shape, dtype=np.uint8):
@@ -18,6 +19,27 @@ def allocate_aligned(shape, dtype=np.uint8):
     memory = np.empty(size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def check_memory(count, image_shape, name):
+    """Raises `ValueError` for images that are more than this machine's memory holds.
+
+    Args:
+        count: number of images that are held at a time.
+        image_shape: `(height, width, channels)`, a byte for each of the values.
+        name: what they are of, for the error.
+    """
+    needed = count * math.prod(image_shape)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Before it is taken: the system promises more memory than there is, and ends the process when it is written to.
+    if needed > available:
+        height, width, channels = image_shape
+        raise ValueError(
+            f"Images must fit into memory. Received: {count:,} of {height:,} x {width:,} pixels and {channels} "
+            f"channel{'s' * (channels > 1)} of {name}, {needed:,} bytes, and this machine has {available:,}. Pass a "
+            "smaller `image_size` (--image_size); of data sets of tensorflow-datasets, `shuffle_window` leaves most "
+            "images on disk"
+        )
 
 
 def as_tensor(array):

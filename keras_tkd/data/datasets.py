@@ -2,21 +2,24 @@
 
 import dataclasses
 import functools
+import math
 import operator
 import os
 import typing
 
 import numpy as np
 
-from keras_tkd.data.arrays import resize_uint8
-from keras_tkd.data.image_folder import load_folder
+from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
+from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits, take_rows
 from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
+from keras_tkd.utils.number_checks import is_finite, is_whole
 
-__all__ = ["LOADERS", "Loader", "load"]
+__all__ = ["LOADERS", "Loader", "find_loader", "load"]
 
+_RESIZED_PIXELS = 2**24  # of the images that are resized at a time
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
 
@@ -86,16 +89,16 @@ def load(
         data_dir = os.path.expanduser(data_dir)
         if not os.path.isdir(data_dir):
             raise FileNotFoundError(f"`data_dir` does not exist, or is not a directory. Received: data_dir={data_dir}")
-    if not 0 < test_fraction < 1:
+    if not (is_finite(test_fraction) and 0 < test_fraction < 1):
         raise ValueError(
             f"`test_fraction` must be between 0 and 1, both exclusive. Received: test_fraction={test_fraction}"
         )
-    if open_set_fraction is not None and not 0 < open_set_fraction <= 1:
+    if open_set_fraction is not None and not (is_finite(open_set_fraction) and 0 < open_set_fraction <= 1):
         raise ValueError(
             f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
         )
     size = _height_and_width(image_size)
-    loader = next(loader for loader in LOADERS if loader.takes(name))
+    loader = find_loader(name)
     if shuffle_window is not None:
         _check_streamed(name, loader, shuffle_window, open_set_fraction)
     if max_pixels is not None:
@@ -116,6 +119,11 @@ def load(
     }
     splits = loader.load(name, **{option: options[option] for option in loader.reads})
     return splits if open_set_fraction is None else splits.with_open_set(unseen(splits.class_names))
+
+
+def find_loader(name):
+    """Returns the `Loader` of the data set of a name."""
+    return next(loader for loader in LOADERS if loader.takes(os.fspath(name)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +150,13 @@ def _load_digits(name, size, split_seed):
     digits = sklearn.datasets.load_digits()
     images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     if size is not None:
-        images = resize_uint8(images, size).numpy()
+        check_memory(len(images), (*size, 1), name)
+        resized = allocate_aligned((len(images), *size, 1))
+        # A few at a time, for on the way an image takes several times its room.
+        step = max(1, _RESIZED_PIXELS // math.prod(size))
+        for start in range(0, len(images), step):
+            resized[start : start + step] = resize_uint8(images[start : start + step], size)
+        images = resized
     labels = digits.target.astype(np.int32)
     class_names = tuple(str(digit) for digit in digits.target_names)
     train, test = stratified_split(labels, _DIGITS_TEST_FRACTION, split_seed, class_names)
@@ -163,6 +177,10 @@ def _is_folder(name):
     return os.sep in name or name not in list_known_names()
 
 
+def _is_divided_folder(name):
+    return _is_folder(name) and is_divided(name)
+
+
 _BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
 
 # The first that takes a name loads it: what is built in before a folder of that name, and names that only
@@ -172,6 +190,7 @@ LOADERS = (
         Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
         for name, function in _BUILT_IN.items()
     ),
+    Loader(takes=_is_divided_folder, load=load_divided_folder, reads=("size", "max_pixels", "progress")),
     Loader(
         takes=_is_folder,
         load=load_folder,
@@ -182,7 +201,7 @@ LOADERS = (
 
 
 def _check_streamed(name, loader, shuffle_window, open_set_fraction):
-    if shuffle_window < 1:
+    if not is_whole(shuffle_window) or shuffle_window < 1:
         raise ValueError(f"`shuffle_window` must be >= 1, or None. Received: shuffle_window={shuffle_window}")
     if "shuffle_window" not in loader.reads:
         raise ValueError(

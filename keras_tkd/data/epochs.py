@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_tkd.data.options import PREFETCHED_BATCHES, deterministic_options
+from keras_tkd.utils.number_checks import check_whole, is_whole
 
 __all__ = ["make_epoch_dataset"]
 
@@ -24,10 +25,12 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initi
     Raises:
         ValueError: an `initial_step` that is not in [0, `batch_count`).
     """
-    if initial_step and not 0 < initial_step < batch_count:
+    check_whole("initial_epoch", initial_epoch)
+    # An epoch of no batches has no step either.
+    if not is_whole(initial_step) or not 0 <= initial_step < max(batch_count, 1):
         raise ValueError(
             f"`initial_step` must be in [0, {batch_count}), the batches of an epoch. Received: "
-            f"initial_step={initial_step}"
+            f"initial_step={initial_step!r}"
         )
     # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)

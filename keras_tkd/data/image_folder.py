@@ -9,13 +9,13 @@ import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import allocate_aligned, resize_uint8
+from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.partition import stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.choices import MAX_PIXELS
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["load_folder"]
+__all__ = ["is_divided", "load_divided_folder", "load_folder"]
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -24,31 +24,43 @@ _PIXEL_BYTES = 8  # of the largest, uncompressed: red, green, blue and alpha of 
 _FILE_BYTES = 2**26  # that any file may have: what is no pixel in it, such as a preview, is not bounded by them
 
 
+def is_divided(name):
+    """Returns whether a folder has folders `train` and `test`, which say which images are for what."""
+    return {"train", "test"} <= set(_visible(os.path.expanduser(name), os.DirEntry.is_dir))
+
+
+def load_divided_folder(name, size, max_pixels, progress):
+    """Loads a folder with `train` and `test`, each of class folders; for the arguments see `Loader` and `load`."""
+    root = os.path.expanduser(name)
+    class_names, *train = _list_images(os.path.join(root, "train"))
+    test_names, *test = _list_images(os.path.join(root, "test"))
+    if odd := sorted(set(class_names) ^ set(test_names)):
+        lacking = "test" if odd[0] in class_names else "train"
+        raise ValueError(
+            "`train` and `test` must have the same class folders. "
+            f"Received: {name}, where `{lacking}` lacks the class `{odd[0]}`."
+        )
+    return _read_splits(name, class_names, train, test, None, size, max_pixels, progress)
+
+
 def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, progress):
     """Loads a folder of class folders; for the arguments see `Loader` and `load`.
 
     The classes that are `unseen` are not divided: they may have a single image.
     """
     root = os.path.expanduser(name)
-    split = None
-    if {"train", "test"} <= set(_visible(root, os.DirEntry.is_dir)):
-        class_names, train_paths, train_labels = _list_images(os.path.join(root, "train"))
-        test_names, test_paths, test_labels = _list_images(os.path.join(root, "test"))
-        if odd := sorted(set(class_names) ^ set(test_names)):
-            lacking = "test" if odd[0] in class_names else "train"
-            raise ValueError(
-                "`train` and `test` must have the same class folders. "
-                f"Received: {name}, where `{lacking}` lacks the class `{odd[0]}`."
-            )
-    else:
-        class_names, paths, labels = _list_images(root)
-        train, test = stratified_split(labels, test_fraction, split_seed, class_names, unseen(class_names))
-        train_paths, test_paths = [paths[index] for index in train], [paths[index] for index in test]
-        train_labels, test_labels = labels[train], labels[test]
-        split = {
-            key: [os.path.relpath(path, root) for path in part]
-            for key, part in (("train", train_paths), ("test", test_paths))
-        }
+    class_names, paths, labels = _list_images(root)
+    kept, taken = stratified_split(labels, test_fraction, split_seed, class_names, unseen(class_names))
+    train, test = (([paths[index] for index in part], labels[part]) for part in (kept, taken))
+    split = {
+        key: [os.path.relpath(path, root) for path in part] for key, (part, _) in (("train", train), ("test", test))
+    }
+    return _read_splits(name, class_names, train, test, split, size, max_pixels, progress)
+
+
+def _read_splits(name, class_names, train, test, split, size, max_pixels, progress):
+    """Reads the images of paths, with their labels: `train` and `test` are `(paths, labels)`."""
+    (train_paths, train_labels), (test_paths, test_labels) = train, test
     if len(class_names) < 2:
         raise ValueError(
             "A data set must have at least 2 classes. "
@@ -56,6 +68,7 @@ def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, progr
         )
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     image_shape = _common_shape(train_paths + test_paths, size, max_pixels)
+    check_memory(len(train_paths) + len(test_paths), image_shape, name)
     return Splits(
         name=name,
         train_images=_read_images(train_paths, image_shape, max_pixels, progress),

@@ -13,7 +13,7 @@ from keras_tkd.data.augmentation import make_view_seeds
 from keras_tkd.data.epochs import make_epoch_dataset
 from keras_tkd.data.options import PARALLEL_CALLS, count_batches
 from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, draw_integers
-from keras_tkd.data.validation import SEED_LIMIT, check_choice, check_labels, check_seed
+from keras_tkd.data.validation import SEED_LIMIT, check_augmentation, check_choice, check_labels, check_seed
 
 __all__ = ["class_batches", "image_dataset", "pair_dataset", "triplet_dataset"]
 
@@ -225,6 +225,7 @@ def class_batches(
     """
     labels = check_labels(images, labels)
     check_seed(seed)
+    check_augmentation(augment)
     order = ClassOrder(labels, classes_per_batch, samples_per_class, seed, round_seed=seed + SEED_LIMIT)
     batch_count = count_batches(order.count, order.batch_size)
     # Kept in the host's memory: on a GPU, whole data sets would take the place of models.

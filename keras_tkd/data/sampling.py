@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
+from keras_tkd.utils.number_checks import is_whole
 
 __all__ = [
     "ClassOrder",
@@ -137,10 +138,12 @@ class ClassOrder:
 
     def __init__(self, labels, classes_per_batch, samples_per_class, seed, round_seed):
         classes, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
-        if not 1 <= classes_per_batch <= len(classes) or samples_per_class < 1:
+        whole = is_whole(classes_per_batch) and is_whole(samples_per_class)
+        if not whole or not 1 <= classes_per_batch <= len(classes) or samples_per_class < 1:
             raise ValueError(
                 "`classes_per_batch` must be at least 1 and at most the number of classes, and `samples_per_class` at "
-                f"least 1. Received: classes_per_batch={classes_per_batch}, samples_per_class={samples_per_class}, "
+                f"least 1, whole numbers. Received: classes_per_batch={classes_per_batch!r}, "
+                f"samples_per_class={samples_per_class!r}, "
                 f"labels of {len(classes)} class{'es' * (len(classes) > 1)}"
             )
         self.batch_size = classes_per_batch * samples_per_class

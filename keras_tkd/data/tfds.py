@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.arrays import allocate_aligned, resize_uint8
+from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
 from keras_tkd.utils.progress import Progress
@@ -36,6 +36,9 @@ def load_prepared(name, data_dir, size, shuffle_window, progress):
             f"The images of {name} differ in size: pass `image_size` (--image_size), a common size in pixels."
         )
     image_shape = (*(size or (height, width)), channels)
+    counts = [builder.info.splits[split].num_examples for split in ("train", test)]
+    # A stream holds two windows at a time.
+    check_memory(sum(counts) if shuffle_window is None else 2 * min(shuffle_window, max(counts)), image_shape, name)
     found = {}
     for split in ("train", test):
         if shuffle_window is None:
@@ -59,10 +62,16 @@ def _prepared_builder(name, data_dir):
         if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
             raise ValueError("Data sets of a namespace (`huggingface:mnist`) are fetched over the network.")
         builder = tfds.builder(name, data_dir=data_dir)
-    except ValueError as error:
+    # Names are read with Python's own parser, and builders are asserted, imported and called with what they say.
+    except Exception as error:
         known = list_known_names()
-        if name.replace(":", "/").split("/")[0] in known:
-            raise  # the config or the version is at fault, and tensorflow-datasets lists those there are
+        own_name = name.replace(":", "/").split("/")[0]
+        there = os.path.join(data_dir or tfds.core.constants.DATA_DIR, own_name)
+        if own_name in known or (own_name and os.path.isdir(there)):
+            raise ValueError(
+                "A data set of tensorflow-datasets must have the config and the version that are asked for, and whole "
+                f"files. Received: {name}. tensorflow-datasets says: {_shorten(error)}"
+            ) from error
         if os.sep in name:
             raise FileNotFoundError(f"The folder of images does not exist. Received: {name}") from error
         nearest = ", ".join(difflib.get_close_matches(name, ["digits", *known])) or "none"
@@ -152,9 +161,20 @@ def _read(builder, split, function, batch_size, progress, decoders=None):
     dataset = dataset.map(function, num_parallel_calls=parallel).batch(batch_size).prefetch(1)
     count = builder.info.splits[split].num_examples
     bar = Progress(f"Reading {count:,} images of {builder.name}, {split}", 0, count, shown=progress)
-    for start, batch in zip(range(0, count, batch_size), dataset.as_numpy_iterator(), strict=True):
-        yield batch
-        bar.report(min(start + batch_size, count))
+    try:
+        for start, batch in zip(range(0, count, batch_size), dataset.as_numpy_iterator(), strict=True):
+            yield batch
+            bar.report(min(start + batch_size, count))
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(
+            f"A prepared data set must have whole files: {count:,} samples in `{split}`. Received: {builder.name} in "
+            f"{builder.data_path}. Reading says: {_shorten(error)}. Prepare it anew"
+        ) from error
+
+
+def _shorten(error):
+    """Returns the first line of an error that is somebody else's."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):

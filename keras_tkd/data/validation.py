@@ -3,8 +3,17 @@
 import numpy as np
 
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.number_checks import check_whole, is_whole
 
-__all__ = ["SEED_LIMIT", "check_batch_size", "check_choice", "check_labels", "check_seed", "check_views"]
+__all__ = [
+    "SEED_LIMIT",
+    "check_augmentation",
+    "check_batch_size",
+    "check_choice",
+    "check_labels",
+    "check_seed",
+    "check_views",
+]
 
 # A seed takes 30 bits, so that `seed + n * SEED_LIMIT` are further seeds, which no other seed's collide with.
 SEED_LIMIT = 2**30
@@ -12,8 +21,7 @@ SEED_LIMIT = 2**30
 
 def check_batch_size(batch_size):
     """Raises `ValueError` unless a batch has at least one sample."""
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be >= 1. Received: batch_size={batch_size}")
+    check_whole("batch_size", batch_size, 1)
 
 
 def check_choice(argument, value, choice):
@@ -44,12 +52,21 @@ def check_labels(images, labels, argument="labels"):
 
 
 def check_seed(seed):
-    """Raises `ValueError` unless `0 <= seed < SEED_LIMIT`."""
-    if not 0 <= seed < SEED_LIMIT:
-        raise ValueError(f"`seed` must be in [0, {SEED_LIMIT}). Received: seed={seed}")
+    """Raises `ValueError` unless a seed is a whole number, `0 <= seed < SEED_LIMIT`."""
+    if not is_whole(seed) or not 0 <= seed < SEED_LIMIT:
+        raise ValueError(f"`seed` must be in [0, {SEED_LIMIT}), a whole number. Received: seed={seed!r}")
 
 
 def check_views(views):
     """Raises `ValueError` unless `views` is None or a number of views >= 1."""
-    if views is not None and views < 1:
-        raise ValueError(f"`views` must be >= 1, or None for a fresh view in each pass. Received: views={views}")
+    if views is not None:
+        check_whole("views", views, 1, ", or None for a fresh view in each pass")
+
+
+def check_augmentation(augment):
+    """Raises `ValueError` unless `augment` is None or can be called."""
+    if augment is not None and not callable(augment):
+        raise ValueError(
+            "`augment` must be a function (images, seeds) -> images, or None. "
+            f"Received: augment={augment!r}. Names are those of keras_tkd.data.AUGMENTATIONS"
+        )

@@ -14,6 +14,7 @@ from keras_tkd.models.small_cnn import (
     tkd_teacher,
 )
 from keras_tkd.utils.model_files import load_model
+from keras_tkd.utils.number_checks import check_whole
 
 __all__ = ["MODELS", "build"]
 
@@ -33,7 +34,7 @@ _MINIMUM_SIZES = {
 }
 
 
-def build(name, image_shape, num_classes):
+def build(name, image_shape, num_classes, argument="name"):
     """Builds a model of `MODELS` with random weights, or loads one from a `.keras` file.
 
     A saved model keeps its weights and its precision policy, and is not compiled. Any image classifier will do: nothing
@@ -45,6 +46,7 @@ def build(name, image_shape, num_classes):
         name: a name in `MODELS`, or a path that ends with `.keras`.
         image_shape: `(height, width, channels)` of the images; None in a place accepts what a saved model has there.
         num_classes: number of classes, the length of the model's output; None accepts what a saved model has.
+        argument: what errors call `name`, where it is a setting of another name.
 
     Returns:
         A `keras.Model` from `(batch, *image_shape)` to `(batch, num_classes)`.
@@ -61,14 +63,15 @@ def build(name, image_shape, num_classes):
     """
     name, image_shape = str(name), tuple(image_shape)
     if name.endswith(".keras"):
-        return _load(name, image_shape, num_classes)
+        return _load(name, image_shape, num_classes, argument)
     if name not in MODELS:
         nearest = difflib.get_close_matches(name, MODELS)
         hint = f"Did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
         raise ValueError(
-            f"`name` must be a model's name or a file ending with `.keras`. Received: name={name!r}. "
+            f"`{argument}` must be a model's name or a file ending with `.keras`. Received: {argument}={name!r}. "
             f"{hint}Names: {', '.join(MODELS)}"
         )
+    check_whole("num_classes", num_classes, 1)
     minimum = _MINIMUM_SIZES[name]
     if len(image_shape) != 3 or min(image_shape[:2]) < minimum:
         raise ValueError(
@@ -78,16 +81,21 @@ def build(name, image_shape, num_classes):
     return MODELS[name](image_shape, num_classes)
 
 
-def _load(path, image_shape, num_classes):
+def _load(path, image_shape, num_classes, argument):
     # Else the error below, that the file cannot be loaded, would hide that there is none.
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"`name` must be a model's name or an existing file. Received: name={path!r}")
-    model = load_model(path)
+        raise FileNotFoundError(
+            f"`{argument}` must be a model's name or an existing file. Received: {argument}={path!r}"
+        )
+    try:
+        model = load_model(path)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {error}") from error
     inputs, outputs = (_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
     if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(
-            "`name` must be a functional or built Sequential Keras model with one input and one output. "
-            f"Received: name={path!r}, a {type(model).__name__} with inputs {inputs} and outputs {outputs}"
+            f"`{argument}` must be a functional or built Sequential Keras model with one input and one output. "
+            f"Received: {argument}={path!r}, a {type(model).__name__} with inputs {inputs} and outputs {outputs}"
         )
     if not _matches(image_shape, inputs[0]):
         raise ValueError(

@@ -40,7 +40,8 @@ def read_baseline(config):
     # A student that was trained longer would win without a teacher, too.
     # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
     there, here = parse_lines(results.flags), parse_lines(format_flags(config))
-    differing = [name for name in list_deciding(type(config), COMPARED) if there.get(name) != here.get(name)]
+    compared = [name for name in list_deciding(type(config), COMPARED) if name not in config.irrelevant_fields]
+    differing = [name for name in compared if there.get(name) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "

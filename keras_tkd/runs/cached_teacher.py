@@ -1,13 +1,13 @@
 """The teacher cache of a run: whether there is one, where it is, and how its outputs come into the batches."""
 
-import dataclasses
 import pathlib
 import shutil
 
 import tensorflow as tf
 
 from keras_tkd import data
-from keras_tkd.teacher_cache.builder import CacheRecipe
+from keras_tkd.config.fields import resolve_auto
+from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
 
 __all__ = ["attach", "build", "get_folder", "resolve_teacher_cache"]
@@ -42,7 +42,7 @@ def build(config, path, splits, teacher, losses=()):
     common = {
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
-        "about": {"preprocessing": config.teacher_preprocessing},
+        "about": _about(config),
     }
     return {
         "train": TeacherCache.build(teacher, splits.train_images, path / "train", **common, **_shown(config)),
@@ -85,6 +85,7 @@ def resolve_teacher_cache(config, path, inputs):
         inputs: the run's `Inputs`.
 
     Raises:
+        ValueError: the folder of the cache holds something else, or a damaged cache.
         OSError: there is to be a cache, and the disk has no room for it.
     """
     if config.teacher_cache == "off" or "teacher_cache" in config.irrelevant_fields:
@@ -93,6 +94,8 @@ def resolve_teacher_cache(config, path, inputs):
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
     source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config))
+    if inputs.fingerprint and config.teacher_cache not in ("auto", "workdir"):
+        _check_folder(config, path, splits, frozen, losses)
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])
     cached = source.views * train + held_out
@@ -107,10 +110,22 @@ def resolve_teacher_cache(config, path, inputs):
             f"{cached:,} with one of {size:,} bytes. {'Off: ' + reason if reason else f'On: in {path / _FOLDER}'}",
             flush=True,
         )
-        config = dataclasses.replace(config, teacher_cache="off" if reason else "workdir")
+        config = resolve_auto(config, teacher_cache="off" if reason else "workdir")
     if config.teacher_cache != "off":
         _check_room(get_folder(config, path), size)
     return config
+
+
+def _check_folder(config, path, splits, teacher, losses):
+    """Raises `ValueError` for a folder, of several runs, in which no cache of this teacher can be built or used."""
+    # Now, and not when the student is trained: the student alone comes before it.
+    for part, images, shown in (("train", splits.train_images, _shown(config)), ("held_out", splits.held_out[0], {})):
+        recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
+        check_directory(get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
+
+
+def _about(config):
+    return {"preprocessing": config.teacher_preprocessing}
 
 
 def _reason_against(config, saved, parameters, size):

@@ -55,15 +55,15 @@ def check_together(config, inputs):
         inputs: the run's `Inputs`.
     """
     student = inputs.student
-    if inputs.teacher is not None:
-        # On copies: a Distiller freezes its teacher.
-        Distiller(*map(keras.models.clone_model, (inputs.teacher, student)), *inputs.make_losses(config))
     # Keras would fit such a student, and report a loss that does not fall.
     if not student.trainable_variables:
         raise ValueError(
             f"`student_model` must have trainable weights. Received: {config.student_model}, "
             f"{len(student.variables)} variables, trainable={student.trainable}"
         )
+    if inputs.teacher is not None:
+        # On copies: a Distiller freezes its teacher.
+        Distiller(*map(keras.models.clone_model, (inputs.teacher, student)), *inputs.make_losses(config))
 
 
 def check_unseen(path, splits):

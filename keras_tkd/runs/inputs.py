@@ -7,6 +7,8 @@ import sys
 import keras
 
 from keras_tkd import data, models, teachers
+from keras_tkd.config.fields import get_default
+from keras_tkd.data.datasets import find_loader
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
@@ -114,8 +116,11 @@ def load_distillation_inputs(config):
 
 def load_evaluation_inputs(config):
     """Loads the `Inputs` of `evaluate`: its model as `student`; everything that can be refused is refused here."""
+    # A name would be that of a model with random weights, which nobody wants to be measured.
+    if not config.model_path.endswith(".keras"):
+        raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
     splits = _load_data(config)
-    model = models.build(config.model_path, splits.image_shape, splits.num_classes or None)
+    model = models.build(config.model_path, splits.image_shape, splits.num_classes or None, "model_path")
     check_unseen(config.model_path, splits)
     check_embeddings(model, config.embedding_layer, splits)
     inputs = Inputs(splits, model)
@@ -135,7 +140,9 @@ def build_model(name, splits, seed, role):
     """Builds a model for the data by name or file, returning logits; its starting weights depend on the seed alone."""
     # Each model anew, so that its weights do not depend on which others were built before it.
     keras.utils.set_random_seed(seed)
-    return _without_softmax(models.build(name, splits.image_shape, splits.num_classes or None), name, role)
+    # The anchor is the student alone of the run that `baseline` names.
+    argument = "baseline" if role == "Anchor" else f"{role.lower()}_model"
+    return _without_softmax(models.build(name, splits.image_shape, splits.num_classes or None, argument), name, role)
 
 
 def choose_classes(teacher, path, config, splits):
@@ -175,6 +182,7 @@ def choose_classes(teacher, path, config, splits):
 
 
 def _load_data(config):
+    _check_data_are_read(config)
     splits = data.load(
         config.dataset,
         config.data_dir,
@@ -187,6 +195,20 @@ def _load_data(config):
         progress=sys.stdout.isatty(),
     )
     return splits.with_classes(config.classes) if config.classes else splits
+
+
+def _check_data_are_read(config):
+    """Raises `ValueError` for a setting of the data that the kind of data set does not read."""
+    reads = find_loader(config.dataset).reads
+    for name, what_for in (
+        ("data_dir", "for data sets of tensorflow-datasets, and this is a folder of images"),
+        ("test_fraction", "for folders without `train` and `test`, and this data set has test images of its own"),
+    ):
+        value = getattr(config, name)
+        if name not in reads and value != get_default(type(config), name):
+            raise ValueError(
+                f"`{name}` is {what_for}. Received: {name}={value!r}, dataset={config.dataset!r}. Leave it out"
+            )
 
 
 def _without_softmax(model, name, role):
@@ -217,5 +239,6 @@ def _load_one_teacher(path, preprocessing, config, splits):
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)
     # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
-    model = _without_softmax(models.build(path, (None, None, splits.image_shape[-1]), None), path, "Teacher")
+    model = models.build(path, (None, None, splits.image_shape[-1]), None, "teacher_path")
+    model = _without_softmax(model, path, "Teacher")
     return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)

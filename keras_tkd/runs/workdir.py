@@ -107,6 +107,9 @@ class Workdir:
 
     def _check_teacher(self, teacher):
         began_with = (read_json(self.path / _TEACHER) or {}).get("weights")
+        # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
+        if not any(_holds_something(self.path / name) for name in _TRAINED):
+            return
         if self._existing == "refuse" and None not in (teacher, began_with) and teacher != began_with:
             raise ValueError(
                 f"The run in {self.path} began with another teacher: the weights of --teacher_path have changed since. "

@@ -13,6 +13,7 @@ from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.losses.keras_adapter import KerasDistillation
 from keras_tkd.teacher_cache import fingerprints
+from keras_tkd.teacher_cache.files import CacheFiles
 from keras_tkd.teacher_cache.writer import RowWriter
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
@@ -20,7 +21,7 @@ from keras_tkd.utils.choices import CACHE_DTYPES
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["CacheRecipe", "compute_missing_rows", "find_finite", "read_versions"]
+__all__ = ["CacheRecipe", "check_directory", "compute_missing_rows", "find_finite", "read_versions"]
 
 _HASHED_IMAGES = 256  # images that are hashed at a time
 _SAMPLES = 16  # samples that represent all where a view is hashed, or outputs are compared with the live teacher
@@ -42,10 +43,13 @@ class CacheRecipe:
         shapes: dict from an output's name to its shape, without the batch.
 
     Raises:
-        ValueError: `views` or `seed` out of range, no images, or images or losses that the teacher does not fit.
+        ValueError: no model, `views` or `seed` out of range, no images, or images or losses that the teacher does not
+            fit.
     """
 
     def __init__(self, teacher, images, losses, views, augment, seed):
+        if not isinstance(teacher, keras.Model):
+            raise ValueError(f"`teacher` must be a keras.Model. Received: teacher={teacher!r}")
         check_views(views)
         if views is None or (augment is None and views > 1):
             raise ValueError(
@@ -135,6 +139,27 @@ class CacheRecipe:
                     f"{self._sample_ids[worst[0]]} in view {view} is {kept[worst]} there and {now[worst]} now. "
                     "Remove it and build it anew"
                 )
+
+
+def check_directory(directory, recipe, dtype, about):
+    """Raises `ValueError` for a folder in which `TeacherCache.build` would neither build nor open the cache.
+
+    Args:
+        directory: the folder, which need not exist.
+        recipe: the `CacheRecipe`.
+        dtype, about: as in `TeacherCache.build`.
+    """
+    files = CacheFiles(directory)
+    if files.manifest is None:
+        files.check_empty()
+        return
+    # What is cheap comes first: the checksums read every byte.
+    files.check_made_from(recipe.describe(dtype) | about)
+    if files.rows_written == files.total_rows:
+        files.open_arrays()
+    else:
+        files.check_sizes(files.rows_written)
+        files.check_checksums()
 
 
 def compute_missing_rows(files, recipe, progress=True):

@@ -236,6 +236,18 @@ class CacheFiles:
             for path in self.folder.glob(f".unfinished-*-{name}"):
                 path.unlink(missing_ok=True)
 
+    def check_empty(self):
+        """Raises `ValueError` for a path that is no folder, or a folder with other files."""
+        file = next((path for path in (self.folder, *self.folder.parents) if path.is_file()), None)
+        if file:
+            raise ValueError(f"A teacher cache is a folder. Received: {self.folder}, where {file} is a file")
+        others = [path.name for path in self.folder.glob("*") if not path.name.startswith(".")]
+        if others:
+            raise ValueError(
+                f"A teacher cache is built in a folder of its own. Received: {self.folder}, which holds "
+                f"{', '.join(sorted(others)[:3])}. Choose an empty or a new folder"
+            )
+
     def create(self, made_from, rows, outputs: dict[str, tuple], **facts):
         """Writes the manifest of a new cache.
 
@@ -249,12 +261,7 @@ class CacheFiles:
             ValueError: a folder with other files.
             OSError: too little space on the disk.
         """
-        others = [path.name for path in self.folder.iterdir() if not path.name.startswith(".")]
-        if others:
-            raise ValueError(
-                f"A teacher cache is built in a folder of its own. Received: {self.folder}, which holds "
-                f"{', '.join(sorted(others)[:3])}. Choose an empty or a new folder"
-            )
+        self.check_empty()
         self.manifest = json.loads(
             json.dumps({"format": _FORMAT, "rows": rows, "outputs": outputs, "made_from": made_from} | facts)
         )

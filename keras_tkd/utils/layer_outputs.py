@@ -1,6 +1,7 @@
 """Outputs of named layers of any model, from one forward pass."""
 
 import contextlib
+import difflib
 
 import keras
 import tensorflow as tf
@@ -56,8 +57,10 @@ class LayerOutputs:
         if _find_layer(self.model, name.partition(":")[0]) is not None:
             raise ValueError(f"Layer '{name}' of model '{self.model.name}' is not called in a forward pass")
         known = sorted(set(outputs) | {layer.name for layer in _child_layers(self.model)})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"Model '{self.model.name}' has no output of that name. Received: {name!r}. It has {known} "
+            f"Model '{self.model.name}' has no output of that name. Received: {name!r}.{hint} It has {known} "
             "(layers of nested models are written as 'nested/layer')"
         )
 

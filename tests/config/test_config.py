@@ -137,7 +137,6 @@ def test_weights_are_one_for_each_loss(method, weights, rule):
 @pytest.mark.parametrize(
     "name, value",
     [
-        ("test_fraction", 0.999),
         ("split_seed", 2**30 - 1),
         ("image_size", 1),
         ("open_set_fraction", 0.001),
@@ -158,6 +157,10 @@ def test_weights_are_one_for_each_loss(method, weights, rule):
 )
 def test_the_edge_of_a_rule_is_allowed(name, value):
     assert getattr(DistillConfig(**{name: value}), name) == value
+
+
+def test_the_edge_of_a_rule_for_folders_is_allowed():
+    assert DistillConfig(dataset="pets", test_fraction=0.999).test_fraction == 0.999
 
 
 def test_a_near_miss_is_suggested():
@@ -381,7 +384,7 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights=(1, 0.1 + 0.2)),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights="confidence"),
-        TeacherTrainingConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, data_dir=""),
+        TeacherTrainingConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir=""),
         TeacherTrainingConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
         DistillConfig(method="trikd", student_term_reaches_teacher=True),

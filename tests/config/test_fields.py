@@ -129,8 +129,12 @@ CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
 OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline", "check"}
-OF_FOLDERS = {"max_pixels"}
-OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"}
+# By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
+PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"}
+CLOSED = PLAIN | {"teacher_embedding_layer"}
+OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes"}
+OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
+OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
 OF_ONE_METHOD = {"temperature", "margin", "miner", "teacher_training"}
 OF_ITS_OWN = {"method", "temperature", "margin", "miner", "teacher_layers", "student_layers"}
@@ -140,38 +144,47 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
 @pytest.mark.parametrize(
     ("config", "irrelevant"),
     [
-        (TeacherTrainingConfig(), set()),
-        (EvaluateConfig(model_path="m"), SEVERAL),
-        (EvaluateConfig(model_path="m", **TWO), set()),
+        (TeacherTrainingConfig(), PLAIN),
+        (TeacherTrainingConfig(dataset="pets", schedule="step", schedule_epochs=(2,), open_set_fraction=0.5), set()),
+        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - {"schedule_factor"} | OF_A_GIVEN_TEACHER),
+        (EvaluateConfig(model_path="m", **TWO), CLOSED - {"schedule_factor"}),
+        (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), set()),
         (
             DistillConfig(method="baseline"),
             OFFLINE | GIVEN | TRAINED_FIRST | CACHE | DRAWN | OF_ANY_TEACHER | OF_ONE_METHOD,
         ),
         (DistillConfig(method="kd"), OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}),
-        (DistillConfig(method="kd", **TWO), (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - SEVERAL),
+        (
+            DistillConfig(method="kd", **TWO),
+            (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - SEVERAL - OF_A_GIVEN_TEACHER
+            | OF_ITS_TRAINING,
+        ),
+        (
+            DistillConfig(method="kd", teacher_cache="off"),
+            OFFLINE | DRAWN | {"margin", "miner", "teacher_training", "teacher_cache_dtype"},
+        ),
         (DistillConfig(method="sp"), OFFLINE | DRAWN | OF_ONE_METHOD),
         (DistillConfig(method="tkd"), OFFLINE | {"temperature", "miner", "teacher_training"}),
         (DistillConfig(method="tkd", negatives="in_batch"), OFFLINE | {"temperature", "teacher_training"}),
-        (DistillConfig(method="trikd"), SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | {"margin", "miner"}),
+        (DistillConfig(method="trikd"), CLOSED | SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | {"margin", "miner"}),
         (
             DistillConfig(method="trikd", anchor="none"),
-            SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner"},
+            CLOSED | SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner"},
         ),
         (DistillConfig(method="trikd", teacher_training="offline"), OFFLINE | DRAWN | {"margin", "miner"}),
         (
             DistillConfig(method="dml"),
-            SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner", "anchor"},
+            CLOSED | SEVERAL | GIVEN | TRAINED_FIRST | DRAWN | ANCHORED | CACHE | {"margin", "miner", "anchor"},
         ),
         (DistillConfig(losses=("kd", "sp")), OFFLINE | DRAWN | OF_ITS_OWN | {"teacher_training"}),
         (DistillConfig(losses=("tkd",), negatives="in_batch"), OFFLINE | OF_ITS_OWN | {"teacher_training"}),
     ],
 )
 def test_what_a_run_does_not_read(config, irrelevant):
-    # All are runs on digits, which are built in.
-    assert set(config.irrelevant_fields) == irrelevant | OF_FOLDERS
-    assert len(config.irrelevant_fields) == len(irrelevant | OF_FOLDERS)
+    assert set(config.irrelevant_fields) == irrelevant
+    assert len(config.irrelevant_fields) == len(irrelevant)
     of_a_folder = dataclasses.replace(config, dataset="photos")
-    assert set(of_a_folder.irrelevant_fields) == irrelevant
+    assert set(of_a_folder.irrelevant_fields) == irrelevant - {"data_dir", "test_fraction", "max_pixels"}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +197,11 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (DistillConfig(losses=("kd",)), "negatives", "A run of these `losses` does not read `negatives`"),
         (TeacherTrainingConfig(), "max_pixels", "`max_pixels` bounds the images of folders: `digits` are built in"),
         (EvaluateConfig(model_path="m"), "teacher_weights", "This run does not read `teacher_weights`"),
+        (EvaluateConfig(model_path="m"), "embedding_layer", "`embedding_layer` goes with `open_set_fraction`"),
+        (TeacherTrainingConfig(), "test_fraction", "`test_fraction` is not read with `digits`, which are built in"),
+        (TeacherTrainingConfig(), "schedule_factor", "`schedule_factor` is read with schedule='step' only"),
+        (DistillConfig(**TWO), "teacher_epochs", "`teacher_epochs` is not read where `teacher_path` is given"),
+        (DistillConfig(teacher_cache="off"), "teacher_cache_dtype", "is not read with teacher_cache='off'"),
     ],
 )
 def test_why_a_setting_is_not_read(config, name, why):

@@ -702,7 +702,11 @@ def test_a_loader_reads_what_its_row_says(loader):
 
 def test_only_names_of_tensorflow_datasets_are_streamed():
     assert [loader.takes("cifar10") for loader in LOADERS if "shuffle_window" in loader.reads] == [True]
-    assert [loader.takes("digits") for loader in LOADERS if "shuffle_window" not in loader.reads] == [True, False]
+    assert [loader.takes("digits") for loader in LOADERS if "shuffle_window" not in loader.reads] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_another_kind_of_data_set_is_one_row(monkeypatch):

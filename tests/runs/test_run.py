@@ -107,7 +107,9 @@ def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp
     assert train_all(WithNewSetting(**settings, temperature=2.0)) == ["student"]
     assert train_all(WithNewSetting(**settings)) == ["student"]
     assert train_all(WithNewSetting(**settings, teacher_epochs=3)) == ["teacher", "student"]
-    assert train_all(WithNewSetting(**settings, teacher_epochs=3, data_dir="elsewhere")) == []
+    settings |= {"dataset": "cifar10", "teacher_epochs": 3}
+    assert train_all(WithNewSetting(**settings)) == ["teacher", "baseline", "student"]
+    assert train_all(WithNewSetting(**settings, data_dir="elsewhere")) == []
 
 
 class Listener(keras.callbacks.Callback):

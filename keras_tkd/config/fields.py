@@ -18,6 +18,7 @@ __all__ = [
     "TRAINED",
     "check",
     "check_choice",
+    "collect_defaults",
     "collect_settings",
     "get_default",
     "list_deciding",
@@ -116,6 +117,12 @@ def collect_settings(config, words):
             recorded_as = field.metadata["recorded_as"] or (lambda value: value)
             values[field.name] = recorded_as(getattr(config, field.name))
     return values
+
+
+def collect_defaults(cls):
+    """Returns what `collect_settings` says of the default of every field: what a record older than the field means."""
+    recorded = {field.name: field.metadata["recorded_as"] or (lambda value: value) for field in dataclasses.fields(cls)}
+    return {field.name: recorded[field.name](field.default) for field in dataclasses.fields(cls)}
 
 
 def check(condition, rule, config, *names):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shlex
 
-from keras_tkd.config.fields import FREE, list_deciding
+from keras_tkd.config.fields import FREE, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.checks import check_callbacks
@@ -91,7 +91,7 @@ class Run:
 
     def open_stage(self, name, settings):
         """Returns the `Stage` of a training inside the run; see there."""
-        return Stage(self._workdir, name, settings)
+        return Stage(self._workdir, name, settings, collect_defaults(type(self._config)))
 
     def write(self, results):
         """Writes `Results` as results.json, with the run's flags; returns what the file holds, as a dict."""
@@ -125,7 +125,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
     config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
-    run = Run(config, Workdir(path, format_flags(config), existing, free), command, callbacks)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")
     elif config.deterministic:

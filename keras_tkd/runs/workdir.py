@@ -29,6 +29,8 @@ class Workdir:
             its files), or `"continue"` (stages with unchanged settings are kept, the others are done again). An
             experiment with the same flags is taken up where it stopped, unless it is to be overwritten.
         free: names of flags that decide nothing, and may differ from those of the run that is taken up.
+        defaults: dict from a flag's name to its default: a run of a version that did not have the flag yet, or that
+            wrote it where nothing reads it, is the same experiment.
 
     Raises:
         ValueError: another experiment, `existing="refuse"`; the message names the flags that differ. A folder that was
@@ -36,7 +38,7 @@ class Workdir:
         BlockingIOError: another process is at work in the folder.
     """
 
-    def __init__(self, path, flags, existing="refuse", free=()):
+    def __init__(self, path, flags, existing="refuse", free=(), defaults=None):
         if not str(path):
             raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
         self.path = pathlib.Path(path)
@@ -47,6 +49,7 @@ class Workdir:
         self.flags = list(flags)
         self._existing = existing
         self._free = tuple(f"--{name}=" for name in free)
+        self._defaults = {f"--{name}={value}" for name, value in (defaults or {}).items()}
         self._lock = FolderLock(self.path)
         self._lock.check_free()
         self._check()
@@ -131,7 +134,7 @@ class Workdir:
         except ValueError as error:
             print(f"{error}. What it said is measured again", flush=True)
             return None
-        if not results or sorted(results.get("flags", ())) != sorted(self.flags):
+        if not results or any(self._find_differences(results.get("flags", ()))):
             return None
         return results if _check_files(self.path, results.get("files", {})) else None
 
@@ -162,15 +165,22 @@ class Workdir:
         if not set(found) & set(_TRAINED):
             return ""
         # Comments aside: they say how to run it again, with a path that may have changed.
-        held = self._list_deciding(read_flag_lines(self.path / FLAGS))
-        here = self._list_deciding(self.flags)
-        removed, added = ([line for line in one if line not in other] for one, other in ((held, here), (here, held)))
+        removed, added = self._find_differences(read_flag_lines(self.path / FLAGS))
         if not removed and not added:
             return ""
         return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}"
 
-    def _list_deciding(self, lines):
-        return [line for line in lines if not line.startswith(self._free)] if self._free else lines
+    def _find_differences(self, held):
+        """Returns the lines of another flagfile that this experiment's lacks, and those that are in this one alone."""
+        sides = (held, self.flags), (self.flags, held)
+        return [[line for line in lines if self._decides(line, others)] for lines, others in sides]
+
+    def _decides(self, line, others):
+        """Returns whether a line makes another experiment than lines that may lack it."""
+        if line in others or line.startswith(self._free):
+            return False
+        # A default that is not said is the same as one that is.
+        return line not in self._defaults or any(other.startswith(f"{line.partition('=')[0]}=") for other in others)
 
     def _remove_own_files(self):
         # By name: a folder may hold files of the user's own.
@@ -191,6 +201,7 @@ class Stage:
         workdir: the `Workdir`.
         name: name of the stage; its model is `<name>.keras`.
         settings: dict of everything that decides the stage's outcome. A record of other settings is not used.
+        defaults: dict of what a record that lacks a setting means by that, for those of earlier versions.
 
     Attributes:
         settings: the same, as a file gives it back.
@@ -202,14 +213,15 @@ class Stage:
         ValueError: the model's file is not the one that the training wrote.
     """
 
-    def __init__(self, workdir, name, settings):
+    def __init__(self, workdir, name, settings, defaults=None):
         self.name = name
         self.model_path = workdir.path / f"{name}.keras"
         self.logs = workdir.logs(name)
         self.checkpoints = workdir.checkpoints(name)
         self._record_path = self.checkpoints / "record.json"
         # In a file a tuple is a list.
-        self.settings = json.loads(json.dumps(settings))
+        self.settings, defaults = json.loads(json.dumps([settings, defaults or {}]))
+        self._defaults = {key: value for key, value in defaults.items() if key in settings}
         record = self._read_record()
         self.finished = bool(record)
         self.history = record.get("history", [])
@@ -222,7 +234,7 @@ class Stage:
         except ValueError as error:
             print(f"{error}. The training is done again", flush=True)
             return {}
-        if record.get("settings") != self.settings or not record.get("finished"):
+        if self._defaults | record.get("settings", {}) != self.settings or not record.get("finished"):
             return {}
         files = record.get("files") or {self.model_path.name: None}
         return record if _check_files(self.model_path.parent, files) else {}

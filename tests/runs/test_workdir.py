@@ -63,6 +63,39 @@ def test_the_same_experiment_is_taken_up(finished, existing):
     assert tree(finished) == before
 
 
+NEW = {"deterministic": False, "test_fraction": 0.2}
+
+
+@pytest.mark.parametrize("held", [FLAGS, [*FLAGS, "--test_fraction=0.2"], [*FLAGS, "--deterministic=False"]])
+def test_a_flag_that_is_newer_than_the_folder_has_its_default_there(held, tmp_path):
+    earlier = Workdir(tmp_path, held)
+    earlier.begin()
+    earlier.write_results({"accuracy": 0.5})
+    same = Workdir(tmp_path, [*FLAGS, "--deterministic=False"], defaults=NEW)
+    assert same.read_finished_results()["accuracy"] == 0.5
+    other = [*FLAGS, "--deterministic=True"]
+    with pytest.raises(ValueError, match="another experiment: .*here --deterministic=True"):
+        Workdir(tmp_path, other, defaults=NEW)
+    assert Workdir(tmp_path, other, "continue", defaults=NEW).read_finished_results() is None
+
+
+def test_a_default_beside_another_value_is_another_experiment(tmp_path):
+    workdir = Workdir(tmp_path, [*FLAGS, "--test_fraction=0.3"])
+    workdir.begin()
+    workdir.write_results({})
+    with pytest.raises(ValueError, match="there --test_fraction=0.3, here --test_fraction=0.2"):
+        Workdir(tmp_path, [*FLAGS, "--test_fraction=0.2"], defaults=NEW)
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_setting_that_is_newer_than_a_record_has_its_default_there(value, tmp_path):
+    workdir = Workdir(tmp_path, FLAGS)
+    (tmp_path / "student.keras").write_text("weights")
+    Stage(workdir, "student", {"epochs": 3}).finish([], 1.0, [tmp_path / "student.keras"])
+    newer = Stage(workdir, "student", {"epochs": 3, "deterministic": value}, NEW | {"epochs": 9})
+    assert newer.finished is not value
+
+
 @pytest.mark.parametrize(
     "flags, words",
     [

@@ -87,10 +87,7 @@ def _load(path, image_shape, num_classes, argument):
         raise FileNotFoundError(
             f"`{argument}` must be a model's name or an existing file. Received: {argument}={path!r}"
         )
-    try:
-        model = load_model(path)
-    except ValueError as error:
-        raise ValueError(f"`{argument}`: {error}") from error
+    model = load_model(path, argument)
     inputs, outputs = (_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
     if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
         raise ValueError(

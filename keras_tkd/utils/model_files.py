@@ -42,12 +42,16 @@ _TABLES = {
 _PACKAGES = ("keras_hub.", "keras_cv.", "keras_nlp.")
 
 
-def load_model(path):
+def load_model(path, argument="path"):
     """Loads a Keras model from a `.keras` file, with its weights and its precision policy, uncompiled.
 
     Nothing in the file is run. It may name layers of Keras, its activations and the like, and what this program
     registered with `keras.saving.register_keras_serializable`. Archive, arrays and weights may take twenty times the
     file's bytes, and 64 MiB in any case; that is checked before they take them.
+
+    Args:
+        path: the file.
+        argument: what an error calls it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -70,7 +74,8 @@ def load_model(path):
         reason = str(error).rpartition("Exception encountered:")[2].partition("Full object config:")[0]
         reason = textwrap.shorten(reason or type(error).__name__, 400, placeholder=" ...")
         raise ValueError(
-            f"A file must be a Keras model that can be loaded. Received: {path}. Loading says: {reason}"
+            f"`{argument}` must be a Keras model that can be loaded. Received: {argument}={str(path)!r}. "
+            f"Loading says: {reason}"
         ) from error
 
 

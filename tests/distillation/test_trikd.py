@@ -14,6 +14,8 @@ X = RNG.normal(size=(12, 5)).astype("float32")
 Y = np.arange(12) % CLASSES
 LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 ACCURACY = keras.metrics.SparseCategoricalAccuracy  # made before the step, which is then traced once
+# A divergence is the small rest of differences of log-probabilities near 1, whose rounding, 1.2e-7, enters a few times.
+ROUNDING = 1e-6
 WEIGHTS = {
     "teacher_loss_weight": 0.7,
     "anchor_weight": 0.3,
@@ -123,7 +125,7 @@ class TestOneStep:
         assert history["teacher_total"][0] == pytest.approx(of(teacher, student)[0], rel=1e-5)
         for role, kernel in (("teacher", teacher), ("student", student)):
             distances = divergence(X.astype("float64") @ anchor, X.astype("float64") @ kernel, temperature)
-            assert history[f"{role}_anchor"][0] == pytest.approx((distances * rows).mean(), rel=1e-4)
+            assert history[f"{role}_anchor"][0] == pytest.approx((distances * rows).mean(), rel=1e-4, abs=ROUNDING)
         expected = teacher - 0.2 * gradient(lambda t: of(t, student)[0], teacher)
         np.testing.assert_allclose(trikd.teacher.get_weights()[0], expected, rtol=1e-4, atol=1e-6)
         expected = student - 0.1 * gradient(lambda s: of(teacher, s)[1], student)
@@ -149,8 +151,8 @@ class TestOneStep:
         held_out = trikd.evaluate(X, Y, verbose=0, return_dict=True)
         history = one_step(trikd)
         for name, value in expected.items():
-            assert held_out[name] == pytest.approx(value, rel=1e-5), name
-            assert history[name][0] == pytest.approx(value, rel=1e-5), name
+            assert held_out[name] == pytest.approx(value, rel=1e-5, abs=ROUNDING), name
+            assert history[name][0] == pytest.approx(value, rel=1e-5, abs=ROUNDING), name
         assert set(history) == set(expected)
 
     def test_each_model_runs_once_and_in_its_mode(self):
@@ -197,7 +199,7 @@ class TestOneStep:
         batch = {"image": X, "anchor": {"logits": live.anchor.predict(X, verbose=0)}}
         histories = [one_step(live), cached.fit(batch, Y, batch_size=len(X), shuffle=False, verbose=0).history]
         for name, value in histories[0].items():
-            assert histories[1][name] == pytest.approx(value, rel=1e-5), name
+            assert histories[1][name] == pytest.approx(value, rel=1e-5, abs=ROUNDING), name
         for mine, theirs in zip(live.teacher.get_weights(), cached.teacher.get_weights(), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
 
@@ -214,7 +216,7 @@ class TestOneStep:
         trikd.compile("sgd", LABEL_LOSS)
         result = trikd.evaluate(planes, Y[:4] % 2, verbose=0, return_dict=True)
         logits = [factor * np.stack([np.arange(4) / 4, np.zeros(4)], -1) for factor in (3, 1)]
-        assert result["teacher_anchor"] == pytest.approx(divergence(*logits, 1.0).mean(), rel=1e-4)
+        assert result["teacher_anchor"] == pytest.approx(divergence(*logits, 1.0).mean(), rel=1e-4, abs=ROUNDING)
 
 
 class TestLabelsOfSeveralOutputs:
@@ -299,7 +301,7 @@ class TestSpecialCases:
             assert histories[0][name] == value, name
         assert set(histories[0]) - set(histories[1]) == {"student_anchor", "teacher_anchor"}
         distance = divergence(X @ trikd.anchor.get_weights()[0], X @ kernel, 4.0).mean()
-        assert histories[0]["teacher_anchor"][0] == pytest.approx(distance, rel=1e-4)
+        assert histories[0]["teacher_anchor"][0] == pytest.approx(distance, rel=1e-4, abs=ROUNDING)
         np.testing.assert_array_equal(trikd.student.get_weights()[0], hinton.student.get_weights()[0])
         np.testing.assert_array_equal(frozen.get_weights()[0], kernel)
         assert (

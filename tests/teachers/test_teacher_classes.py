@@ -99,7 +99,8 @@ def test_in_a_distiller():
     z_t, z_s = (numpy(model(X)).astype("float64") / 3.0 for model in (teacher, student))
     z_t = z_t[:, [2, 0]]
     log_t, log_s = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (z_t, z_s))
-    assert logs["kd"] == pytest.approx(9.0 * (np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-5)
+    # The rest of differences of log-probabilities near 1, whose rounding (1.2e-7, a few times) is scaled by 9.
+    assert logs["kd"] == pytest.approx(9.0 * (np.exp(log_t) * (log_t - log_s)).sum(-1).mean(), rel=1e-5, abs=5e-6)
     assert logs["agreement"] == pytest.approx((z_t.argmax(-1) == z_s.argmax(-1)).mean())
 
 

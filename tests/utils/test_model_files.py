@@ -77,7 +77,7 @@ def check_refused(path, reason):
     """Asserts that a file is refused with one sentence that names it, and for a few megabytes of memory."""
     tracemalloc.start()
     try:
-        message = f"must be a Keras model that can be loaded. Received: {path}.*{reason}"
+        message = f"`path` must be a Keras model that can be loaded. Received: path='{path}'.*{reason}"
         with pytest.raises(ValueError, match=message) as refusal:
             load_model(path)
         assert tracemalloc.get_traced_memory()[1] < 2**24

@@ -1,6 +1,7 @@
 """One run in one folder."""
 
 import dataclasses
+import os
 import pathlib
 import shlex
 
@@ -9,8 +10,8 @@ from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision, start_devices
-from keras_tkd.runs.workdir import FLAGS, SPLIT, Stage, Workdir
-from keras_tkd.utils.files import write_json
+from keras_tkd.runs.workdir import FLAGS, OWN_FILES, SPLIT, Stage, Workdir
+from keras_tkd.utils.files import hash_file, write_json
 
 __all__ = ["Run", "open_run"]
 
@@ -80,9 +81,13 @@ class Run:
             ValueError, BlockingIOError: as `Workdir.hold` and `Workdir.begin`.
         """
         self._begun = True
-        command = f"python scripts/{self._command}.py --flagfile=this_file --workdir={shlex.quote(str(self.path))}"
+        flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGS, self.path))
+        command = f"python scripts/{self._command}.py --flagfile={flagfile} --workdir={folder}"
+        # By name, a model is built anew each time; a file may be exchanged.
+        named = {name: getattr(self._config, name, "") for name in ("student_model", "teacher_model")}
+        models = {f"--{name}={value}": hash_file(value) for name, value in named.items() if os.path.isfile(value)}
         self._workdir.hold()
-        self._workdir.begin(f"To run this again: {command}", inputs.fingerprint)
+        self._workdir.begin(f"To run this again: {command}", inputs.fingerprint, models)
         splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
@@ -123,6 +128,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     # A run that overwrites another starts afresh, and decides afresh.
     if existing != "overwrite":
         config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
+    else:
+        _check_inputs_stay(config, pathlib.Path(path))
     config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
@@ -133,3 +140,21 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         # Before anything is computed, or it is too late.
         start_devices(deterministic=True)
     return run
+
+
+def _check_inputs_stay(config, folder):
+    """Raises `ValueError` for inputs of a run that are among the files which `existing="overwrite"` removes."""
+    folder = folder.resolve()
+    for name in ("teacher_path", "baseline", "student_model", "teacher_model", "dataset"):
+        values = getattr(config, name, None) or ()
+        for value in (values,) if isinstance(values, str) else values:
+            given = pathlib.Path(value).resolve()
+            # The folder itself stands for the teacher, or the baseline, in it.
+            inside = (given == folder and name != "dataset") or any(
+                given.is_relative_to(folder / own) for own in OWN_FILES
+            )
+            if given.exists() and inside:
+                raise ValueError(
+                    f"--existing=overwrite removes the files of the run in {folder}, and this run reads one of them. "
+                    f"Received: {name}={value!r}. Copy it to another place first, or choose another --workdir"
+                )

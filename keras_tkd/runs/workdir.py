@@ -13,10 +13,12 @@ __all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "Workdir"]
 FLAGS = "flags.flags"
 SPLIT = "split.json"
 _RESULTS = "results.json"
-_TEACHER = "checkpoints/teacher.json"
+# Of models that the run was given: what they were when it began.
+_GIVEN = "checkpoints/teacher.json"
 _MODELS = ("teacher.keras", "baseline.keras", "student.keras")
 _TRAINED = (_RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
-OWN_FILES = (FLAGS, SPLIT, "logs", *_TRAINED)
+# The flags, which say that the others are a run's, are the last to be removed.
+OWN_FILES = (SPLIT, "logs", *_TRAINED, FLAGS)
 
 
 class Workdir:
@@ -85,39 +87,53 @@ class Workdir:
         """Lets other processes have the folder."""
         self._lock.release()
 
-    def begin(self, header="", teacher=None):
+    def begin(self, header="", teacher=None, models=None):
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
 
         Args:
             header: text for the beginning of the file.
             teacher: fingerprint of the teacher that the run is given; None where it is given none.
+            models: dict from flags that name files of models to be trained, `--name=path`, to the files' SHA-256.
 
         Raises:
-            ValueError: another teacher than the one that the run began with.
+            ValueError: another teacher than the one that the run began with, or another model's file.
         """
+        given = {"weights": teacher, **(models or {})}
         if self._existing == "overwrite":
             self._remove_own_files()
             self._existing = "refuse"
-        self._check_teacher(teacher)
+        self._check_given(given)
         # Nobody else writes here now.
         for folder in (self.path / "generations", self.path / "checkpoints"):
             remove_unfinished(folder)
         remove_unfinished(self.path, below=False)
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
         write_text(self.path / FLAGS, "\n".join(lines) + "\n")
-        if teacher is not None:
-            write_json(self.path / _TEACHER, {"weights": teacher})
+        given = {name: digest for name, digest in given.items() if digest is not None}
+        if given:
+            write_json(self.path / _GIVEN, given)
 
-    def _check_teacher(self, teacher):
-        began_with = (read_json(self.path / _TEACHER) or {}).get("weights")
+    def _check_given(self, given):
+        """Raises `ValueError` for a model whose file is not the one that the run began with."""
+        began_with = read_json(self.path / _GIVEN) or {}
         # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
         if not any(_holds_something(self.path / name) for name in _TRAINED):
             return
-        if self._existing == "refuse" and None not in (teacher, began_with) and teacher != began_with:
+        changed = [name for name, digest in given.items() if digest and began_with.get(name, digest) != digest]
+        if not changed:
+            return
+        what = (
+            "another teacher: the weights of --teacher_path have"
+            if changed[0] == "weights"
+            else f"another model: the file of {changed[0]} has"
+        )
+        # A teacher's weights are among the settings of what is trained by it, which is then done again.
+        if self._existing == "refuse" or changed != ["weights"]:
             raise ValueError(
-                f"The run in {self.path} began with another teacher: the weights of --teacher_path have changed since. "
-                "Put the file back that it began with, or choose another --workdir, or pass --existing=overwrite to "
-                "begin anew, or --existing=continue to train again what hangs on the teacher"
+                f"The run in {self.path} began with {what} changed since. Put the file back that it began with, or "
+                "choose another --workdir, or pass --existing=overwrite to begin anew"
+                + ", or --existing=continue to train again what hangs on the teacher"
+                * (changed == ["weights"])
             )
 
     def read_finished_results(self):
@@ -186,7 +202,8 @@ class Workdir:
         # By name: a folder may hold files of the user's own.
         for name in OWN_FILES:
             target = self.path / name
-            if target.is_dir():
+            # Of a link to a folder elsewhere, the link is the run's.
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
@@ -260,7 +277,7 @@ class Stage:
 
 def _holds_something(path):
     """Returns whether there is a file, or a folder with a file in it that a training left."""
-    return path.is_file() or any(below.is_file() and not below.match(_TEACHER) for below in path.rglob("*"))
+    return path.is_file() or any(below.is_file() and not below.match(_GIVEN) for below in path.rglob("*"))
 
 
 def _check_files(folder, digests):

@@ -37,7 +37,8 @@ class TestConfiguration:
         run.resolve_config(dataclasses.replace(run.config, teacher_cache="workdir"))
         run.begin(Inputs(splits))
         header, *lines = (tmp_path / "run" / "flags.flags").read_text().splitlines()
-        assert header == f"# To run this again: python scripts/distill.py --flagfile=this_file --workdir={run.path}"
+        command = f"python scripts/distill.py --flagfile={run.path}/flags.flags --workdir={run.path}"
+        assert header == f"# To run this again: {command}"
         assert {"--temperature=4.0", "--teacher_cache=workdir"} <= set(lines)
 
     def test_does_not_change_once_the_run_has_begun(self, splits, tmp_path):
@@ -254,3 +255,39 @@ def test_what_a_callback_adds_to_the_logs_must_be_a_number(tmp_path):
     config = TeacherTrainingConfig(**QUICK | {"train_fraction": 0.1})
     with pytest.raises(ValueError, match=r"must be numbers.*logs\['note'\] = 'fine'"):
         commands.train_teacher(config, tmp_path / "run", callbacks=[AddsText()])
+
+
+class TestFilesThatARunReads:
+    """Those of models it is given: exchanged after it began, or in the folder that it is to overwrite."""
+
+    SETTINGS = QUICK | {"epochs": 1, "train_fraction": 0.1, "method": "baseline"}
+
+    def save_student(self, path, seed):
+        keras.utils.set_random_seed(seed)
+        models.build("digits_student", (8, 8, 1), 10).save(path)
+
+    def test_a_student_that_was_exchanged_is_refused(self, tmp_path):
+        path = tmp_path / "student.keras"
+        self.save_student(path, 1)
+        config = DistillConfig(**self.SETTINGS, student_model=str(path))
+        commands.distill(config, tmp_path / "run")
+        (tmp_path / "run" / "results.json").unlink()
+        before = path.read_bytes()
+        self.save_student(path, 2)
+        for existing in ("refuse", "continue"):
+            with pytest.raises(ValueError, match=f"began with another model: the file of --student_model={path} has"):
+                commands.distill(config, tmp_path / "run", existing)
+        path.write_bytes(before)
+        commands.distill(config, tmp_path / "run")
+
+    @pytest.mark.parametrize("name", ["teacher_path", "student_model", "teacher_model", "baseline"])
+    def test_a_file_that_would_be_removed_is_refused(self, name, tmp_path):
+        run = tmp_path / "run"
+        run.mkdir()
+        for file in ("teacher.keras", "student.keras", "flags.flags"):
+            (run / file).write_text(file)
+        path = {"teacher_path": run, "baseline": run, "student_model": run / "student.keras"}
+        settings = {"method": "kd", name: str(path.get(name, run / "teacher.keras"))}
+        with pytest.raises(ValueError, match=f"removes the files of the run.*{name}='{settings[name]}'. Copy it"):
+            commands.distill(DistillConfig(**QUICK, **settings), run, "overwrite")
+        assert sorted(path.name for path in run.iterdir()) == ["flags.flags", "student.keras", "teacher.keras"]

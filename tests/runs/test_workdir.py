@@ -405,3 +405,22 @@ def test_models_are_saved_whole(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         save_model(Failing(), path)
     assert tree(tmp_path) == before
+
+
+def test_what_says_that_files_are_a_runs_is_removed_last(finished, monkeypatch):
+    def fail(path):
+        raise InterruptedError
+
+    monkeypatch.setattr("shutil.rmtree", fail)
+    with pytest.raises(InterruptedError):
+        Workdir(finished, OTHERS, "overwrite").begin()
+    monkeypatch.undo()
+    Workdir(finished, OTHERS, "overwrite").begin()
+    assert set(tree(finished)) == {"flags.flags", *STRANGERS}
+
+
+def test_of_logs_that_lie_elsewhere_the_link_is_removed(finished, tmp_path):
+    (finished / "logs").rename(tmp_path / "scratch")
+    (finished / "logs").symlink_to(tmp_path / "scratch")
+    Workdir(finished, OTHERS, "overwrite").begin()
+    assert set(tree(finished)) == {"flags.flags", *STRANGERS} and (tmp_path / "scratch" / "student" / "1").exists()

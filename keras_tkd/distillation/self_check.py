@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _OUTWEIGHS = 100  # so many times the gradient of all others together is more than any published method has
+_SILENT = 1e-6  # of the largest gradient, each before its weight: what float32 leaves of one that should be 0
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
@@ -187,18 +188,21 @@ def judge_terms(
         return [f"{what} not finite on this batch, and a step with it updates nothing.{first}"]
     judged = [row for row in rows if row.weight > 0 and row.term not in regularization]
     shares = {row.term: row.share / min(row.weight, 1.0) if row.term in label_losses else row.share for row in judged}
+    gradients = {row.term: row.share / row.weight for row in judged}
+    least = _SILENT * max(gradients.values(), default=0.0)
+    silent = {term for term, gradient in gradients.items() if gradient <= least}
     for row in judged:
-        if row.share == 0 and row.value == 0:
+        if row.term in silent and abs(row.value) <= _SILENT:
             warnings.append(
                 f"Term '{row.term}' is 0, and so is its gradient: it teaches nothing. A loss on pairs or triplets may "
                 "find no partner in the batch; any other has nothing left to pull together."
             )
-        elif row.share == 0:
+        elif row.term in silent:
             warnings.append(
                 f"Term '{row.term}' is constant in the student: its gradient is 0, and it teaches nothing. The layers "
                 "that it reads may lie before the first weights, or be dead (a ReLU below 0 for every image)."
             )
-        others = sum(share for term, share in shares.items() if term != row.term)
+        others = sum(share for term, share in shares.items() if term != row.term and term not in silent)
         if others > 0 and row.share >= _OUTWEIGHS * others:
             warnings.append(
                 f"Term '{row.term}' outweighs the others: its gradient is {row.share / others:.0f} times theirs "
@@ -289,7 +293,8 @@ def judge_accuracies(teacher: ModelRow, student: ModelRow, labels) -> list[str]:
     counts = np.unique(labels, return_counts=True)[1]
     warnings = []
     commonest = counts.max() / len(labels)
-    if _is_below(teacher.accuracy, commonest, len(labels)):
+    # A batch of a single class, as sorted data have them, says nothing of a guess.
+    if len(counts) > 1 and _is_below(teacher.accuracy, commonest, len(labels)):
         warnings.append(
             f"The teacher is right on {teacher.accuracy:.1%} of this batch, and its commonest class is {commonest:.1%} "
             "of it: it may have been trained on other classes, on classes in another order, or on pixels scaled "

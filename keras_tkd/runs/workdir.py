@@ -41,7 +41,7 @@ class Workdir:
     """
 
     def __init__(self, path, flags, existing="refuse", free=(), defaults=None):
-        if not str(path):
+        if not str(path).strip():
             raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
         self.path = pathlib.Path(path)
         if existing not in ("refuse", "continue", "overwrite"):
@@ -146,7 +146,7 @@ class Workdir:
         if self._existing == "overwrite":
             return None
         try:
-            results = read_json(self.path / _RESULTS)
+            results = _read_record(self.path / _RESULTS, {"flags": list, "files": dict})
         except ValueError as error:
             print(f"{error}. What it said is measured again", flush=True)
             return None
@@ -247,7 +247,8 @@ class Stage:
     def _read_record(self):
         """Reads the record of a training of these very settings that is done; empty where there is none."""
         try:
-            record = read_json(self._record_path) or {}
+            kinds = {"settings": dict, "files": dict, "history": list, "seconds": (int, float)}
+            record = _read_record(self._record_path, kinds) or {}
         except ValueError as error:
             print(f"{error}. The training is done again", flush=True)
             return {}
@@ -273,6 +274,22 @@ class Stage:
         fields = {"settings": self.settings, "history": history, "seconds": seconds, "finished": True}
         digests = {path.name: hash_file(path) for path in map(pathlib.Path, files)}
         write_json(self._record_path, fields | {"files": digests})
+
+
+def _read_record(path, kinds):
+    """Returns what a JSON file holds, None where there is none; raises `ValueError` for an entry of another kind."""
+    record = read_json(path)
+    for name, kind in kinds.items():
+        value = (record or {}).get(name)
+        # Of lists, what is in them: lines of text, or an epoch's metrics.
+        inside = (str if name == "flags" else dict) if kind is list else object
+        if value is not None and not (isinstance(value, kind) and all(isinstance(x, inside) for x in _as_list(value))):
+            raise ValueError(f"{path} is damaged: its entry '{name}' is of another kind than a run writes")
+    return record
+
+
+def _as_list(value):
+    return value if isinstance(value, list) else []
 
 
 def _holds_something(path):

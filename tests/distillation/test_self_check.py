@@ -169,6 +169,15 @@ class TestTerms:
         (warning,) = warnings(distill(Broken(name="broken")))
         assert warning == "Of the terms, broken are not finite on this batch, and a step with it updates nothing."
 
+    def test_what_rounding_leaves_of_a_gradient_is_none(self):
+        """As of a student that has its teacher's weights; a large weight beside it is no silence."""
+        rows = [TermRow("student_loss", 2.3, 1.0, 1 - 4e-7), TermRow("kd", 1e-9, 1.0, 4e-7)]
+        (warning,) = judge_terms(rows)
+        assert warning.startswith("Term 'kd' is 0, and so is its gradient")
+        rows = [TermRow("student_loss", 2.3, 1.0, 1e-8), TermRow("kd", 0.7, 1e8, 1 - 1e-8)]
+        (warning,) = judge_terms(rows)
+        assert warning.startswith("Term 'kd' outweighs the others")
+
 
 class TestOutputsAndLabels:
     def test_probabilities(self):
@@ -195,6 +204,10 @@ class TestOutputsAndLabels:
         student = ModelRow("student", 1, None, None)
         assert not judge_accuracies(ModelRow("teacher", 1, 62 / 64, 0.9), student, labels)
         assert judge_accuracies(ModelRow("teacher", 1, 50 / 64, 0.9), student, labels)
+
+    def test_a_batch_of_one_class_is_no_guess(self):
+        student = ModelRow("student", 1, 0.1, None)
+        assert not judge_accuracies(ModelRow("teacher", 1, 0.5, 0.9), student, np.zeros(64, int))
 
     def test_a_teacher_that_knows_less_than_the_student(self):
         labels = np.arange(64) % 2

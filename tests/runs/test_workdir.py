@@ -424,3 +424,31 @@ def test_of_logs_that_lie_elsewhere_the_link_is_removed(finished, tmp_path):
     (finished / "logs").symlink_to(tmp_path / "scratch")
     Workdir(finished, OTHERS, "overwrite").begin()
     assert set(tree(finished)) == {"flags.flags", *STRANGERS} and (tmp_path / "scratch" / "student" / "1").exists()
+
+
+@pytest.mark.parametrize("entry", [{"flags": 5}, {"flags": [1]}, {"files": ["student.keras"]}, {"files": 5}])
+def test_results_with_an_entry_of_another_kind_are_made_again(entry, finished, capsys):
+    path = finished / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    (name,) = entry
+    assert f"{path} is damaged: its entry '{name}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "entry", [{"settings": [1]}, {"files": ["a"]}, {"history": 5}, {"history": [5]}, {"seconds": "x"}]
+)
+def test_a_record_with_an_entry_of_another_kind_is_made_again(entry, tmp_path, capsys):
+    workdir = Workdir(tmp_path, FLAGS)
+    (tmp_path / "student.keras").write_text("weights")
+    Stage(workdir, "student", {"epochs": 3}).finish([{"loss": 1.0}], 1.0, [tmp_path / "student.keras"])
+    assert Stage(workdir, "student", {"epochs": 3}).finished
+    path = tmp_path / "checkpoints" / "student" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    assert not Stage(workdir, "student", {"epochs": 3}).finished
+    assert f"{path} is damaged: its entry '{next(iter(entry))}'" in capsys.readouterr().out
+
+
+def test_a_blank_name_is_no_folder():
+    with pytest.raises(ValueError, match="`workdir` must name a folder"):
+        Workdir(" ", FLAGS)

@@ -19,9 +19,15 @@ _KINDS = {
     float: (is_finite, "a finite number, of at most 3.4e38"),
     str: (lambda value: isinstance(value, str), "text"),
 }
-# Of folders and of data sets of tensorflow-datasets, only loading tells what is read.
+
+
+def _is_from_files(config):
+    # Whether a name is a folder or one of tensorflow-datasets, only loading tells.
+    return config.dataset not in BUILT_IN_DATASETS
+
+
 _FROM_FILES = ReadWhen(
-    lambda config: config.dataset not in BUILT_IN_DATASETS,
+    _is_from_files,
     "`{name}` is not read with `digits`, which are built in and have a split of their own",
 )
 VERIFYING = ReadWhen(lambda config: config.open_set_fraction, "`{name}` goes with `open_set_fraction`")
@@ -71,11 +77,7 @@ class DataConfig:
         f"Pixels that an image of a folder may have; {MAX_PIXELS:,} if not given. One with more is refused before it "
         "is decoded: a small file may stand for gigabytes.",
         decides="nothing",
-        read_when=ReadWhen(
-            # Whether another name is one of tensorflow-datasets, only loading tells.
-            lambda config: config.dataset not in BUILT_IN_DATASETS,
-            "`{name}` bounds the images of folders: `digits` are built in",
-        ),
+        read_when=ReadWhen(_is_from_files, "`{name}` bounds the images of folders: `digits` are built in"),
     )
     embedding_layer: str | None = option(
         None,

@@ -6,9 +6,10 @@ import pathlib
 import keras
 import numpy as np
 
-from keras_tkd import data, evaluation
+from keras_tkd import evaluation
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.distillation.inspection import find_broken_variables
+from keras_tkd.runs.distillation_setup import make_training_batches
 from keras_tkd.runs.workdir import SPLIT
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import flatten_ensemble
@@ -165,14 +166,7 @@ def check_first_batch(config, model, pipeline, splits, inspection=None):
     """
     if config.check == "off":
         return
-    batches = pipeline(
-        splits.train_images,
-        splits.train_labels,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=data.AUGMENTATIONS[config.augmentation],
-        training=True,
-    )
+    batches = make_training_batches(config, splits, pipeline)
     found = model.check(next(iter(batches)), inspection)
     print(found, flush=True)
     if config.check == "strict" and found.warnings:

@@ -11,7 +11,7 @@ from keras_tkd.runs import cached_teacher
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
 
-__all__ = ["DistillationSetup", "make_pipeline", "set_up_distillation"]
+__all__ = ["DistillationSetup", "make_pipeline", "make_training_batches", "set_up_distillation"]
 
 
 @dataclasses.dataclass
@@ -79,3 +79,23 @@ def make_pipeline(config, splits, teacher):
         )
 
     return pipeline
+
+
+def make_training_batches(config, splits, pipeline, **start):
+    """Makes the batches that a training shows.
+
+    Args:
+        config: what the training is configured by.
+        splits: the run's `Splits`.
+        pipeline: see `DistillationSetup`.
+        **start: `initial_epoch` and `initial_step`, where the training does not begin with the first.
+    """
+    return pipeline(
+        splits.train_images,
+        splits.train_labels,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=data.AUGMENTATIONS[config.augmentation],
+        training=True,
+        **start,
+    )

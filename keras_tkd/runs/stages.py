@@ -11,7 +11,7 @@ from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
-from keras_tkd.runs.distillation_setup import set_up_distillation
+from keras_tkd.runs.distillation_setup import make_training_batches, set_up_distillation
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.workdir import Stage
@@ -156,16 +156,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
     with check_unchanged(frozen or {}):
         # One call, or two: the rest of an epoch that was begun has a data set of its own.
         while epoch < config.epochs and not getattr(trained, "stop_training", False):
-            train = pipeline(
-                splits.train_images,
-                splits.train_labels,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                augment=data.AUGMENTATIONS[config.augmentation],
-                training=True,
-                initial_epoch=epoch,
-                initial_step=step,
-            )
+            train = make_training_batches(config, splits, pipeline, initial_epoch=epoch, initial_step=step)
             with stop:
                 trained.fit(
                     train,

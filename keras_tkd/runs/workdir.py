@@ -122,19 +122,21 @@ class Workdir:
         changed = [name for name, digest in given.items() if digest and began_with.get(name, digest) != digest]
         if not changed:
             return
-        what = (
-            "another teacher: the weights of --teacher_path have"
-            if changed[0] == "weights"
-            else f"another model: the file of {changed[0]} has"
-        )
-        # A teacher's weights are among the settings of what is trained by it, which is then done again.
-        if self._existing == "refuse" or changed != ["weights"]:
-            raise ValueError(
-                f"The run in {self.path} began with {what} changed since. Put the file back that it began with, or "
-                "choose another --workdir, or pass --existing=overwrite to begin anew"
-                + ", or --existing=continue to train again what hangs on the teacher"
-                * (changed == ["weights"])
+        if changed == ["weights"]:
+            # They are among the settings of what is trained by it, which is then done again.
+            if self._existing == "continue":
+                return
+            what, more = (
+                "teacher: the weights of --teacher_path have",
+                ", or --existing=continue to train its student again",
             )
+        else:
+            name = next(name for name in changed if name != "weights")
+            what, more = f"model: the file of {name} has", ""
+        raise ValueError(
+            f"The run in {self.path} began with another {what} changed since. Put the file back that it began with, or "
+            f"choose another --workdir, or pass --existing=overwrite to begin anew{more}"
+        )
 
     def read_finished_results(self):
         """Returns the results of this very experiment if it is finished, and its models are there, else None.
@@ -150,9 +152,9 @@ class Workdir:
         except ValueError as error:
             print(f"{error}. What it said is measured again", flush=True)
             return None
-        if not results or any(self._find_differences(results.get("flags", ()))):
+        if not results or any(self._find_differences(results.get("flags") or ())):
             return None
-        return results if _check_files(self.path, results.get("files", {})) else None
+        return results if _check_files(self.path, results.get("files") or {}) else None
 
     def write_results(self, results):
         """Writes `results.json`; returns what it holds, with the flags and a checksum of each model's file."""

@@ -66,7 +66,9 @@ class CheckpointFiles:
         size = sum(array.nbytes for array in plain)
         path = self.folder / f"epoch-{epoch:06}-step-{step:09}.npz"
         with atomic_write(path, size) as unfinished:
-            np.savez(unfinished, **{_ABOUT: np.array(json.dumps(about))}, **named)
+            # As bytes: NumPy keeps four of them for each character of a string, and a long training has a long history.
+            text = np.frombuffer(json.dumps(about).encode(), "uint8")
+            np.savez(unfinished, **{_ABOUT: text}, **named)
             with open(unfinished, "r+b") as file:
                 digest = hashlib.sha256()
                 while chunk := file.read(_CHUNK):
@@ -110,7 +112,8 @@ def _read(path):
     try:
         _check_sizes(archive)
         with np.load(io.BytesIO(archive), allow_pickle=False) as entries:
-            about = json.loads(str(entries[_ABOUT]))
+            text = entries[_ABOUT]
+            about = json.loads(text.tobytes() if text.dtype == "uint8" else str(text))
             arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
     except (KeyError, TypeError, EOFError, RecursionError, tokenize.TokenError, zipfile.BadZipFile) as error:
         raise ValueError(f"it holds no checkpoint ({error})") from error

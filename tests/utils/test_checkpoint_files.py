@@ -148,6 +148,21 @@ FORGED = {
 }
 
 
+def test_what_it_is_about_is_read_as_a_string_too(tmp_path):
+    archive = pack({"about": ABOUT, "0": save_array(ARRAYS[0])})
+    (tmp_path / "epoch-000002-step-000000003.npz").write_bytes(archive + hashlib.sha256(archive).digest())
+    read = CheckpointFiles(tmp_path).read_newest()
+    assert (read.epoch, read.step, read.about) == (2, 3, {"history": []})
+    np.testing.assert_array_equal(read.arrays, ARRAYS[:1])
+
+
+def test_a_character_of_what_it_is_about_takes_a_byte(tmp_path):
+    CheckpointFiles(tmp_path / "short").write(0, 1, ARRAYS, {"text": ""})
+    CheckpointFiles(tmp_path / "long").write(0, 1, ARRAYS, {"text": 1000 * "a"})
+    sizes = [next((tmp_path / name).iterdir()).stat().st_size for name in ("short", "long")]
+    assert sizes[1] - sizes[0] == 1000
+
+
 @pytest.mark.parametrize("kind", FORGED)
 def test_a_forged_one_with_a_right_checksum_is_not_used(kind, tmp_path, capsys):
     archive, reason = FORGED[kind]

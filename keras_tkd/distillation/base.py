@@ -6,6 +6,7 @@ Who owns what:
 - `DistillationModel` has the order of a step: it runs the models, weights and sums the terms, moves what learns, and
   tracks it all;
 - `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
+- `GuardedModel` looks, around Keras's loops, at what a step noted of labels and of values that are not finite;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
 
@@ -13,7 +14,8 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
-from keras_tkd.distillation import inspection, self_check, validation
+from keras_tkd.distillation import validation
+from keras_tkd.distillation.batch_check import check_batch
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
     add_outputs,
@@ -22,11 +24,11 @@ from keras_tkd.distillation.forward_pass import (
     run_student,
     select_predictions,
 )
-from keras_tkd.distillation.label_guard import LabelGuard
-from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination, find_non_finite, list_sources
+from keras_tkd.distillation.guarded_model import GuardedModel
+from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
-from keras_tkd.distillation.valid_samples import TotalMean, add_checks
+from keras_tkd.distillation.valid_samples import TotalMean
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
@@ -44,7 +46,7 @@ _AGREEMENT = "agreement"
 _OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
 
-class DistillationModel(keras.Model):
+class DistillationModel(GuardedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -84,8 +86,7 @@ class DistillationModel(keras.Model):
         self.loss_layers = []
         self._trackers = {}
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
-        self._guard = NonFiniteGuard()
-        self._label_guard = LabelGuard(self._terms.losses)
+        self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
 
@@ -116,10 +117,6 @@ class DistillationModel(keras.Model):
             self.dtype_policy = "mixed_float16"
 
     # What a subclass says.
-
-    def _frozen_readers(self):
-        """Returns the readers of the models that stay as they are, whose outputs may come with the batch."""
-        raise NotImplementedError
 
     def _trained_models(self):
         """Returns the models that learn, as many as there are objectives."""
@@ -352,114 +349,13 @@ class DistillationModel(keras.Model):
         Raises:
             ValueError: before `compile`; whatever the first step of `fit` would refuse.
         """
-        if not self.compiled:
-            raise ValueError(
-                "`check` looks at the losses as they will be trained. Received: a model that is not compiled. Call "
-                "`compile` first"
-            )
-        x, y, sample_weight = self_check.read_batch(batch)
-        if not self.built:
-            self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
-        labels, metrics, readers = self_check.read_labels(y), list(self.metrics), self._frozen_readers()
-        for reader in readers:
-            validation.check_frozen(reader.role, reader.teachers)
-        running = [reader for reader in readers if reader.role not in self._make_batch(x)]
-        variables = [*self.variables, *self.metrics_variables, self._label_guard.variable]
-        with inspection.keep_variables(variables), inspection.watch_models(running) as seen:
-            batch = self._prepare(x)
-            with tf.GradientTape(persistent=True) as tape:
-                forward_pass = self._run(x, y, sample_weight, batch, training=True)
-                foreign = self_check.judge_labels(labels, forward_pass.student["logits"], self.loss)
-                # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
-                objectives = [] if foreign else self._compute_objectives(forward_pass)
-            tables = self_check.measure_terms(tape, objectives, self._trained_models())
-        for metric in self.metrics:
-            # Those of labels with several parts, which Keras makes when it first computes the loss.
-            if not any(metric is own for own in metrics):
-                metric.reset_state()
-        warnings = [*(teacher.warnings if teacher else ()), *seen, *foreign]
-        source = find_non_finite(list_sources(forward_pass))
-        for rows in tables:
-            warnings += self_check.judge_terms(rows, source, self._LABEL_LOSSES, self._REGULARIZATIONS)
-        parameters = {TEACHER: teacher.parameters} if teacher else {}
-        models = self._other_models() | {"student": self.student}
-        parameters |= {role: inspection.count_parameters(model) for role, model in models.items() if model is not None}
-        roles = [reader.role for reader in readers]
-        rows, of_models = self_check.describe_models(forward_pass, parameters, labels, roles)
-        return self_check.SelfCheck(
-            samples=int(get_batch_size(batch)),
-            rows=[row for table in tables for row in table],
-            models=rows,
-            warnings=warnings + of_models,
-        )
+        return check_batch(self, batch, teacher)
 
     # What a fit looks at.
-
-    def check_labels(self):
-        """Raises `ValueError` if a step found a label that the losses cannot read."""
-        self._label_guard.check()
 
     def find_terms_without_samples(self) -> list[str]:
         """Returns the names of the distillation losses that no sample of the epoch so far had a value for."""
         return [name for name in self._total.find_empty() if name in self._terms.names]
-
-    # Around Keras's loops.
-
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        """Compiles as `keras.Model.compile` does, with a loss on the labels that takes logits.
-
-        Raises:
-            ValueError: a loss that takes probabilities.
-        """
-        validation.check_label_loss(loss)
-        super().compile(optimizer, loss, *args, **kwargs)
-
-    def compile_from_config(self, config):
-        # Keras leaves it to a model that has a `compile` of its own.
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        # The optimizers must have their variables before the file's values are put into them.
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
-
-    def make_train_function(self, force=False):
-        # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first,
-        # unless the step is to build a layer of a subclass's own.
-        built = self.built and all(layer.built for layer in self.layers)
-        if built and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force)
-
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
-        callbacks = add_checks(add_termination(callbacks, self), self)
-        y = self._label_guard.read(y)
-        if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
-            held_out, labels, *weights = kwargs["validation_data"]
-            kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-
-    def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
-    ):
-        """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
-        callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
-
-    def first_non_finite(self) -> tuple[int, str] | None:
-        """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
-        return self._guard.first()
-
-    def advise_on_non_finite(self, advice: str) -> str:
-        """Returns what to do about `first_non_finite`: `advice`, or better where models or images are at fault.
-
-        Args:
-            advice: what helps against a loss that is not finite.
-        """
-        return self._guard.advise([reader.role for reader in self._frozen_readers()], advice)
-
-    def reset_first_non_finite(self):
-        """Forgets what `first_non_finite` returns, as every `fit` does at its beginning."""
-        self._guard.reset()
 
     # Saving.
 

@@ -1,0 +1,65 @@
+"""What the first step of a training would compute of a batch, without anything being changed by it."""
+
+import keras
+import tensorflow as tf
+
+from keras_tkd.batches import TEACHER, get_batch_size
+from keras_tkd.distillation import inspection, self_check, validation
+from keras_tkd.distillation.non_finite import find_non_finite, list_sources
+
+__all__ = ["check_batch"]
+
+
+def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
+    """Looks at one batch with a `DistillationModel`, whose `check` says more.
+
+    Args:
+        model: the `DistillationModel`, compiled.
+        batch, teacher: see its `check`.
+
+    Returns:
+        `SelfCheck`.
+
+    Raises:
+        ValueError: see its `check`.
+    """
+    if not model.compiled:
+        raise ValueError(
+            "`check` looks at the losses as they will be trained. Received: a model that is not compiled. Call "
+            "`compile` first"
+        )
+    x, y, sample_weight = self_check.read_batch(batch)
+    if not model.built:
+        model.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
+    labels, metrics, readers = self_check.read_labels(y), list(model.metrics), model._frozen_readers()
+    for reader in readers:
+        validation.check_frozen(reader.role, reader.teachers)
+    running = [reader for reader in readers if reader.role not in model._make_batch(x)]
+    variables = [*model.variables, *model.metrics_variables, model._label_guard.variable]
+    with inspection.keep_variables(variables), inspection.watch_models(running) as seen:
+        batch = model._prepare(x)
+        with tf.GradientTape(persistent=True) as tape:
+            forward_pass = model._run(x, y, sample_weight, batch, training=True)
+            foreign = self_check.judge_labels(labels, forward_pass.student["logits"], model.loss)
+            # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
+            objectives = [] if foreign else model._compute_objectives(forward_pass)
+        tables = self_check.measure_terms(tape, objectives, model._trained_models())
+    for metric in model.metrics:
+        # Those of labels with several parts, which Keras makes when it first computes the loss.
+        if not any(metric is own for own in metrics):
+            metric.reset_state()
+    warnings = [*(teacher.warnings if teacher else ()), *seen, *foreign]
+    source = find_non_finite(list_sources(forward_pass))
+    for rows in tables:
+        warnings += self_check.judge_terms(rows, source, model._LABEL_LOSSES, model._REGULARIZATIONS)
+    parameters = {TEACHER: teacher.parameters} if teacher else {}
+    models = model._other_models() | {"student": model.student}
+    parameters |= {role: inspection.count_parameters(one) for role, one in models.items() if one is not None}
+    roles = [reader.role for reader in readers]
+    rows, of_models = self_check.describe_models(forward_pass, parameters, labels, roles)
+    return self_check.SelfCheck(
+        samples=int(get_batch_size(batch)),
+        rows=[row for table in tables for row in table],
+        models=rows,
+        warnings=warnings + of_models,
+    )

@@ -1,0 +1,87 @@
+"""Keras's loops, guarded: a fit refuses labels that its losses cannot read, and losses that are not finite."""
+
+import keras
+
+from keras_tkd.distillation import validation
+from keras_tkd.distillation.label_guard import LabelGuard
+from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
+from keras_tkd.distillation.valid_samples import add_checks
+
+__all__ = ["GuardedModel"]
+
+
+class GuardedModel(keras.Model):
+    """A model whose `compile`, `fit` and `evaluate` look at what its steps note in their guards.
+
+    A subclass makes the guards with `_make_guards` in its constructor; its steps apply gradients through `_guard`, and
+    note the labels in `_label_guard`.
+    """
+
+    def _make_guards(self, losses):
+        """Makes the guards of a step with these `DistillationLoss`es."""
+        self._guard = NonFiniteGuard()
+        self._label_guard = LabelGuard(losses)
+
+    def _frozen_readers(self):
+        """Returns the readers of the models that stay as they are, whose outputs may come with the batch."""
+        raise NotImplementedError
+
+    def check_labels(self):
+        """Raises `ValueError` if a step found a label that the losses cannot read."""
+        self._label_guard.check()
+
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """Compiles as `keras.Model.compile` does, with a loss on the labels that takes logits.
+
+        Raises:
+            ValueError: a loss that takes probabilities.
+        """
+        validation.check_label_loss(loss)
+        super().compile(optimizer, loss, *args, **kwargs)
+
+    def compile_from_config(self, config):
+        # Keras leaves it to a model that has a `compile` of its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        # The optimizers must have their variables before the file's values are put into them.
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force=False):
+        # TensorFlow traces a step twice if variables are made in it, as Keras makes an optimizer's: these come first,
+        # unless the step is to build a layer of a subclass's own.
+        built = self.built and all(layer.built for layer in self.layers)
+        if built and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
+        callbacks = add_checks(add_termination(callbacks, self), self)
+        y = self._label_guard.read(y)
+        if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
+            held_out, labels, *weights = kwargs["validation_data"]
+            kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
+    ):
+        """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
+        callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
+
+    def first_non_finite(self) -> tuple[int, str] | None:
+        """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
+        return self._guard.first()
+
+    def advise_on_non_finite(self, advice: str) -> str:
+        """Returns what to do about `first_non_finite`: `advice`, or better where models or images are at fault.
+
+        Args:
+            advice: what helps against a loss that is not finite.
+        """
+        return self._guard.advise([reader.role for reader in self._frozen_readers()], advice)
+
+    def reset_first_non_finite(self):
+        """Forgets what `first_non_finite` returns, as every `fit` does at its beginning."""
+        self._guard.reset()

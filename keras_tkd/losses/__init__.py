@@ -4,7 +4,16 @@ from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.crd import ContrastiveRepresentation
 from keras_tkd.losses.decoupled_logits import DecoupledTargets, NormalizedTargets, decoupled_targets, normalized_targets
 from keras_tkd.losses.features import AttentionTransfer, FlowOfSolution, attention_transfer, flow_of_solution
-from keras_tkd.losses.logits import DIST, LogitRegression, SoftTargets, dist, logit_regression, soft_targets
+from keras_tkd.losses.logits import (
+    DIST,
+    HardTargets,
+    LogitRegression,
+    SoftTargets,
+    dist,
+    hard_targets,
+    logit_regression,
+    soft_targets,
+)
 from keras_tkd.losses.pair_distillation import PairDistillation, pair_distillation
 from keras_tkd.losses.projected_features import Hint, VariationalInformation
 from keras_tkd.losses.relations import RelationalAngle, RelationalDistance, relational_angle, relational_distance
@@ -27,6 +36,7 @@ __all__ = [
     "DecoupledTargets",
     "DistillationLoss",
     "FlowOfSolution",
+    "HardTargets",
     "Hint",
     "LogitRegression",
     "NormalizedTargets",
@@ -44,6 +54,7 @@ __all__ = [
     "decoupled_targets",
     "dist",
     "flow_of_solution",
+    "hard_targets",
     "logit_regression",
     "normalized_targets",
     "pair_distillation",

@@ -8,7 +8,16 @@ from keras_tkd.losses.validation import check_classes, check_same_shape
 from keras_tkd.utils.distances import normalize, safe_sqrt
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
-__all__ = ["DIST", "LogitRegression", "SoftTargets", "dist", "logit_regression", "soft_targets"]
+__all__ = [
+    "DIST",
+    "HardTargets",
+    "LogitRegression",
+    "SoftTargets",
+    "dist",
+    "hard_targets",
+    "logit_regression",
+    "soft_targets",
+]
 
 
 def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=False):
@@ -29,6 +38,21 @@ def soft_targets(teacher_logits, student_logits, temperature=4.0, standardize=Fa
     log_student = ops.log_softmax(student_logits / temperature, axis=-1)
     divergence = ops.sum(ops.exp(log_teacher) * (log_teacher - log_student), axis=-1)
     return divergence * temperature**2
+
+
+def hard_targets(teacher_logits, student_logits):
+    """Cross-entropy of the student's logits with the class that the teacher names, `-log softmax(z_s)[argmax z_t]`.
+
+    Args:
+        teacher_logits, student_logits: `(batch, classes)`. Of several largest logits of a teacher the first counts.
+
+    Returns:
+        `(batch,)`, in nats.
+    """
+    named = ops.one_hot(ops.argmax(teacher_logits, axis=-1), student_logits.shape[-1], dtype=student_logits.dtype)
+    # An argmax would hide a NaN of the teacher's.
+    named = ops.where(ops.isnan(teacher_logits), ops.cast(teacher_logits, student_logits.dtype), named)
+    return -ops.sum(named * ops.log_softmax(student_logits, axis=-1), axis=-1)
 
 
 def logit_regression(teacher_logits, student_logits):
@@ -127,6 +151,43 @@ class SoftTargets(LogitsLoss):
 
     def get_config(self):
         return {**super().get_config(), "temperature": self.temperature, "standardize": self.standardize}
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class HardTargets(LogitsLoss):
+    """Hard-label distillation: the cross-entropy with the class that the teacher names (`hard`).
+
+    Takes the teacher's decision for a second label. Of an image whose crop or view shows another thing than its label
+    says, it is the better one; there is no temperature to choose. On images that the teacher has learned by heart both
+    labels are the same, and so is what the student learns.
+
+        loss_i = -log softmax(z_s)[argmax_c z_t[c]]
+
+    Args:
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+
+    Call: `loss(teacher_logits, student_logits)`, both `(batch, classes)`. Of several largest logits of a teacher the
+    first counts.
+
+    Raises:
+        ValueError: outputs of different shape, or of a single class.
+
+    Example:
+
+    >>> HardTargets()([[1.0, 2.0]], [[30.0, 0.0]])     # the teacher says 1: log(e^30 + e^0) - 0
+    30.0
+
+    Reference: Touvron et al., "Training data-efficient image transformers & distillation through attention", ICML 2021,
+    where labels and teacher weigh a half each, and the teacher's label is not smoothed. There a transformer learns it
+    through a token of its own; here it is the one output of any student.
+    """
+
+    default_name = "hard"
+
+    def call(self, y_true, y_pred):
+        check_same_shape(self.name, y_true, y_pred)
+        check_classes(self.name, y_pred.shape)
+        return hard_targets(y_true, y_pred)
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")

@@ -103,6 +103,11 @@ METHODS = {
         (Term("SoftTargets", 9.0, {"temperature": 2.0, "standardize": True, "name": "lskd"}),),
         student_loss_weight=0.1,
     ),
+    "hard": Method(
+        "The class that the teacher names, as a second label (Touvron et al., 2021).",
+        (Term("HardTargets", 0.5),),
+        student_loss_weight=0.5,
+    ),
     "logits": Method(
         "Squared error on the logits (Ba & Caruana, 2014).",
         (Term("LogitRegression", 0.1),),

@@ -9,6 +9,7 @@ from keras_tkd import Distiller, TeacherCache, TeacherEnsemble, TriKD, evaluatio
 from keras_tkd.losses import (
     DIST,
     DecoupledTargets,
+    HardTargets,
     Hint,
     LogitRegression,
     NormalizedTargets,
@@ -21,7 +22,8 @@ from keras_tkd.teachers import logits_model, with_classes
 CLASSES = 3
 LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 BINARY_LOSS = keras.losses.BinaryCrossentropy(from_logits=True)
-ON_CLASSES = [SoftTargets, LogitRegression, DIST, DecoupledTargets, NormalizedTargets, TripletDistillation]
+ON_CLASSES = [SoftTargets, HardTargets, LogitRegression, DIST, DecoupledTargets, NormalizedTargets]
+ON_CLASSES += [TripletDistillation]
 X = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
 Y = np.arange(12) % CLASSES
 

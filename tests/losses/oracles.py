@@ -93,6 +93,15 @@ def normalized_targets(teacher, student, labels, temperature, gamma):
     return np.array(values, "float64")
 
 
+def hard_targets(teacher, student):
+    """log of the sum of all exp(s), less the s of the first class whose t is the largest."""
+    values = []
+    for t, s in zip(teacher, student, strict=True):
+        named = list(t).index(max(t))
+        values.append(math.fsum([max(s), math.log(math.fsum(math.exp(z - max(s)) for z in s)), -s[named]]))
+    return np.array(values, "float64")
+
+
 def mean(numbers):
     numbers = list(numbers)
     return math.fsum(numbers) / len(numbers)

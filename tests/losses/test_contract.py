@@ -24,6 +24,7 @@ from keras_tkd.losses import (
     DecoupledTargets,
     DistillationLoss,
     FlowOfSolution,
+    HardTargets,
     Hint,
     LogitRegression,
     NormalizedTargets,
@@ -254,6 +255,11 @@ def labelled(oracle):
     return lambda y_true, y_pred, **arguments: oracle(y_true["logits"], y_pred, y_true["labels"], **arguments)
 
 
+def hard_targets_at_teacher(y_true, y_pred):
+    """log(1 / p) of the likeliest class."""
+    return [np.log(np.sum(np.exp(row)) / np.exp(np.max(row))) for row in y_true]
+
+
 def normalized_targets_at_teacher(y_true, y_pred, temperature, gamma):
     """p log(1 / p) of the target, and the entropy of the others."""
     values = []
@@ -392,6 +398,15 @@ CASES = [
         1.0,
         ("shift of each row", "scale", "scale of each row"),
         ("student zero",),
+    ),
+    Case(
+        name="hard",
+        loss=HardTargets,
+        draw=draw_logits,
+        oracle=oracles.hard_targets,
+        default_name="hard",
+        at_teacher=hard_targets_at_teacher,
+        invariant=("shift of each row",),
     ),
     Case(
         name="logits",

@@ -37,6 +37,7 @@ PUBLISHED = {
             )
         ],
     ),
+    "hard": (0.5, (), [("HardTargets", 0.5, {})]),
     "dkd": (1.0, (), [("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0})]),
     "dist": (1.0, (), [("DIST", 2.0, {"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0})]),
     "nkd": (1.0, (), [("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5})]),

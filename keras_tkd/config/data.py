@@ -71,6 +71,12 @@ class DataConfig:
         "are shuffled and negatives drawn; all images are held in memory if not given.",
         decides="data",
     )
+    custom_objects: tuple[str, ...] | None = option(
+        None,
+        "Python modules that are imported before model files are loaded, and that register the classes in these with "
+        "keras.saving.register_keras_serializable. Their code is run.",
+        decides="nothing",
+    )
     # It decides what is refused, and nothing of what is loaded.
     max_pixels: int | None = option(
         None,

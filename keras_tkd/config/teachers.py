@@ -22,9 +22,24 @@ class PretrainedTeachersConfig(DataConfig):
 
     teacher_path: tuple[str, ...] | None = option(
         None,
-        "Keras model file of a trained teacher, or of several, separated by commas. Without it, one is trained.",
+        "A trained teacher, or several, separated by commas: a file of Keras's (.keras, .h5), a folder with a "
+        "SavedModel, or a run's folder. Without it, one is trained.",
         decides="distillation",
         read_when=_TRAINED_BEFORE,
+    )
+    teacher_output: str | None = option(
+        None,
+        "Which output of --teacher_path are its logits, by name or number, where it has several; 'logits' of a dict if "
+        "not given.",
+        decides="distillation",
+        read_when=(_TRAINED_BEFORE, _GIVEN),
+    )
+    trust_teacher_code: bool = option(
+        False,
+        "Run code that a file of --teacher_path holds, such as a Lambda layer's. Only for files whose maker you know: "
+        "such code may do anything.",
+        decides="nothing",
+        read_when=(_TRAINED_BEFORE, _GIVEN),
     )
     teacher_preprocessing: tuple[str, ...] = option(
         ("none",),

@@ -14,6 +14,7 @@ from keras_tkd.runs.workdir import SPLIT
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json
+from keras_tkd.utils.keras_graph import flatten_layers
 
 __all__ = [
     "check_callbacks",
@@ -63,8 +64,14 @@ def check_together(config, inputs):
             f"{len(student.variables)} variables, trainable={student.trainable}"
         )
     if inputs.teacher is not None:
-        # On copies: a Distiller freezes its teacher.
-        Distiller(*map(keras.models.clone_model, (inputs.teacher, student)), *inputs.make_losses(config))
+        # On copies, for a Distiller freezes its teacher. One that was trained elsewhere may be large, or hold what
+        # cannot be copied: it is left as it was.
+        teacher = inputs.teacher if inputs.fingerprint else keras.models.clone_model(inputs.teacher)
+        before = [(layer, layer.trainable) for layer in flatten_layers(teacher)]
+        Distiller(teacher, keras.models.clone_model(student), *inputs.make_losses(config))
+        # A model before its layers: it sets them all.
+        for layer, trainable in before:
+            layer.trainable = trainable
 
 
 def check_unseen(path, splits):
@@ -115,8 +122,10 @@ def check_teacher(teacher, config, splits):
     Args:
         teacher: the `MeasuredTeacher`.
     """
-    names = config.teacher_path or (config.teacher_model,)
     each = teacher.members or [teacher.result]
+    names = config.teacher_path or (config.teacher_model,)
+    if len(names) < len(each):
+        names = [f"{names[0]}, number {number}" for number in range(len(each))]  # an ensemble out of one file
     advice = "Train it otherwise, with a lower --teacher_learning_rate for example"
     if config.teacher_path:
         advice = (

@@ -1,6 +1,7 @@
 """Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
+import importlib
 import pathlib
 import sys
 
@@ -14,8 +15,10 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
+from keras_tkd.runs.workdir import TEACHER
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.utils.saved_models import is_saved_model
 
 __all__ = [
     "Inputs",
@@ -77,6 +80,7 @@ class Inputs:
 
 def load_teacher_inputs(config):
     """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
+    import_custom_objects(config)
     splits = load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     check_embeddings(teacher, config.embedding_layer, splits)
@@ -93,6 +97,7 @@ def load_distillation_inputs(config):
         ValueError: another run's baseline of another budget; images, models and losses that do not go together.
         FileNotFoundError: a file or a data set that is not there.
     """
+    import_custom_objects(config)
     # Cheap checks come first.
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
@@ -119,6 +124,7 @@ def load_evaluation_inputs(config):
     # A name would be that of a model with random weights, which nobody wants to be measured.
     if not config.model_path.endswith(".keras"):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
+    import_custom_objects(config)
     splits = _load_data(config)
     model = models.build(config.model_path, splits.image_shape, splits.num_classes or None, "model_path")
     check_unseen(config.model_path, splits)
@@ -128,6 +134,22 @@ def load_evaluation_inputs(config):
         inputs.teacher = _load_teacher(config, splits)
         check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
     return inputs
+
+
+def import_custom_objects(config):
+    """Imports the modules that register a user's own classes; their code runs.
+
+    Raises:
+        ValueError: a module that is not found, or fails.
+    """
+    for name in config.custom_objects or ():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a user's code may raise anything
+            raise ValueError(
+                f"`custom_objects` must be Python modules that can be imported. Received: {name!r}, of which the "
+                f"import says: {type(error).__name__}: {error}. Python looks in PYTHONPATH and among installed packages"
+            ) from error
 
 
 def load_splits(config):
@@ -232,13 +254,33 @@ def _load_teacher(config, splits):
 
 
 def _load_one_teacher(path, preprocessing, config, splits):
-    """The model of a file or of a run's folder, with the data's classes."""
+    """The model of a file or a folder, with the data's classes."""
     path = pathlib.Path(path)
-    path = path / "teacher.keras" if path.is_dir() else path
-    if path.suffix != ".keras":
-        raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
+    if path.is_dir() and not is_saved_model(path):
+        if not (path / TEACHER).exists():
+            raise ValueError(
+                "`teacher_path` must be a file of Keras's, a folder with a SavedModel, or the folder of a run that has "
+                f"trained its teacher. Received: teacher_path={str(path)!r}, in which there is neither saved_model.pb "
+                f"nor {TEACHER}"
+            )
+        path = path / TEACHER
     check_unseen(path, splits)
-    # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
-    model = models.build(path, (None, None, splits.image_shape[-1]), None, "teacher_path")
-    model = _without_softmax(model, path, "Teacher")
-    return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
+    loaded = models.load_any(path, "teacher_path", config.trust_teacher_code)
+
+    def prepare(model):
+        model = models.select_output(model, config.teacher_output, path, "teacher_output")
+        # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
+        shape = None, None, splits.image_shape[-1]
+        model = _without_softmax(models.check_classifier(model, shape, None, path, "teacher_path"), path, "Teacher")
+        return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
+
+    if not isinstance(loaded, TeacherEnsemble):
+        return prepare(loaded)
+    if len(config.teacher_path) > 1:
+        raise ValueError(
+            "An ensemble is a teacher of its own, and is given alone. Received: "
+            f"teacher_path={','.join(config.teacher_path)}, of which {path} is an ensemble of {len(loaded.teachers)}. "
+            "Name the files of its teachers instead"
+        )
+    each = [prepare(model) for model in loaded.teachers]
+    return TeacherEnsemble(each, average=loaded.average, teacher_weights=loaded.teacher_weights)

@@ -8,14 +8,15 @@ from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.utils.files import hash_file, read_json, remove_unfinished, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "Workdir"]
+__all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "TEACHER", "Workdir"]
 
 FLAGS = "flags.flags"
 SPLIT = "split.json"
 _RESULTS = "results.json"
 # Of models that the run was given: what they were when it began.
 _GIVEN = "checkpoints/teacher.json"
-_MODELS = ("teacher.keras", "baseline.keras", "student.keras")
+TEACHER = "teacher.keras"
+_MODELS = (TEACHER, "baseline.keras", "student.keras")
 _TRAINED = (_RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
 OWN_FILES = (SPLIT, "logs", *_TRAINED, FLAGS)

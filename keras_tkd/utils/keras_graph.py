@@ -146,8 +146,8 @@ def keep_global_seed():
 
 
 @contextlib.contextmanager
-def load_guarded(max_bytes):
-    """Has Keras load models that run no code of a file's, and whose weights take no more than `max_bytes`.
+def load_guarded(max_bytes, safe_mode=True):
+    """Has Keras load models whose weights take no more than `max_bytes` and, in safe mode, run no code of a file's.
 
     Raises:
         ValueError: in the block, before memory is taken for weights beyond that.
@@ -164,7 +164,7 @@ def load_guarded(max_bytes):
 
     # Whoever loads in another thread meanwhile waits: each puts back what it found. The scope, and not the argument
     # `safe_mode`, for `keras.config.enable_unsafe_deserialization` wins over the argument.
-    with _LOADING, SafeModeScope(True):
+    with _LOADING, SafeModeScope(safe_mode):
         keras.Variable._initialize_with_initializer = initialize_within
         try:
             yield

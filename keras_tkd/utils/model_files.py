@@ -1,4 +1,4 @@
-"""Models from `.keras` files, which may come from anybody: nothing in a file is run, and its size bounds what it takes.
+"""Models from Keras's files, which may come from anybody: nothing in one is run, and its size bounds what it takes.
 
 Keras has guards of its own. These are stricter where a model of images needs less, cannot be switched off, and speak
 before anything is built.
@@ -20,6 +20,7 @@ from keras_tkd.utils.keras_graph import load_guarded
 __all__ = ["load_model"]
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_HDF5 = (".h5", ".hdf5")
 _CONFIG_BYTES = 2**24  # thirty times that of a ResNet-152
 
 # Keras packs nothing: a model takes about what its file has. Packed again, trained weights lose a tenth, and far more
@@ -42,16 +43,18 @@ _TABLES = {
 _PACKAGES = ("keras_hub.", "keras_cv.", "keras_nlp.")
 
 
-def load_model(path, argument="path"):
-    """Loads a Keras model from a `.keras` file, with its weights and its precision policy, uncompiled.
+def load_model(path, argument="path", trust_code=False):
+    """Loads a Keras model from a `.keras` file or a legacy HDF5 file, with its weights and its precision policy.
 
-    Nothing in the file is run. It may name layers of Keras, its activations and the like, and what this program
-    registered with `keras.saving.register_keras_serializable`. Archive, arrays and weights may take twenty times the
-    file's bytes, and 64 MiB in any case; that is checked before they take them.
+    It is not compiled. Nothing in the file is run. It may name layers of Keras, its activations and the like, and what
+    this program registered with `keras.saving.register_keras_serializable`. Archive, arrays and weights may take twenty
+    times the file's bytes, and 64 MiB in any case; that is checked before they take them.
 
     Args:
         path: the file.
         argument: what an error calls it.
+        trust_code: whether code in the file may be run after all, such as a Lambda layer's, by somebody who knows who
+            wrote it. The bounds hold all the same.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,12 +64,18 @@ def load_model(path, argument="path"):
     path = pathlib.Path(path)
     try:
         max_bytes = max(_ALWAYS, _EXPANSION * path.stat().st_size)
-        with zipfile.ZipFile(path) as archive:
-            _check_entries(archive, max_bytes)
-            _check_config(archive)
-            _check_weights(io.BytesIO(archive.read(_WEIGHTS)), max_bytes)
-        with load_guarded(max_bytes):
-            return keras.saving.load_model(path, compile=False)
+        if path.suffix.lower() in _HDF5:
+            _check_weights(path, max_bytes)
+            config = _read_hdf5_config(path)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                _check_entries(archive, max_bytes)
+                config = _read_config(archive)
+                _check_weights(io.BytesIO(archive.read(_WEIGHTS)), max_bytes)
+        if not trust_code:
+            _check_config(config)
+        with load_guarded(max_bytes, safe_mode=not trust_code):
+            return keras.saving.load_model(path, compile=False, safe_mode=not trust_code)
     except FileNotFoundError:
         raise
     except Exception as error:  # A broken file fails in zipfile, json, h5py or any layer's constructor.
@@ -91,17 +100,36 @@ def _check_entries(archive, max_bytes):
         raise ValueError(f"it unpacks to {declared:,} bytes, and its size allows {max_bytes:,}")
 
 
-def _check_config(archive):
-    """Raises `ValueError` for a configuration that is too large, or names what could run code."""
+def _read_config(archive):
+    """Returns the configuration that a `.keras` archive holds."""
     size = archive.getinfo(_CONFIG).file_size
     if size > _CONFIG_BYTES:
         raise ValueError(f"its {_CONFIG} has {size:,} bytes, and may have {_CONFIG_BYTES:,}")
+    return _parse_config(archive.read(_CONFIG), _CONFIG)
+
+
+def _read_hdf5_config(path):
+    """Returns the configuration that a legacy HDF5 file holds."""
+    with h5py.File(path) as file:
+        # HDF5 has attributes of at most 64 KB in the object's header, and larger ones in the file itself.
+        config = file.attrs.get("model_config")
+    if config is None:
+        raise ValueError("it holds weights alone, or no model of Keras. Save the whole model: `model.save(path)`")
+    return _parse_config(config, "model_config")
+
+
+def _parse_config(text, name):
     try:
-        config = json.loads(archive.read(_CONFIG))
+        config = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"its {_CONFIG} is nested too deep") from error
+        raise ValueError(f"its {name} is nested too deep") from error
     if not isinstance(config, dict):
-        raise ValueError(f"its {_CONFIG} describes no model: it holds a {type(config).__name__}")
+        raise ValueError(f"its {name} describes no model: it holds a {type(config).__name__}")
+    return config
+
+
+def _check_config(config):
+    """Raises `ValueError` for a configuration that names what could run code."""
     # How the model was compiled is not read, and may name losses that nothing here knows.
     waiting = [config | {"compile_config": None}]
     while waiting:
@@ -119,10 +147,14 @@ def _check_object(part):
     # A list is no name, and Keras will say so.
     if not isinstance(kind, str):
         return
-    if kind in _CODE:
+    # Before Keras 3 a Lambda layer had its code as a list.
+    settings = part.get("config")
+    legacy = kind == "Lambda" and isinstance(settings, dict) and isinstance(settings.get("function"), list)
+    if kind in _CODE or legacy:
         raise ValueError(
-            f"it holds a `{kind}`, {_CODE[kind]}, which is never run. Write it as a layer, with "
-            "`keras.saving.register_keras_serializable`, and save the model again"
+            f"it holds a `{kind}`, {_CODE.get(kind, _CODE['__lambda__'])}, which is never run. Write it as a layer, "
+            "with `keras.saving.register_keras_serializable`, and save the model again; or, of a teacher whose maker "
+            "you know, pass --trust_teacher_code"
         )
     # A function is named by its configuration. Keras takes one under the name of a class, too.
     name = part.get("config") if kind == "function" else kind

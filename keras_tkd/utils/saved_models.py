@@ -1,0 +1,120 @@
+"""Models out of TensorFlow SavedModel folders, as Keras models.
+
+A SavedModel is a graph of TensorFlow's operations, which TensorFlow runs. What such an operation may do to the machine
+is looked for before the graph is loaded: one that touches files, processes or Python is refused.
+"""
+
+import pathlib
+
+import keras
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+__all__ = ["is_saved_model", "load_saved_model"]
+
+_FILE = "saved_model.pb"
+# How `tf.saved_model.save` names its default, and `keras.Model.export` beside it.
+_PREFERRED = ("serving_default", "serve")
+# Operations that reach out of the graph. Those that put a file's values into its variables run when it is loaded, by
+# TensorFlow itself, and are none that a signature needs.
+_REACHING = ("File", "PyFunc", "Save", "Restore", "MergeV2", "Dataset", "Reader", "Socket", "Remote", "Rpc", "Dump")
+
+
+def is_saved_model(path):
+    """Returns whether a path is a folder that holds a SavedModel."""
+    return (pathlib.Path(path) / _FILE).is_file()
+
+
+def load_saved_model(folder, argument="path"):
+    """Loads a SavedModel as a functional Keras model around `keras.layers.TFSMLayer`.
+
+    Its layers have no names: the model has the outputs of the SavedModel's signature, and no others. In training it
+    computes what it does in inference.
+
+    Args:
+        folder: the folder, which `tf.saved_model.save` or `keras.Model.export` wrote.
+        argument: what an error calls it.
+
+    Returns:
+        A `keras.Model` with one input; its output is a tensor, or a dict of several by the signature's names.
+
+    Raises:
+        ValueError: a folder that cannot be loaded, without a signature or with one of several inputs, or whose
+            operations reach out of the graph.
+    """
+    try:
+        graph = _read_graph(folder)
+        name, signature = _choose_signature(graph)
+        _check_operations(graph, signature)
+        layer = keras.layers.TFSMLayer(str(folder), call_endpoint=name, dtype="float32")
+        (given,) = signature.inputs.values()
+        shape = [None if axis.size < 0 else axis.size for axis in given.tensor_shape.dim]
+        inputs = keras.Input(shape[1:], dtype=tf.as_dtype(given.dtype).name)
+        outputs = layer(inputs)
+    except Exception as error:  # A broken one fails in protobuf, in TensorFlow's loader or in its graph.
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise ValueError(
+            f"`{argument}` must be a SavedModel that can be loaded. Received: {argument}={str(folder)!r}. "
+            f"Loading says: {reason}"
+        ) from error
+    if isinstance(outputs, dict) and len(outputs) == 1:
+        (outputs,) = outputs.values()
+    return keras.Model(inputs, outputs, name=pathlib.Path(folder).name)
+
+
+def _read_graph(folder):
+    """Reads the graph of a SavedModel, without running anything."""
+    saved = saved_model_pb2.SavedModel()
+    try:
+        saved.ParseFromString((pathlib.Path(folder) / _FILE).read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"its {_FILE} is damaged, or is none") from error
+    if len(saved.meta_graphs) != 1:
+        raise ValueError(f"it holds {len(saved.meta_graphs)} graphs, and which of them is meant it does not say")
+    return saved.meta_graphs[0]
+
+
+def _choose_signature(graph):
+    """Returns `(name, signature)` of the signature that predicts."""
+    signatures = {name: each for name, each in graph.signature_def.items() if not name.startswith("__")}
+    name = next((name for name in (*_PREFERRED, *sorted(signatures)) if name in signatures), None)
+    if name is None:
+        raise ValueError("it has no signature. Save it with one, as `keras.Model.export` does")
+    if len(signatures[name].inputs) != 1:
+        raise ValueError(
+            f"its signature '{name}' takes {', '.join(sorted(signatures[name].inputs))}, and a classifier takes images"
+        )
+    return name, signatures[name]
+
+
+def _check_operations(graph, signature):
+    """Raises `ValueError` if anything that loading or predicting runs reaches out of the graph."""
+    objects = graph.object_graph_def
+    if not objects.nodes:
+        raise ValueError("it is one of TensorFlow 1, whose operations cannot be told apart from those that load it")
+    nodes = {node.name: node for node in graph.graph_def.node}
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    # The signatures, and what loading initializes itself: in the graph all that their outputs need ...
+    signatures = [signature, *(each for name, each in graph.signature_def.items() if name.startswith("__"))]
+    waiting = [tensor.name for each in signatures for tensor in each.outputs.values()]
+    reached = {}
+    while waiting:
+        name = waiting.pop().lstrip("^").partition(":")[0]
+        if name in nodes and name not in reached:
+            reached[name] = nodes[name]
+            waiting += nodes[name].input
+    # ... and of functions all that they hold. Those of the objects, which loading may call, are listed beside them.
+    operations, called = list(reached.values()), set()
+    waiting = list(objects.concrete_functions)
+    while operations or waiting:
+        for node in operations:
+            if any(part in node.op for part in _REACHING):
+                raise ValueError(
+                    f"its operation '{node.op}' reaches files, processes or Python, which no classifier needs"
+                )
+            for value in node.attr.values():
+                waiting += [value.func.name, *(each.name for each in value.list.func)]
+        names = {name for name in waiting if name in functions} - called
+        called |= names
+        operations, waiting = [node for name in names for node in functions[name]], []

@@ -1,4 +1,4 @@
-"""What the first step of a training would compute of a batch, without anything being changed by it."""
+"""The first step of a training, computed on one batch without changing anything."""
 
 import keras
 import tensorflow as tf

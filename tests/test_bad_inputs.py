@@ -375,6 +375,11 @@ def copy_teacher(change):
     return prepare
 
 
+def write(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
 def write_model(make):
     return lambda here, given: save(make(), here / "theirs.keras")
 
@@ -620,10 +625,10 @@ RUNS = [
     (
         "other file",
         "distill",
-        GIVEN | {"teacher_path": "a.h5"},
-        nothing,
-        "`teacher_path` must be a .keras file",
-        "a.h5",
+        GIVEN | {"teacher_path": "{here}/a.onnx"},
+        lambda here, given: write(here / "a.onnx", "no"),
+        "`teacher_path` must be a file that ends with .keras",
+        "a.onnx",
     ),
     (
         "text",
@@ -663,7 +668,55 @@ RUNS = [
         "distill",
         THEIRS,
         write_model(lambda: keras.Model(i := keras.Input((8, 8, 1)), [i, i])),
+        "`teacher_output` must be the name or the number of one of the outputs",
+        "teacher_output=None",
+    ),
+    (
+        "no such output",
+        "distill",
+        THEIRS | {"teacher_output": "nosuch"},
+        write_model(build_dense),
+        "0: dense",
+        "teacher_output='nosuch'",
+    ),
+    (
+        "two inputs",
+        "distill",
+        THEIRS,
+        write_model(lambda: keras.Model([a := keras.Input((10,)), b := keras.Input((10,))], a + b)),
         "one input and one output",
+    ),
+    (
+        "a teacher's code",
+        "distill",
+        THEIRS,
+        write_model(lambda: keras.Sequential([build_dense(), keras.layers.Lambda(lambda x: 2 * x)])),
+        "the code of a Python lambda, which is never run",
+        "--trust_teacher_code",
+    ),
+    (
+        "no such module",
+        "distill",
+        GIVEN | {"custom_objects": ("no_such_module",)},
+        nothing,
+        "`custom_objects` must be Python modules that can be imported",
+        "'no_such_module'",
+    ),
+    (
+        "a broken SavedModel",
+        "distill",
+        GIVEN | {"teacher_path": "{here}/saved"},
+        lambda here, given: write(here / "saved" / "saved_model.pb", "no"),
+        "`teacher_path` must be a SavedModel that can be loaded",
+        "{here}/saved",
+    ),
+    (
+        "an ensemble among others",
+        "distill",
+        GIVEN | {"teacher_path": ("{teacher}", "{here}/theirs.keras"), "teacher_average": "logits"},
+        write_model(lambda: TeacherEnsemble([build_dense(), build_dense()], average="logits")),
+        "An ensemble is a teacher of its own, and is given alone",
+        "an ensemble of 2",
     ),
     (
         "sigmoid",

@@ -55,7 +55,10 @@ def select_output(model, output, path, argument="output"):
     """
     outputs = getattr(model, "output", None) if getattr(model, "inputs", None) else None
     if isinstance(outputs, (list, tuple)):
-        outputs = dict(zip(model.output_names, outputs, strict=True)) if len(outputs) > 1 else outputs[0]
+        # Layers that give several outputs have one name for all of them.
+        unique = len(set(model.output_names)) == len(outputs)
+        names = model.output_names if unique else map(str, range(len(outputs)))
+        outputs = dict(zip(names, outputs, strict=True)) if len(outputs) > 1 else outputs[0]
     if outputs is None or (output is None and not isinstance(outputs, dict)):
         return model
     outputs = outputs if isinstance(outputs, dict) else {model.output_names[0]: outputs}

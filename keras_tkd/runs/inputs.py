@@ -80,7 +80,7 @@ class Inputs:
 
 def load_teacher_inputs(config):
     """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
-    import_custom_objects(config)
+    _import_custom_objects(config)
     splits = load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     check_embeddings(teacher, config.embedding_layer, splits)
@@ -97,7 +97,7 @@ def load_distillation_inputs(config):
         ValueError: another run's baseline of another budget; images, models and losses that do not go together.
         FileNotFoundError: a file or a data set that is not there.
     """
-    import_custom_objects(config)
+    _import_custom_objects(config)
     # Cheap checks come first.
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
@@ -124,7 +124,7 @@ def load_evaluation_inputs(config):
     # A name would be that of a model with random weights, which nobody wants to be measured.
     if not config.model_path.endswith(".keras"):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
-    import_custom_objects(config)
+    _import_custom_objects(config)
     splits = _load_data(config)
     model = models.build(config.model_path, splits.image_shape, splits.num_classes or None, "model_path")
     check_unseen(config.model_path, splits)
@@ -136,7 +136,7 @@ def load_evaluation_inputs(config):
     return inputs
 
 
-def import_custom_objects(config):
+def _import_custom_objects(config):
     """Imports the modules that register a user's own classes; their code runs.
 
     Raises:

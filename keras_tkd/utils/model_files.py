@@ -170,7 +170,8 @@ def _check_object(part):
     if module.partition(".")[0] != "keras" or not isinstance(getattr(sys.modules.get(module), name, None), type):
         raise ValueError(
             f"it names `{module}.{name}`, which is no layer of Keras, and none of its activations and the like. "
-            "Register your own with `keras.saving.register_keras_serializable` before the file is loaded"
+            "Register your own with `keras.saving.register_keras_serializable` before the file is loaded, in a run by "
+            "--custom_objects=MODULE"
         )
 
 

@@ -187,6 +187,8 @@ OWN = {
     "baseline": {"baseline": "none"},
     "teacher_path": {"teacher_path": ("teacher.keras",)},
     "teacher_classes": {"teacher_path": ("teacher.keras",), "teacher_classes": ("1", "2")},
+    "teacher_output": {"teacher_path": ("teacher.keras",), "teacher_output": "logits"},
+    "trust_teacher_code": {"teacher_path": ("teacher.keras",), "trust_teacher_code": True},
     "teacher_model": {"teacher_model": "tkd_teacher"},
     "teacher_epochs": {"teacher_epochs": 3},
     "teacher_learning_rate": {"teacher_learning_rate": 0.5},
@@ -206,7 +208,14 @@ MINED = {"margin", "negatives", "miner", "negative_classes"}
 CACHED = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 ANCHORED = {"anchor", "generations", "anchor_weight"}
 ONLINE = ANCHORED | {"teacher_training", "teacher_loss_weight", "peer_weight"}
-TRAINED_BEFORE = {"teacher_path", "teacher_classes", "teacher_epochs", "teacher_layers"}
+TRAINED_BEFORE = {
+    "teacher_path",
+    "teacher_classes",
+    "teacher_output",
+    "trust_teacher_code",
+    "teacher_epochs",
+    "teacher_layers",
+}
 UNREAD = {method: ONLINE | MINED | {"temperature"} for method in METHODS}
 UNREAD |= {"baseline": set(OWN), "tkd_soft": ONLINE}
 UNREAD |= {method: ONLINE | {"temperature"} for method in ("tkd", "pairs")}

@@ -48,6 +48,9 @@ STALE = {
     "teacher_average": "D",
     "teacher_weights": "D",
     "teacher_classes": "D",
+    "teacher_output": "D",
+    "trust_teacher_code": "",
+    "custom_objects": "",
     "teacher_embedding_layer": "",
     "teacher_epochs": "D",
     "teacher_learning_rate": "D",
@@ -123,7 +126,7 @@ def test_of_the_cache_it_counts_that_there_is_one(cache, kept):
 SEVERAL = {"teacher_average", "teacher_weights"}
 ANCHORED = {"anchor_weight", "generations"}
 ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
-GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes"}
+GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
@@ -132,7 +135,7 @@ OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_e
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
 PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"}
 CLOSED = PLAIN | {"teacher_embedding_layer"}
-OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes"}
+OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}

@@ -1,0 +1,123 @@
+"""Teachers that a run is given: files of several kinds, and what of them is its teacher."""
+
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd import TeacherEnsemble, data
+from keras_tkd.config import DistillConfig
+from keras_tkd.runs import commands
+from keras_tkd.runs.inputs import load_distillation_inputs
+
+SETTINGS = {"dataset": "digits", "method": "kd", "epochs": 1, "batch_size": 512, "baseline": "none"}
+SETTINGS |= {"student_model": "digits_student", "check": "off"}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return data.load("digits")
+
+
+@pytest.fixture(scope="module")
+def teacher(splits):
+    """A teacher that knows more than chance, with a layer that it was trained with and one that was frozen."""
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Flatten(name="pixels")(keras.layers.Rescaling(1 / 255)(inputs))
+    means = keras.layers.Dense(10, trainable=False, name="frozen")(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(10, name="scores")(keras.layers.concatenate([hidden, means])))
+    # The ten classes' mean images, and how near an image is to each: no training, and right on most.
+    images = splits.train_images.reshape(len(splits.train_images), -1) / 255
+    centres = np.stack([images[splits.train_labels == label].mean(0) for label in range(10)])
+    kernel = np.zeros((74, 10), "float32")
+    kernel[:64] = centres.T
+    model.get_layer("scores").set_weights([20 * kernel, -10 * (centres**2).sum(1)])
+    return model
+
+
+def load_teacher(path, **settings):
+    paths = (str(path),) if not isinstance(path, tuple) else tuple(map(str, path))
+    return load_distillation_inputs(DistillConfig(**SETTINGS, teacher_path=paths, **settings).resolved()).teacher
+
+
+def check_same(found, teacher, splits):
+    np.testing.assert_allclose(
+        found.predict(splits.test_images, verbose=0), teacher.predict(splits.test_images, verbose=0), 1e-6, 1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.h5", "saved"])
+def test_files_of_each_kind(name, teacher, splits, tmp_path):
+    (teacher.save if "." in name else teacher.export)(str(tmp_path / name))
+    found = load_teacher(tmp_path / name)
+    check_same(found, teacher, splits)
+    # The checks freeze nothing: what a teacher may train is a part of what is told of it.
+    count = sum(np.prod(variable.shape) for variable in found.trainable_variables)
+    # A SavedModel does not say which of its variables were frozen.
+    assert count == 74 * 10 + 10 + (65 * 10 if name == "saved" else 0)
+
+
+@pytest.mark.parametrize("output", ["scores", "1"])
+def test_one_of_several_outputs(output, teacher, splits, tmp_path):
+    pixels = teacher.get_layer("pixels").output
+    outputs = {"pixels": pixels, "scores": teacher.output} if output == "scores" else [pixels, teacher.output]
+    keras.Model(teacher.input, outputs).save(tmp_path / "a.keras")
+    check_same(load_teacher(tmp_path / "a.keras", teacher_output=output), teacher, splits)
+
+
+def test_a_saved_ensemble_is_the_ensemble(teacher, splits, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    other = keras.Model(inputs, keras.layers.Softmax()(2 * teacher(inputs)), name="other")
+    softmaxless = keras.Model(inputs, 2 * teacher(inputs), name="other")
+    ensemble = TeacherEnsemble([teacher, softmaxless], average="probabilities", teacher_weights=[1, 3])
+    ensemble.save(tmp_path / "ensemble.keras")
+    found = load_teacher(tmp_path / "ensemble.keras")
+    assert (found.average, found.teacher_weights, len(found.teachers)) == ("probabilities", (1.0, 3.0), 2)
+    check_same(found, ensemble, splits)
+    # As it is of the two files.
+    teacher.save(tmp_path / "a.keras")
+    other.save(tmp_path / "b.keras")
+    settings = {"teacher_average": "probabilities", "teacher_weights": ("1", "3")}
+    check_same(load_teacher((tmp_path / "a.keras", tmp_path / "b.keras"), **settings), ensemble, splits)
+
+
+def test_classes_of_the_users_own(teacher, splits, tmp_path, monkeypatch):
+    (tmp_path / "my_layers_of_tests.py").write_text(
+        textwrap.dedent("""
+            import keras
+
+            @keras.saving.register_keras_serializable("my_layers_of_tests")
+            class Same(keras.layers.Layer):
+                def call(self, x):
+                    return x
+        """)
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_layers_of_tests
+
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, my_layers_of_tests.Same()(teacher(inputs))).save(tmp_path / "a.keras")
+    # As in a process that has not imported them.
+    keras.saving.get_custom_objects().pop("my_layers_of_tests>Same")
+    monkeypatch.delitem(__import__("sys").modules, "my_layers_of_tests")
+    with pytest.raises(ValueError, match=r"names `my_layers_of_tests.Same`.*--custom_objects"):
+        load_teacher(tmp_path / "a.keras")
+    check_same(load_teacher(tmp_path / "a.keras", custom_objects=("my_layers_of_tests",)), teacher, splits)
+
+
+def test_code_that_is_trusted(teacher, splits, tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x)(teacher(inputs))).save(tmp_path / "a.keras")
+    check_same(load_teacher(tmp_path / "a.keras", trust_teacher_code=True), teacher, splits)
+
+
+def test_a_run_with_a_saved_model(teacher, tmp_path):
+    """A step and a cache with it, in a precision that its own graph does not have."""
+    teacher.export(str(tmp_path / "saved"))
+    config = {"precision": "mixed_bfloat16", "teacher_cache": "workdir", "teacher_path": (str(tmp_path / "saved"),)}
+    results = commands.distill(DistillConfig(**SETTINGS | config), tmp_path / "run")
+    of_file = SETTINGS | config | {"teacher_path": (str(tmp_path / "a.keras"),), "precision": "float32"}
+    teacher.save(tmp_path / "a.keras")
+    same = commands.distill(DistillConfig(**of_file), tmp_path / "same")
+    assert results["teacher"]["test_accuracy"] == same["teacher"]["test_accuracy"] > 0.8

@@ -162,7 +162,10 @@ def _read_rows(labels):
 def _open(labels):
     path = os.path.expanduser(labels)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"`labels` must be a table, a CSV file. Received: labels={labels}, which is no file")
+        raise FileNotFoundError(
+            f"`labels` must be a table, a CSV file. Received: labels={labels}, which is no file here. If it lies in "
+            "the folder of images, name its folder too"
+        )
     # With or without the mark that Excel puts before UTF-8.
     return open(path, newline="", encoding="utf-8-sig")
 

@@ -114,8 +114,8 @@ def group_split(labels, groups, fraction, seed, class_names, unseen=()):
             if not choice:
                 raise ValueError(
                     "A class must have images of at least 2 groups, one of which can be taken for testing. Received: "
-                    f"class `{class_names[label]}`, with {totals[label]} images of "
-                    f"{np.count_nonzero(counts[:, label])} groups. Add images of another group, or leave the class out"
+                    f"class `{class_names[label]}`, number of images: {totals[label]}, of groups: "
+                    f"{np.count_nonzero(counts[:, label])}. Add images of another group, or leave the class out"
                 )
             group = min(choice, key=lambda group: counts[group].sum())
             taken, is_taken[group] = taken + counts[group], True

@@ -198,8 +198,7 @@ def _load_data(config):
         open_set_fraction=config.open_set_fraction,
         shuffle_window=config.shuffle_window,
         max_pixels=config.max_pixels,
-        # What a table is given instead of is not read.
-        nested=config.nested and not config.labels,
+        nested=config.nested,
         labels=config.labels,
         skip_bad_images=config.skip_bad_images,
         progress=sys.stdout.isatty(),

@@ -225,7 +225,7 @@ BAD_TABLES = {
     ),
     "one group": (
         ["file,label,group", "0.png,a,g", "1.png,a,g", "2.png,b,h", "3.png,b,i"],
-        "at least 2 groups, .* class `a`, with 2 images of 1 groups",
+        "at least 2 groups, .* class `a`, number of images: 2, of groups: 1",
     ),
     "bytes": (["file,label", "\0,a"], "`file` must be a path. .*line 2"),
     "long": (["file,label", "a" * 200_000 + ",b"], "must be CSV, in UTF-8. .*field larger than"),
@@ -244,8 +244,10 @@ def test_a_table_that_is_wrong_ends_with_one_sentence(name, tmp_path):
 
 def test_what_is_no_table(tmp_path):
     write(tmp_path, "0.png")
-    with pytest.raises(FileNotFoundError, match="`labels` must be a table, .* labels=nowhere.csv, which is no file"):
-        load(tmp_path, labels="nowhere.csv")
+    message = "`labels` must be a table, .* labels=labels.csv, which is no file here.*name its folder"
+    write_table(tmp_path, "file,label")
+    with pytest.raises(FileNotFoundError, match=message):
+        load(tmp_path, labels="labels.csv")
     with pytest.raises(FileNotFoundError, match="which is no file"):
         load(tmp_path, labels=str(tmp_path))
     with pytest.raises(ValueError, match="must be CSV, in UTF-8"):

@@ -21,7 +21,9 @@ import pytest
 
 import keras_tkd.data
 from keras_tkd import losses, metrics, models
+from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.miners import MINERS
+from keras_tkd.reports.tables import format_image_counts
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -75,6 +77,25 @@ def test_verification(tmp_path, monkeypatch, capsys):
     assert f"prints `{capsys.readouterr().out.strip()}`" in page
     for name in names["verified"]:
         assert f"`{name}`" in page
+
+
+def test_pictures(tmp_path):
+    page = (DOCS / "pictures.md").read_text()
+    (table,) = re.findall(r"^    file,label.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "labels.csv").write_text(table.replace("    ", "") + "\n")
+    for value, line in enumerate(table.split()[1:]):
+        path = tmp_path / line.split(",")[0]
+        path.parent.mkdir(exist_ok=True)
+        # PGM, whatever its name says.
+        path.write_bytes(b"P5 1 1 255 " + bytes([value]))
+    splits = keras_tkd.data.load(tmp_path, labels=tmp_path / "labels.csv")
+    assert splits.class_names == ("cat", "dog") and splits.train_images.ravel().tolist() == [0, 1]
+    assert splits.test_images.ravel().tolist() == [2, 3] and splits.test_labels.tolist() == [0, 1]
+    counts = {"train": {"cat": 480, "dog": 480}, "test": {"cat": 120, "dog": 120}}
+    skipped = {".txt files": ["cat/a.txt", "cat/b.txt", "dog/c.txt"]}
+    skipped["sub-folders of classes, which --nested reads"] = ["cat/monday"]
+    assert f"```\n{format_image_counts('photos', counts, skipped)}\n```" in page
+    assert all(f"`{name}/`" in page for name in HELD_OUT)
 
 
 def small_model(width, channels=1):

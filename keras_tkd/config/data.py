@@ -30,6 +30,7 @@ _FROM_FILES = ReadWhen(
     _is_from_files,
     "`{name}` is not read with `digits`, which are built in and have a split of their own",
 )
+_OF_FOLDERS = ReadWhen(_is_from_files, "`{name}` is for folders of images: `digits` are built in")
 VERIFYING = ReadWhen(lambda config: config.open_set_fraction, "`{name}` goes with `open_set_fraction`")
 
 
@@ -51,9 +52,30 @@ class DataConfig:
         decides="data",
     )
     image_size: int | None = option(None, "Resize images to this many pixels, height and width.", decides="data")
+    nested: bool = option(
+        False,
+        "Take the images in sub-folders of a class folder for the class's; they are left out if not given.",
+        decides="data",
+        read_when=_OF_FOLDERS,
+        yields_to="labels",
+    )
+    labels: str | None = option(
+        None,
+        "Table (CSV) of the files of a folder, in place of class folders: columns file and label; split (train, test) "
+        "if it is divided, group for files of which none are to stand on both sides.",
+        decides="data",
+        read_when=_OF_FOLDERS,
+    )
+    skip_bad_images: bool = option(
+        False,
+        "Leave out images of a folder that cannot be read, and list them in the results; they are an error if not "
+        "given.",
+        decides="data",
+        read_when=_OF_FOLDERS,
+    )
     test_fraction: float = option(
         0.2,
-        "Share held out for testing where a folder has no train/ and test/.",
+        "Share held out for testing where neither a folder (train/ and test/) nor a table of labels says it.",
         decides="data",
         read_when=_FROM_FILES,
     )
@@ -178,6 +200,8 @@ class DataConfig:
         if self.open_set_fraction is not None:
             rule = "`open_set_fraction` must be above 0 and at most 1"
             check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
+        if self.labels is not None:
+            check(self.labels, "`labels` must be the path of a table", self, "labels")
         if self.max_pixels is not None:
             check(self.max_pixels >= 1, "`max_pixels` must be >= 1", self, "max_pixels")
         if self.shuffle_window is not None:

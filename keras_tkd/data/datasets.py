@@ -11,13 +11,14 @@ import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
+from keras_tkd.data.image_table import is_divided_table, load_divided_table, load_table
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits, take_rows
 from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
-__all__ = ["LOADERS", "Loader", "find_loader", "load"]
+__all__ = ["LOADERS", "Loader", "TABLE_LOADERS", "find_loader", "load"]
 
 _RESIZED_PIXELS = 2**24  # of the images that are resized at a time
 _DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
@@ -33,6 +34,9 @@ def load(
     open_set_fraction=None,
     shuffle_window=None,
     max_pixels=None,
+    nested=False,
+    labels=None,
+    skip_bad_images=False,
     progress=False,
 ):
     """Loads a data set of labelled images, as uint8, into memory or to be streamed. Nothing is ever downloaded.
@@ -42,11 +46,12 @@ def load(
     - `"digits"`: scikit-learn's 1,797 handwritten digits, `(8, 8, 1)`, stored as `round(value * 255 / 16)`.
       A stratified fifth is the test split, chosen by `split_seed` alone: runs with different seeds share
       their test images, and the teacher of one never trained on the test images of another.
-    - a folder of class folders: `pets/cat/*.png`, `pets/dog/*.jpg`. With subfolders `train` and `test`, each
-      holding the same class folders, those are the splits; otherwise `test_fraction` of each class is the
-      test split. PNG and JPEG are read, other files and hidden ones are ignored. Classes and files are in
-      sorted order. Images have one channel if all files are grey, else three; alpha is dropped, and a
-      rotation in EXIF is not applied.
+    - a folder of class folders: `pets/cat/*.png`, `pets/dog/*.jpg`. With subfolders `train` and `test` (or `val`,
+      `valid`, `validation`), each holding the same class folders, those are the splits; otherwise `test_fraction` of
+      each class is the test split. PNG, JPEG, BMP, GIF (its first image), WebP, PPM, PGM and TIFF are read; what else
+      the folder holds, `Splits.skipped` lists. Classes and files are in sorted order; with `labels`, files are in the
+      table's. Images have one channel if all files are grey, else three; palettes are colour. Pixels of 16 bits are
+      scaled to 8, transparent ones are put on white, and a rotation in EXIF is applied.
     - a tensorflow-datasets name (`cifar10`, `emnist/letters`, `cifar10:3.0.2`) that is prepared under
       `data_dir`. The test split is `test`, or `validation` where there is no `test`.
 
@@ -68,13 +73,20 @@ def load(
         max_pixels: the pixels that an image of a folder may have, >= 1; None is 2**26, or 8192 x 8192. A file whose
             header declares more, or that has more bytes than such an image could need, is refused before anything is
             decoded. tensorflow-datasets decoded its images itself when it prepared them.
+        nested: True takes the images in sub-folders of a class folder, at any depth, for the class's. False lists these
+            folders in `Splits.skipped`.
+        labels: path of a table, a CSV file with the columns `file` (below the folder) and `label`, in place of class
+            folders. A column `split` says which files are for `train` and `test` (or `val` ...); without it, a column
+            `group` keeps the files of each group on one side.
+        skip_bad_images: True leaves out images of a folder that cannot be read, and lists them in `Splits.bad_images`;
+            the result is that of a folder without them. False names them all in one error.
         progress: True shows progress while files are read: a bar on a terminal, at most about ten lines elsewhere.
 
     Returns:
         A `Splits`. Its images are arrays aligned to 64 bytes; with `shuffle_window`, each an `ImageStream`.
 
     Raises:
-        FileNotFoundError: if `data_dir` or the folder does not exist, or the data set is not prepared.
+        FileNotFoundError: if `data_dir`, the folder or `labels` does not exist, or the data set is not prepared.
         ValueError: for an unknown name or a bad argument, for images of different sizes without `image_size`,
             and for data that are not labelled images.
 
@@ -98,11 +110,16 @@ def load(
             f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
         )
     size = _height_and_width(image_size)
-    loader = find_loader(name)
+    labels = None if labels is None else os.fspath(labels)
+    loader = find_loader(name, labels)
     if shuffle_window is not None:
         _check_streamed(name, loader, shuffle_window, open_set_fraction)
-    if max_pixels is not None:
-        _check_bounded(name, loader, max_pixels)
+    if max_pixels is not None and max_pixels < 1:
+        raise ValueError(f"`max_pixels` must be >= 1, or None. Received: max_pixels={max_pixels}")
+    of_folders = {"max_pixels": max_pixels, "nested": nested, "labels": labels, "skip_bad_images": skip_bad_images}
+    for argument, value in of_folders.items():
+        if value not in (None, False) and argument not in loader.reads:
+            raise ValueError(f"{_OF_FOLDERS[argument]}. Received: {name} with {argument}={value}. Leave it out")
 
     def unseen(class_names):
         return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)
@@ -114,15 +131,17 @@ def load(
         "split_seed": split_seed,
         "unseen": unseen,
         "shuffle_window": shuffle_window,
-        "max_pixels": max_pixels,
         "progress": progress,
+        **of_folders,
     }
     splits = loader.load(name, **{option: options[option] for option in loader.reads})
     return splits if open_set_fraction is None else splits.with_open_set(unseen(splits.class_names))
 
 
-def find_loader(name):
-    """Returns the `Loader` of the data set of a name."""
+def find_loader(name, labels=None):
+    """Returns the `Loader` of the data set of a name, or of a table of labels where there is one."""
+    if labels is not None:
+        return next(loader for loader in TABLE_LOADERS if loader.takes(labels))
     return next(loader for loader in LOADERS if loader.takes(os.fspath(name)))
 
 
@@ -131,7 +150,7 @@ class Loader:
     """A way to load data sets of one kind.
 
     Attributes:
-        takes: function from a name to whether it is one of this kind.
+        takes: function from a name, or the path of a table of labels, to whether it is one of this kind.
         load: function `(name, ...) -> Splits`.
         reads: what `load` takes beside the name: `"size"`, `(height, width)` or None; `"unseen"`, a function from the
             names of all classes to the labels of those in the open set; and arguments of `keras_tkd.data.load`. One
@@ -190,14 +209,45 @@ LOADERS = (
         Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
         for name, function in _BUILT_IN.items()
     ),
-    Loader(takes=_is_divided_folder, load=load_divided_folder, reads=("size", "max_pixels", "progress")),
+    Loader(
+        takes=_is_divided_folder,
+        load=load_divided_folder,
+        reads=("size", "max_pixels", "nested", "skip_bad_images", "progress"),
+    ),
     Loader(
         takes=_is_folder,
         load=load_folder,
-        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "progress"),
+        reads=(
+            "size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", "skip_bad_images", "progress"
+        ),
     ),
     Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
+
+# With a table of labels, the first that takes the table.
+TABLE_LOADERS = (
+    Loader(
+        takes=is_divided_table,
+        load=load_divided_table,
+        reads=("labels", "size", "max_pixels", "skip_bad_images", "progress"),
+    ),
+    Loader(
+        takes=lambda labels: True,
+        load=load_table,
+        reads=(
+            "labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", "skip_bad_images", "progress"
+        ),
+    ),
+)
+
+# What an error says of an argument that only folders read.
+_OF_FOLDERS = {
+    "max_pixels": "`max_pixels` bounds the images of a folder; those of digits and tensorflow-datasets are decoded "
+    "already",
+    "nested": "`nested` is for a folder of class folders; a table of labels has paths",
+    "labels": "`labels` is for a folder of images",
+    "skip_bad_images": "`skip_bad_images` leaves out files of a folder of images",
+}
 
 
 def _check_streamed(name, loader, shuffle_window, open_set_fraction):
@@ -212,16 +262,6 @@ def _check_streamed(name, loader, shuffle_window, open_set_fraction):
         raise ValueError(
             "`open_set_fraction` takes images out of memory, and does not go with `shuffle_window`. "
             f"Received: open_set_fraction={open_set_fraction}, shuffle_window={shuffle_window}"
-        )
-
-
-def _check_bounded(name, loader, max_pixels):
-    if max_pixels < 1:
-        raise ValueError(f"`max_pixels` must be >= 1, or None. Received: max_pixels={max_pixels}")
-    if "max_pixels" not in loader.reads:
-        raise ValueError(
-            "`max_pixels` bounds the images of a folder; those of digits and tensorflow-datasets are decoded already. "
-            f"Received: {name} with max_pixels={max_pixels}. Leave it out"
         )
 
 

@@ -1,192 +1,166 @@
-"""A folder of class folders as a data set.
+"""A folder of class folders as a data set."""
 
-Files are decoded straight into their place, so nothing here holds a second copy of the data.
-"""
-
-import concurrent.futures
 import os
-import struct
 
 import numpy as np
 
-from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
-from keras_tkd.data.partition import stratified_split
-from keras_tkd.data.splits import Splits
-from keras_tkd.utils.choices import MAX_PIXELS
-from keras_tkd.utils.progress import Progress
+from keras_tkd.data.image_files import ENDINGS, FORMATS
+from keras_tkd.data.image_list import HELD_OUT, ImageList, name_some, read_divided, read_list
 
 __all__ = ["is_divided", "load_divided_folder", "load_folder"]
 
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_GREY = (0, 4)  # colour types: grey, grey with alpha
-_PIXEL_BYTES = 8  # of the largest, uncompressed: red, green, blue and alpha of 16 bits
-_FILE_BYTES = 2**26  # that any file may have: what is no pixel in it, such as a preview, is not bounded by them
+# Why something is not read.
+_HIDDEN = "hidden files and folders"
+_SUB_FOLDERS = "sub-folders of classes, which --nested reads"
+_LINKED = "links to folders, below classes"
+_NO_FILES = "links to nothing, and what is no file"
+_BESIDE_CLASSES = "files beside the class folders"
+_BESIDE_SPLITS = "files and folders beside the two splits"
 
 
 def is_divided(name):
-    """Returns whether a folder has folders `train` and `test`, which say which images are for what."""
-    return {"train", "test"} <= set(_visible(os.path.expanduser(name), os.DirEntry.is_dir))
+    """Returns whether a folder has folders `train` and `test` (or `val` ...), which say which images are for what."""
+    folders, _ = _list_entries(os.path.expanduser(name))
+    return "train" in folders and not folders.isdisjoint(HELD_OUT)
 
 
-def load_divided_folder(name, size, max_pixels, progress):
+def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, progress):
     """Loads a folder with `train` and `test`, each of class folders; for the arguments see `Loader` and `load`."""
     root = os.path.expanduser(name)
-    class_names, *train = _list_images(os.path.join(root, "train"))
-    test_names, *test = _list_images(os.path.join(root, "test"))
-    if odd := sorted(set(class_names) ^ set(test_names)):
-        lacking = "test" if odd[0] in class_names else "train"
+    found, files = _list_entries(root)
+    held_out = [folder for folder in HELD_OUT if folder in found]
+    if "test" not in held_out and len(held_out) > 1:
         raise ValueError(
-            "`train` and `test` must have the same class folders. "
+            f"One folder beside `train` must hold the test images. Received: {name}, with {', '.join(held_out)}. "
+            "Name the one that is meant `test`"
+        )
+    test = held_out[0]
+    skipped = {}
+    for entry in sorted((found | files) - {"train", test}):
+        _note(skipped, _HIDDEN if entry.startswith(".") else _BESIDE_SPLITS, entry)
+    class_names, *listed = zip(*(_list_images(root, part, nested, skipped) for part in ("train", test)), strict=True)
+    if odd := sorted(set(class_names[0]) ^ set(class_names[1])):
+        lacking = test if odd[0] in class_names[0] else "train"
+        raise ValueError(
+            f"`train` and `{test}` must have the same class folders. "
             f"Received: {name}, where `{lacking}` lacks the class `{odd[0]}`."
         )
-    return _read_splits(name, class_names, train, test, None, size, max_pixels, progress)
+    _check_several(name, class_names[0])
+    files, labels = listed
+    is_test = np.repeat([False, True], [len(part) for part in files])
+    images = ImageList(root, class_names[0], [*files[0], *files[1]], np.concatenate(labels), skipped, is_test)
+    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    return read_divided(name, images, **reading)
 
 
-def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, progress):
+def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, nested, skip_bad_images, progress):
     """Loads a folder of class folders; for the arguments see `Loader` and `load`.
 
     The classes that are `unseen` are not divided: they may have a single image.
     """
-    root = os.path.expanduser(name)
-    class_names, paths, labels = _list_images(root)
-    kept, taken = stratified_split(labels, test_fraction, split_seed, class_names, unseen(class_names))
-    train, test = (([paths[index] for index in part], labels[part]) for part in (kept, taken))
-    split = {
-        key: [os.path.relpath(path, root) for path in part] for key, (part, _) in (("train", train), ("test", test))
-    }
-    return _read_splits(name, class_names, train, test, split, size, max_pixels, progress)
+    root, skipped = os.path.expanduser(name), {}
+    class_names, files, labels = _list_images(root, "", nested, skipped)
+    _check_several(name, class_names)
+    images = ImageList(root, class_names, files, labels, skipped)
+    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    return read_list(name, images, test_fraction, split_seed, unseen, **reading)
 
 
-def _read_splits(name, class_names, train, test, split, size, max_pixels, progress):
-    """Reads the images of paths, with their labels: `train` and `test` are `(paths, labels)`."""
-    (train_paths, train_labels), (test_paths, test_labels) = train, test
+def _check_several(name, class_names):
     if len(class_names) < 2:
         raise ValueError(
             "A data set must have at least 2 classes. "
             f"Received: {name}, with the single class folder `{class_names[0]}`."
         )
-    max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
-    image_shape = _common_shape(train_paths + test_paths, size, max_pixels)
-    check_memory(len(train_paths) + len(test_paths), image_shape, name)
-    return Splits(
-        name=name,
-        train_images=_read_images(train_paths, image_shape, max_pixels, progress),
-        train_labels=train_labels,
-        test_images=_read_images(test_paths, image_shape, max_pixels, progress),
-        test_labels=test_labels,
-        class_names=class_names,
-        split=split,
-    )
 
 
-def _visible(folder, is_wanted):
+def _note(skipped, reason, path):
+    skipped.setdefault(reason, []).append(path)
+
+
+def _list_entries(folder):
+    """Returns the names of the folders in a folder, and the names of all else."""
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_wanted(entry) and not entry.name.startswith("."))
+        kinds = {entry.name: entry.is_dir() for entry in entries}
+    return {name for name, is_folder in kinds.items() if is_folder}, {name for name in kinds if not kinds[name]}
 
 
-def _list_images(folder):
-    """Returns the class names, the paths of all images, and their labels, from a folder of class folders."""
-    class_names = tuple(_visible(folder, os.DirEntry.is_dir))
+def _list_images(root, part, nested, skipped):
+    """Returns the class names, the files of all images below `root`, and their labels, from a folder of class folders.
+
+    Args:
+        root: the folder of the data set.
+        part: the folder of class folders, below it.
+        nested: whether images in sub-folders of a class are the class's.
+        skipped: dict in which what is not read is noted.
+    """
+    folder = os.path.join(root, part)
+    folders, others = _list_entries(folder)
+    for entry in sorted(folders | others):
+        if entry.startswith("."):
+            _note(skipped, _HIDDEN, os.path.join(part, entry))
+        elif entry in others:
+            _note(skipped, _BESIDE_CLASSES, os.path.join(part, entry))
+    class_names = tuple(sorted(entry for entry in folders if not entry.startswith(".")))
     if not class_names:
+        table = any(entry.lower().endswith(ENDINGS) for entry in others)
         raise ValueError(
-            f"A folder of images must have one folder per class. Received: {folder}, which has no folders."
+            f"A folder of images must have one folder per class. Received: {folder}, which has no folders"
+            + (". What its images show, a table can say: `labels` (--labels)" if table else "")
         )
-    paths, labels = [], []
+    files, labels = [], []
     for label, class_name in enumerate(class_names):
-        class_folder = os.path.join(folder, class_name)
-        files = [file for file in _visible(class_folder, os.DirEntry.is_file) if file.lower().endswith(_IMAGE_ENDINGS)]
-        if not files:
-            raise ValueError(
-                "A class folder must have PNG or JPEG images directly in it. "
-                f"Received: {class_folder}, which has none. Remove it; "
-                "or if it was meant as a split, have both folders, `train` and `test`."
-            )
-        paths += [os.path.join(class_folder, file) for file in files]
-        labels += [label] * len(files)
-    return class_names, paths, np.array(labels, np.int32)
+        own = {}
+        found = sorted(_list_class(root, os.path.join(part, class_name), nested, own))
+        if not found:
+            raise _no_images(os.path.join(folder, class_name), class_names, own)
+        for reason, paths in own.items():
+            skipped.setdefault(reason, []).extend(paths)
+        files += found
+        labels += [label] * len(found)
+    return class_names, files, np.array(labels, np.int32)
 
 
-def _common_shape(paths, size, max_pixels):
-    """The `(height, width, channels)` that all images will have; only the files' headers are decoded."""
-    heights_and_widths, channels = [], 1
-    for path in paths:
-        height, width, image_channels = _image_shape(path, max_pixels)
-        # Now, and not when it is decoded: a few bytes of a file may stand for gigabytes of pixels.
-        if height * width > max_pixels:
-            raise ValueError(
-                f"An image may have at most {max_pixels:,} pixels. Received: {path}, whose header says "
-                f"{height}x{width} pixels (height x width). Remove it; or if it is meant, allow more: `max_pixels` "
-                "(--max_pixels)"
-            )
-        heights_and_widths.append((height, width))
-        channels = max(channels, image_channels)
-    if size is not None:
-        return *size, channels
-    first = heights_and_widths[0]
-    for path, other in zip(paths, heights_and_widths, strict=True):
-        if other != first:
-            raise ValueError(
-                "Images of different sizes need a common one: pass `image_size` (--image_size). Received: "
-                f"{paths[0]} with {first[0]}x{first[1]} pixels (height x width), "
-                f"{path} with {other[0]}x{other[1]}."
-            )
-    return *first, channels
+def _list_class(root, folder, nested, skipped):
+    """Yields the image files of a class folder, as paths below `root`."""
+    with os.scandir(os.path.join(root, folder)) as entries:
+        entries = sorted(entries, key=lambda entry: entry.name)
+    for entry in entries:
+        path = os.path.join(folder, entry.name)
+        if entry.name.startswith("."):
+            _note(skipped, _HIDDEN, path)
+        elif entry.is_dir():
+            # A link may lead back to a folder above, and then there is no end.
+            if nested and not entry.is_symlink():
+                yield from _list_class(root, path, nested, skipped)
+            else:
+                _note(skipped, _LINKED if nested else _SUB_FOLDERS, path)
+        elif not entry.is_file():
+            _note(skipped, _NO_FILES, path)
+        elif entry.name.lower().endswith(ENDINGS):
+            yield path
+        else:
+            ending = os.path.splitext(entry.name)[1].lower()
+            _note(skipped, f"{ending} files" if ending else "files without an ending", path)
 
 
-def _image_shape(path, max_pixels):
-    import tensorflow as tf
-
-    content = _file_content(path, max_pixels)
-    try:
-        if content.startswith(_PNG_SIGNATURE):
-            width, height, _, colour_type = struct.unpack_from(">IIBB", content, 16)
-            return height, width, 1 if colour_type in _PNG_GREY else 3
-        height, width, channels = tf.io.extract_jpeg_shape(content).numpy()
-        return int(height), int(width), 1 if channels == 1 else 3
-    except (struct.error, tf.errors.InvalidArgumentError) as error:
-        raise _undecodable(path) from error
-
-
-def _read_images(paths, image_shape, max_pixels, progress):
-    import tensorflow as tf
-
-    images = allocate_aligned((len(paths), *image_shape))
-    height, width, channels = image_shape
-
-    def read(index):
-        try:
-            content = _file_content(paths[index], max_pixels)
-            image = tf.io.decode_image(content, channels, expand_animations=False)
-        except tf.errors.InvalidArgumentError as error:
-            raise _undecodable(paths[index]) from error
-        if image.shape[:2] != (height, width):
-            image = resize_uint8(image, (height, width))
-        images[index] = image.numpy()
-
-    bar = Progress(f"Reading {len(paths):,} images", 0, len(paths), shown=progress)
-    # Threads rather than tf.data: a failure knows its file, and pixels go from the decoder to their place.
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-    try:
-        for _ in pool.map(read, range(len(paths))):
-            bar.add(1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return images
-
-
-def _file_content(path, max_pixels):
-    limit, size = max(_FILE_BYTES, _PIXEL_BYTES * max_pixels), os.path.getsize(path)
-    if size > limit:
-        raise ValueError(
-            f"An image's file may have at most {limit:,} bytes. Received: {path} with {size:,}. Remove it; or if it is "
-            f"meant, allow more: {_PIXEL_BYTES} for each pixel of `max_pixels` (--max_pixels)"
+def _no_images(folder, class_names, skipped):
+    """Returns the error of a class folder without images, with what may be meant by it."""
+    name = os.path.basename(folder)
+    there = "".join(f", but {len(paths):,} {reason}" for reason, paths in skipped.items() if reason != _SUB_FOLDERS)
+    if inner := skipped.get(_SUB_FOLDERS):
+        there += f", but the folders {name_some(os.path.basename(path) for path in inner)}"
+    if name in ("train", *HELD_OUT):
+        advice = (
+            f"If it was meant as a split, have two folders with the same class folders in them, `train` and one of "
+            f"{', '.join(f'`{name}`' for name in HELD_OUT)}"
         )
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _undecodable(path):
+    elif inner and len(class_names) == 1:
+        advice = f"If these are the classes, the data set is {folder}"
+    elif inner:
+        advice = "If the images in these are the class's, `nested` (--nested) reads them"
+    else:
+        advice = "Convert them to one of these formats, or take the folder out" if there else "Take the folder out"
     return ValueError(
-        f"An image must be a whole PNG or JPEG file. Received: {path}, which cannot be decoded. Repair it or remove it."
+        f"A class folder must have images in it ({FORMATS}). Received: {folder}, which has none{there}. {advice}."
     )

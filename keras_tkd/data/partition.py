@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["draw_open_set_classes", "stratified_split"]
+__all__ = ["draw_open_set_classes", "group_split", "stratified_split"]
 
 
 def draw_open_set_classes(class_names, fraction, seed):
@@ -64,3 +64,61 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         is_taken[members[:count]] = True
     return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
+
+
+def group_split(labels, groups, fraction, seed, class_names, unseen=()):
+    """Divides samples so that each class gives about the same share, and no group stands on both sides.
+
+    Groups are gone through in an order drawn from the seed. One is taken where that brings the shares of its classes
+    nearer to `fraction`, and leaves each of its classes a sample. For a class that has given nothing at the end, the
+    smallest of its groups is taken that leaves each class a sample.
+
+    Args:
+        labels: `(n,)`, integers.
+        groups: `(n,)`, the group of each sample, which may have samples of several classes.
+        fraction: the share of each class to take, between 0 and 1.
+        seed: of the choice.
+        class_names: a name per label, for the error.
+        unseen: labels of an open set, whose samples are all taken, whatever their groups; the other classes are divided
+            without them.
+
+    Returns:
+        The indices that are kept and those that are taken, two ascending arrays.
+
+    Raises:
+        ValueError: a class that cannot be on both sides.
+    """
+    is_unseen = np.isin(labels, list(unseen))
+    seen = np.flatnonzero(~is_unseen)
+    names, members = np.unique(np.asarray(groups)[seen], return_inverse=True)
+    # The samples of each class (columns) in each group (rows).
+    counts = np.zeros((len(names), len(class_names)), int)
+    np.add.at(counts, (members, np.asarray(labels)[seen]), 1)
+    totals = counts.sum(0)
+    # Each class counts as much as another, whatever its size.
+    weights = 1 / np.maximum(totals, 1) ** 2
+    taken, is_taken = np.zeros(len(class_names), int), np.zeros(len(names), bool)
+
+    def can_take(group):
+        return not is_taken[group] and ((taken + counts[group] < totals) | (counts[group] == 0)).all()
+
+    order = np.random.default_rng(seed).permutation(len(names))
+    for group in order:
+        error = weights * (taken - fraction * totals) ** 2
+        error_if_taken = weights * (taken + counts[group] - fraction * totals) ** 2
+        if can_take(group) and error_if_taken.sum() < error.sum():
+            taken, is_taken[group] = taken + counts[group], True
+    for label in np.flatnonzero(totals):
+        if not taken[label]:
+            choice = [group for group in order if counts[group, label] and can_take(group)]
+            if not choice:
+                raise ValueError(
+                    "A class must have images of at least 2 groups, one of which can be taken for testing. Received: "
+                    f"class `{class_names[label]}`, number of images: {totals[label]}, of groups: "
+                    f"{np.count_nonzero(counts[:, label])}. Add images of another group, or leave the class out"
+                )
+            group = min(choice, key=lambda group: counts[group].sum())
+            taken, is_taken[group] = taken + counts[group], True
+    is_test = is_unseen.copy()
+    is_test[seen] = is_taken[members]
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)

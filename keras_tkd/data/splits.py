@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.classes import class_indices
-from keras_tkd.data.partition import stratified_split
+from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.streaming import ImageStream
 
 __all__ = ["Splits", "take_rows"]
@@ -30,6 +30,10 @@ class Splits:
             is trained on; an identity is an index into `open_set_names`. None where it was not called.
         open_set_names: one name per identity.
         all_class_names: for a choice of classes (`with_classes`), the names of all that there were. None for all.
+        train_groups: `(n,)`, the group of each training sample, where a table of labels names them: `with_validation`
+            leaves no group on both sides. None where there are no groups.
+        skipped: for folders, what was not read: a dict from a reason to paths relative to the folder.
+        bad_images: for folders, the files that `skip_bad_images` left out, relative to the folder, each with why.
     """
 
     name: str
@@ -45,6 +49,9 @@ class Splits:
     open_set_identities: np.ndarray | None = None
     open_set_names: tuple[str, ...] | None = None
     all_class_names: tuple[str, ...] | None = None
+    train_groups: np.ndarray | None = None
+    skipped: dict[str, list[str]] | None = None
+    bad_images: tuple[str, ...] = ()
 
     @property
     def num_classes(self):
@@ -63,10 +70,22 @@ class Splits:
             return self.test_images, self.test_labels
         return self.validation_images, self.validation_labels
 
+    def count_images(self):
+        """Returns the number of images of each class in each part: a dict of dicts, by names of parts and classes."""
+        counts = {}
+        for part in ("train", "validation", "test"):
+            labels = getattr(self, f"{part}_labels")
+            if labels is not None:
+                counts[part] = _count(labels, self.class_names)
+        if self.open_set_identities is not None:
+            counts["open_set"] = _count(self.open_set_identities, self.open_set_names)
+        return counts
+
     def with_validation(self, fraction, seed):
         """Moves a stratified share of the training samples into a validation split.
 
-        Rows are copied once, so drop the old `Splits` to have the images in memory once again.
+        Rows are copied once, so drop the old `Splits` to have the images in memory once again. Where a table of labels
+        names groups, whole groups are moved.
 
         Args:
             fraction: the share of each class's training samples to take, `0 <= fraction < 1`. Each class
@@ -77,7 +96,7 @@ class Splits:
             A `Splits` with `validation_images` and `validation_labels`; the test samples are the same arrays.
 
         Raises:
-            ValueError: for another fraction, if a class has a single training sample, or if there already is
+            ValueError: for another fraction, if a class has a single training sample (or group), or if there already is
                 a validation split.
         """
         if fraction == 0:
@@ -89,7 +108,10 @@ class Splits:
                 f"`{self.name}` already has {len(self.validation_images)} validation images. "
                 "Call `with_validation` once, on the splits that `load` returned."
             )
-        kept, taken = stratified_split(self.train_labels, fraction, seed, self.class_names)
+        if self.train_groups is None:
+            kept, taken = stratified_split(self.train_labels, fraction, seed, self.class_names)
+        else:
+            kept, taken = group_split(self.train_labels, self.train_groups, fraction, seed, self.class_names)
         split = self.split
         if split is not None:
             paths = split["train"]
@@ -105,6 +127,7 @@ class Splits:
             validation_images=take_rows(self.train_images, taken),
             validation_labels=self.train_labels[taken],
             split=split,
+            train_groups=self._take_groups(kept),
         )
 
     def with_classes(self, classes):
@@ -142,6 +165,8 @@ class Splits:
                 )
             if split:
                 split[part] = [split[part][index] for index in kept]
+            if part == "train":
+                fields["train_groups"] = self._take_groups(kept)
         names = tuple(self.class_names[index] for index in chosen)
         # After a second choice, these are still the classes of the data set and not those of the first choice.
         all_names = self.all_class_names or self.class_names
@@ -165,7 +190,11 @@ class Splits:
         _, kept = stratified_split(self.train_labels, fraction, seed, self.class_names)
         split = self.split and {**self.split, "train": [self.split["train"][index] for index in kept]}
         return dataclasses.replace(
-            self, train_images=take_rows(self.train_images, kept), train_labels=self.train_labels[kept], split=split
+            self,
+            train_images=take_rows(self.train_images, kept),
+            train_labels=self.train_labels[kept],
+            split=split,
+            train_groups=self._take_groups(kept),
         )
 
     def with_open_set(self, classes):
@@ -219,12 +248,20 @@ class Splits:
             test_labels=places[self.test_labels[seen["test"]]],
             class_names=tuple(name for name, out in zip(self.class_names, is_unseen, strict=True) if not out),
             split=split,
+            train_groups=self._take_groups(seen["train"]),
             open_set_images=open_set_images,
             open_set_identities=places[
                 np.concatenate([self.train_labels[unseen["train"]], self.test_labels[unseen["test"]]])
             ],
             open_set_names=tuple(self.class_names[index] for index in classes),
         )
+
+    def _take_groups(self, indices):
+        return None if self.train_groups is None else self.train_groups[indices]
+
+
+def _count(labels, names):
+    return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
 
 
 def take_rows(array, indices):

@@ -10,6 +10,7 @@ from keras_tkd.utils.files import read_json
 
 __all__ = [
     "GenerationResult",
+    "ImageCounts",
     "ModelResult",
     "Results",
     "StudentResult",
@@ -126,6 +127,25 @@ class TrainingResult(_Result):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageCounts(_Result):
+    """The images that a run read, and what it did not read.
+
+    Attributes:
+        train: number of training images of each class, by its name; likewise `validation`, `test` and `open_set`, of
+            which those are left out that the run does not have.
+        skipped: of a folder, number of files and folders that were not read, by the reason; None for none.
+        bad: of a folder, the files that `skip_bad_images` left out, each with the reason; None for none.
+    """
+
+    train: dict = _field()
+    validation: dict | None = _optional()
+    test: dict = _field()
+    open_set: dict | None = _optional()
+    skipped: dict | None = _optional()
+    bad: list[str] | None = _optional()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results(_Result):
     """The content of a run's `results.json`.
 
@@ -137,6 +157,7 @@ class Results(_Result):
         seed: the run's.
         epochs: those planned for the student, or the teacher where a teacher was trained.
         test_samples: number of test images.
+        images: number of images of each class, and what was not read; None where an earlier version wrote the file.
         teacher: the teacher, or the ensemble of several; None for a method without.
         baseline: the student alone; None where none was trained.
         student: the student; None where a teacher was trained.
@@ -155,6 +176,7 @@ class Results(_Result):
     seed: int = _field()
     epochs: int = _field()
     test_samples: int = _field()
+    images: ImageCounts | None = _optional(of=ImageCounts)
     teacher: ModelResult | None = _field(of=ModelResult, default=None)
     baseline: ModelResult | None = _field(of=ModelResult, default=None)
     student: StudentResult | None = _field(of=StudentResult, default=None)

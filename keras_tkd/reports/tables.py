@@ -4,7 +4,7 @@ import statistics
 
 from keras_tkd.reports.schema import Results
 
-__all__ = ["format_range", "format_table", "format_verification_table"]
+__all__ = ["format_image_counts", "format_range", "format_table", "format_verification_table"]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -12,6 +12,36 @@ _VERIFICATION = {
     "equal_error_rate": "equal error rate",
     "true_accepts_at_1_percent": "true accepts at 1 % false ones",
 }
+_PARTS = {"train": "training", "validation": "validation", "test": "test", "open_set": "open set"}
+_LISTED_CLASSES = 20  # at most: of more, the smallest and the largest say what there is to see
+_NAMED = 5  # files, of those that were not read for the same reason
+
+
+def format_image_counts(name, counts, skipped=None, bad=()):
+    """Returns text of how many images of each class were read, and what was not read and why.
+
+    Args:
+        name: of the data set.
+        counts: dict of dicts, the number of images by part (`"train"`, `"validation"`, `"test"`, `"open_set"`) and
+            class.
+        skipped: dict from a reason to the files and folders that were not read for it.
+        bad: files that cannot be read, each with the reason.
+    """
+    totals = ", ".join(f"{sum(of.values()):,} {_PARTS[part]}" for part, of in counts.items())
+    lines = [f"{name}: {len(counts['train'])} classes; images: {totals}"]
+    # The classes of an open set are others.
+    closed = {part: of for part, of in counts.items() if part != "open_set"}
+    if len(counts["train"]) <= _LISTED_CLASSES:
+        rows = [[label, *(f"{of[label]:,}" for of in closed.values())] for label in counts["train"]]
+        lines += _align([["class", *(_PARTS[part] for part in closed)], *rows])
+    else:
+        for part, of in closed.items():
+            lines.append(f"  {_PARTS[part]}: {format_range(list(of.values()))} images of each class")
+    for reason, paths in (skipped or {}).items():
+        lines.append(f"Not read: {len(paths):,} {reason}: {_name_some(paths)}")
+    if bad:
+        lines.append(f"Left out, {len(bad):,} that cannot be read: {_name_some(bad)}")
+    return "\n".join(lines)
 
 
 def format_table(runs):
@@ -73,6 +103,11 @@ def format_verification_table(runs):
     pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
     caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
     return "\n".join([f"{caption}, {pairs}", *_align(rows)])
+
+
+def _name_some(names):
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _align(rows):

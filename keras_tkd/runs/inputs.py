@@ -13,6 +13,7 @@ from keras_tkd.data.datasets import find_loader
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
+from keras_tkd.reports.tables import format_image_counts
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.workdir import TEACHER
@@ -126,6 +127,9 @@ def load_evaluation_inputs(config):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
     _import_custom_objects(config)
     splits = _load_data(config)
+    # The results go to the standard output, and nothing else.
+    if splits.skipped or splits.bad_images:
+        print(_describe_images(splits), file=sys.stderr)
     model = models.build(config.model_path, splits.image_shape, splits.num_classes or None, "model_path")
     check_unseen(config.model_path, splits)
     check_embeddings(model, config.embedding_layer, splits)
@@ -155,7 +159,9 @@ def _import_custom_objects(config):
 def load_splits(config):
     """Loads the data of a run that trains: without the images held out for choosing, or of a small training set."""
     splits = _load_data(config).with_validation(config.validation_fraction, config.split_seed)
-    return splits.with_train_fraction(config.train_fraction, config.split_seed)
+    splits = splits.with_train_fraction(config.train_fraction, config.split_seed)
+    print(_describe_images(splits))
+    return splits
 
 
 def build_model(name, splits, seed, role):
@@ -214,17 +220,24 @@ def _load_data(config):
         open_set_fraction=config.open_set_fraction,
         shuffle_window=config.shuffle_window,
         max_pixels=config.max_pixels,
+        nested=config.nested,
+        labels=config.labels,
+        skip_bad_images=config.skip_bad_images,
         progress=sys.stdout.isatty(),
     )
     return splits.with_classes(config.classes) if config.classes else splits
 
 
+def _describe_images(splits):
+    return format_image_counts(splits.name, splits.count_images(), splits.skipped, splits.bad_images)
+
+
 def _check_data_are_read(config):
     """Raises `ValueError` for a setting of the data that the kind of data set does not read."""
-    reads = find_loader(config.dataset).reads
+    reads = find_loader(config.dataset, config.labels).reads
     for name, what_for in (
         ("data_dir", "for data sets of tensorflow-datasets, and this is a folder of images"),
-        ("test_fraction", "for folders without `train` and `test`, and this data set has test images of its own"),
+        ("test_fraction", "for images that are not divided yet, and this data set has test images of its own"),
     ):
         value = getattr(config, name)
         if name not in reads and value != get_default(type(config), name):

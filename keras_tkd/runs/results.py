@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import evaluation
-from keras_tkd.reports.schema import GenerationResult, ModelResult, Results, StudentResult, TrainingResult
+from keras_tkd.reports.schema import GenerationResult, ImageCounts, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.generations import choose_best
@@ -20,6 +20,7 @@ from keras_tkd.teachers.ensemble import flatten_ensemble
 __all__ = [
     "MeasuredTeacher",
     "compute_closed_set_logits",
+    "count_images",
     "count_trainable_parameters",
     "describe_generations",
     "describe_student_run",
@@ -100,6 +101,15 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
 def compute_closed_set_logits(model, splits):
     """Returns the model's logits for the test images; None where all classes are in the open set."""
     return evaluation.logits(model, splits.test_images) if splits.num_classes else None
+
+
+def count_images(splits):
+    """Returns the `ImageCounts` of a `Splits`."""
+    return ImageCounts(
+        **splits.count_images(),
+        skipped={reason: len(paths) for reason, paths in splits.skipped.items()} if splits.skipped else None,
+        bad=list(splits.bad_images) or None,
+    )
 
 
 def count_trainable_parameters(model):
@@ -219,6 +229,7 @@ def _describe_run(method, run, inputs, stage, **models):
         seed=config.seed,
         epochs=config.epochs,
         test_samples=len(splits.test_labels),
+        images=count_images(splits),
         train=TrainingResult(
             seconds=round(stage.seconds, 2),
             images_per_second=round(statistics.median(speeds)) if speeds else None,

@@ -145,7 +145,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
 def _check_inputs_stay(config, folder):
     """Raises `ValueError` for inputs of a run that are among the files which `existing="overwrite"` removes."""
     folder = folder.resolve()
-    for name in ("teacher_path", "baseline", "student_model", "teacher_model", "dataset"):
+    for name in ("teacher_path", "baseline", "student_model", "teacher_model", "dataset", "labels"):
         values = getattr(config, name, None) or ()
         for value in (values,) if isinstance(values, str) else values:
             given = pathlib.Path(value).resolve()

@@ -24,6 +24,9 @@ STALE = {
     "open_set_fraction": "TDC",
     "shuffle_window": "TDC",
     "max_pixels": "",
+    "nested": "TDC",
+    "labels": "TDC",
+    "skip_bad_images": "TDC",
     "embedding_layer": "C",
     "validation_fraction": "TDC",
     "train_fraction": "TDC",
@@ -93,6 +96,7 @@ def test_what_each_setting_decides(letter, words):
 def test_images_are_those_settings_that_decide_data():
     images = {"dataset", "classes", "image_size", "test_fraction", "split_seed", "open_set_fraction"}
     images |= {"shuffle_window", "validation_fraction", "train_fraction", "augmentation"}
+    images |= {"nested", "labels", "skip_bad_images"}
     assert set(list_deciding(DistillConfig, ("data",))) == images
 
 
@@ -133,7 +137,8 @@ DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
 OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline", "check"}
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
-PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"}
+OF_FOLDERS = {"nested", "labels", "skip_bad_images"}
+PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"} | OF_FOLDERS
 CLOSED = PLAIN | {"teacher_embedding_layer"}
 OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
@@ -187,7 +192,7 @@ def test_what_a_run_does_not_read(config, irrelevant):
     assert set(config.irrelevant_fields) == irrelevant
     assert len(config.irrelevant_fields) == len(irrelevant)
     of_a_folder = dataclasses.replace(config, dataset="photos")
-    assert set(of_a_folder.irrelevant_fields) == irrelevant - {"data_dir", "test_fraction", "max_pixels"}
+    assert set(of_a_folder.irrelevant_fields) == irrelevant - {"data_dir", "test_fraction", "max_pixels"} - OF_FOLDERS
 
 
 @pytest.mark.parametrize(
@@ -198,6 +203,8 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (DistillConfig(losses=("kd",)), "distillation_loss_weights", "in the list: kd:0.5"),
         (DistillConfig(losses=("kd",)), "method", "`losses` are listed in place of a `method`"),
         (DistillConfig(losses=("kd",)), "negatives", "A run of these `losses` does not read `negatives`"),
+        (TeacherTrainingConfig(), "nested", "`nested` is for folders of images: `digits` are built in"),
+        (TeacherTrainingConfig(dataset="p", labels="t"), "nested", "`nested` is not read where `labels` is given"),
         (TeacherTrainingConfig(), "max_pixels", "`max_pixels` bounds the images of folders: `digits` are built in"),
         (EvaluateConfig(model_path="m"), "teacher_weights", "This run does not read `teacher_weights`"),
         (EvaluateConfig(model_path="m"), "embedding_layer", "`embedding_layer` goes with `open_set_fraction`"),

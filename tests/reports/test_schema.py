@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from keras_tkd.reports.schema import ModelResult, Results, StudentResult, read_results, upgrade_results
+from keras_tkd.reports.schema import ImageCounts, ModelResult, Results, StudentResult, read_results, upgrade_results
 from keras_tkd.reports.tables import format_table
 
 # As keras_tkd wrote it before results had a version.
@@ -113,6 +113,29 @@ def test_what_is_read_is_written_again(more):
     """With the keys in their order, and what is null told apart from what is not there."""
     values = RUN | more | {"flags": ["--seed=0"]}
     assert json.dumps(Results.from_dict(values).to_dict()) == json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"train": {"a": 3, "b": 1}, "test": {"a": 2, "b": 2}},
+        {
+            "train": {"a": 3},
+            "validation": {"a": 1},
+            "test": {"a": 2},
+            "open_set": {"b": 7},
+            "skipped": {".txt files": 2},
+            "bad": ["a/1.png cannot be decoded"],
+        },
+    ],
+)
+def test_counts_of_images_are_read_and_written(images):
+    values = RUN | {"images": images, "flags": []}
+    results = Results.from_dict(values)
+    assert results.images == ImageCounts(**images)
+    assert results.to_dict() == values
+    # Files of before have none, and are of the same version.
+    assert Results.from_dict(RUN).images is None and "images" not in Results.from_dict(RUN).to_dict()
 
 
 def test_fields_of_nobody_are_passed_over():

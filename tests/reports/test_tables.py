@@ -237,3 +237,37 @@ def test_verdict_without_baseline_says_nothing_of_distillation():
 def test_one_image_at_the_very_top_is_no_difference(student, baseline):
     # A measured 100 % has a binomial standard error of 0, and is still measured on 360 images only.
     assert "no difference" in verdict.format_verdict([run(student, baseline, samples=360)])
+
+
+def test_counts_of_a_few_classes_are_a_table():
+    counts = {"train": {"cat": 1200, "dog": 7}, "test": {"cat": 3, "dog": 4}, "open_set": {"emu": 1, "yak": 2}}
+    lines = tables.format_image_counts("pets", counts).splitlines()
+    assert lines[0] == "pets: 2 classes; images: 1,207 training, 7 test, 3 open set"
+    assert [line.split() for line in (lines[1], *lines[3:])] == [
+        ["class", "training", "test"],
+        ["cat", "1,200", "3"],
+        ["dog", "7", "4"],
+    ]
+
+
+def test_counts_of_many_classes_are_the_least_and_the_most():
+    counts = {"train": {str(n): 5 + n for n in range(21)}, "test": {str(n): 2 for n in range(21)}}
+    # 21 * 5 + 20 * 21 / 2 = 315
+    assert tables.format_image_counts("birds", counts).splitlines() == [
+        "birds: 21 classes; images: 315 training, 42 test",
+        "  training: 5 to 25 images of each class",
+        "  test: 2 images of each class",
+    ]
+    counts = {part: {name: of[name] for name in list(of)[:20]} for part, of in counts.items()}
+    assert len(tables.format_image_counts("birds", counts).splitlines()) == 23
+
+
+def test_what_was_not_read_is_named_up_to_five():
+    counts = {"train": {"a": 1, "b": 1}, "test": {"a": 1, "b": 1}}
+    skipped = {".txt files": [f"{n}.txt" for n in range(5)], "hidden files": [f".{n}" for n in range(1007)]}
+    lines = tables.format_image_counts("pets", counts, skipped, [f"{n}.png has 3x3 pixels" for n in range(6)])
+    assert lines.splitlines()[5:] == [
+        "Not read: 5 .txt files: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt",
+        "Not read: 1,007 hidden files: .0, .1, .2, .3, .4 and 1,002 more",
+        "Left out, 6 that cannot be read: " + ", ".join(f"{n}.png has 3x3 pixels" for n in range(5)) + " and 1 more",
+    ]

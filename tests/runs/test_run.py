@@ -280,7 +280,7 @@ class TestFilesThatARunReads:
         path.write_bytes(before)
         commands.distill(config, tmp_path / "run")
 
-    @pytest.mark.parametrize("name", ["teacher_path", "student_model", "teacher_model", "baseline"])
+    @pytest.mark.parametrize("name", ["teacher_path", "student_model", "teacher_model", "baseline", "labels"])
     def test_a_file_that_would_be_removed_is_refused(self, name, tmp_path):
         run = tmp_path / "run"
         run.mkdir()
@@ -288,6 +288,8 @@ class TestFilesThatARunReads:
             (run / file).write_text(file)
         path = {"teacher_path": run, "baseline": run, "student_model": run / "student.keras"}
         settings = {"method": "kd", name: str(path.get(name, run / "teacher.keras"))}
+        # Of a folder of images; digits have no table.
+        settings = QUICK | settings | ({"dataset": str(tmp_path)} if name == "labels" else {})
         with pytest.raises(ValueError, match=f"removes the files of the run.*{name}='{settings[name]}'. Copy it"):
-            commands.distill(DistillConfig(**QUICK, **settings), run, "overwrite")
+            commands.distill(DistillConfig(**settings), run, "overwrite")
         assert sorted(path.name for path in run.iterdir()) == ["flags.flags", "student.keras", "teacher.keras"]

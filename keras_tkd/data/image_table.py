@@ -1,0 +1,193 @@
+"""A table of image files and their labels as a data set."""
+
+import collections
+import csv
+import os
+
+import numpy as np
+
+from keras_tkd.data.image_list import HELD_OUT, ImageList, name_some, read_divided, read_list
+
+__all__ = ["is_divided_table", "load_divided_table", "load_table"]
+
+_COLUMNS = ("file", "label")
+_DELIMITERS = ",;\t"
+_HEADER_CHARACTERS = 2**16  # that are read at most: a file of another kind may be one line of gigabytes
+
+
+def is_divided_table(labels):
+    """Returns whether a table has a column `split`, which says which images are for what."""
+    return "split" in _read_header(labels)
+
+
+def load_divided_table(name, labels, size, max_pixels, skip_bad_images, progress):
+    """Loads the images of a table with a column `split`; for the arguments see `Loader` and `load`."""
+    images = _read_table(name, labels)
+    sides = {False: "train", True: "test"}
+    for side, part in sides.items():
+        if lacking := set(range(len(images.class_names))) - set(images.labels[images.is_test == side].tolist()):
+            raise ValueError(
+                f"`split` must put images of every class on both sides. Received: {labels}, where class "
+                f"'{images.class_names[min(lacking)]}' has none in `{part}`"
+            )
+    if images.groups is not None:
+        both = set(images.groups[images.is_test]) & set(images.groups[~images.is_test])
+        if both:
+            raise ValueError(
+                f"A group must not stand on both sides of `split`. Received: {labels}, where these do: "
+                f"{name_some(sorted(both))}. Leave `split` out to have the groups divided"
+            )
+    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    return read_divided(name, images, **reading)
+
+
+def load_table(name, labels, size, test_fraction, split_seed, unseen, max_pixels, skip_bad_images, progress):
+    """Loads the images of a table without a column `split`; for the arguments see `Loader` and `load`."""
+    images = _read_table(name, labels)
+    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    return read_list(name, images, test_fraction, split_seed, unseen, **reading)
+
+
+def _read_table(name, labels):
+    """Returns the `ImageList` of a table, whose rows are the samples, in their order."""
+    root = os.path.expanduser(name)
+    if not os.path.isdir(root):
+        raise ValueError(f"`labels` names the files of a folder of images. Received: labels={labels}, dataset={name}")
+    rows = _read_rows(labels)
+    skipped = {}
+    is_test = None
+    if "split" in _read_header(labels):
+        rows, is_test = _divide(rows, labels, skipped)
+    _check_files(root, [row["file"] for row in rows], labels)
+    given = [row["label"] for row in rows]
+    names = set(given)
+    # Numbers in the order of numbers: they are often the outputs of a teacher.
+    by_number = all(name.isascii() and name.isdecimal() for name in names)
+    class_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if by_number else None))
+    if len(class_names) < 2:
+        raise ValueError(
+            f"A data set must have at least 2 classes. Received: {labels}, with the single label '{class_names[0]}'"
+        )
+    positions = {name: index for index, name in enumerate(class_names)}
+    groups = np.array([row["group"] for row in rows], object) if "group" in rows[0] else None
+    return ImageList(
+        root=root,
+        class_names=class_names,
+        files=[os.path.normpath(row["file"]) for row in rows],
+        labels=np.array([positions[label] for label in given], np.int32),
+        skipped=skipped,
+        is_test=is_test,
+        groups=groups,
+    )
+
+
+def _divide(rows, labels, skipped):
+    """Returns the rows that are for training and testing, and whether each is for testing."""
+    for row in rows:
+        if row["split"] not in ("train", *HELD_OUT):
+            raise ValueError(
+                f"`split` must be one of train, {', '.join(HELD_OUT)}. Received: {labels}, where '{row['file']}' has "
+                f"'{row['split']}'"
+            )
+    there = {row["split"] for row in rows}
+    test = next((part for part in HELD_OUT if part in there), None)
+    others = sorted(there - {"train", test})
+    if test != "test" and others:
+        raise ValueError(
+            f"One value of `split` must stand for the test images. Received: {labels}, with {test}, {', '.join(others)}"
+            ". Call the one that is meant 'test'"
+        )
+    for row in rows:
+        if row["split"] in others:
+            skipped.setdefault(f"files whose `split` is `{row['split']}`, beside `test`", []).append(row["file"])
+    rows = [row for row in rows if row["split"] in ("train", test)]
+    return rows, np.array([row["split"] == test for row in rows])
+
+
+def _check_files(root, files, labels):
+    """Raises `ValueError` for files that lead out of the folder, are named twice, or are not there."""
+    normal = [os.path.normpath(file) for file in files]
+    outside = [
+        file
+        for file, path in zip(files, normal, strict=True)
+        if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir
+    ]
+    if outside:
+        raise ValueError(
+            f"`file` must be a path inside the folder of images, {root}. Received: {labels}, with {name_some(outside)}"
+        )
+    if twice := [path for path, count in collections.Counter(normal).items() if count > 1]:
+        raise ValueError(f"A file must stand once in a table. Received: {labels}, with twice: {name_some(twice)}")
+    if missing := [path for path in normal if not os.path.isfile(os.path.join(root, path))]:
+        raise ValueError(
+            f"Every `file` must be there, below the folder of images, {root}. Received: {labels}, with "
+            f"{len(missing):,} that are not: {name_some(missing)}"
+        )
+
+
+def _read_header(labels):
+    """Returns the names of a table's columns."""
+    with _open(labels) as lines:
+        return _reader(lines, labels).fieldnames
+
+
+def _read_rows(labels):
+    """Returns the rows of a table, dicts of the columns that are read."""
+    rows = []
+    with _open(labels) as lines:
+        reader = _reader(lines, labels)
+        wanted = [name for name in (*_COLUMNS, "split", "group") if name in reader.fieldnames]
+        try:
+            for row in reader:
+                values = {name: (row[name] or "").strip() for name in wanted}
+                # The header was read before.
+                where = f"{labels}, line {reader.line_num + 1}"
+                if None in row:
+                    raise ValueError(
+                        f"A row must have as many fields as there are columns, {len(reader.fieldnames)}. "
+                        f"Received: {where}, with more: put a field with a delimiter in it into quotes"
+                    )
+                if empty := [name for name in wanted if not values[name]]:
+                    raise ValueError(f"`{empty[0]}` must not be empty. Received: {where}, where it is")
+                if "\0" in values["file"]:
+                    raise ValueError(f"`file` must be a path. Received: {where}: {values['file']!r}")
+                rows.append(values)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise _unreadable(labels, error) from error
+    if not rows:
+        raise ValueError(f"A table of labels must have rows. Received: {labels}, which has none below its header")
+    return rows
+
+
+def _open(labels):
+    path = os.path.expanduser(labels)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"`labels` must be a table, a CSV file. Received: labels={labels}, which is no file here. If it lies in "
+            "the folder of images, name its folder too"
+        )
+    # With or without the mark that Excel puts before UTF-8.
+    return open(path, newline="", encoding="utf-8-sig")
+
+
+def _reader(lines, labels):
+    """Returns a `csv.DictReader` of a table, by lower-case names of columns."""
+    try:
+        header = lines.readline(_HEADER_CHARACTERS)
+        # Some countries' Excel writes semicolons.
+        delimiter = max(_DELIMITERS, key=header.count)
+        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _unreadable(labels, error) from error
+    if missing := [name for name in _COLUMNS if name not in names]:
+        raise ValueError(
+            f"A table of labels must have the columns `file` and `label`. Received: {labels}, which lacks "
+            f"`{missing[0]}` among its columns: {name_some(names)}. Name them in the first line"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"Columns must have different names. Received: {labels}, with {name_some(names)}")
+    return csv.DictReader(lines, fieldnames=names, delimiter=delimiter)
+
+
+def _unreadable(labels, error):
+    return ValueError(f"A table of labels must be CSV, in UTF-8. Received: labels={labels}. Reading says: {error}")

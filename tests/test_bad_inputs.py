@@ -589,9 +589,7 @@ RUNS = [
         "own split of a table",
         "distill",
         PETS | {"labels": "{here}/labels.csv", "test_fraction": 0.5},
-        write_pictures(
-            lambda pets: (pets.parent / "labels.csv").write_text("file,label,split\ncat/0.png,cat,train\n")
-        ),
+        write_pictures(lambda pets: (pets.parent / "labels.csv").write_text("file,label,split\ncat/0.png,cat,train\n")),
         "test images of its own",
         "0.5",
     ),

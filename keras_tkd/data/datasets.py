@@ -217,9 +217,7 @@ LOADERS = (
     Loader(
         takes=_is_folder,
         load=load_folder,
-        reads=(
-            "size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", "skip_bad_images", "progress"
-        ),
+        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", "skip_bad_images", "progress"),
     ),
     Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
@@ -234,9 +232,7 @@ TABLE_LOADERS = (
     Loader(
         takes=lambda labels: True,
         load=load_table,
-        reads=(
-            "labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", "skip_bad_images", "progress"
-        ),
+        reads=("labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", "skip_bad_images", "progress"),
     ),
 )
 

@@ -1,7 +1,14 @@
 """Teachers made ready, read, and joined to ensembles."""
 
 from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.teachers.logits import check_logits, ends_in_softmax, freeze, logits_model, with_classes
+from keras_tkd.teachers.logits import (
+    check_logits,
+    ends_in_softmax,
+    freeze,
+    logits_model,
+    with_classes,
+    with_softmax,
+)
 from keras_tkd.teachers.preprocessing import PREPROCESSING, with_preprocessing
 
 __all__ = [
@@ -13,4 +20,5 @@ __all__ = [
     "logits_model",
     "with_classes",
     "with_preprocessing",
+    "with_softmax",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 from keras_tkd.utils.keras_graph import get_input_dtypes, get_last_operation, get_producer
 from keras_tkd.utils.layer_outputs import name_outputs
 
-__all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes"]
+__all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes", "with_softmax"]
 
 _SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
@@ -85,6 +85,9 @@ def logits_model(model):
     The softmax is taken off, not inverted: the logits are exact. The layers before it are shared with `model`, which
     stays as it was. A model without a final softmax is returned as it is.
 
+    Of a dense layer whose activation is the softmax the weights are copied. Where the new model is trained on, `model`
+    gets the new layers before it and keeps its old last one: `with_softmax` makes of the trained model what is shipped.
+
     Args:
         model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
 
@@ -112,6 +115,44 @@ def logits_model(model):
     return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, logits, name=model.name)
 
 
+def with_softmax(model):
+    """Makes a model that returns the probabilities of the classes: the softmax, in float32, of what `model` returns.
+
+    What `logits_model` took off is put on again, for a student that was trained on logits and whose users expect
+    probabilities. The layers are shared with `model`, which stays as it was. A model that ends in a softmax is returned
+    as it is.
+
+    Args:
+        model: functional or sequential `keras.Model` that returns logits, `(batch, classes)`, alone or as `"logits"`
+            of a dict.
+
+    Returns:
+        A `keras.Model` that returns `(batch, classes)` probabilities.
+
+    Raises:
+        ValueError: a model without a graph, or with a list of outputs.
+
+    Example:
+
+    ```python
+    student = logits_model(classifier)
+    ...                                            # Distiller(teacher, student, ...), compile, fit
+    with_softmax(student).save("student.keras")    # and not `classifier`, whose last layer has learned nothing
+    ```
+    """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            f"A softmax is put behind functional or sequential models. Received: {type(model).__name__}. Let its call "
+            "return keras.ops.softmax(logits)"
+        )
+    if ends_in_softmax(model):
+        return model
+    outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    outputs = outputs[0] if isinstance(outputs, list) and len(outputs) == 1 else outputs
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(name_outputs(model, outputs)["logits"])
+    return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, probabilities, name=model.name)
+
+
 def check_logits(role, model):
     """Raises `ValueError` for a model that returns probabilities, of one class for each image or of several."""
     if _ends_in_sigmoid(model):
@@ -123,6 +164,7 @@ def check_logits(role, model):
         raise ValueError(
             f"The {role} must return logits, and '{model.name}' ends in a softmax. "
             f"Take it off: {role} = keras_tkd.teachers.logits_model({role})"
+            + (". Once it is trained, ship keras_tkd.teachers.with_softmax(student)" if role == "student" else "")
         )
 
 

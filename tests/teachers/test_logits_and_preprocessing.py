@@ -125,6 +125,36 @@ def test_a_model_without_softmax_is_returned_as_it_is(name):
     assert teachers.logits_model(model) is model
 
 
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_what_was_taken_off_is_put_on_again(name, tmp_path):
+    model = trained(SOFTMAX[name]())
+    student = teachers.logits_model(model)
+    # As training would: every weight of the student's changes.
+    student.set_weights([2 * weight for weight in student.get_weights()])
+    shipped = teachers.with_softmax(student)
+    np.testing.assert_allclose(output(shipped), softmax(2 * LOGITS), rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(output(student), 2 * LOGITS)
+    shipped.save(tmp_path / "student.keras")
+    np.testing.assert_array_equal(output(keras.saving.load_model(tmp_path / "student.keras")), output(shipped))
+    assert teachers.ends_in_softmax(shipped) and teachers.with_softmax(shipped) is shipped
+
+
+def test_probabilities_are_float32_whatever_the_policy():
+    model = functional(layers.Dense(3, dtype="mixed_float16"))
+    assert output(model).dtype == "float16" and output(teachers.with_softmax(model)).dtype == "float32"
+
+
+def test_softmax_is_put_on_the_logits_of_a_dict_and_on_no_list():
+    inputs = keras.Input((4,))
+    logits = dense()(inputs)
+    model = trained(keras.Model(inputs, {"features": inputs, "logits": logits}))
+    np.testing.assert_allclose(output(teachers.with_softmax(model)), softmax(LOGITS), rtol=1e-5, atol=1e-7)
+    with pytest.raises(ValueError, match="a list of 2"):
+        teachers.with_softmax(keras.Model(inputs, [inputs, logits]))
+    with pytest.raises(ValueError, match="Received: Subclassed. Let its call return"):
+        teachers.with_softmax(subclassed())
+
+
 @pytest.mark.parametrize("key", [None, "logits"])
 def test_a_subclassed_model_is_found_out_by_running_it(key):
     model = subclassed("softmax", key)

@@ -1,5 +1,6 @@
 """A look at one batch before training: whether every term teaches, and whether the models go with the data."""
 
+import collections.abc
 import dataclasses
 import typing
 
@@ -104,16 +105,47 @@ def _describe_model(row):
 # The batch.
 
 
-def read_batch(batch):
-    """Returns `(x, y, sample_weight)` of a batch as `fit` takes it, of arrays or tensors, as tensors."""
+def read_batch(batch, read_labels=lambda y: y):
+    """Returns `(x, y, sample_weight)` of a batch as `fit` takes it for one step, the arrays among them as tensors.
 
-    def as_tensor(array):
+    Args:
+        batch: of arrays or tensors.
+        read_labels: function of the labels as they were given that refuses them, or makes numbers of them.
+
+    Raises:
+        TypeError: something else than one batch: a data set, None, arrays of objects.
+        ValueError: a batch without samples, or with parts of different lengths; labels that are no numbers.
+    """
+    rule = "`batch` must be what `fit` takes for one step, (x, y) or (x, y, sample_weight) of arrays or tensors"
+    # Of what yields batches, one is meant; an iterator would be read, and a training lack what was.
+    if isinstance(batch, (tf.data.Dataset, keras.utils.PyDataset, collections.abc.Iterator)):
+        raise TypeError(f"{rule}. Received: a {type(batch).__name__}. Take a batch of it: `next(iter(data))`")
+    parts = batch if isinstance(batch, (tuple, list)) else [batch]
+    if not 1 <= len(parts) <= 3:
+        raise TypeError(f"{rule}. Received: {len(parts)} parts. Images of several kinds go together in a dict")
+    if parts[0] is None:
+        raise TypeError(f"{rule}. Received: None for the images. Give those of one step")
+    x, y, sample_weight = (*parts, None, None)[:3]
+    parts = x, read_labels(y), sample_weight
+    batch = [None if part is None else keras.tree.map_structure(_as_input, part) for part in parts]
+    shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(batch) if tensor is not None]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) > 1 or not lengths - {(), (0,)}:
+        raise ValueError(f"{rule}, all of the same number of samples, 1 or more. Received: shapes {shapes}")
+    return tuple(batch)
+
+
+def _as_input(array):
+    try:
         tensor = tf.convert_to_tensor(array)
-        # As `fit` does with arrays.
-        return tf.cast(tensor, keras.config.floatx()) if tensor.dtype == tf.float64 else tensor
-
-    batch = keras.utils.unpack_x_y_sample_weight(batch)
-    return tuple(None if part is None else keras.tree.map_structure(as_tensor, part) for part in batch)
+    except (TypeError, ValueError) as error:
+        kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise TypeError(
+            f"A batch must hold arrays or tensors of numbers, or of text. Received: {kind}, which is neither. "
+            "Numbers kept as objects become numbers by `array.astype('int64')`"
+        ) from error
+    # As `fit` does with arrays.
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype == tf.float64 else tensor
 
 
 def read_labels(y):

@@ -47,6 +47,27 @@ def given(logits=RIGHT, x=X):
     return {"image": x, "teacher": {"logits": np.asarray(logits, "float32")}}
 
 
+ONE_STEP = r"`batch` must be what `fit` takes for one step, \(x, y\)"
+BATCHES = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+NAMES = np.array(list("abc") * 4)
+BAD_BATCHES = {
+    "a data set": (BATCHES, TypeError, f"{ONE_STEP}.*Received: a _BatchDataset.*next"),
+    "an iterator": (iter(BATCHES), TypeError, f"{ONE_STEP}.*Received: a OwnedIterator"),
+    "None": (None, TypeError, f"{ONE_STEP}.*Received: None"),
+    "no images": ((None, Y), TypeError, f"{ONE_STEP}.*Received: None"),
+    "four parts": ((X, Y, Y, Y), TypeError, f"{ONE_STEP}.*Received: 4 parts"),
+    "no samples": ((X[:0], Y[:0]), ValueError, rf"{ONE_STEP}.*1 or more.*\(0, 5\), \(0,\)"),
+    "two lengths": ((X, Y[:5]), ValueError, rf"{ONE_STEP}.*same number.*\(12, 5\), \(5,\)"),
+    "text": ("abc", ValueError, ONE_STEP),
+    "images kept as objects": ((X.astype(object), Y), TypeError, r"arrays or tensors of numbers.*object.*astype"),
+    "names": ((X, NAMES), ValueError, r"`y` must be class ids.*Names become ids"),
+    "names as objects": ((X, NAMES.astype(object)), ValueError, r"`y` must be class ids.*Names become ids"),
+    "names as tensors": ((X, tf.constant(NAMES)), ValueError, r"`y` must be class ids.*Names become ids"),
+    "halves": ((X, tf.constant(Y + 0.5)), ValueError, r"`y` must be class ids.*not whole, such as 0\.5"),
+    "a third axis": ((X, Y.reshape(-1, 1, 1)), ValueError, r"Labels must be class ids.*\(12, 1, 1\)"),
+}
+
+
 def warnings(distiller, x=X, y=Y):
     return distiller.check((x, y)).warnings
 
@@ -102,6 +123,17 @@ class TestMeasures:
     def test_before_compile_is_an_error(self):
         with pytest.raises(ValueError, match="not compiled"):
             Distiller(linear("teacher", 1), linear("student", 2), SoftTargets()).check((X, Y))
+
+    @pytest.mark.parametrize("kind", BAD_BATCHES)
+    def test_what_is_no_batch_is_told_in_one_sentence(self, kind):
+        batch, error, rule = BAD_BATCHES[kind]
+        with pytest.raises(error, match=rule) as found:
+            distill().check(batch)
+        assert "\n" not in str(found.value)
+
+    def test_labels_kept_as_objects_are_read_as_by_fit(self):
+        distiller = distill()
+        assert distiller.check((X, Y.astype(object))).rows == distiller.check((X, Y)).rows
 
     def test_a_teacher_that_was_made_trainable_is_refused_as_by_fit(self):
         distiller = distill()

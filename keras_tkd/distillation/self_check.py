@@ -30,6 +30,7 @@ __all__ = [
 
 _OUTWEIGHS = 100  # so many times the gradient of all others together is more than any published method has
 _SILENT = 1e-6  # of the largest gradient, each before its weight: what float32 leaves of one that should be 0
+_TELLING = 8  # standard errors between a guess and knowing all from which a batch is large enough to tell the two
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
@@ -289,7 +290,9 @@ def describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen:
         warnings += judge_outputs(role, logits)
     warnings += judge_sizes(rows[TEACHER], rows["student"])
     if TEACHER in frozen:
-        warnings += judge_accuracies(rows[TEACHER], rows["student"], labels)
+        logits = outputs[TEACHER].get("logits")
+        named = None if logits is None else _as_array(logits).argmax(-1)
+        warnings += judge_accuracies(rows[TEACHER], rows["student"], labels, named)
     return list(rows.values()), warnings
 
 
@@ -311,27 +314,41 @@ def judge_outputs(role: str, logits) -> list[str]:
     ]
 
 
-def judge_accuracies(teacher: ModelRow, student: ModelRow, labels) -> list[str]:
-    """Says whether the teacher knows less than the student, or than a guess of the commonest class.
+def judge_accuracies(teacher: ModelRow, student: ModelRow, labels, named=None) -> list[str]:
+    """Says whether the teacher knows less than the student, or no more than a guess: of the commonest class, or at all.
 
     Differences within two standard errors, which luck may make, are passed over.
 
     Args:
         teacher, student: what was measured of both on the same images.
         labels: `(batch,)` class ids, or None.
+        named: `(batch,)` the classes that the teacher names, or None.
     """
     if labels is None or teacher.accuracy is None:
         return []
-    counts = np.unique(labels, return_counts=True)[1]
+    classes, counts = np.unique(labels, return_counts=True)
     warnings = []
     commonest = counts.max() / len(labels)
+    why = (
+        "it may have been trained on other classes, on classes in another order, or on pixels scaled otherwise; or the "
+        "labels do not belong to these images."
+    )
     # A batch of a single class, as sorted data have them, says nothing of a guess.
     if len(counts) > 1 and _is_below(teacher.accuracy, commonest, len(labels)):
         warnings.append(
             f"The teacher is right on {teacher.accuracy:.1%} of this batch, and its commonest class is {commonest:.1%} "
-            "of it: it may have been trained on other classes, on classes in another order, or on pixels scaled "
-            "otherwise."
+            f"of it: {why}"
         )
+    elif len(counts) > 1 and named is not None:
+        # What two lists of classes agree on that know nothing of each other, as in Cohen's kappa.
+        chance = sum(np.mean(named == each) * count / len(labels) for each, count in zip(classes, counts, strict=True))
+        deviation = np.sqrt(chance * (1 - chance) / len(labels))
+        # In a few images even a good teacher's share lies within what luck makes: nothing is said of those.
+        if chance + _TELLING * deviation < 1 and teacher.accuracy <= chance + 2 * deviation:
+            warnings.append(
+                f"The teacher is right on {teacher.accuracy:.1%} of this batch, and would be on {chance:.1%} of labels "
+                f"in any other order: {why}"
+            )
     if student.accuracy is not None and _is_below(teacher.accuracy, student.accuracy, len(labels)):
         warnings.append(
             f"The teacher is right on {teacher.accuracy:.1%} of this batch, and the untaught student on "

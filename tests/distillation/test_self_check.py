@@ -32,7 +32,10 @@ def linear(name, seed=0, width=0):
     """Logits that are linear in the input; with `width`, through a layer before it that makes it a larger model."""
     kernel = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
     dense = keras.layers.Dense(CLASSES, kernel_initializer=kernel, use_bias=False)
-    return keras.Sequential([keras.Input((5,)), *([keras.layers.Dense(width)] if width else []), dense], name=name)
+    # A seed with which a teacher of seed 1 is right more often than a guess, or it would be warned of.
+    first = keras.initializers.RandomNormal(stddev=1.0, seed=seed + 4)
+    hidden = [keras.layers.Dense(width, kernel_initializer=first)] if width else []
+    return keras.Sequential([keras.Input((5,)), *hidden, dense], name=name)
 
 
 def distill(*terms, teacher="linear", weights=None, loss=LABEL_LOSS, **options):
@@ -236,6 +239,33 @@ class TestOutputsAndLabels:
         student = ModelRow("student", 1, None, None)
         assert not judge_accuracies(ModelRow("teacher", 1, 62 / 64, 0.9), student, labels)
         assert judge_accuracies(ModelRow("teacher", 1, 50 / 64, 0.9), student, labels)
+
+    def test_labels_that_do_not_belong_to_the_images(self):
+        """Of 100 images of ten classes chance gives 0.1, two standard errors more 0.16, and the commonest is 0.1."""
+        labels, student = np.arange(100) % 10, ModelRow("student", 1, 0.1, None)
+        answers = {right: np.where(np.arange(100) < right, labels, (labels + 1) % 10) for right in (15, 17)}
+        (warning,) = judge_accuracies(ModelRow("teacher", 1, 0.15, 0.9), student, labels, answers[15])
+        assert warning.startswith("The teacher is right on 15.0% of this batch, and would be on 10.0% of labels in any")
+        assert warning.endswith("or the labels do not belong to these images.")
+        assert not judge_accuracies(ModelRow("teacher", 1, 0.17, 0.9), student, labels, answers[17])
+        # One answer to all images: as many are right as are of that class.
+        assert judge_accuracies(ModelRow("teacher", 1, 0.1, 0.9), student, labels, np.zeros(100, int))
+
+    def test_a_few_images_tell_no_guess_from_knowing(self):
+        """Of two classes an error is 0.5 / sqrt(n): eight of them reach from 0.5 to 1 in 64 images, and not in 66."""
+        student, row = ModelRow("student", 1, 0.5, None), ModelRow("teacher", 1, 0.5, 0.9)
+        for images, warned in ((64, False), (66, True)):
+            labels = np.repeat([0, 1], images // 2)
+            assert len(judge_accuracies(row, student, labels, 1 - np.arange(images) % 2)) == warned
+
+    def test_a_check_looks_at_what_the_teacher_names(self):
+        """Shuffled labels: three classes in 99 images, of which the teacher is right on a third, as chance is."""
+        x, labels = np.tile(X, (9, 1))[:99], np.repeat([0, 1, 2], 33)
+        logits = 4 * np.eye(CLASSES, dtype="float32")[np.arange(99) % 3] - 1
+        assert (
+            "would be on 33.3% of labels in any other order"
+            in warnings(distill(teacher=None), given(logits, x), labels)[0]
+        )
 
     def test_a_batch_of_one_class_is_no_guess(self):
         student = ModelRow("student", 1, 0.1, None)

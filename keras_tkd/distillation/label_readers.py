@@ -1,4 +1,4 @@
-"""What Keras's own losses and metrics read of labels and outputs: those that logits are not fit for are refused."""
+"""Readers of labels: Keras's own losses and metrics, of which those that logits are not fit for are refused."""
 
 import functools
 import inspect

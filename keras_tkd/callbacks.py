@@ -1,9 +1,12 @@
 """Callbacks for any `fit`: they back a training up, end one that cannot succeed, and warm up a distillation."""
 
+import hashlib
+import json
 import math
 import time
 
 import keras
+import numpy as np
 
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.number_checks import check_whole, is_finite
@@ -105,7 +108,8 @@ class BackupState(keras.callbacks.Callback):
         every_steps: number of steps after which the state is written inside an epoch, rounded up to whole executions
             (`steps_per_execution`); None for none.
         every_minutes: minutes after which it is; None for none.
-        about: dict of plain data that says which training this is. Checkpoints of another are not used.
+        about: dict of plain data, as JSON has it, that says which training this is. Checkpoints of another are not
+            used.
 
     Attributes:
         history: list of dicts of metrics, one of each whole epoch, those before an interruption included.
@@ -113,7 +117,9 @@ class BackupState(keras.callbacks.Callback):
         position: `(epoch, step)`: whole epochs, and steps of the epoch after them, that are behind.
 
     Raises:
-        ValueError: `every_steps` or `every_minutes` that is not above 0.
+        ValueError: `every_steps` or `every_minutes` that is not above 0; an `about` that is no plain data; when a
+            training begins: a folder that holds states of another training, or of this one from further on, which its
+            own would take the place of.
 
     Example:
 
@@ -137,11 +143,13 @@ class BackupState(keras.callbacks.Callback):
         self.every_minutes = every_minutes
         self.history = []
         self.position = 0, 0
-        self._about = about or {}
+        self._about = _check_about(about)
         self._files = CheckpointFiles(directory)
         self._seconds_before, self._began = 0.0, None
         # Values of the metrics in an epoch that was begun, until Keras has reset them.
         self._metrics = None
+        # Hash of the models that stay as they are, once it is known; whether the folder's states are behind us.
+        self._frozen, self._folder_is_ours = None, False
 
     @property
     def seconds(self):
@@ -160,11 +168,20 @@ class BackupState(keras.callbacks.Callback):
             `position`: `(0, 0)` where there is nothing to take up.
 
         Raises:
-            ValueError: a checkpoint of another model; one inside an epoch, without `data`.
+            ValueError: a model that is not compiled; a checkpoint of another model, or of a training with another
+                teacher; one inside an epoch, without `data`.
         """
-        checkpoint = self._files.read_newest()
+        if not model.compiled:
+            raise ValueError(
+                "A training is taken up with its optimizer. Received: a model that is not compiled. Call `compile` "
+                "before `restore`"
+            )
+        checkpoint = self._files.read_newest(_check_record)
         if checkpoint is None or checkpoint.about["training"] != self._about:
+            # Of another training, whoever gave this folder may still remove them before this one begins.
+            self._folder_is_ours = checkpoint is None
             return self.position
+        self._check_frozen(model, checkpoint.about.get("frozen"))
         if checkpoint.step:
             if data is None:
                 raise ValueError(
@@ -188,14 +205,53 @@ class BackupState(keras.callbacks.Callback):
         self.history = checkpoint.about["history"]
         self._seconds_before = checkpoint.about["seconds"]
         self.position = checkpoint.epoch, checkpoint.step
+        self._folder_is_ours = True
         return self.position
+
+    def _check_frozen(self, model, expected):
+        """Raises `ValueError` if the models that stay as they are are not those of the training that is taken up."""
+        self._frozen = _hash_frozen(model)
+        # Nothing is known of a teacher that is not in memory, nor of those of earlier versions' checkpoints.
+        if expected is not None and self._frozen not in (None, expected):
+            raise ValueError(
+                f"The checkpoints in {self._files.folder} are of a training with another teacher: the weights of the "
+                f"models that '{model.name}' leaves as they are have changed since. Give it the teacher that it began "
+                "with, or choose another folder, or remove this one"
+            )
+
+    def _check_folder(self):
+        """Raises `ValueError` for states in the folder that this training would remove with its own first one."""
+        checkpoint = self._files.read_newest(_check_record)
+        if checkpoint is None:
+            return
+        there, folder = checkpoint.about["training"], self._files.folder
+        names = [name for name in {**there, **self._about} if there.get(name, self) != self._about.get(name, self)]
+        if names:
+            values = "; ".join(
+                f"'{name}' is {_describe(there, name)} there, and {_describe(self._about, name)} here" for name in names
+            )
+            raise ValueError(
+                f"A training's folder must not hold checkpoints of another. Received: {folder}, where {values}. Choose "
+                "another folder, or remove them: `BackupState(folder).remove()`"
+            )
+        if (checkpoint.epoch, checkpoint.step) > self.position:
+            raise ValueError(
+                f"A training that begins anew must not remove what it reached before. Received: {folder} with a state "
+                f"of epoch {checkpoint.epoch}, step {checkpoint.step}. Go on from it, `restore(model, data)` before "
+                "`fit`, or `remove()` it"
+            )
 
     def write(self):
         """Writes the state as it is now: between two steps, or at the end of an epoch."""
         epoch, step = self.position
         variables = _collect_state(self.model) + (self.model.metrics_variables if step else [])
         arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
-        about = {"training": self._about, "history": self.history, "seconds": self.seconds}
+        about = {
+            "training": self._about,
+            "history": self.history,
+            "seconds": self.seconds,
+            "frozen": self._frozen,
+        }
         self._files.write(epoch, step, arrays, about)
         self._written = time.monotonic(), self._steps
 
@@ -205,6 +261,10 @@ class BackupState(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self._began is None:
+            if not self._folder_is_ours:
+                self._check_folder()
+            # Once: they do not change.
+            self._frozen = self._frozen or _hash_frozen(self.model)
             self._began = time.perf_counter()
         self._steps = 0
         self._written = time.monotonic(), 0
@@ -245,3 +305,50 @@ def _collect_state(model):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     return list({id(variable): variable for variable in [*own, *model.optimizer.variables]}.values())
+
+
+def _check_about(about):
+    """Returns `about` as a file gives it back; raises `ValueError` for what is no plain data."""
+    try:
+        plain = json.loads(json.dumps({} if about is None else about, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            "`about` must be a dict of plain data: text, finite numbers, lists and dicts of them. "
+            f"Received: about={about!r} ({error})"
+        ) from error
+    if not isinstance(plain, dict):
+        raise ValueError(f"`about` must be a dict of plain data. Received: about={about!r}")
+    return plain
+
+
+def _check_record(about):
+    """Raises `ValueError` for what a checkpoint says of itself if no `BackupState` wrote it."""
+    kinds = {"training": dict, "history": list, "seconds": (int, float), "frozen": (str, type(None))}
+    for name, kind in kinds.items():
+        # Without a hash of the teacher: earlier versions kept none.
+        if not isinstance(about.get(name), kind):
+            raise ValueError(f"its entry '{name}' is missing, or of another kind than a training writes")
+    rows = about["history"]
+    if not all(
+        isinstance(row, dict) and all(isinstance(value, (int, float)) for value in row.values()) for row in rows
+    ):
+        raise ValueError("its entry 'history' holds something else than numbers by name")
+
+
+def _describe(about, name):
+    return repr(about[name]) if name in about else "not said"
+
+
+def _hash_frozen(model):
+    """Returns a hash of the weights that a model leaves as they are, None where it has none of that kind."""
+    own = {id(variable) for variable in getattr(model, "state_variables", model.variables)}
+    # Not the seeds of layers that draw: a teacher does not, and its file does not always fix them.
+    frozen = [weight for weight in model.weights if id(weight) not in own]
+    if not frozen:
+        return None
+    digest = hashlib.sha256()
+    for weight in frozen:
+        array = keras.ops.convert_to_numpy(weight)
+        digest.update(f"{array.dtype.name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -21,14 +21,14 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
         `SelfCheck`.
 
     Raises:
-        ValueError: see its `check`.
+        TypeError, ValueError: see its `check`.
     """
     if not model.compiled:
         raise ValueError(
             "`check` looks at the losses as they will be trained. Received: a model that is not compiled. Call "
             "`compile` first"
         )
-    x, y, sample_weight = self_check.read_batch(batch)
+    x, y, sample_weight = self_check.read_batch(batch, model._label_guard.read)
     if not model.built:
         model.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
     labels, metrics, readers = self_check.read_labels(y), list(model.metrics), model._frozen_readers()

@@ -1,9 +1,12 @@
 """Keras's loops, guarded: a fit refuses labels that its losses cannot read, and losses that are not finite."""
 
-import keras
+import contextlib
 
-from keras_tkd.distillation import validation
+import keras
+import tensorflow as tf
+
 from keras_tkd.distillation.label_guard import LabelGuard
+from keras_tkd.distillation.label_readers import check_label_loss, check_label_metrics
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
 from keras_tkd.distillation.valid_samples import add_checks
 
@@ -30,14 +33,19 @@ class GuardedModel(keras.Model):
         """Raises `ValueError` if a step found a label that the losses cannot read."""
         self._label_guard.check()
 
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        """Compiles as `keras.Model.compile` does, with a loss on the labels that takes logits.
+    def compile(
+        self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None, *args, **kwargs
+    ):
+        """Compiles as `keras.Model.compile` does, with a loss on the labels and metrics that take logits.
 
         Raises:
-            ValueError: a loss that takes probabilities.
+            ValueError: a loss or a metric of Keras's that takes something else, such as probabilities.
         """
-        validation.check_label_loss(loss)
-        super().compile(optimizer, loss, *args, **kwargs)
+        check_label_loss(loss)
+        for given in (metrics, weighted_metrics):
+            check_label_metrics(given)
+        super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, *args, **kwargs)
+        self._label_guard.watch(loss, [metrics, weighted_metrics])
 
     def compile_from_config(self, config):
         # Keras leaves it to a model that has a `compile` of its own.
@@ -61,14 +69,28 @@ class GuardedModel(keras.Model):
         if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
             held_out, labels, *weights = kwargs["validation_data"]
             kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        with self._name_labels():
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
     ):
         """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
         callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
-        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
+        with self._name_labels():
+            return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
+
+    @contextlib.contextmanager
+    def _name_labels(self):
+        """Says which label it is that TensorFlow, on a CPU, ends a step over; on a GPU the loss is NaN."""
+        try:
+            yield
+        except tf.errors.InvalidArgumentError:
+            found = self._label_guard.take()
+            if found is None:
+                raise
+            # Not behind TensorFlow's own, which shows a graph and no label.
+            raise ValueError(found) from None
 
     def first_non_finite(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""

@@ -1,13 +1,16 @@
-"""Labels that the losses of a step cannot read: noted as they come, and an error that names them."""
+"""Labels that the losses of a step cannot read: refused as they come, or noted and an error that names them."""
 
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.distillation.label_readers import IDS, ROWS, list_readers
 from keras_tkd.utils.labels import read_class_ids
 
 __all__ = ["LabelGuard"]
 
 _SUM_TOLERANCE = 1e-2  # rows of float16 sum to 1 within this
+# What a note is of, its first number; the second is the label itself, or the number of a row's classes.
+_NOTHING, _ROW, _FRACTION, _FOREIGN = range(4)
 
 
 class LabelGuard:
@@ -22,14 +25,24 @@ class LabelGuard:
     def __init__(self, losses):
         self._by_class = [loss.name for loss in losses if loss.compares_classes]
         self._by_label = [loss.name for loss in losses if loss.reads_label]
-        # What was noted, if anything, and a number that says which.
-        self._note = tf.Variable([0, 0], dtype="int64", trainable=False, name="first_bad_label")
-        self._num_classes, self._rows = None, False
+        self._readers = []
+        # What was noted, if anything, and a number that says which. In float64 class ids are exact, fractions too.
+        self._note = tf.Variable([_NOTHING, 0], dtype="float64", trainable=False, name="first_bad_label")
+        self._num_classes = None
 
     @property
     def variable(self) -> tf.Variable:
         """The variable that holds the note."""
         return self._note
+
+    def watch(self, loss, metrics: list):
+        """Looks, from here on, also at what the loss on the labels and the metrics can read, as `compile` takes them.
+
+        Args:
+            loss: the loss, or a list or dict of losses by output.
+            metrics: list of the arguments `metrics` and `weighted_metrics`.
+        """
+        self._readers = list_readers(loss, metrics)
 
     def read(self, y):
         """Returns labels as `fit` takes them; arrays that the losses cannot take for class ids are an error here.
@@ -37,52 +50,123 @@ class LabelGuard:
         Raises:
             ValueError: names of classes; where a loss is on classes, numbers that are not whole.
         """
-        if isinstance(y, np.ndarray) and (y.ndim == 1 or y.shape[1:] == (1,)):
+        if isinstance(y, dict) and "logits" in y:
+            return y | {"logits": self.read(y["logits"])}
+        array = y.numpy() if isinstance(y, tf.Tensor) and tf.executing_eagerly() else y
+        if isinstance(array, np.ndarray) and (array.ndim == 1 or array.shape[1:] == (1,)):
             # Targets of another kind may be any numbers, where losses compare layers alone.
-            if y.dtype.kind in "OSU" or self._by_class:
-                ids = read_class_ids(y, "y")
-                return ids if y.dtype.kind == "O" else y
+            if array.dtype.kind in "OSU" or self._needs_ids():
+                ids = read_class_ids(array, "y")
+                return ids if array.dtype.kind == "O" else y
         return y
 
     def note(self, y, num_classes: int):
-        """Notes a batch's labels, class ids or rows of a number for each class, if they are none."""
+        """Notes a batch's labels, class ids or rows of a number for each class, if they are none.
+
+        Raises:
+            ValueError: labels of a shape that the losses or the metrics cannot read; nothing is computed for that.
+        """
         y = y.get("logits") if isinstance(y, dict) else y
-        if not isinstance(y, tf.Tensor) or not (self._by_class or self._by_label):
+        if not isinstance(y, tf.Tensor):
             return
         self._num_classes = num_classes
-        if len(y.shape) == 2 and y.shape[-1] != 1:
+        rank = len(y.shape)
+        if self._needs_ids() and rank > 2 and all(size == 1 for size in y.shape[1:]):
+            raise ValueError(
+                f"Labels must be class ids of shape (batch,), or rows of {num_classes} numbers. Received: shape "
+                f"{tuple(y.shape)}. Take the other axes out: `labels.reshape(-1)`"
+            )
+        if rank > 2 or num_classes in (None, 1):
+            return
+        form = ROWS if rank == 2 and y.shape[-1] != 1 else IDS
+        # Labels of another width may be ids of the places in a map.
+        if form == IDS or y.shape[-1] == num_classes:
+            for reader in self._readers:
+                if reader.form != form:
+                    raise ValueError(_explain_form(reader, y.shape, num_classes))
+        if form == ROWS:
             if not self._by_class:
                 return
             # Rows that sum to one are distributions, smoothed or mixed ones too, and the class is the likeliest.
             rows = tf.cast(y, tf.float32)
-            bad = tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE
-            values = tf.reduce_sum(tf.cast(rows > 0, tf.int64), axis=-1)
-        elif self._by_label and len(y.shape) <= 2:
-            values = tf.cast(tf.reshape(y, [-1]), tf.int64)
-            bad = (values < 0) | (values >= num_classes)
+            kinds = tf.where(tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE, _ROW, _NOTHING)
+            values = tf.reduce_sum(tf.cast(rows > 0, tf.float64), axis=-1)
+        elif self._needs_ids():
+            values = tf.cast(tf.reshape(y, [-1]), tf.float64)
+            foreign = (values < 0) | (values >= num_classes) if self._reads_ids() else tf.zeros_like(values, bool)
+            if not self._by_label:
+                # A loss leaves its own label out; a distillation loss would read it.
+                for ignored in self._ignored():
+                    foreign &= values != ignored
+            # A NaN equals nothing, not even what it is rounded to.
+            kinds = tf.where(values != tf.floor(values), _FRACTION, tf.where(foreign, _FOREIGN, _NOTHING))
         else:
             return
         # A column more, so that there is a first one in a batch without rows too.
-        place = tf.argmax(tf.concat([tf.cast(bad, tf.int32), [0]], axis=0))
-        found = tf.stack([tf.ones((), "int64"), tf.concat([values, [0]], axis=0)[place]])
-        self._note.assign(tf.where(tf.reduce_any(bad) & (self._note[0] == 0), found, self._note))
-        self._rows = len(y.shape) == 2 and y.shape[-1] != 1
+        place = tf.argmax(tf.concat([tf.cast(kinds > _NOTHING, tf.int32), [0]], axis=0))
+        pairs = tf.stack([tf.cast(kinds, tf.float64), values], axis=-1)
+        found = tf.concat([pairs, [[_NOTHING, 0.0]]], axis=0)[place]
+        self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))
+
+    def _needs_ids(self):
+        """Returns whether something takes labels for class ids where they have their form."""
+        return bool(self._by_class or self._by_label or self._reads_ids())
+
+    def _reads_ids(self):
+        return bool(self._by_label or any(reader.is_loss and reader.form == IDS for reader in self._readers))
+
+    def _ignored(self):
+        return [reader.ignored for reader in self._readers if reader.is_loss and reader.ignored is not None]
 
     def check(self):
         """Raises `ValueError` for the label that was noted, if there is one, and forgets it."""
-        found, value = self._note.numpy()
-        if not found:
-            return
-        self._note.assign([0, 0])
-        if self._rows:
+        found = self.take()
+        if found is not None:
+            raise ValueError(found)
+
+    def take(self) -> str | None:
+        """Returns what is to be said of the label that was noted, if there is one, and forgets it."""
+        kind, value = self._note.numpy()
+        if kind == _NOTHING:
+            return None
+        self._note.assign([_NOTHING, 0])
+        classes = f"where the models have the classes 0 to {self._num_classes - 1}"
+        if kind == _ROW:
             names = ", ".join(self._by_class)
-            raise ValueError(
+            return (
                 f"The losses {names} are of images of one class each, and take a softmax over the classes. Received: a "
-                f"row of labels with {value} classes that does not sum to 1. Give class ids, one-hot rows or "
+                f"row of labels with {value:.0f} classes that does not sum to 1. Give class ids, one-hot rows or "
                 "distributions; images of several classes are to be distilled by the features of layers alone"
             )
-        raise ValueError(
-            f"The losses {', '.join(self._by_label)} read the class that a label names. Received: label {value}, where "
-            f"the models have the classes 0 to {self._num_classes - 1}. Leave such images out, or take a loss that "
-            "reads no label, such as SoftTargets: `ignore_class` is the loss on the labels' alone"
+        if kind == _FRACTION:
+            return (
+                f"Labels must be class ids, whole numbers. Received: label {value:g}, {classes}. Give the numbers of "
+                "the classes; what is no class is to be distilled by the features of layers alone"
+            )
+        if self._by_label:
+            return (
+                f"The losses {', '.join(self._by_label)} read the class that a label names. Received: label "
+                f"{value:.0f}, {classes}. Leave such images out, or take a loss that reads no label, such as "
+                "SoftTargets: `ignore_class` is the loss on the labels' alone"
+            )
+        return (
+            f"The loss on the labels reads the class that a label names. Received: label {value:.0f}, {classes}. "
+            "Number the labels from 0, give the models as many outputs as there are classes, or have the loss leave "
+            "the label out (`ignore_class`)"
         )
+
+
+def _explain_form(reader, shape, num_classes):
+    what = "loss on the labels" if reader.is_loss else "metric"
+    if reader.form == ROWS:
+        ids = "keras.losses.SparseCategoricalCrossentropy(from_logits=True)" if reader.is_loss else "'accuracy'"
+        return (
+            f"The {what}, {reader.name}, compares the outputs number by number, and needs a row of {num_classes} for "
+            f"each image. Received: class ids, labels of shape {tuple(shape)}. Give rows, "
+            f"`keras.utils.to_categorical(labels, {num_classes})`, or take one of class ids, {ids}"
+        )
+    rows = "keras.losses.CategoricalCrossentropy(from_logits=True)" if reader.is_loss else "'accuracy'"
+    return (
+        f"The {what}, {reader.name}, reads class ids. Received: rows, labels of shape {tuple(shape)}. Give the ids, "
+        f"`labels.argmax(axis=-1)`, or take one of rows, {rows}"
+    )

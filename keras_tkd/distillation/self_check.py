@@ -1,5 +1,6 @@
 """A look at one batch before training: whether every term teaches, and whether the models go with the data."""
 
+import collections.abc
 import dataclasses
 import typing
 
@@ -29,6 +30,7 @@ __all__ = [
 
 _OUTWEIGHS = 100  # so many times the gradient of all others together is more than any published method has
 _SILENT = 1e-6  # of the largest gradient, each before its weight: what float32 leaves of one that should be 0
+_TELLING = 8  # standard errors between a guess and knowing all from which a batch is large enough to tell the two
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
@@ -104,16 +106,47 @@ def _describe_model(row):
 # The batch.
 
 
-def read_batch(batch):
-    """Returns `(x, y, sample_weight)` of a batch as `fit` takes it, of arrays or tensors, as tensors."""
+def read_batch(batch, read_labels=lambda y: y):
+    """Returns `(x, y, sample_weight)` of a batch as `fit` takes it for one step, the arrays among them as tensors.
 
-    def as_tensor(array):
+    Args:
+        batch: of arrays or tensors.
+        read_labels: function of the labels as they were given that refuses them, or makes numbers of them.
+
+    Raises:
+        TypeError: something else than one batch: a data set, None, arrays of objects.
+        ValueError: a batch without samples, or with parts of different lengths; labels that are no numbers.
+    """
+    rule = "`batch` must be what `fit` takes for one step, (x, y) or (x, y, sample_weight) of arrays or tensors"
+    # Of what yields batches, one is meant; an iterator would be read, and a training lack what was.
+    if isinstance(batch, (tf.data.Dataset, keras.utils.PyDataset, collections.abc.Iterator)):
+        raise TypeError(f"{rule}. Received: a {type(batch).__name__}. Take a batch of it: `next(iter(data))`")
+    parts = batch if isinstance(batch, (tuple, list)) else [batch]
+    if not 1 <= len(parts) <= 3:
+        raise TypeError(f"{rule}. Received: {len(parts)} parts. Images of several kinds go together in a dict")
+    if parts[0] is None:
+        raise TypeError(f"{rule}. Received: None for the images. Give those of one step")
+    x, y, sample_weight = (*parts, None, None)[:3]
+    parts = x, read_labels(y), sample_weight
+    batch = [None if part is None else keras.tree.map_structure(_as_input, part) for part in parts]
+    shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(batch) if tensor is not None]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) > 1 or not lengths - {(), (0,)}:
+        raise ValueError(f"{rule}, all of the same number of samples, 1 or more. Received: shapes {shapes}")
+    return tuple(batch)
+
+
+def _as_input(array):
+    try:
         tensor = tf.convert_to_tensor(array)
-        # As `fit` does with arrays.
-        return tf.cast(tensor, keras.config.floatx()) if tensor.dtype == tf.float64 else tensor
-
-    batch = keras.utils.unpack_x_y_sample_weight(batch)
-    return tuple(None if part is None else keras.tree.map_structure(as_tensor, part) for part in batch)
+    except (TypeError, ValueError) as error:
+        kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise TypeError(
+            f"A batch must hold arrays or tensors of numbers, or of text. Received: {kind}, which is neither. "
+            "Numbers kept as objects become numbers by `array.astype('int64')`"
+        ) from error
+    # As `fit` does with arrays.
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype == tf.float64 else tensor
 
 
 def read_labels(y):
@@ -257,7 +290,9 @@ def describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen:
         warnings += judge_outputs(role, logits)
     warnings += judge_sizes(rows[TEACHER], rows["student"])
     if TEACHER in frozen:
-        warnings += judge_accuracies(rows[TEACHER], rows["student"], labels)
+        logits = outputs[TEACHER].get("logits")
+        named = None if logits is None else _as_array(logits).argmax(-1)
+        warnings += judge_accuracies(rows[TEACHER], rows["student"], labels, named)
     return list(rows.values()), warnings
 
 
@@ -279,27 +314,41 @@ def judge_outputs(role: str, logits) -> list[str]:
     ]
 
 
-def judge_accuracies(teacher: ModelRow, student: ModelRow, labels) -> list[str]:
-    """Says whether the teacher knows less than the student, or than a guess of the commonest class.
+def judge_accuracies(teacher: ModelRow, student: ModelRow, labels, named=None) -> list[str]:
+    """Says whether the teacher knows less than the student, or no more than a guess: of the commonest class, or at all.
 
     Differences within two standard errors, which luck may make, are passed over.
 
     Args:
         teacher, student: what was measured of both on the same images.
         labels: `(batch,)` class ids, or None.
+        named: `(batch,)` the classes that the teacher names, or None.
     """
     if labels is None or teacher.accuracy is None:
         return []
-    counts = np.unique(labels, return_counts=True)[1]
+    classes, counts = np.unique(labels, return_counts=True)
     warnings = []
     commonest = counts.max() / len(labels)
+    why = (
+        "it may have been trained on other classes, on classes in another order, or on pixels scaled otherwise; or the "
+        "labels do not belong to these images."
+    )
     # A batch of a single class, as sorted data have them, says nothing of a guess.
     if len(counts) > 1 and _is_below(teacher.accuracy, commonest, len(labels)):
         warnings.append(
             f"The teacher is right on {teacher.accuracy:.1%} of this batch, and its commonest class is {commonest:.1%} "
-            "of it: it may have been trained on other classes, on classes in another order, or on pixels scaled "
-            "otherwise."
+            f"of it: {why}"
         )
+    elif len(counts) > 1 and named is not None:
+        # What two lists of classes agree on that know nothing of each other, as in Cohen's kappa.
+        chance = sum(np.mean(named == each) * count / len(labels) for each, count in zip(classes, counts, strict=True))
+        deviation = np.sqrt(chance * (1 - chance) / len(labels))
+        # In a few images even a good teacher's share lies within what luck makes: nothing is said of those.
+        if chance + _TELLING * deviation < 1 and teacher.accuracy <= chance + 2 * deviation:
+            warnings.append(
+                f"The teacher is right on {teacher.accuracy:.1%} of this batch, and would be on {chance:.1%} of labels "
+                f"in any other order: {why}"
+            )
     if student.accuracy is not None and _is_below(teacher.accuracy, student.accuracy, len(labels)):
         warnings.append(
             f"The teacher is right on {teacher.accuracy:.1%} of this batch, and the untaught student on "

@@ -1,6 +1,5 @@
 """Checks of models, losses and batches that go together in a Distiller; each raises `ValueError` before training."""
 
-import inspect
 import itertools
 import numbers
 
@@ -23,7 +22,6 @@ __all__ = [
     "check_frozen",
     "check_given_outputs",
     "check_kept_outputs",
-    "check_label_loss",
     "check_label_outputs",
     "check_loss_names",
     "check_metric_names",
@@ -271,36 +269,6 @@ def check_metric_names(own: list, metrics: list):
                 f"A metric must not have the name of a value that a step of distillation tracks: {', '.join(own)}. "
                 f"Received: two of name={name!r}. Give the loss or the metric another `name`"
             )
-
-
-def check_label_loss(loss):
-    """Raises `ValueError` for a loss on the labels that takes the student's logits for probabilities.
-
-    Args:
-        loss: what `compile` takes: a loss, or a list or a dict of losses by output.
-    """
-    if isinstance(loss, dict):
-        # Outputs beside the logits may well be probabilities.
-        loss = loss.get("logits")
-    for one in loss if isinstance(loss, (list, tuple)) else [loss]:
-        if _takes_probabilities(one):
-            raise ValueError(
-                "The loss on the labels must take logits, which is what the student returns. Received: "
-                f"loss={one!r}, which takes probabilities (from_logits=False). Give it as an object that says so, for "
-                "class ids keras.losses.SparseCategoricalCrossentropy(from_logits=True)"
-            )
-
-
-def _takes_probabilities(loss):
-    """Returns whether a loss, in any form that `compile` takes, has a `from_logits` that is False."""
-    loss = keras.losses.get(loss)
-    if isinstance(loss, keras.losses.Loss) or not callable(loss):
-        return getattr(loss, "from_logits", None) is False
-    # A function, of Keras or a `functools.partial` of one, is asked what it does when nothing is said.
-    return any(
-        name == "from_logits" and parameter.default is False
-        for name, parameter in inspect.signature(loss).parameters.items()
-    )
 
 
 def check_scalar(value) -> tf.Tensor:

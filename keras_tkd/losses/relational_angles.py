@@ -53,6 +53,8 @@ def mean_huber_of_angles(teacher, student):
 
     @tf.custom_gradient
     def compare(squares):
+        # A persistent tape would record what happens here as well, and have XLA compile all of its intermediates.
+        squares = tf.stop_gradient(squares)
         of_student = _angle_parts(squares, dtype)
         parts = [*of_student, *of_teacher]
 

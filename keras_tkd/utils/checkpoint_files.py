@@ -19,6 +19,7 @@ _KEPT = 2
 _ABOUT = "about"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _CHUNK = 2**20
+_NUMBERS = "biufc"  # kinds of NumPy's dtypes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,29 +80,45 @@ class CheckpointFiles:
         paths = self._paths()
         place = paths.index(path)
         for other in paths[:place] + paths[place + _KEPT :]:
-            other.unlink()
+            _remove(other)
 
-    def read_newest(self):
-        """Returns the newest whole `Checkpoint`, None where there is none; names those that are damaged."""
+    def read_newest(self, check_about=lambda about: None):
+        """Returns the newest whole `Checkpoint`, None where there is none; names those that are damaged.
+
+        Args:
+            check_about: function of a checkpoint's `about` that raises `ValueError` if it is not what was written.
+        """
         for path in self._paths():
             try:
-                return _read(path)
-            except ValueError as error:
+                checkpoint = _read(path)
+                check_about(checkpoint.about)
+            except (OSError, ValueError) as error:
                 print(f"{path} is damaged, and is not used: {error}", flush=True)
+            else:
+                return checkpoint
         return None
 
     def remove(self):
         """Removes all checkpoints."""
         for path in self._paths():
-            path.unlink()
+            _remove(path)
 
     def _paths(self):
         """All checkpoints, the newest first."""
         return sorted(self.folder.glob("epoch-*-step-*.npz"), reverse=True)
 
 
+def _remove(path):
+    """Removes a file or a link; a folder by a checkpoint's name is somebody's own, and stays."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+
+
 def _read(path):
     """Reads a checkpoint; raises `ValueError` if it is not what was written."""
+    # Whatever has the name: a folder has no bytes, a pipe waits for them, and a device never ends.
+    if not path.is_file():
+        raise ValueError("it is no file")
     content = path.read_bytes()
     archive, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
     if hashlib.sha256(archive).digest() != digest:
@@ -117,6 +134,11 @@ def _read(path):
             arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
     except (KeyError, TypeError, EOFError, RecursionError, tokenize.TokenError, zipfile.BadZipFile) as error:
         raise ValueError(f"it holds no checkpoint ({error})") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"what it says of itself must be a dict, and is a {type(about).__name__}")
+    kinds = {array.dtype.str for array in arrays if array.dtype.kind not in _NUMBERS}
+    if kinds:
+        raise ValueError(f"its arrays must hold numbers, and some are of {', '.join(sorted(kinds))}")
     return Checkpoint(epoch, step, arrays, about)
 
 

@@ -1,6 +1,7 @@
 """Trainings that are broken off at any step, and go on to the bits that they would have had."""
 
 import functools
+import pathlib
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from keras_tkd import Distiller, TriKD, data, losses
 from keras_tkd.callbacks import BackupState
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (22, 6, 6, 1), dtype="uint8")
@@ -168,6 +170,138 @@ def test_checkpoints_of_another_model_or_training(tmp_path):
     model = make_training("plain")
     model.build((None, 6, 6, 1))
     assert other.restore(model) == (0, 0)
+
+
+def fit_plain(backup):
+    """A training of one step."""
+    model = make_tiny()
+    model.fit(np.zeros((4, 2)), np.zeros((4, 1)), verbose=0, callbacks=[backup])
+    return model
+
+
+def make_tiny(name="tiny"):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name=name)
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
+def read_all(folder):
+    return {path.name: path.read_bytes() for path in pathlib.Path(folder).iterdir()}
+
+
+def test_another_training_does_not_take_the_place_of_one(tmp_path):
+    fit_plain(BackupState(tmp_path, about={"seed": 1, "rate": 0.5}))
+    before = read_all(tmp_path)
+    backup = BackupState(tmp_path, about={"seed": 2, "rate": 0.5})
+    for _ in range(2):
+        rule = f"Received: {tmp_path}, where 'seed' is 1 there, and 2 here\\..*another folder"
+        with pytest.raises(ValueError, match=rule):
+            fit_plain(backup)
+        # `restore` does not change that.
+        assert backup.restore(make_tiny()) == (0, 0)
+    with pytest.raises(ValueError, match="'rate' is 0.5 there, and not said here"):
+        fit_plain(BackupState(tmp_path, about={"seed": 1}))
+    assert read_all(tmp_path) == before
+    BackupState(tmp_path).remove()
+    fit_plain(backup)
+    assert backup.position == (1, 0)
+
+
+def test_a_training_that_begins_anew_does_not_remove_what_it_reached(tmp_path):
+    first = BackupState(tmp_path)
+    fit_plain(first)
+    fit_plain(first)  # its own: it goes on
+    before = read_all(tmp_path)
+    with pytest.raises(ValueError, match=f"Received: {tmp_path} with a state of epoch 1, step 0.*restore.*or `remove"):
+        fit_plain(BackupState(tmp_path))
+    assert read_all(tmp_path) == before
+
+
+@pytest.mark.parametrize("about", [{"size": np.zeros(2)}, {"rate": float("nan")}, [1], 0, {("a", "b"): 1}])
+def test_what_a_training_is_must_be_plain_data(about, tmp_path):
+    with pytest.raises(ValueError, match=r"`about` must be a dict of plain data.*Received: about="):
+        BackupState(tmp_path, about=about)
+
+
+def test_what_a_training_is_comes_back_as_json_has_it(tmp_path):
+    """Tuples as lists, numbers that are keys as text."""
+    about = {"size": (32, 32), 3: "three"}
+    fit_plain(BackupState(tmp_path, about=about))
+    assert BackupState(tmp_path, about=about).restore(make_tiny()) == (1, 0)
+
+
+def test_it_is_taken_up_after_compile(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="not compiled.*`compile` before `restore`"):
+        BackupState(tmp_path).restore(model)
+
+
+RECORD = {"training": {}, "history": [{"loss": 1.0}], "seconds": 2.0}
+FORGED = {
+    "nothing": ({}, "'training'"),
+    "no history": ({"training": {}, "seconds": 2.0}, "'history'"),
+    "no seconds": ({"training": {}, "history": []}, "'seconds'"),
+    "another kind of training": (RECORD | {"training": [1]}, "'training'"),
+    "another kind of seconds": (RECORD | {"seconds": "2"}, "'seconds'"),
+    "a history of numbers": (RECORD | {"history": [1.0]}, "'history'"),
+    "a history of text": (RECORD | {"history": [{"loss": "low"}]}, "'history'"),
+    "another kind of hash": (RECORD | {"frozen": 7}, "'frozen'"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_checkpoint_that_no_training_wrote_is_named_and_the_one_before_it_used(kind, tmp_path, capsys):
+    fit_plain(BackupState(tmp_path))
+    about, entry = FORGED[kind]
+    CheckpointFiles(tmp_path).write(2, 0, [np.zeros((2, 1), "float32")], about)
+    assert BackupState(tmp_path).restore(make_tiny()) == (1, 0)
+    assert f"epoch-000002-step-000000000.npz is damaged, and is not used: its entry {entry}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_an_earlier_version_is_taken_up(tmp_path):
+    """Which kept no hash of the teacher."""
+    model = distill_tiny()
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in model.state_variables]
+    model.optimizer.build(model.trainable_variables)
+    arrays += [keras.ops.convert_to_numpy(variable) for variable in model.optimizer.variables]
+    CheckpointFiles(tmp_path).write(1, 0, arrays, RECORD)
+    backup = BackupState(tmp_path)
+    assert backup.restore(model) == (1, 0)
+    assert backup.history == [{"loss": 1.0}] and backup.seconds == 2.0
+
+
+def distill_tiny(bias=0.0, kind=Distiller):
+    layers = {name: [keras.Input((2,)), keras.layers.Dense(3)] for name in ("teacher", "student", "anchor")}
+    models = {name: keras.Sequential(each, name=name) for name, each in layers.items()}
+    frozen = models["teacher" if kind is Distiller else "anchor"]
+    frozen.set_weights([np.eye(2, 3), np.full(3, bias)])
+    if kind is Distiller:
+        model = Distiller(models["teacher"], models["student"], losses.SoftTargets())
+    else:
+        model = TriKD(models["teacher"], models["student"], models["anchor"])
+    model.compile("sgd", LOSS, run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize("kind", [Distiller, TriKD])
+def test_another_teacher_does_not_take_a_training_up(kind, tmp_path):
+    distill_tiny(kind=kind).fit(np.zeros((4, 2)), np.zeros(4), verbose=0, callbacks=[BackupState(tmp_path)])
+    assert BackupState(tmp_path).restore(distill_tiny(kind=kind)) == (1, 0)
+    other = distill_tiny(bias=0.5, kind=kind)
+    before = [keras.ops.convert_to_numpy(variable) for variable in other.variables]
+    with pytest.raises(ValueError, match=f"{tmp_path} are of a training with another teacher"):
+        BackupState(tmp_path).restore(other)
+    for old, variable in zip(before, other.variables, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), old)
+
+
+def test_a_teacher_that_is_not_in_memory_cannot_be_another(tmp_path):
+    distill_tiny().fit(np.zeros((4, 2)), np.zeros(4), verbose=0, callbacks=[BackupState(tmp_path)])
+    student = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)], name="student")
+    model = Distiller(None, student, losses.SoftTargets())
+    model.build({"image": (None, 2), "teacher": {"logits": (None, 3)}})
+    model.compile("sgd", LOSS)
+    assert BackupState(tmp_path).restore(model) == (1, 0)
 
 
 def test_inside_an_epoch_it_needs_data(tmp_path):

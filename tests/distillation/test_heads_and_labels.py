@@ -149,6 +149,58 @@ class TestLabelsThatAreNoClass:
         assert history["kd"][0] > 0
 
 
+class TestLabelsThatAreNoIds:
+    """Refused where they come: by their shape, or as a step notes them."""
+
+    HALVES = Y + 0.5
+
+    @staticmethod
+    def batches(labels):
+        return tf.data.Dataset.from_tensor_slices((X, labels)).batch(4)
+
+    @pytest.mark.parametrize("place", ["fit", "evaluate"])
+    def test_a_third_axis(self, place):
+        distiller, labels = compiled(SoftTargets(), run_eagerly=True), Y.reshape(-1, 1, 1)
+        for arguments in ((X, labels), (self.batches(labels),)):
+            with pytest.raises(ValueError, match=r"of shape \(batch,\), or rows of 3.*\d, 1, 1\).*reshape"):
+                getattr(distiller, place)(*arguments, verbose=0)
+
+    @pytest.mark.parametrize("place", ["fit", "evaluate"])
+    @pytest.mark.parametrize("loss", [LABEL_LOSS, None])
+    def test_halves_in_a_dataset(self, place, loss):
+        distiller = compiled(SoftTargets(), loss, run_eagerly=True)
+        with pytest.raises(ValueError, match=r"whole numbers\. Received: label 0\.5, .* 0 to 2"):
+            getattr(distiller, place)(self.batches(self.HALVES), verbose=0)
+        # NaN is no whole number either.
+        with pytest.raises(ValueError, match=r"whole numbers\. Received: label nan"):
+            getattr(distiller, place)(self.batches(np.where(Y == 1, np.nan, Y)), verbose=0)
+
+    def test_losses_on_layers_take_any_numbers(self):
+        distiller = compiled(Hint("hidden", "hidden"), None, run_eagerly=True)
+        assert distiller.fit(self.batches(self.HALVES), verbose=0).history["fitnet"][0] > 0
+
+    @pytest.mark.parametrize("eager", [False, True])
+    @pytest.mark.parametrize("label", [3, -1])
+    def test_a_label_that_the_loss_on_the_labels_cannot_read(self, label, eager):
+        """TensorFlow ends the step on a CPU, and names no label; the note was made before."""
+        distiller = compiled(SoftTargets(), run_eagerly=eager)
+        labels = np.where(np.arange(12) == 7, label, Y)
+        with pytest.raises(ValueError, match=rf"reads the class.*label {label}, .* 0 to 2.*ignore_class") as found:
+            distiller.fit(X, labels, batch_size=4, verbose=0)
+        assert found.value.__suppress_context__
+        with pytest.raises(ValueError, match=f"label {label}, "):
+            distiller.evaluate(self.batches(labels), verbose=0)
+        # The note is of that fit alone.
+        distiller.fit(X, Y, verbose=0)
+
+    def test_another_error_of_tensorflow_stays_what_it_is(self):
+        def broken(y, z):
+            return tf.debugging.check_numerics(keras.ops.log(z - z), "own")[:, 0]
+
+        with pytest.raises(tf.errors.InvalidArgumentError, match="own"):
+            compiled(SoftTargets(), broken, run_eagerly=True).fit(X, Y, verbose=0)
+
+
 def of_list(name, form):
     inputs = keras.Input((4, 4, 1))
     flat = keras.layers.Flatten()(inputs)

@@ -32,7 +32,10 @@ def linear(name, seed=0, width=0):
     """Logits that are linear in the input; with `width`, through a layer before it that makes it a larger model."""
     kernel = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
     dense = keras.layers.Dense(CLASSES, kernel_initializer=kernel, use_bias=False)
-    return keras.Sequential([keras.Input((5,)), *([keras.layers.Dense(width)] if width else []), dense], name=name)
+    # A seed with which a teacher of seed 1 is right more often than a guess, or it would be warned of.
+    first = keras.initializers.RandomNormal(stddev=1.0, seed=seed + 4)
+    hidden = [keras.layers.Dense(width, kernel_initializer=first)] if width else []
+    return keras.Sequential([keras.Input((5,)), *hidden, dense], name=name)
 
 
 def distill(*terms, teacher="linear", weights=None, loss=LABEL_LOSS, **options):
@@ -45,6 +48,27 @@ def distill(*terms, teacher="linear", weights=None, loss=LABEL_LOSS, **options):
 def given(logits=RIGHT, x=X):
     """A batch that brings its teacher's outputs."""
     return {"image": x, "teacher": {"logits": np.asarray(logits, "float32")}}
+
+
+ONE_STEP = r"`batch` must be what `fit` takes for one step, \(x, y\)"
+BATCHES = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+NAMES = np.array(list("abc") * 4)
+BAD_BATCHES = {
+    "a data set": (BATCHES, TypeError, f"{ONE_STEP}.*Received: a _BatchDataset.*next"),
+    "an iterator": (iter(BATCHES), TypeError, f"{ONE_STEP}.*Received: a OwnedIterator"),
+    "None": (None, TypeError, f"{ONE_STEP}.*Received: None"),
+    "no images": ((None, Y), TypeError, f"{ONE_STEP}.*Received: None"),
+    "four parts": ((X, Y, Y, Y), TypeError, f"{ONE_STEP}.*Received: 4 parts"),
+    "no samples": ((X[:0], Y[:0]), ValueError, rf"{ONE_STEP}.*1 or more.*\(0, 5\), \(0,\)"),
+    "two lengths": ((X, Y[:5]), ValueError, rf"{ONE_STEP}.*same number.*\(12, 5\), \(5,\)"),
+    "text": ("abc", ValueError, ONE_STEP),
+    "images kept as objects": ((X.astype(object), Y), TypeError, r"arrays or tensors of numbers.*object.*astype"),
+    "names": ((X, NAMES), ValueError, r"`y` must be class ids.*Names become ids"),
+    "names as objects": ((X, NAMES.astype(object)), ValueError, r"`y` must be class ids.*Names become ids"),
+    "names as tensors": ((X, tf.constant(NAMES)), ValueError, r"`y` must be class ids.*Names become ids"),
+    "halves": ((X, tf.constant(Y + 0.5)), ValueError, r"`y` must be class ids.*not whole, such as 0\.5"),
+    "a third axis": ((X, Y.reshape(-1, 1, 1)), ValueError, r"Labels must be class ids.*\(12, 1, 1\)"),
+}
 
 
 def warnings(distiller, x=X, y=Y):
@@ -102,6 +126,17 @@ class TestMeasures:
     def test_before_compile_is_an_error(self):
         with pytest.raises(ValueError, match="not compiled"):
             Distiller(linear("teacher", 1), linear("student", 2), SoftTargets()).check((X, Y))
+
+    @pytest.mark.parametrize("kind", BAD_BATCHES)
+    def test_what_is_no_batch_is_told_in_one_sentence(self, kind):
+        batch, error, rule = BAD_BATCHES[kind]
+        with pytest.raises(error, match=rule) as found:
+            distill().check(batch)
+        assert "\n" not in str(found.value)
+
+    def test_labels_kept_as_objects_are_read_as_by_fit(self):
+        distiller = distill()
+        assert distiller.check((X, Y.astype(object))).rows == distiller.check((X, Y)).rows
 
     def test_a_teacher_that_was_made_trainable_is_refused_as_by_fit(self):
         distiller = distill()
@@ -204,6 +239,33 @@ class TestOutputsAndLabels:
         student = ModelRow("student", 1, None, None)
         assert not judge_accuracies(ModelRow("teacher", 1, 62 / 64, 0.9), student, labels)
         assert judge_accuracies(ModelRow("teacher", 1, 50 / 64, 0.9), student, labels)
+
+    def test_labels_that_do_not_belong_to_the_images(self):
+        """Of 100 images of ten classes chance gives 0.1, two standard errors more 0.16, and the commonest is 0.1."""
+        labels, student = np.arange(100) % 10, ModelRow("student", 1, 0.1, None)
+        answers = {right: np.where(np.arange(100) < right, labels, (labels + 1) % 10) for right in (15, 17)}
+        (warning,) = judge_accuracies(ModelRow("teacher", 1, 0.15, 0.9), student, labels, answers[15])
+        assert warning.startswith("The teacher is right on 15.0% of this batch, and would be on 10.0% of labels in any")
+        assert warning.endswith("or the labels do not belong to these images.")
+        assert not judge_accuracies(ModelRow("teacher", 1, 0.17, 0.9), student, labels, answers[17])
+        # One answer to all images: as many are right as are of that class.
+        assert judge_accuracies(ModelRow("teacher", 1, 0.1, 0.9), student, labels, np.zeros(100, int))
+
+    def test_a_few_images_tell_no_guess_from_knowing(self):
+        """Of two classes an error is 0.5 / sqrt(n): eight of them reach from 0.5 to 1 in 64 images, and not in 66."""
+        student, row = ModelRow("student", 1, 0.5, None), ModelRow("teacher", 1, 0.5, 0.9)
+        for images, warned in ((64, False), (66, True)):
+            labels = np.repeat([0, 1], images // 2)
+            assert len(judge_accuracies(row, student, labels, 1 - np.arange(images) % 2)) == warned
+
+    def test_a_check_looks_at_what_the_teacher_names(self):
+        """Shuffled labels: three classes in 99 images, of which the teacher is right on a third, as chance is."""
+        x, labels = np.tile(X, (9, 1))[:99], np.repeat([0, 1, 2], 33)
+        logits = 4 * np.eye(CLASSES, dtype="float32")[np.arange(99) % 3] - 1
+        assert (
+            "would be on 33.3% of labels in any other order"
+            in warnings(distill(teacher=None), given(logits, x), labels)[0]
+        )
 
     def test_a_batch_of_one_class_is_no_guess(self):
         student = ModelRow("student", 1, 0.1, None)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -145,6 +146,8 @@ FORGED = {
     "nothing about it": (pack({"0": save_array(np.zeros(3))}), "it holds no checkpoint"),
     "a long tale": (pack({"about": save_array(np.array("[" * 10**5))}), "it holds no checkpoint"),
     "no archive": (b"PK", "it holds no checkpoint"),
+    "a list about it": (pack({"about": save_array(np.array("[1]"))}), "must be a dict, and is a list"),
+    "arrays of text": (pack({"about": ABOUT, "0": save_array(np.array("abc"))}), "hold numbers, .*<U3"),
 }
 
 
@@ -171,6 +174,59 @@ def test_a_forged_one_with_a_right_checksum_is_not_used(kind, tmp_path, capsys):
     newest.write_bytes(archive + hashlib.sha256(archive).digest())
     assert files.read_newest().epoch == 1
     assert re.search(f"{newest} is damaged, and is not used: .*{reason}", capsys.readouterr().out)
+
+
+def test_what_does_not_say_of_itself_what_it_should_is_not_used(tmp_path, capsys):
+    files = write(tmp_path, (1, 0), (2, 0))
+
+    def check(about):
+        if about["history"][0]["loss"] == 2:
+            raise ValueError("no history of ours")
+
+    assert files.read_newest(check).epoch == 1
+    assert "epoch-000002-step-000000000.npz is damaged, and is not used: no history of ours" in capsys.readouterr().out
+
+
+def put_folder(path):
+    path.mkdir()
+    (path / "own").write_text("somebody's")
+
+
+PRETENDERS = {
+    "a folder": put_folder,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+}
+
+
+@pytest.mark.parametrize("kind", PRETENDERS)
+def test_what_only_has_the_name_of_one_is_named_and_never_read(kind, tmp_path, capsys):
+    """A pipe would wait for ever, and a device never end."""
+    files = write(tmp_path, (1, 0))
+    path = tmp_path / "epoch-000002-step-000000000.npz"
+    PRETENDERS[kind](path)
+    assert files.read_newest().epoch == 1
+    assert f"{path} is damaged, and is not used: it is no file" in capsys.readouterr().out
+    # What goes on makes room as ever; a folder has what may be somebody's own.
+    files.write(1, 1, ARRAYS, {})
+    files.remove()
+    assert [each.name for each in tmp_path.iterdir()] == ([path.name] if kind == "a folder" else [])
+    assert kind != "a folder" or (path / "own").read_text() == "somebody's"
+
+
+def test_one_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
+    files = write(tmp_path, (1, 0), (2, 0))
+    read = checkpoint_files.pathlib.Path.read_bytes
+
+    def fail(path):
+        if "000002" in path.name:
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint_files.pathlib.Path, "read_bytes", fail)
+    assert files.read_newest().epoch == 1
+    assert re.search("epoch-000002.*is not used: .*Input/output error", capsys.readouterr().out)
 
 
 def test_a_pickle_in_one_is_not_loaded(tmp_path, capsys):

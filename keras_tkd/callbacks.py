@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import sys
 import time
 
 import keras
@@ -202,7 +203,7 @@ class BackupState(keras.callbacks.Callback):
         for variable, array in zip(state, checkpoint.arrays, strict=False):
             variable.assign(array)
         self._metrics = checkpoint.arrays[len(state) :]
-        self.history = checkpoint.about["history"]
+        self.history = _to_epochs(checkpoint.about["history"])
         self._seconds_before = checkpoint.about["seconds"]
         self.position = checkpoint.epoch, checkpoint.step
         self._folder_is_ours = True
@@ -248,7 +249,7 @@ class BackupState(keras.callbacks.Callback):
         arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
         about = {
             "training": self._about,
-            "history": self.history,
+            "history": _to_columns(self.history),
             "seconds": self.seconds,
             "frozen": self._frozen,
         }
@@ -293,7 +294,8 @@ class BackupState(keras.callbacks.Callback):
         return by_steps or (self.every_minutes is not None and time.monotonic() - written >= 60 * self.every_minutes)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.history = [*self.history, {name: float(value) for name, value in logs.items()}]
+        # A long training has many epochs, and Keras makes the names of each anew.
+        self.history = [*self.history, {sys.intern(name): float(value) for name, value in logs.items()}]
         self.position = epoch + 1, 0
         self.write()
 
@@ -305,6 +307,20 @@ def _collect_state(model):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     return list({id(variable): variable for variable in [*own, *model.optimizer.variables]}.values())
+
+
+def _to_columns(history):
+    """Returns a list of dicts, one of each epoch, as a dict of lists: names are written once. None stands for none."""
+    names = dict.fromkeys(name for epoch in history for name in epoch)
+    return {name: [epoch.get(name) for epoch in history] for name in names}
+
+
+def _to_epochs(history):
+    """Returns what `_to_columns` was given; earlier versions wrote that itself."""
+    if isinstance(history, list):
+        return history
+    epochs = [zip(history, values, strict=True) for values in zip(*history.values(), strict=True)]
+    return [{sys.intern(name): value for name, value in epoch if value is not None} for epoch in epochs]
 
 
 def _check_about(about):
@@ -323,12 +339,15 @@ def _check_about(about):
 
 def _check_record(about):
     """Raises `ValueError` for what a checkpoint says of itself if no `BackupState` wrote it."""
-    kinds = {"training": dict, "history": list, "seconds": (int, float), "frozen": (str, type(None))}
+    kinds = {"training": dict, "history": (list, dict), "seconds": (int, float), "frozen": (str, type(None))}
     for name, kind in kinds.items():
         # Without a hash of the teacher: earlier versions kept none.
         if not isinstance(about.get(name), kind):
             raise ValueError(f"its entry '{name}' is missing, or of another kind than a training writes")
-    rows = about["history"]
+    try:
+        rows = _to_epochs(about["history"])
+    except (TypeError, ValueError):  # columns that are none, or of different lengths
+        rows = [None]
     if not all(
         isinstance(row, dict) and all(isinstance(value, (int, float)) for value in row.values()) for row in rows
     ):

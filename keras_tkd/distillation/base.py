@@ -243,8 +243,8 @@ class DistillationModel(GuardedModel):
             student[SAME] = batch[SAME]
         # The student learns from a teacher that learns too as if it stood still.
         fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
+        y = self._label_guard.note(y, student["logits"].shape[-1])
         labels, index = get_class_ids(y), batch.get(INDEX)
-        self._label_guard.note(y, student["logits"].shape[-1])
         pairs = self._terms.select_inputs(fixed, student, labels, index)
         return ForwardPass(x, y, sample_weight, batch, y_pred, teacher, student, pairs, training)
 
@@ -347,6 +347,7 @@ class DistillationModel(GuardedModel):
             there is nothing to mend. Its text, which `print` shows, is a short table.
 
         Raises:
+            TypeError: what is no batch, such as a whole data set.
             ValueError: before `compile`; whatever the first step of `fit` would refuse.
         """
         return check_batch(self, batch, teacher)

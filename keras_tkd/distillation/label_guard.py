@@ -63,12 +63,16 @@ class LabelGuard:
     def note(self, y, num_classes: int):
         """Notes a batch's labels, class ids or rows of a number for each class, if they are none.
 
+        Returns:
+            `y`, for what reads it next: a label that no output has, on which TensorFlow may stop, is noted by then.
+
         Raises:
             ValueError: labels of a shape that the losses or the metrics cannot read; nothing is computed for that.
         """
-        y = y.get("logits") if isinstance(y, dict) else y
+        if isinstance(y, dict):
+            return y | {"logits": self.note(y["logits"], num_classes)} if "logits" in y else y
         if not isinstance(y, tf.Tensor):
-            return
+            return y
         self._num_classes = num_classes
         rank = len(y.shape)
         if self._needs_ids() and rank > 2 and all(size == 1 for size in y.shape[1:]):
@@ -77,7 +81,7 @@ class LabelGuard:
                 f"{tuple(y.shape)}. Take the other axes out: `labels.reshape(-1)`"
             )
         if rank > 2 or num_classes in (None, 1):
-            return
+            return y
         form = ROWS if rank == 2 and y.shape[-1] != 1 else IDS
         # Labels of another width may be ids of the places in a map.
         if form == IDS or y.shape[-1] == num_classes:
@@ -86,7 +90,7 @@ class LabelGuard:
                     raise ValueError(_explain_form(reader, y.shape, num_classes))
         if form == ROWS:
             if not self._by_class:
-                return
+                return y
             # Rows that sum to one are distributions, smoothed or mixed ones too, and the class is the likeliest.
             rows = tf.cast(y, tf.float32)
             kinds = tf.where(tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE, _ROW, _NOTHING)
@@ -101,12 +105,13 @@ class LabelGuard:
             # A NaN equals nothing, not even what it is rounded to.
             kinds = tf.where(values != tf.floor(values), _FRACTION, tf.where(foreign, _FOREIGN, _NOTHING))
         else:
-            return
+            return y
         # A column more, so that there is a first one in a batch without rows too.
         place = tf.argmax(tf.concat([tf.cast(kinds > _NOTHING, tf.int32), [0]], axis=0))
         pairs = tf.stack([tf.cast(kinds, tf.float64), values], axis=-1)
         found = tf.concat([pairs, [[_NOTHING, 0.0]]], axis=0)[place]
-        self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))
+        with tf.control_dependencies([self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))]):
+            return tf.identity(y)
 
     def _needs_ids(self):
         """Returns whether something takes labels for class ids where they have their form."""

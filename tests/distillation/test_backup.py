@@ -230,6 +230,22 @@ def test_what_a_training_is_comes_back_as_json_has_it(tmp_path):
     assert BackupState(tmp_path, about=about).restore(make_tiny()) == (1, 0)
 
 
+def test_the_history_comes_back_as_it_was(tmp_path):
+    """Also of epochs of which not all have the same values, and of values that are no numbers."""
+    history = [{"loss": 1.5}, {"loss": np.nan, "mine": 2.0}, {"loss": np.inf, "accuracy": 0.1}]
+    backup = BackupState(tmp_path)
+    backup.history = list(history[:2])
+    model = make_tiny()
+    backup.set_model(model)
+    backup.set_params({"steps": 1})
+    backup.on_train_begin()
+    backup.on_epoch_begin(2)
+    backup.on_epoch_end(2, history[2])
+    again = BackupState(tmp_path)
+    assert again.restore(make_tiny()) == (3, 0)
+    np.testing.assert_equal(again.history, history)
+
+
 def test_it_is_taken_up_after_compile(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="not compiled.*`compile` before `restore`"):
@@ -245,6 +261,9 @@ FORGED = {
     "another kind of seconds": (RECORD | {"seconds": "2"}, "'seconds'"),
     "a history of numbers": (RECORD | {"history": [1.0]}, "'history'"),
     "a history of text": (RECORD | {"history": [{"loss": "low"}]}, "'history'"),
+    "columns of other lengths": (RECORD | {"history": {"loss": [1.0, 2.0], "accuracy": [1.0]}}, "'history'"),
+    "a column of text": (RECORD | {"history": {"loss": "low"}}, "'history'"),
+    "a column of numbers": (RECORD | {"history": {"loss": 1.0}}, "'history'"),
     "another kind of hash": (RECORD | {"frozen": 7}, "'frozen'"),
 }
 

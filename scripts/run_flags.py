@@ -74,6 +74,10 @@ def read(config_class):
     for name in config.irrelevant_fields:
         if name in given:
             sys.exit(f"Error: {config.explain_refusal(name)}. Received: {name}={values[name]!r}")
+    # Nor an empty list from none: an unset variable of a shell must not make another experiment.
+    for name in given:
+        if values[name] == ():
+            sys.exit(f"Error: `{name}` must hold a value or more; leave it out for its default. Received: --{name}=")
     return config
 
 

@@ -165,6 +165,42 @@ FLAGS = [
         "'pool'",
     ),
     ("evaluate", "--model_path=m --image_size=-1", "`image_size` must be >= 1", "image_size=-1"),
+    # What an unset variable of a shell leaves.
+    *[
+        ("distill", f"{more} --{name}=".strip(), f"`{name}` must", "leave it out for its default", f"{name}=")
+        for name, more in {
+            "dataset": "",
+            "data_dir": "--dataset=cifar10",
+            "classes": "",
+            "embedding_layer": "--open_set_fraction=0.5",
+            "losses": "",
+            "student_model": "",
+            "teacher_model": "",
+            "teacher_path": "",
+            "teacher_layers": "--method=sp",
+            "student_layers": "--method=sp",
+            "teacher_classes": "--teacher_path=a",
+            "teacher_weights": "--teacher_path=a,b --teacher_average=losses",
+            "schedule_epochs": "",
+            "baseline": "",
+        }.items()
+    ],
+    ("train_teacher", "--classes=", "`classes` must hold a value", "leave it out for its default", "--classes="),
+    (
+        "evaluate",
+        "--model_path=m --teacher_path=",
+        "`teacher_path` must hold a value",
+        "leave it out",
+        "--teacher_path=",
+    ),
+    ("distill", "--distillation_loss_weights=", "must be 1 number >= 0 for method 'tkd'", "weights=()"),
+    ("distill", "--method=", "--method=", "value should be one of"),
+    ("distill", "--classes=3,,4", "`classes` must be text that a flagfile can hold: not empty", "('3', '', '4')"),
+    ("distill", "--teacher_path=a, --teacher_average=losses", "`teacher_path` must be text", "not empty", "('a', '')"),
+    ("distill", "--flagfile={here}/empty.flags", "`losses` must hold a value or more", "--losses="),
+    # Names that flags.flags could not hold.
+    ("distill", "--dataset=b\udcff", "`dataset` must be text", "in UTF-8", r"'b\udcff'"),
+    ("distill", "--teacher_path=b\udcff", "`teacher_path` must be text", "in UTF-8", r"'b\udcff'"),
     # Flagfiles.
     ("distill", "--flagfile={here}/missing.flags", "must be a text file", "missing.flags", "No such file"),
     ("distill", "--flagfile=", "must be a text file", "''", "No such file"),
@@ -194,6 +230,7 @@ FLAGFILES = {
     "words.flags": b"epochs = 3\n",
     "unknown.flags": b"--learning_rat=3\n",
     "value.flags": b"--epochs=3.5\n",
+    "empty.flags": b"--method=kd\n--losses=\n",
     "unread.flags": b"--method=kd\n--margin=5\n",
 }
 # The scripts themselves, each in a fork of a process without TensorFlow, which costs seconds.
@@ -791,6 +828,8 @@ RUNS = [
         "{here}/file",
     ),
     ("no name", "distill", GIVEN | {"workdir": ""}, nothing, "`workdir` must name a folder", "workdir=''"),
+    ("lines", "distill", GIVEN | {"workdir": "{here}/a\nb"}, nothing, "`workdir` must be a name on one line", r"/a\nb"),
+    ("bytes", "distill", GIVEN | {"workdir": "{here}/b\udcff"}, nothing, "`workdir` must be", "in UTF-8", r"/b\udcff"),
     ("asked", "distill", GIVEN | {"existing": "ask"}, nothing, "`existing` must be 'refuse'", "'ask'"),
     (
         "another",

@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from keras_tkd.config.flagfile import read_flag_lines
+from keras_tkd.config.flagfile import can_hold, read_flag_lines
 from keras_tkd.utils.files import hash_file, read_json, remove_unfinished, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
@@ -43,6 +43,10 @@ class Workdir:
     def __init__(self, path, flags, existing="refuse", free=(), defaults=None):
         if not str(path).strip():
             raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
+        # The command that runs the same again stands in `flags.flags`, with this name.
+        if not can_hold(str(path).strip()):
+            rule = "`workdir` must be a name on one line, in UTF-8"
+            raise ValueError(f"{rule}. Received: workdir={str(path)!r}. Choose another name")
         self.path = pathlib.Path(path)
         if existing not in ("refuse", "continue", "overwrite"):
             raise ValueError(f"`existing` must be 'refuse', 'continue' or 'overwrite'. Received: existing={existing!r}")

@@ -111,7 +111,7 @@ def read_bytes(path):
 def write_text(path, text):
     """Writes a file of text."""
     with atomic_write(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path, value):

@@ -384,7 +384,9 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights=(1, 0.1 + 0.2)),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights="confidence"),
-        TeacherTrainingConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir=""),
+        TeacherTrainingConfig(
+            learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir="data"
+        ),
         TeacherTrainingConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
         DistillConfig(method="trikd", student_term_reaches_teacher=True),
@@ -412,6 +414,33 @@ def test_flag_lines_read_back_as_the_same_config(config):
     none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
     none += config.irrelevant_fields
     assert not [line for line in lines for name in none if line.startswith(f"--{name}=")]
+
+
+UNWRITABLE = ("a\nb", "a\r", "a\u2028b", "a\x85b", "a ", "a\t", "a\0b", "b\udcff")
+
+
+@pytest.mark.parametrize("text", ["", *UNWRITABLE])
+@pytest.mark.parametrize(
+    "name", ["dataset", "data_dir", "student_model", "baseline", "teacher_cache", "classes", "teacher_path"]
+)
+def test_text_that_a_flagfile_would_not_give_back_is_refused(name, text):
+    value = (text, "c") if name in ("classes", "teacher_path") else text
+    around = {"data_dir": {"dataset": "pets"}, "teacher_path": {"teacher_average": "losses"}}
+    with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
+        DistillConfig(**around.get(name, {}) | {name: value})
+
+
+def test_a_list_holds_no_white_space_around_a_value():
+    """absl takes it away: the run would not find its class again."""
+    with pytest.raises(ValueError, match="`classes` must be text.*white space at its ends.*by its index.*' cat'"):
+        DistillConfig(classes=(" cat", "dog"))
+
+
+@pytest.mark.parametrize("name", [" a", "a b", "a,b", 'a"b', "#a", "--a", "ä", "a=b", "a\\n", "\u3000a"])
+def test_other_names_are_read_back_as_they_are(name):
+    config = DistillConfig(dataset=name, student_model=name)
+    text = "\n".join(format_flags(config.resolved()))
+    assert read_flags(DistillConfig, text)["dataset"] == read_flags(DistillConfig, text)["student_model"] == name
 
 
 def test_value_types():

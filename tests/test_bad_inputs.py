@@ -783,6 +783,14 @@ RUNS = [
         "another budget",
         "epochs 1 there, 2",
     ),
+    (
+        "baseline of another kind",
+        "distill",
+        GIVEN | {"baseline": "{here}/run", "workdir": "{here}/new"},
+        copy_run(write_results(student=5)),
+        "run/results.json cannot be read: `student` must be",
+        "student=5",
+    ),
     # Caches.
     (
         "cache is a file",
@@ -1368,6 +1376,47 @@ def test_the_right_command_works_in_the_same_folder(given, tmp_path, trained_in_
     results = start("distill", GIVEN, tmp_path, given)
     assert results == json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["teacher"]["test_accuracy"] > 0.2 and results["student"]
+
+
+@pytest.mark.parametrize("change", [{"student": 5}, {"student": None}, {"seed": "a"}, {"files": None}, {"files": {}}])
+def test_results_of_another_kind_are_named_and_measured_again(change, given, tmp_path, untrained, capsys):
+    shutil.copytree(given.run, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    before = json.loads(path.read_text())
+    write_results(**change)(tmp_path / "run")
+    after = commands.distill(given.config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert str(path) in said and "is measured again" in said and "Finished already" not in said
+    assert after["student"] == before["student"] and json.loads(path.read_text())["files"] == before["files"]
+
+
+@pytest.mark.parametrize("weights", ["same", "other"])
+def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
+    weights, given, tmp_path, trained_in_no_time, capsys
+):
+    """A file that holds the same weights, saved anew, is the same teacher."""
+    path, settings = tmp_path / "theirs.keras", THEIRS | {"teacher_cache": "off"}
+    shutil.copy(given.teacher, path)
+    results = start("distill", settings, tmp_path, given)
+    before, kept = digest(tmp_path / "run"), path.read_bytes()
+    model = build_teacher()
+    if weights == "other":
+        model.layers[-1].bias.assign_add(np.full(10, 0.5))
+    save(model, path)
+    assert path.read_bytes() != kept
+    if weights == "other":
+        with pytest.raises(ValueError, match="began with another teacher: the weights of --teacher_path have changed"):
+            start("distill", settings, tmp_path, given)
+        assert digest(tmp_path / "run") == before
+    else:
+        assert start("distill", settings, tmp_path, given)["student"] == results["student"]
+    said = capsys.readouterr().out
+    assert f"The file of --teacher_path={path} has changed since the run" in said and "Finished already" not in said
+    # And then it is the one that the run knows.
+    if weights == "other":
+        path.write_bytes(kept)
+    start("distill", settings, tmp_path, given)
+    assert "Finished already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("role", ["student", "baseline"])

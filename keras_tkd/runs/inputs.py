@@ -21,6 +21,7 @@ __all__ = [
     "Inputs",
     "build_model",
     "choose_classes",
+    "find_teacher_file",
     "load_distillation_inputs",
     "load_evaluation_inputs",
     "load_splits",
@@ -181,6 +182,12 @@ def choose_classes(teacher, path, config, splits):
     return teachers.with_classes(teacher, chosen)
 
 
+def find_teacher_file(path):
+    """Returns the path of a teacher's file: the file itself, or the teacher in the folder of a run."""
+    path = pathlib.Path(path)
+    return path / "teacher.keras" if path.is_dir() else path
+
+
 def _load_data(config):
     _check_data_are_read(config)
     splits = data.load(
@@ -233,8 +240,7 @@ def _load_teacher(config, splits):
 
 def _load_one_teacher(path, preprocessing, config, splits):
     """The model of a file or of a run's folder, with the data's classes."""
-    path = pathlib.Path(path)
-    path = path / "teacher.keras" if path.is_dir() else path
+    path = find_teacher_file(path)
     if path.suffix != ".keras":
         raise ValueError(f"`teacher_path` must be a .keras file, or a run's folder that holds one. Received: {path}")
     check_unseen(path, splits)

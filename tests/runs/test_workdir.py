@@ -259,6 +259,36 @@ def test_damaged_results_are_named_and_not_used(content, finished, capsys):
     assert f"{finished / 'results.json'} is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize("change", [{"files": {}}, {"files": None}, {"files": {"baseline.keras": "ab"}}])
+def test_results_without_the_checksum_of_their_model_are_not_used(role, change, finished, capsys):
+    path = finished / "results.json"
+    results = json.loads(path.read_text()) | {"version": 2, role: {"parameters": 7}}
+    path.write_text(json.dumps(results))
+    assert Workdir(finished, FLAGS).read_finished_results() is not None
+    path.write_text(json.dumps(results | change))
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    del results["files"]
+    path.write_text(json.dumps(results))
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert capsys.readouterr().out.count(f"{path} has no checksum of {role}.keras: what it said is measured again") == 2
+
+
+def test_results_of_before_there_were_checksums_need_their_model(finished, capsys):
+    path = finished / "results.json"
+    path.write_text(json.dumps({"flags": FLAGS, "student": {"parameters": 7}}))
+    assert Workdir(finished, FLAGS).read_finished_results() is not None
+    (finished / "student.keras").unlink()
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert f"{finished / 'student.keras'} is missing" in capsys.readouterr().out
+
+
+def test_a_damaged_record_of_what_the_run_was_given_is_named(finished):
+    (finished / "checkpoints" / "teacher.json").write_text("{")
+    with pytest.raises(ValueError, match="teacher.json is damaged.*put it back.*--existing=overwrite"):
+        Workdir(finished, FLAGS).begin(teacher="aa")
+
+
 def test_results_without_their_models_are_not_used(finished, capsys):
     (finished / "student.keras").unlink()
     assert Workdir(finished, FLAGS).read_finished_results() is None

@@ -1,13 +1,14 @@
 """The folder of a run, and what it holds of each of its trainings."""
 
 import json
+import os
 import pathlib
 import shutil
 
 from keras_tkd.config.flagfile import can_hold, read_flag_lines
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.utils.files import hash_file, read_json, remove_unfinished, write_json, write_text
-from keras_tkd.utils.locks import FolderLock
+from keras_tkd.utils.locks import LOCK, FolderLock
 
 __all__ = ["FLAGS", "OWN_FILES", "RESULTS", "SPLIT", "Stage", "Workdir"]
 
@@ -20,6 +21,19 @@ _MODELS = ("teacher.keras", "baseline.keras", "student.keras")
 _TRAINED = (RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
 OWN_FILES = (SPLIT, "logs", *_TRAINED, FLAGS)
+_STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
+# What must be a folder, and what a file, wherever there is something of that name.
+_FOLDERS = (
+    *("logs", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
+    *(f"teacher_cache/{part}" for part in ("train", "held_out", "anchor_*", "anchor_*/train", "anchor_*/held_out")),
+    *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
+)
+_FILES = (
+    *(FLAGS, SPLIT, RESULTS, *_MODELS, LOCK, _GIVEN),
+    *(f"generations/[0-9]*/{name}" for name in _MODELS),
+    *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
+)
+_MOVE = "Received a {} of that name, or a link to nowhere: move it away, or choose another --workdir"
 
 
 class Workdir:
@@ -57,9 +71,27 @@ class Workdir:
         self._existing = existing
         self._free = tuple(f"--{name}=" for name in free)
         self._defaults = {f"--{name}={value}" for name, value in (defaults or {}).items()}
+        self._check_kinds()
         self._lock = FolderLock(self.path)
         self._lock.check_free()
         self._check()
+
+    def _check_kinds(self):
+        """Raises `ValueError` for a file where the run has a folder, or a folder where it has a file."""
+        # Now: what a run writes last, it would be refused after all its trainings.
+        for path in self._list(_FOLDERS):
+            if not path.is_dir():
+                raise ValueError(f"{path} must be a folder of the run's own. {_MOVE.format('file')}")
+        for path in self._list(_FILES):
+            # Of a link to nowhere a file takes the place.
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} must be a file of the run's own. {_MOVE.format('folder')}")
+
+    def _list(self, patterns):
+        """Returns the paths in the folder that have one of the names, links to nowhere included."""
+        # Without a pattern in the name, `glob` passes such links over.
+        paths = [path for pattern in patterns for path in (self.path / pattern, *self.path.glob(pattern))]
+        return [path for path in paths if os.path.lexists(path)]
 
     def _check(self):
         """Raises `ValueError` for a folder that this experiment may not have."""

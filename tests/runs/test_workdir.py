@@ -301,6 +301,37 @@ def test_a_model_that_was_changed_after_the_run_is_named(finished):
         Workdir(finished, FLAGS).read_finished_results()
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "folder") for name in ("logs", "checkpoints", "teacher_cache", "generations", "logs/student")),
+        *((name, "folder") for name in ("checkpoints/baseline", "generations/1", "checkpoints/generations/1/student")),
+        *((name, "folder") for name in ("teacher_cache/held_out", "teacher_cache/anchor_2/train")),
+        *((name, "file") for name in ("student.keras", "results.json", "split.json", "flags.flags", ".lock")),
+        *((name, "file") for name in ("checkpoints/teacher.json", "checkpoints/teacher/record.json")),
+        *((name, "file") for name in ("generations/2/student.keras", "checkpoints/generations/1/student/record.json")),
+    ],
+)
+@pytest.mark.parametrize("existing", ["refuse", "continue", "overwrite"])
+def test_a_file_for_a_folder_or_the_other_way_round_is_named_at_once(name, kind, existing, tmp_path):
+    path = tmp_path / name
+    if kind == "file":
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no folder")
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match=f"{path} must be a {kind} of the run's own.*move it away, or.*--workdir"):
+        Workdir(tmp_path, FLAGS, existing)
+    assert tree(tmp_path) == before
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "logs").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="logs must be a folder of the run's own"):
+        Workdir(tmp_path, FLAGS)
+
+
 def test_a_damaged_flagfile_is_named_and_nothing_changes(finished):
     (finished / "flags.flags").write_bytes(b"--seed=\xff\xfe")
     before = tree(finished)

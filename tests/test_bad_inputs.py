@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -62,6 +63,17 @@ FLAGS = [
     ("distill", "--learning_rate=0", "`learning_rate` must be > 0", "learning_rate=0.0"),
     ("distill", "--learning_rate=nan", "`learning_rate` must be a finite number", "nan"),
     ("distill", "--learning_rate=1e300", "`learning_rate` must be a finite number", "at most 3.4e38", "1e+300"),
+    ("distill", "--learning_rate=1e-300", "`learning_rate` must be a finite number, 0 or of 1.2e-38", "1e-300"),
+    ("distill", "--method=kd --temperature=1e-300", "`temperature` must be a finite number, 0 or", "1e-300"),
+    ("distill", "--losses=kd@temperature=1e-300", "`temperature` must be a number that float32 holds", "1e-300"),
+    ("distill", "--losses=kd:1e-300", "`weight` must be a number that float32 holds", "'kd:1e-300'"),
+    ("distill", "--losses=kd:1e300", "`weight` must be a number that float32 holds", "'kd:1e300'"),
+    (
+        "distill",
+        "--teacher_path=a,b --teacher_average=losses --teacher_weights=1,1e-300",
+        "2 numbers >= 0",
+        "1e-300",
+    ),
     ("distill", "--weight_decay=inf", "`weight_decay` must be a finite number", "weight_decay=inf"),
     ("distill", "--weight_decay=-0.1", "`weight_decay` must be >= 0", "-0.1"),
     ("distill", "--teacher_weight_decay=inf", "`teacher_weight_decay` must be a finite number", "inf"),
@@ -412,6 +424,17 @@ def copy_teacher(change):
     return prepare
 
 
+def link_teacher(link):
+    """A teacher in the folder of a run, and another way to it."""
+
+    def prepare(here, given):
+        (here / "run").mkdir()
+        shutil.copy(given.teacher, here / "run" / "teacher.keras")
+        link(here / "run" / "teacher.keras", here / "link.keras")
+
+    return prepare
+
+
 def write_model(make):
     return lambda here, given: save(make(), here / "theirs.keras")
 
@@ -727,6 +750,23 @@ RUNS = [
         "('1', '2')",
     ),
     ("one of two", "distill", SEVERAL | {"teacher_path": ("{teacher}", "{here}/no.keras")}, nothing, "no.keras"),
+    *[
+        (
+            f"one twice, {how}",
+            "distill",
+            SEVERAL | {"teacher_path": ("{here}/run/teacher.keras", other)},
+            prepare,
+            "`teacher_path` must name different teachers",
+            "{here}/run/teacher.keras and",
+            "the same file",
+        )
+        for how, other, prepare in (
+            ("spelt", "{here}/run/../run/teacher.keras", link_teacher(shutil.copy)),
+            ("folder", "{here}/run", link_teacher(shutil.copy)),
+            ("link", "{here}/link.keras", link_teacher(os.symlink)),
+            ("copy", "{here}/link.keras", link_teacher(shutil.copy)),
+        )
+    ],
     ("scaling", "distill", GIVEN | {"teacher_preprocessing": "caffe"}, nothing, "3 channels", "(8, 8, 1)"),
     (
         "frozen",
@@ -1168,6 +1208,8 @@ CALLS = {
         )
         for value in (-1.0, math.nan, -math.inf, "5")
     },
+    "tiny temperature": (lambda here: Soft(temperature=1e-300), "`temperature` must be", "float32 holds", "1e-300"),
+    "huge margin": (lambda here: losses.TripletLoss(margin=1e39), "`margin` must be", "float32 holds", "1e+39"),
     "plain margin": (lambda here: losses.TripletLoss(margin=math.nan), "`margin` must be a number", "nan"),
     "pairs' margin": (lambda here: losses.PairDistillation(margin=-2), "`margin` must be a number >= 0", "-2"),
     "miner": (lambda here: losses.TripletDistillation(miner="hardest"), "`miner` must be one of", "'hardest'"),
@@ -1481,6 +1523,33 @@ def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
         path.write_bytes(kept)
     start("distill", settings, tmp_path, given)
     assert "Finished already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # Another picture of the same name, and of the same size.
+        (lambda pets: shutil.copy(pets / "cat" / "0.png", pets / "cat" / "9.png"), "images of "),
+        (lambda pets: os.rename(pets / "cat", pets / "cow"), "names of the classes"),
+        (lambda pets: (pets / "dog" / "9.png").unlink(), "labels of "),
+    ],
+)
+def test_data_that_changed_since_the_run_began_are_refused(change, words, given, tmp_path, monkeypatch):
+    def stop(run, stage, *_, **__):
+        stage.checkpoints.mkdir(parents=True, exist_ok=True)
+        (stage.checkpoints / "state").touch()
+        raise InterruptedError
+
+    monkeypatch.setattr(stages, "fit_stage", stop)
+    write_images(tmp_path / "pets", count=10)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            start("distill", PETS, tmp_path, given)
+    before = digest(tmp_path / "run")
+    change(tmp_path / "pets")
+    with pytest.raises(ValueError, match=f"began with other data: .*{words}.*Put them back"):
+        start("distill", PETS, tmp_path, given)
+    assert digest(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("role", ["student", "baseline"])

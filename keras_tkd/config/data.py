@@ -16,7 +16,7 @@ _KINDS = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     int: (is_whole, "a whole number between -2^31 and 2^31"),
     # NaN passes some comparisons and infinity others: neither is a setting of anything.
-    float: (is_finite, "a finite number, of at most 3.4e38"),
+    float: (is_finite, "a finite number, 0 or of 1.2e-38 to at most 3.4e38"),
     str: (lambda value: isinstance(value, str), "text"),
 }
 # What a text must be, to be a line of a flagfile, which is in UTF-8.

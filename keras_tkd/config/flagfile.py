@@ -38,7 +38,7 @@ def can_hold(value):
         text.encode()
     except UnicodeEncodeError:  # bytes of a command line, or of a file's name, that are no UTF-8
         return False
-    # absl takes the white space behind a line away, and Python has more ends of lines than the newline.
+    # The scripts take the white space behind a line away, and Python has more ends of lines than the newline.
     if text.splitlines() != [text] or text != text.rstrip() or "\0" in text:
         return False
     # Of a list, that around each value too.

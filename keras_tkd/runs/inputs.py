@@ -1,10 +1,13 @@
 """Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 import sys
 
 import keras
+import numpy as np
 
 from keras_tkd import data, models, teachers
 from keras_tkd.config.fields import get_default
@@ -14,14 +17,16 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
-from keras_tkd.teacher_cache.fingerprints import hash_weights
+from keras_tkd.teacher_cache.fingerprints import hash_array, hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.utils.files import hash_file
 
 __all__ = [
     "Inputs",
     "build_model",
     "choose_classes",
     "find_teacher_file",
+    "hash_data",
     "load_distillation_inputs",
     "load_evaluation_inputs",
     "load_splits",
@@ -40,6 +45,7 @@ class Inputs:
             once it was taken.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
+        data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
         fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
     """
 
@@ -49,6 +55,7 @@ class Inputs:
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
+    data: dict[str, str] | None = None
 
     def take_teacher(self):
         """Returns the teacher and forgets it: a large model, which is freed as soon as a run no longer needs it."""
@@ -81,7 +88,7 @@ def load_teacher_inputs(config):
     splits = load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     check_embeddings(teacher, config.embedding_layer, splits)
-    return Inputs(splits, teacher=teacher)
+    return Inputs(splits, teacher=teacher, data=hash_data(splits))
 
 
 def load_distillation_inputs(config):
@@ -99,7 +106,7 @@ def load_distillation_inputs(config):
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
-    inputs = Inputs(splits, student, baseline=baseline)
+    inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if config.has_teacher and config.teacher_path:
         inputs.teacher = _load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
@@ -182,6 +189,27 @@ def choose_classes(teacher, path, config, splits):
     return teachers.with_classes(teacher, chosen)
 
 
+def hash_data(splits):
+    """Returns hashes of a run's images and labels, by what they are for, such as `"images of train"`.
+
+    Images in memory count by their pixels, which takes a second for 600 MB. Of those that are left on disk, and belong
+    to a prepared data set with a version, shape and labels count.
+    """
+    hashes = {"names of the classes": hashlib.sha256(json.dumps(splits.class_names).encode()).hexdigest()}
+    parts = {
+        "train": (splits.train_images, splits.train_labels),
+        "test": (splits.test_images, splits.test_labels),
+        "validation": (splits.validation_images, splits.validation_labels),
+        "open set": (splits.open_set_images, splits.open_set_identities),
+    }
+    for part, (images, labels) in parts.items():
+        if images is not None:
+            hashes[f"labels of {part}"] = hash_array(np.asarray(labels))
+            pixels = images if isinstance(images, np.ndarray) else np.array(images.shape)
+            hashes[f"images of {part}"] = hash_array(pixels)
+    return hashes
+
+
 def find_teacher_file(path):
     """Returns the path of a teacher's file: the file itself, or the teacher in the folder of a run."""
     path = pathlib.Path(path)
@@ -228,6 +256,7 @@ def _without_softmax(model, name, role):
 
 def _load_teacher(config, splits):
     """The model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
+    _check_different(config.teacher_path)
     scalings = config.teacher_preprocessing
     scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
     each = [
@@ -236,6 +265,19 @@ def _load_teacher(config, splits):
     if len(each) == 1:
         return each[0]
     return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
+
+
+def _check_different(paths):
+    """Raises `ValueError` for a teacher that is given twice: by two spellings, through a link, or as a copy."""
+    seen = {}
+    for path in paths:
+        file = find_teacher_file(path)
+        other = seen.setdefault(hash_file(file), path) if file.is_file() else path
+        if other != path:
+            raise ValueError(
+                "`teacher_path` must name different teachers: one twice would count double, which `teacher_weights` is "
+                f"for. Received: {other} and {path}, which hold the same file"
+            )
 
 
 def _load_one_teacher(path, preprocessing, config, splits):

@@ -96,12 +96,22 @@ class Run:
         flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGS, self.path))
         command = f"python scripts/{self._command}.py --flagfile={flagfile} --workdir={folder}"
         self._workdir.hold()
-        self._workdir.begin(f"To run this again: {command}", inputs.fingerprint, _hash_given_files(self._config))
+        self._workdir.begin(
+            f"To run this again: {command}",
+            inputs.fingerprint,
+            _hash_given_files(self._config),
+            self._describe_data(inputs),
+        )
         splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
         if splits.split or unseen:
             write_json(self.path / SPLIT, {**unseen, **(splits.split or {})})
+
+    def _describe_data(self, inputs):
+        """Returns the flags that decide the data, and the hashes of what they are now."""
+        deciding = tuple(f"--{name}=" for name in list_deciding(type(self._config), ("data",)))
+        return {"flags": [line for line in self._workdir.flags if line.startswith(deciding)], **(inputs.data or {})}
 
     def open_stage(self, name, settings):
         """Returns the `Stage` of a training inside the run; see there."""
@@ -142,6 +152,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for sentence in config.unreached:
+        print(f"Mind: {sentence}", flush=True)
     run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")

@@ -124,18 +124,19 @@ class Workdir:
         """Lets other processes have the folder."""
         self._lock.release()
 
-    def begin(self, header="", teacher=None, files=None):
+    def begin(self, header="", teacher=None, files=None, data=None):
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
 
         Args:
             header: text for the beginning of the file.
             teacher: fingerprint of the teacher that the run is given; None where it is given none.
             files: dict from flags that name files of models, `--name=path`, to the files' SHA-256.
+            data: dict from what of the data there is to its hash, and from `"flags"` to the flags that decide that.
 
         Raises:
-            ValueError: another teacher than the one that the run began with, or another model's file.
+            ValueError: another teacher than the one that the run began with, another model's file, or other data.
         """
-        given = {"weights": teacher, **(files or {})}
+        given = {"weights": teacher, "data": data, **(files or {})}
         if self._existing == "overwrite":
             self._remove_own_files()
             self._existing = "refuse"
@@ -156,6 +157,9 @@ class Workdir:
         if not any(_holds_something(self.path / name) for name in _TRAINED):
             return
         changed = self._find_changed(given)
+        if "data" in changed:
+            changed.remove("data")
+            self._check_data(given["data"])
         # Saved anew, a teacher is another file, and the same teacher by its weights.
         changed = [name for name in changed if not name.startswith("--teacher_path=")]
         if not changed:
@@ -175,6 +179,19 @@ class Workdir:
             f"The run in {self.path} began with another {what} changed since. Put the file back that it began with, or "
             f"choose another --workdir, or pass --existing=overwrite to begin anew{more}"
         )
+
+    def _check_data(self, data):
+        """Raises `ValueError` for data that have changed although the flags that decide them have not."""
+        began_with = read_json(self.path / _GIVEN)["data"]
+        # With other flags other data are no surprise, and what they decide is trained again.
+        if not isinstance(began_with, dict) or began_with.get("flags") != data["flags"]:
+            return
+        changed = [what for what, digest in data.items() if began_with.get(what, digest) != digest]
+        if changed:
+            raise ValueError(
+                f"The run in {self.path} began with other data: {', '.join(changed)} have changed since. Put them "
+                "back, or choose another --workdir, or pass --existing=overwrite to begin anew"
+            )
 
     def _find_changed(self, given):
         """Returns the names of what the run was given that is not what it began with; what is not known is none."""

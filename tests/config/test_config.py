@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 
@@ -117,12 +118,12 @@ def test_settings_that_are_numbers_are_found():
     assert {field.name for _, field in FLOATS} >= {"temperature", "distillation_loss_weights", "momentum", "margin"}
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,)])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,), 1e39, 1e-300, -1e-39])
 @pytest.mark.parametrize("cls, field", FLOATS, ids=lambda part: getattr(part, "__name__", getattr(part, "name", "")))
 def test_every_number_must_be_finite(cls, field, value):
     name, several = field.name, get_value_type(field)[1]
     given = (0.5, value) if several else value
-    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{value!r}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{re.escape(repr(value))}"):
         cls(**{name: given})
 
 
@@ -441,6 +442,38 @@ def test_other_names_are_read_back_as_they_are(name):
     config = DistillConfig(dataset=name, student_model=name)
     text = "\n".join(format_flags(config.resolved()))
     assert read_flags(DistillConfig, text)["dataset"] == read_flags(DistillConfig, text)["student_model"] == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": 30}, []),
+        # Epochs are counted from 0: the rate of epoch 29 is the last.
+        ({"epochs": 30, "schedule": "step", "schedule_epochs": (29,)}, []),
+        (
+            {"epochs": 30, "schedule": "step", "schedule_epochs": (29, 30)},
+            ["Of --schedule_epochs, 30 never comes in 30 epochs"],
+        ),
+        (
+            {"epochs": 2, "schedule": "step", "schedule_epochs": (1, 5, 9), "teacher_epochs": 9},
+            [
+                "Of --schedule_epochs, 5, 9 never come in 2 epochs",
+                "Of --schedule_epochs, 9 never comes in 9 epochs of the teacher",
+            ],
+        ),
+        ({"epochs": 2, "schedule": "step", "schedule_epochs": (1,), "teacher_epochs": 3}, []),
+        ({"epochs": 4, "warmup_epochs": 4}, []),
+        ({"epochs": 5, "warmup_epochs": 20}, ["With --warmup_epochs=20 the .* weights rise to 25% .* in 5 epochs"]),
+        ({"epochs": 3, "augmentation": "crop", "teacher_views": 3}, []),
+        ({"epochs": 3, "augmentation": "crop", "teacher_views": 8}, ["Of --teacher_views=8, 3 are shown in 3 epochs"]),
+    ],
+)
+def test_settings_that_the_epochs_are_too_few_for_are_told(settings, expected):
+    """Not refused: a short trial of a flagfile for a long run has such settings."""
+    found = DistillConfig(method="kd", **settings).unreached
+    assert len(found) == len(expected) and all(map(re.fullmatch, expected, found))
+    late = {"epochs": 3, "schedule": "step", "schedule_epochs": (2, 3)}
+    assert TeacherTrainingConfig(**late).unreached == ["Of --schedule_epochs, 3 never comes in 3 epochs"]
 
 
 def test_value_types():

@@ -411,6 +411,23 @@ def test_another_teacher_than_the_run_began_with_is_refused(finished):
     begin("cc")
 
 
+def test_other_data_than_the_run_began_with_are_refused(finished):
+    def begin(existing="refuse", flags=(), **data):
+        Workdir(finished, FLAGS, existing).begin(data={"flags": list(flags)} | data)
+
+    begin(images="aa", labels="bb")
+    begin(images="aa", labels="bb")
+    before = tree(finished)
+    for existing in ("refuse", "continue"):
+        with pytest.raises(ValueError, match="began with other data: images have changed since. Put them back"):
+            begin(existing, images="cc", labels="bb")
+    assert tree(finished) == before
+    # Other data by other flags are trained on anew.
+    begin("continue", ["--image_size=9"], images="cc", labels="bb")
+    begin("refuse", ["--image_size=9"], images="cc", labels="bb")
+    begin("overwrite", ["--image_size=9"], images="dd", labels="bb")
+
+
 def test_what_killed_processes_left_is_removed(finished):
     own = finished / "generations" / "1" / ".unfinished-123-student.keras"
     mine = finished / "figures" / ".unfinished-123-mine"

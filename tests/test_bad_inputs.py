@@ -428,9 +428,9 @@ def link_teacher(link):
     """A teacher in the folder of a run, and another way to it."""
 
     def prepare(here, given):
-        (here / "run").mkdir()
-        shutil.copy(given.teacher, here / "run" / "teacher.keras")
-        link(here / "run" / "teacher.keras", here / "link.keras")
+        (here / "theirs").mkdir()
+        shutil.copy(given.teacher, here / "theirs" / "teacher.keras")
+        link(here / "theirs" / "teacher.keras", here / "link.keras")
 
     return prepare
 
@@ -754,17 +754,17 @@ RUNS = [
         (
             f"one twice, {how}",
             "distill",
-            SEVERAL | {"teacher_path": ("{here}/run/teacher.keras", other)},
+            SEVERAL | {"teacher_path": ("{here}/theirs/teacher.keras", other)},
             prepare,
             "`teacher_path` must name different teachers",
-            "{here}/run/teacher.keras and",
+            "{here}/theirs/teacher.keras and",
             "the same file",
         )
         for how, other, prepare in (
-            ("spelt", "{here}/run/../run/teacher.keras", link_teacher(shutil.copy)),
-            ("folder", "{here}/run", link_teacher(shutil.copy)),
+            ("spelt", "{here}/theirs/../theirs/teacher.keras", link_teacher(shutil.copy)),
+            ("folder", "{here}/theirs", link_teacher(shutil.copy)),
             ("link", "{here}/link.keras", link_teacher(os.symlink)),
-            ("copy", "{here}/link.keras", link_teacher(shutil.copy)),
+            ("hard link", "{here}/link.keras", link_teacher(os.link)),
         )
     ],
     ("scaling", "distill", GIVEN | {"teacher_preprocessing": "caffe"}, nothing, "3 channels", "(8, 8, 1)"),

@@ -19,7 +19,6 @@ from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.teacher_cache.fingerprints import hash_array, hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.utils.files import hash_file
 
 __all__ = [
     "Inputs",
@@ -268,15 +267,15 @@ def _load_teacher(config, splits):
 
 
 def _check_different(paths):
-    """Raises `ValueError` for a teacher that is given twice: by two spellings, through a link, or as a copy."""
+    """Raises `ValueError` for a file that is given twice, by two spellings or through a link."""
     seen = {}
     for path in paths:
         file = find_teacher_file(path)
-        other = seen.setdefault(hash_file(file), path) if file.is_file() else path
+        other = seen.setdefault((file.stat().st_dev, file.stat().st_ino), path) if file.is_file() else path
         if other != path:
             raise ValueError(
                 "`teacher_path` must name different teachers: one twice would count double, which `teacher_weights` is "
-                f"for. Received: {other} and {path}, which hold the same file"
+                f"for. Received: {other} and {path}, which are the same file"
             )
 
 

@@ -27,6 +27,7 @@ class Run:
         callbacks: the user's Keras callbacks, which take part in every training of the run.
 
     Attributes:
+        first_batch_checked: whether the first batch of the distillation was looked at.
         results: what results.json says of this very run, as a dict; None where it is not finished.
     """
 
@@ -35,6 +36,7 @@ class Run:
         self._workdir = workdir
         self._command = command
         self._begun = False
+        self.first_batch_checked = False
         self.callbacks = tuple(callbacks)
         # Read now: `begin` removes the results of another run.
         self.results = self._read_results()

@@ -233,6 +233,7 @@ def _is_of(value, kind):
         number = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
     # A result is an object in the file; its own fields are looked at when it is made.
+    kind = typing.get_origin(kind) or kind
     return isinstance(value, dict if issubclass(kind, _Result) else kind)
 
 

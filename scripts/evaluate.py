@@ -7,6 +7,7 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 
 import json
 
+import early_signals  # noqa: F401 (first, for it acts when it is imported)
 import run_flags
 
 from keras_tkd.config import EvaluateConfig

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 
+import early_signals
 from absl import app, flags, logging
 
 from keras_tkd.config import get_default
@@ -74,6 +75,10 @@ def read(config_class):
     for name in config.irrelevant_fields:
         if name in given:
             sys.exit(f"Error: {config.explain_refusal(name)}. Received: {name}={values[name]!r}")
+    # Nor an empty list from none: an unset variable of a shell must not make another experiment.
+    for name in given:
+        if values[name] == ():
+            sys.exit(f"Error: `{name}` must hold a value or more; leave it out for its default. Received: --{name}=")
     return config
 
 
@@ -120,7 +125,6 @@ def run(main):
         if len(argv) > 1:
             sys.exit(f"Error: all settings are flags (--name=value). Received the stray words: {' '.join(argv[1:])}")
         logging.set_verbosity(logging.ERROR)
-        signal.signal(signal.SIGTERM, _end)
         try:
             main()
         except KeyboardInterrupt as interruption:
@@ -176,6 +180,8 @@ def import_commands(deterministic=False):
         from keras_tkd.runs import commands, devices
 
         devices.start_devices(deterministic)
+    # From here on there is something to be finished, or to be said.
+    early_signals.hand_over(SIGINT=signal.default_int_handler, SIGTERM=_end)
     return commands
 
 

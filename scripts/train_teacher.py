@@ -5,6 +5,7 @@ python scripts/train_teacher.py --flagfile=flags/digits/teacher.flags --workdir=
 Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable is set already.
 """
 
+import early_signals  # noqa: F401 (first, for it acts when it is imported)
 import run_flags
 from absl import flags
 

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -62,6 +63,17 @@ FLAGS = [
     ("distill", "--learning_rate=0", "`learning_rate` must be > 0", "learning_rate=0.0"),
     ("distill", "--learning_rate=nan", "`learning_rate` must be a finite number", "nan"),
     ("distill", "--learning_rate=1e300", "`learning_rate` must be a finite number", "at most 3.4e38", "1e+300"),
+    ("distill", "--learning_rate=1e-300", "`learning_rate` must be a finite number, 0 or of 1.2e-38", "1e-300"),
+    ("distill", "--method=kd --temperature=1e-300", "`temperature` must be a finite number, 0 or", "1e-300"),
+    ("distill", "--losses=kd@temperature=1e-300", "`temperature` must be a number that float32 holds", "1e-300"),
+    ("distill", "--losses=kd:1e-300", "`weight` must be a number that float32 holds", "'kd:1e-300'"),
+    ("distill", "--losses=kd:1e300", "`weight` must be a number that float32 holds", "'kd:1e300'"),
+    (
+        "distill",
+        "--teacher_path=a,b --teacher_average=losses --teacher_weights=1,1e-300",
+        "2 numbers >= 0",
+        "1e-300",
+    ),
     ("distill", "--weight_decay=inf", "`weight_decay` must be a finite number", "weight_decay=inf"),
     ("distill", "--weight_decay=-0.1", "`weight_decay` must be >= 0", "-0.1"),
     ("distill", "--teacher_weight_decay=inf", "`teacher_weight_decay` must be a finite number", "inf"),
@@ -170,6 +182,42 @@ FLAGS = [
         "'pool'",
     ),
     ("evaluate", "--model_path=m --image_size=-1", "`image_size` must be >= 1", "image_size=-1"),
+    # What an unset variable of a shell leaves.
+    *[
+        ("distill", f"{more} --{name}=".strip(), f"`{name}` must", "leave it out for its default", f"{name}=")
+        for name, more in {
+            "dataset": "",
+            "data_dir": "--dataset=cifar10",
+            "classes": "",
+            "embedding_layer": "--open_set_fraction=0.5",
+            "losses": "",
+            "student_model": "",
+            "teacher_model": "",
+            "teacher_path": "",
+            "teacher_layers": "--method=sp",
+            "student_layers": "--method=sp",
+            "teacher_classes": "--teacher_path=a",
+            "teacher_weights": "--teacher_path=a,b --teacher_average=losses",
+            "schedule_epochs": "",
+            "baseline": "",
+        }.items()
+    ],
+    ("train_teacher", "--classes=", "`classes` must hold a value", "leave it out for its default", "--classes="),
+    (
+        "evaluate",
+        "--model_path=m --teacher_path=",
+        "`teacher_path` must hold a value",
+        "leave it out",
+        "--teacher_path=",
+    ),
+    ("distill", "--distillation_loss_weights=", "must be 1 number >= 0 for method 'tkd'", "weights=()"),
+    ("distill", "--method=", "--method=", "value should be one of"),
+    ("distill", "--classes=3,,4", "`classes` must be text that a flagfile can hold: not empty", "('3', '', '4')"),
+    ("distill", "--teacher_path=a, --teacher_average=losses", "`teacher_path` must be text", "not empty", "('a', '')"),
+    ("distill", "--flagfile={here}/empty.flags", "`losses` must hold a value or more", "--losses="),
+    # Names that flags.flags could not hold.
+    ("distill", "--dataset=b\udcff", "`dataset` must be text", "in UTF-8", r"'b\udcff'"),
+    ("distill", "--teacher_path=b\udcff", "`teacher_path` must be text", "in UTF-8", r"'b\udcff'"),
     # Flagfiles.
     ("distill", "--flagfile={here}/missing.flags", "must be a text file", "missing.flags", "No such file"),
     ("distill", "--flagfile=", "must be a text file", "''", "No such file"),
@@ -199,6 +247,7 @@ FLAGFILES = {
     "words.flags": b"epochs = 3\n",
     "unknown.flags": b"--learning_rat=3\n",
     "value.flags": b"--epochs=3.5\n",
+    "empty.flags": b"--method=kd\n--losses=\n",
     "unread.flags": b"--method=kd\n--margin=5\n",
 }
 # The scripts themselves, each in a fork of a process without TensorFlow, which costs seconds.
@@ -383,6 +432,17 @@ def copy_teacher(change):
 def write(path, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+
+
+def link_teacher(link):
+    """A teacher in the folder of a run, and another way to it."""
+
+    def prepare(here, given):
+        (here / "theirs").mkdir()
+        shutil.copy(given.teacher, here / "theirs" / "teacher.keras")
+        link(here / "theirs" / "teacher.keras", here / "link.keras")
+
+    return prepare
 
 
 def write_model(make):
@@ -798,6 +858,23 @@ RUNS = [
         "('1', '2')",
     ),
     ("one of two", "distill", SEVERAL | {"teacher_path": ("{teacher}", "{here}/no.keras")}, nothing, "no.keras"),
+    *[
+        (
+            f"one twice, {how}",
+            "distill",
+            SEVERAL | {"teacher_path": ("{here}/theirs/teacher.keras", other)},
+            prepare,
+            "`teacher_path` must name different teachers",
+            "{here}/theirs/teacher.keras and",
+            "the same file",
+        )
+        for how, other, prepare in (
+            ("spelt", "{here}/theirs/../theirs/teacher.keras", link_teacher(shutil.copy)),
+            ("folder", "{here}/theirs", link_teacher(shutil.copy)),
+            ("link", "{here}/link.keras", link_teacher(os.symlink)),
+            ("hard link", "{here}/link.keras", link_teacher(os.link)),
+        )
+    ],
     ("scaling", "distill", GIVEN | {"teacher_preprocessing": "caffe"}, nothing, "3 channels", "(8, 8, 1)"),
     (
         "frozen",
@@ -840,6 +917,70 @@ RUNS = [
     # Runs that others take up.
     ("baseline", "distill", GIVEN | {"baseline": "{here}"}, nothing, "`baseline` must be 'train', 'none'", "{here}"),
     (
+        "baseline in a file",
+        "distill",
+        GIVEN | {"baseline": "{here}/file"},
+        lambda here, given: (here / "file").touch(),
+        "`baseline` must be 'train', 'none', or the workdir",
+        "{here}/file",
+    ),
+    (
+        "folder of a baseline's results",
+        "distill",
+        GIVEN | {"baseline": "{here}"},
+        lambda here, given: (here / "results.json").mkdir(),
+        "{here}/results.json must be a file",
+        "move it away",
+    ),
+    (
+        "folder of flags",
+        "distill",
+        GIVEN,
+        lambda here, given: (here / "run" / "flags.flags").mkdir(parents=True),
+        "{here}/run/flags.flags must be a file",
+        "move it away",
+    ),
+    (
+        "file of logs",
+        "distill",
+        {},
+        copy_run(lambda run: shutil.rmtree(run / "logs", ignore_errors=True) or (run / "logs").touch()),
+        "{here}/run/logs must be a folder",
+        "move it away",
+    ),
+    (
+        "folder of a model",
+        "train_teacher",
+        {"epochs": 2},
+        lambda here, given: (here / "run" / "teacher.keras").mkdir(parents=True),
+        "{here}/run/teacher.keras must be a file",
+        "move it away",
+    ),
+    (
+        "file of data",
+        "distill",
+        {"dataset": "mnist", "data_dir": "{here}/file"},
+        lambda here, given: (here / "file").touch(),
+        "data_dir",
+        "{here}/file",
+    ),
+    (
+        "folder of a teacher",
+        "distill",
+        THEIRS,
+        lambda here, given: (here / "theirs.keras").mkdir(),
+        "`teacher_path` must be",
+        "theirs.keras",
+    ),
+    (
+        "folder of a model to measure",
+        "evaluate",
+        {"model_path": "{here}/theirs.keras"},
+        lambda here, given: (here / "theirs.keras").mkdir(),
+        "`model_path` must be",
+        "theirs.keras",
+    ),
+    (
         "damaged baseline",
         "distill",
         GIVEN | {"baseline": "{here}/run", "workdir": "{here}/new"},
@@ -853,6 +994,14 @@ RUNS = [
         nothing,
         "another budget",
         "epochs 1 there, 2",
+    ),
+    (
+        "baseline of another kind",
+        "distill",
+        GIVEN | {"baseline": "{here}/run", "workdir": "{here}/new"},
+        copy_run(write_results(student=5)),
+        "run/results.json cannot be read: `student` must be",
+        "student=5",
     ),
     # Caches.
     (
@@ -899,6 +1048,8 @@ RUNS = [
         "{here}/file",
     ),
     ("no name", "distill", GIVEN | {"workdir": ""}, nothing, "`workdir` must name a folder", "workdir=''"),
+    ("lines", "distill", GIVEN | {"workdir": "{here}/a\nb"}, nothing, "`workdir` must be a name on one line", r"/a\nb"),
+    ("bytes", "distill", GIVEN | {"workdir": "{here}/b\udcff"}, nothing, "`workdir` must be", "in UTF-8", r"/b\udcff"),
     ("asked", "distill", GIVEN | {"existing": "ask"}, nothing, "`existing` must be 'refuse'", "'ask'"),
     (
         "another",
@@ -1165,6 +1316,8 @@ CALLS = {
         )
         for value in (-1.0, math.nan, -math.inf, "5")
     },
+    "tiny temperature": (lambda here: Soft(temperature=1e-300), "`temperature` must be", "float32 holds", "1e-300"),
+    "huge margin": (lambda here: losses.TripletLoss(margin=1e39), "`margin` must be", "float32 holds", "1e+39"),
     "plain margin": (lambda here: losses.TripletLoss(margin=math.nan), "`margin` must be a number", "nan"),
     "pairs' margin": (lambda here: losses.PairDistillation(margin=-2), "`margin` must be a number >= 0", "-2"),
     "miner": (lambda here: losses.TripletDistillation(miner="hardest"), "`miner` must be one of", "'hardest'"),
@@ -1437,6 +1590,74 @@ def test_the_right_command_works_in_the_same_folder(given, tmp_path, trained_in_
     results = start("distill", GIVEN, tmp_path, given)
     assert results == json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["teacher"]["test_accuracy"] > 0.2 and results["student"]
+
+
+@pytest.mark.parametrize("change", [{"student": 5}, {"student": None}, {"seed": "a"}, {"files": None}, {"files": {}}])
+def test_results_of_another_kind_are_named_and_measured_again(change, given, tmp_path, untrained, capsys):
+    shutil.copytree(given.run, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    before = json.loads(path.read_text())
+    write_results(**change)(tmp_path / "run")
+    after = commands.distill(given.config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert str(path) in said and "is measured again" in said and "Finished already" not in said
+    assert after["student"] == before["student"] and json.loads(path.read_text())["files"] == before["files"]
+
+
+@pytest.mark.parametrize("weights", ["same", "other"])
+def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
+    weights, given, tmp_path, trained_in_no_time, capsys
+):
+    """A file that holds the same weights, saved anew, is the same teacher."""
+    path, settings = tmp_path / "theirs.keras", THEIRS | {"teacher_cache": "off"}
+    shutil.copy(given.teacher, path)
+    results = start("distill", settings, tmp_path, given)
+    before, kept = digest(tmp_path / "run"), path.read_bytes()
+    model = build_teacher()
+    if weights == "other":
+        model.layers[-1].bias.assign_add(np.full(10, 0.5))
+    save(model, path)
+    assert path.read_bytes() != kept
+    if weights == "other":
+        with pytest.raises(ValueError, match="began with another teacher: the weights of --teacher_path have changed"):
+            start("distill", settings, tmp_path, given)
+        assert digest(tmp_path / "run") == before
+    else:
+        assert start("distill", settings, tmp_path, given)["student"] == results["student"]
+    said = capsys.readouterr().out
+    assert f"The file of --teacher_path={path} has changed since the run" in said and "Finished already" not in said
+    # And then it is the one that the run knows.
+    if weights == "other":
+        path.write_bytes(kept)
+    start("distill", settings, tmp_path, given)
+    assert "Finished already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        # Another picture of the same name, and of the same size.
+        (lambda pets: shutil.copy(pets / "cat" / "0.png", pets / "cat" / "9.png"), "images of "),
+        (lambda pets: os.rename(pets / "cat", pets / "cow"), "names of the classes"),
+        (lambda pets: (pets / "dog" / "9.png").unlink(), "labels of "),
+    ],
+)
+def test_data_that_changed_since_the_run_began_are_refused(change, words, given, tmp_path, monkeypatch):
+    def stop(run, stage, *_, **__):
+        stage.checkpoints.mkdir(parents=True, exist_ok=True)
+        (stage.checkpoints / "state").touch()
+        raise InterruptedError
+
+    monkeypatch.setattr(stages, "fit_stage", stop)
+    write_images(tmp_path / "pets", count=10)
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            start("distill", PETS, tmp_path, given)
+    before = digest(tmp_path / "run")
+    change(tmp_path / "pets")
+    with pytest.raises(ValueError, match=f"began with other data: .*{words}.*Put them back"):
+        start("distill", PETS, tmp_path, given)
+    assert digest(tmp_path / "run") == before
 
 
 @pytest.mark.parametrize("role", ["student", "baseline"])

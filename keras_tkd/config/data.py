@@ -5,7 +5,7 @@ import numbers
 import os
 
 from keras_tkd.config.fields import ReadWhen, check, check_choice, get_default, option
-from keras_tkd.config.flagfile import get_value_type
+from keras_tkd.config.flagfile import can_hold, get_value_type
 from keras_tkd.utils.choices import BUILT_IN_DATASETS, MAX_PIXELS
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
@@ -16,9 +16,14 @@ _KINDS = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     int: (is_whole, "a whole number between -2^31 and 2^31"),
     # NaN passes some comparisons and infinity others: neither is a setting of anything.
-    float: (is_finite, "a finite number, of at most 3.4e38"),
+    float: (is_finite, "a finite number, 0 or of 1.2e-38 to at most 3.4e38"),
     str: (lambda value: isinstance(value, str), "text"),
 }
+# What a text must be, to be a line of a flagfile, which is in UTF-8.
+_WRITABLE = (
+    "`{name}` must be text that a flagfile can hold: not empty, on one line, in UTF-8, no white space at its ends. "
+    "Rename the file or folder; a class may be given by its index"
+)
 
 
 def _is_from_files(config):
@@ -150,6 +155,8 @@ class DataConfig:
         # Before the rules: a broken rule of what nothing reads is not what is to be mended.
         self._check_read()
         self._check_rules()
+        # Last: what a rule says of an empty text is more to the point.
+        self._check_writable()
 
     def _convert(self):
         """Gives each setting its one form, past `frozen`, as `__post_init__` may."""
@@ -185,6 +192,15 @@ class DataConfig:
         # A flag that is silently ignored makes another experiment than its author thinks.
         for name in self.irrelevant_fields:
             check(getattr(self, name) == get_default(type(self), name), self.explain_refusal(name), self, name)
+
+    def _check_writable(self):
+        """Raises `ValueError` for a text that `flags.flags` would not give back: the run could not be taken up."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if get_value_type(field)[0] is str and value:
+                check(can_hold(value), _WRITABLE.format(name=field.name), self, field.name)
+            # An empty list is one that is not given.
+            check(value != "", f"`{field.name}` must not be empty; leave it out for its default", self, field.name)
 
     def _check_rules(self):
         """Raises `ValueError` for settings that break a rule, each by itself or together."""

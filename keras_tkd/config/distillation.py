@@ -246,6 +246,22 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         return dataclasses.replace(self, **missing)
 
     @property
+    def unreached(self):
+        found = super().unreached
+        # Of the teacher's own epochs only, if it has such.
+        if self.has_teacher and not self.teacher_path and self.teacher.epochs != self.epochs:
+            found += self.teacher._list_unreached(" of the teacher")
+        if (self.warmup_epochs or 0) > self.epochs:
+            share = self.epochs / self.warmup_epochs
+            found.append(
+                f"With --warmup_epochs={self.warmup_epochs} the distillation losses' weights rise to {share:.0%} "
+                f"of their values in {self.epochs} epochs"
+            )
+        if (self.teacher_views or 0) > self.epochs:
+            found.append(f"Of --teacher_views={self.teacher_views}, {self.epochs} are shown in {self.epochs} epochs")
+        return found
+
+    @property
     def teacher(self):
         """The configuration of the teacher's own training."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherTrainingConfig)}

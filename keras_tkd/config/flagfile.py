@@ -8,7 +8,15 @@ import typing
 from keras_tkd.config.fields import resolve_auto
 from keras_tkd.utils.files import read_bytes
 
-__all__ = ["format_flags", "get_value_type", "parse_lines", "read_flag_lines", "read_flags", "resolve_from_record"]
+__all__ = [
+    "can_hold",
+    "format_flags",
+    "get_value_type",
+    "parse_lines",
+    "read_flag_lines",
+    "read_flags",
+    "resolve_from_record",
+]
 
 
 def get_value_type(field):
@@ -21,6 +29,20 @@ def get_value_type(field):
     if typing.get_origin(options[0]) is tuple:
         return typing.get_args(options[0])[0], True
     return options[0], False
+
+
+def can_hold(value):
+    """Returns whether a text, or a tuple of texts, is given back by a flagfile as it is; an empty text is not."""
+    text = _join(value) if isinstance(value, tuple) else value
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line, or of a file's name, that are no UTF-8
+        return False
+    # The scripts take the white space behind a line away, and Python has more ends of lines than the newline.
+    if text.splitlines() != [text] or text != text.rstrip() or "\0" in text:
+        return False
+    # Of a list, that around each value too.
+    return not isinstance(value, tuple) or ("" not in value and _split(text) == [*map(str, value)])
 
 
 def format_flags(config):

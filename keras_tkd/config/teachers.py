@@ -5,6 +5,7 @@ import dataclasses
 from keras_tkd.config.data import VERIFYING, DataConfig
 from keras_tkd.config.fields import ReadWhen, check, check_choice, option
 from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
+from keras_tkd.utils.number_checks import is_finite
 
 __all__ = ["PretrainedTeachersConfig"]
 
@@ -104,12 +105,11 @@ class PretrainedTeachersConfig(DataConfig):
         )
         weights = self.teacher_weights
         if isinstance(weights, tuple):
-            # NaN compares as false, and so is refused with what is negative.
-            numbers = all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in weights)
+            numbers = all(is_finite(weight) and weight >= 0 for weight in weights)
             check(
                 numbers and len(weights) == len(paths) and sum(weights) > 0,
-                f"`teacher_weights` must be {len(paths)} numbers >= 0 that are not all 0, one for each teacher, or one "
-                f"of {', '.join(WEIGHTINGS)}",
+                f"`teacher_weights` must be {len(paths)} numbers >= 0, in float32 and not all 0, one for each "
+                f"teacher, or one of {', '.join(WEIGHTINGS)}",
                 self,
                 "teacher_weights",
             )

@@ -109,6 +109,19 @@ class RunConfig(DataConfig):
                 not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
             )
 
+    @property
+    def unreached(self):
+        """Sentences on settings that this run's epochs are too few for: of a flagfile for longer ones, as a rule."""
+        return self._list_unreached("")
+
+    def _list_unreached(self, whose):
+        late = [str(epoch) for epoch in self.schedule_epochs if epoch >= self.epochs]
+        if not late:
+            return []
+        return [
+            f"Of --schedule_epochs, {', '.join(late)} never come{'s' * (len(late) == 1)} in {self.epochs} epochs{whose}"
+        ]
+
     def resolved(self):
         """Returns the same run with published values in place of None: here there are none."""
         return self

@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from keras_tkd.methods.registry import METHODS, Method, as_layer_argument
+from keras_tkd.utils.number_checks import FLOAT32, is_finite
 
 __all__ = ["LossEntry", "check_negatives", "combine", "parse_entry"]
 
@@ -133,6 +134,8 @@ def parse_entry(text):
     if len(weights) != len(terms) or not all(0 <= weight < float("inf") for weight in weights):
         takes = "/".join(term.loss for term in terms)
         raise ValueError(f"Method '{name}' takes a weight >= 0 for each of its losses, {takes}. Received: {text!r}")
+    for weight in weights:
+        _check_float32("weight", weight, text)
     return LossEntry(name, arguments, weights)
 
 
@@ -169,4 +172,10 @@ def _parse_number(name, value, text):
     least, rule = (0, ">= 0") if name != "temperature" else (5e-324, "> 0")
     if not re.fullmatch(_NUMBER, value) or not least <= float(value) < float("inf"):
         raise ValueError(f"`{name}` must be a number {rule}. Received: {text!r}")
-    return float(value)
+    return _check_float32(name, float(value), text)
+
+
+def _check_float32(name, number, text):
+    if not is_finite(number):
+        raise ValueError(f"`{name}` must be a number that float32 holds, {FLOAT32}. Received: {text!r}")
+    return number

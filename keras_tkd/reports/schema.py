@@ -5,6 +5,10 @@ out of the file (`_optional`); one that could have a value and has none is null.
 """
 
 import dataclasses
+import numbers
+import reprlib
+import types
+import typing
 
 from keras_tkd.utils.files import read_json
 
@@ -51,11 +55,12 @@ class _Result:
         """Returns the result that a file's plain data describe; fields that there are not are passed over.
 
         Raises:
-            ValueError: a field that must be there is not.
+            ValueError: a field that must be there is not, or one is of another kind.
         """
-        read = {}
+        read, kinds = {}, typing.get_type_hints(cls)
         for field in dataclasses.fields(cls):
             if field.name in values:
+                _check_kind(field.name, values[field.name], kinds[field.name])
                 read[field.name] = _from_plain(values[field.name], field.metadata["of"])
             elif field.default is dataclasses.MISSING:
                 raise ValueError(f"Results must say `{field.name}`. Received: {', '.join(values) or 'nothing'}")
@@ -203,9 +208,16 @@ class Results(_Result):
 
 
 def read_results(path):
-    """Returns the `Results` of a file, of any version up to this one; None where there is no file."""
+    """Returns the `Results` of a file, of any version up to this one; None where there is no file.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
     values = read_json(path)
-    return None if values is None else Results.from_dict(values)
+    try:
+        return None if values is None else Results.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def upgrade_results(values):
@@ -223,6 +235,28 @@ def upgrade_results(values):
         )
     # Version 1 said no version; its fields are those of version 2.
     return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}
+
+
+def _check_kind(name, value, kind):
+    """Raises `ValueError` for a value that is not of the kind that a field's annotation says."""
+    if not _is_of(value, kind):
+        raise ValueError(
+            f"`{name}` must be of the kind that a run writes, which is {kind}. Received: {name}={reprlib.repr(value)}"
+        )
+
+
+def _is_of(value, kind):
+    inside = typing.get_args(kind)
+    if typing.get_origin(kind) is types.UnionType:
+        return any(_is_of(value, one) for one in inside)
+    if typing.get_origin(kind) in (list, tuple):
+        return isinstance(value, (list, tuple)) and all(_is_of(item, inside[0]) for item in value)
+    if kind in (int, float):
+        number = numbers.Integral if kind is int else numbers.Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    # A result is an object in the file; its own fields are looked at when it is made.
+    kind = typing.get_origin(kind) or kind
+    return isinstance(value, dict if issubclass(kind, _Result) else kind)
 
 
 def _to_plain(value):

@@ -82,10 +82,14 @@ def check_unseen(path, splits):
         splits: the `Splits` that it is to be measured on.
     """
     # Only a run leaves such a record; of other models we know nothing, and must believe the user.
-    record = read_json(pathlib.Path(path).parent / SPLIT)
+    split = pathlib.Path(path).parent / SPLIT
+    record = read_json(split)
     if record is None or not splits.num_classes:
         return
-    seen = [name for name in splits.open_set_names or () if name not in record.get("open_set_classes", ())]
+    unseen = record.get("open_set_classes", [])
+    if not isinstance(unseen, list):
+        raise ValueError(f"{split} is damaged: its entry 'open_set_classes' is of another kind than a run writes")
+    seen = [name for name in splits.open_set_names or () if name not in unseen]
     if seen:
         raise ValueError(
             "A model must not have been trained on the identities that it is to be verified on. "

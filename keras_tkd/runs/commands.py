@@ -85,7 +85,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
         teacher = _obtain_teacher(run, inputs)
-        baseline = stages.train_baseline(run, inputs)
+        baseline = stages.train_baseline(run, inputs, teacher)
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)

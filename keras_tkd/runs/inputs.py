@@ -1,11 +1,14 @@
 """Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
+import hashlib
 import importlib
+import json
 import pathlib
 import sys
 
 import keras
+import numpy as np
 
 from keras_tkd import data, models, teachers
 from keras_tkd.config.fields import get_default
@@ -17,14 +20,16 @@ from keras_tkd.reports.tables import format_image_counts
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.workdir import TEACHER
-from keras_tkd.teacher_cache.fingerprints import hash_weights
+from keras_tkd.teacher_cache.fingerprints import hash_array, hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.utils.saved_models import is_saved_model
+from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
 __all__ = [
     "Inputs",
     "build_model",
     "choose_classes",
+    "find_teacher_file",
+    "hash_data",
     "load_distillation_inputs",
     "load_evaluation_inputs",
     "load_splits",
@@ -43,6 +48,7 @@ class Inputs:
             once it was taken.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
+        data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
         fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
     """
 
@@ -52,6 +58,7 @@ class Inputs:
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
+    data: dict[str, str] | None = None
 
     def take_teacher(self):
         """Returns the teacher and forgets it: a large model, which is freed as soon as a run no longer needs it."""
@@ -85,7 +92,7 @@ def load_teacher_inputs(config):
     splits = load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     check_embeddings(teacher, config.embedding_layer, splits)
-    return Inputs(splits, teacher=teacher)
+    return Inputs(splits, teacher=teacher, data=hash_data(splits))
 
 
 def load_distillation_inputs(config):
@@ -104,7 +111,7 @@ def load_distillation_inputs(config):
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
-    inputs = Inputs(splits, student, baseline=baseline)
+    inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if config.has_teacher and config.teacher_path:
         inputs.teacher = _load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
@@ -209,6 +216,35 @@ def choose_classes(teacher, path, config, splits):
     return teachers.with_classes(teacher, chosen)
 
 
+def hash_data(splits):
+    """Returns hashes of a run's images and labels, by what they are for, such as `"images of train"`.
+
+    Images in memory count by their pixels, which takes a second for 600 MB. Of those that are left on disk, and belong
+    to a prepared data set with a version, shape and labels count.
+    """
+    hashes = {"names of the classes": hashlib.sha256(json.dumps(splits.class_names).encode()).hexdigest()}
+    parts = {
+        "train": (splits.train_images, splits.train_labels),
+        "test": (splits.test_images, splits.test_labels),
+        "validation": (splits.validation_images, splits.validation_labels),
+        "open set": (splits.open_set_images, splits.open_set_identities),
+    }
+    for part, (images, labels) in parts.items():
+        if images is not None:
+            hashes[f"labels of {part}"] = hash_array(np.asarray(labels))
+            pixels = images if isinstance(images, np.ndarray) else np.array(images.shape)
+            hashes[f"images of {part}"] = hash_array(pixels)
+    return hashes
+
+
+def find_teacher_file(path):
+    """Returns the path of a teacher's file: the file itself, a SavedModel's, or the teacher in the folder of a run."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return path
+    return path / (SAVED_MODEL if is_saved_model(path) else TEACHER)
+
+
 def _load_data(config):
     _check_data_are_read(config)
     splits = data.load(
@@ -256,6 +292,7 @@ def _without_softmax(model, name, role):
 
 def _load_teacher(config, splits):
     """The model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
+    _check_different(config.teacher_path)
     scalings = config.teacher_preprocessing
     scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
     each = [
@@ -266,19 +303,30 @@ def _load_teacher(config, splits):
     return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
 
 
+def _check_different(paths):
+    """Raises `ValueError` for a file that is given twice, by two spellings or through a link."""
+    seen = {}
+    for path in paths:
+        file = find_teacher_file(path)
+        other = seen.setdefault((file.stat().st_dev, file.stat().st_ino), path) if file.is_file() else path
+        if other != path:
+            raise ValueError(
+                "`teacher_path` must name different teachers: one twice would count double, which `teacher_weights` is "
+                f"for. Received: {other} and {path}, which are the same file"
+            )
+
+
 def _load_one_teacher(path, preprocessing, config, splits):
     """The model of a file or a folder, with the data's classes."""
-    path = pathlib.Path(path)
-    if path.is_dir() and not is_saved_model(path):
-        if not (path / TEACHER).exists():
-            raise ValueError(
-                "`teacher_path` must be a file of Keras's, a folder with a SavedModel, or the folder of a run that has "
-                f"trained its teacher. Received: teacher_path={str(path)!r}, in which there is neither saved_model.pb "
-                f"nor {TEACHER}"
-            )
-        path = path / TEACHER
+    given, path = pathlib.Path(path), find_teacher_file(path)
+    if given.is_dir() and not path.exists():
+        raise ValueError(
+            "`teacher_path` must be a file of Keras's, a folder with a SavedModel, or the folder of a run that has "
+            f"trained its teacher. Received: teacher_path={str(given)!r}, in which there is neither {SAVED_MODEL} nor "
+            f"{TEACHER}"
+        )
     check_unseen(path, splits)
-    loaded = models.load_any(path, "teacher_path", config.trust_teacher_code)
+    loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)
 
     def prepare(model):
         model = models.select_output(model, config.teacher_output, path, "teacher_output")

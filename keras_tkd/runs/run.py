@@ -7,10 +7,11 @@ import shlex
 
 from keras_tkd.config.fields import FREE, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
-from keras_tkd.reports.schema import upgrade_results
+from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision, start_devices
-from keras_tkd.runs.workdir import FLAGS, OWN_FILES, SPLIT, Stage, Workdir
+from keras_tkd.runs.inputs import find_teacher_file
+from keras_tkd.runs.workdir import FLAGS, OWN_FILES, RESULTS, SPLIT, Stage, Workdir
 from keras_tkd.utils.files import hash_file, write_json
 
 __all__ = ["Run", "open_run"]
@@ -26,6 +27,7 @@ class Run:
         callbacks: the user's Keras callbacks, which take part in every training of the run.
 
     Attributes:
+        first_batch_checked: whether the first batch of the distillation was looked at.
         results: what results.json says of this very run, as a dict; None where it is not finished.
     """
 
@@ -34,10 +36,10 @@ class Run:
         self._workdir = workdir
         self._command = command
         self._begun = False
+        self.first_batch_checked = False
         self.callbacks = tuple(callbacks)
         # Read now: `begin` removes the results of another run.
-        finished = workdir.read_finished_results()
-        self.results = finished and upgrade_results(finished)
+        self.results = self._read_results()
 
     @property
     def config(self):
@@ -53,6 +55,18 @@ class Run:
     def finished(self):
         """True if the folder holds the results of this very run."""
         return self.results is not None
+
+    def _read_results(self):
+        """Reads what results.json says of this very run; None where it is not finished, or something has changed."""
+        found = self._workdir.read_finished_results()
+        if found is None or self._workdir.has_other_files(_hash_given_files(self._config)):
+            return None
+        try:
+            Results.from_dict(found)
+        except ValueError as error:
+            print(f"{self.path / RESULTS} is damaged: {error}. What it said is measured again", flush=True)
+            return None
+        return found
 
     def resolve_config(self, config):
         """Replaces the run's configuration by one in which the decisions that need the inputs are made.
@@ -83,16 +97,23 @@ class Run:
         self._begun = True
         flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGS, self.path))
         command = f"python scripts/{self._command}.py --flagfile={flagfile} --workdir={folder}"
-        # By name, a model is built anew each time; a file may be exchanged.
-        named = {name: getattr(self._config, name, "") for name in ("student_model", "teacher_model")}
-        models = {f"--{name}={value}": hash_file(value) for name, value in named.items() if os.path.isfile(value)}
         self._workdir.hold()
-        self._workdir.begin(f"To run this again: {command}", inputs.fingerprint, models)
+        self._workdir.begin(
+            f"To run this again: {command}",
+            inputs.fingerprint,
+            _hash_given_files(self._config),
+            self._describe_data(inputs),
+        )
         splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
         if splits.split or unseen:
             write_json(self.path / SPLIT, {**unseen, **(splits.split or {})})
+
+    def _describe_data(self, inputs):
+        """Returns the flags that decide the data, and the hashes of what they are now."""
+        deciding = tuple(f"--{name}=" for name in list_deciding(type(self._config), ("data",)))
+        return {"flags": [line for line in self._workdir.flags if line.startswith(deciding)], **(inputs.data or {})}
 
     def open_stage(self, name, settings):
         """Returns the `Stage` of a training inside the run; see there."""
@@ -133,6 +154,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for sentence in config.unreached:
+        print(f"Mind: {sentence}", flush=True)
     run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks)
     if run.finished:
         print(f"Finished already: {run.path}")
@@ -140,6 +163,15 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         # Before anything is computed, or it is too late.
         start_devices(deterministic=True)
     return run
+
+
+def _hash_given_files(config):
+    """Returns the SHA-256 of the files of models that a run is given, by the flag that names each, `--name=path`."""
+    # By name, a model is built anew each time; a file may be exchanged.
+    named = [(name, getattr(config, name, "")) for name in ("student_model", "teacher_model")]
+    files = {f"--{name}={path}": path for name, path in named}
+    files |= {f"--teacher_path={path}": find_teacher_file(path) for path in getattr(config, "teacher_path", None) or ()}
+    return {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
 
 
 def _check_inputs_stay(config, folder):

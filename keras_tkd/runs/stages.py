@@ -11,10 +11,11 @@ from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
-from keras_tkd.runs.distillation_setup import make_training_batches, set_up_distillation
+from keras_tkd.runs.distillation_setup import make_pipeline, make_training_batches, set_up_distillation
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.workdir import Stage
+from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
 from keras_tkd.utils.model_files import load_model
@@ -54,11 +55,18 @@ def train_teacher(run, inputs):
     return _train_on_labels(run, inputs, run.open_stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
 
 
-def train_baseline(run, inputs):
+def train_baseline(run, inputs, teacher=None):
     """Trains a copy of the student on the labels, unless the folder has it, another run's is used, or none is wanted.
+
+    Args:
+        teacher: the `MeasuredTeacher` that the student will be distilled from; None where there is none yet. The first
+            batch of that is looked at before anything is trained.
 
     Returns:
         `Trained`, or None.
+
+    Raises:
+        ValueError: with `check="strict"`, what the check of the first batch warns of.
     """
     config = run.config
     # A trained anchor is the student alone: it is needed even where no baseline was asked for.
@@ -66,6 +74,8 @@ def train_baseline(run, inputs):
     if not config.has_teacher or inputs.baseline is not None or not wanted:
         return None
     stage = run.open_stage("baseline", collect_settings(config, TRAINED) | {"model": config.student_model})
+    if teacher is not None and not stage.finished:
+        _check_early(run, inputs, teacher)
     return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
 
 
@@ -87,16 +97,9 @@ def train_student(run, inputs, teacher):
     stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
     if not stage.finished:
         setup = set_up_distillation(run, inputs, teacher.release())
-        precision.set_precision(student, config.precision)
-        add_weight_decay(student, config.weight_decay)
-        # From here on random numbers (layers of losses, dropout) depend on the seed alone.
-        keras.utils.set_random_seed(config.seed)
-        distiller = Distiller(setup.teacher, student, *inputs.make_losses(config))
-        distiller.build(setup.shapes)
-        for layer in distiller.loss_layers:
-            add_weight_decay(layer, config.weight_decay)
-        compile_model(distiller, config)
-        check_first_batch(config, distiller, setup.pipeline, inputs.splits, setup.inspection)
+        distiller = _make_distiller(config, inputs, setup.teacher, student, setup.shapes)
+        if not run.first_batch_checked:
+            check_first_batch(config, distiller, setup.pipeline, inputs.splits, setup.inspection)
         fit_stage(
             run,
             stage,
@@ -109,6 +112,37 @@ def train_student(run, inputs, teacher):
             frozen={"teacher": setup.teacher},
         )
     return _read_trained(stage)
+
+
+def _make_distiller(config, inputs, teacher, student, shapes):
+    """Makes the compiled `Distiller` of a run; `teacher` and `shapes` are those of its `DistillationSetup`."""
+    precision.set_precision(student, config.precision)
+    add_weight_decay(student, config.weight_decay)
+    # From here on random numbers (layers of losses, dropout) depend on the seed alone.
+    keras.utils.set_random_seed(config.seed)
+    distiller = Distiller(teacher, student, *inputs.make_losses(config))
+    distiller.build(shapes)
+    for layer in distiller.loss_layers:
+        add_weight_decay(layer, config.weight_decay)
+    compile_model(distiller, config)
+    return distiller
+
+
+def _check_early(run, inputs, teacher):
+    """Looks at the first batch of a distillation that comes after another training, by a copy of the student."""
+    config, splits = run.config, inputs.splits
+    if config.check == "off":
+        return
+    for model in flatten_ensemble(teacher.model):
+        precision.set_precision(model, config.precision)
+    # Whose classes negatives are drawn by, a look at one batch does not need: all images would go through the teacher.
+    by_labels = dataclasses.replace(config, negative_classes=config.negative_classes and "labels")
+    pipeline = make_pipeline(by_labels, splits, teacher.model)
+    # Nothing of this stays: each training makes its models, and sets the seed, anew.
+    shapes = {"image": (None, *splits.image_shape)}
+    distiller = _make_distiller(config, inputs, teacher.model, copy_model(inputs.student), shapes)
+    check_first_batch(config, distiller, pipeline, splits)
+    run.first_batch_checked = True
 
 
 def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None):

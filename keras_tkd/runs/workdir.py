@@ -1,25 +1,40 @@
 """The folder of a run, and what it holds of each of its trainings."""
 
 import json
+import os
 import pathlib
 import shutil
 
-from keras_tkd.config.flagfile import read_flag_lines
+from keras_tkd.config.flagfile import can_hold, read_flag_lines
+from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.utils.files import hash_file, read_json, remove_unfinished, write_json, write_text
-from keras_tkd.utils.locks import FolderLock
+from keras_tkd.utils.locks import LOCK, FolderLock
 
-__all__ = ["FLAGS", "OWN_FILES", "SPLIT", "Stage", "TEACHER", "Workdir"]
+__all__ = ["FLAGS", "OWN_FILES", "RESULTS", "SPLIT", "Stage", "TEACHER", "Workdir"]
 
 FLAGS = "flags.flags"
 SPLIT = "split.json"
-_RESULTS = "results.json"
-# Of models that the run was given: what they were when it began.
+RESULTS = "results.json"
+# Of files and data that the run was given: what they were when it began.
 _GIVEN = "checkpoints/teacher.json"
 TEACHER = "teacher.keras"
 _MODELS = (TEACHER, "baseline.keras", "student.keras")
-_TRAINED = (_RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
+_TRAINED = (RESULTS, *_MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
 OWN_FILES = (SPLIT, "logs", *_TRAINED, FLAGS)
+_STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
+# What must be a folder, and what a file, wherever there is something of that name.
+_FOLDERS = (
+    *("logs", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
+    *(f"teacher_cache/{part}" for part in ("train", "held_out", "anchor_*", "anchor_*/train", "anchor_*/held_out")),
+    *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
+)
+_FILES = (
+    *(FLAGS, SPLIT, RESULTS, *_MODELS, LOCK, _GIVEN),
+    *(f"generations/[0-9]*/{name}" for name in _MODELS),
+    *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
+)
+_MOVE = "Received a {} of that name, or a link to nowhere: move it away, or choose another --workdir"
 
 
 class Workdir:
@@ -44,6 +59,10 @@ class Workdir:
     def __init__(self, path, flags, existing="refuse", free=(), defaults=None):
         if not str(path).strip():
             raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
+        # The command that runs the same again stands in `flags.flags`, with this name.
+        if not can_hold(str(path).strip()):
+            rule = "`workdir` must be a name on one line, in UTF-8"
+            raise ValueError(f"{rule}. Received: workdir={str(path)!r}. Choose another name")
         self.path = pathlib.Path(path)
         if existing not in ("refuse", "continue", "overwrite"):
             raise ValueError(f"`existing` must be 'refuse', 'continue' or 'overwrite'. Received: existing={existing!r}")
@@ -53,9 +72,27 @@ class Workdir:
         self._existing = existing
         self._free = tuple(f"--{name}=" for name in free)
         self._defaults = {f"--{name}={value}" for name, value in (defaults or {}).items()}
+        self._check_kinds()
         self._lock = FolderLock(self.path)
         self._lock.check_free()
         self._check()
+
+    def _check_kinds(self):
+        """Raises `ValueError` for a file where the run has a folder, or a folder where it has a file."""
+        # Now: what a run writes last, it would be refused after all its trainings.
+        for path in self._list(_FOLDERS):
+            if not path.is_dir():
+                raise ValueError(f"{path} must be a folder of the run's own. {_MOVE.format('file')}")
+        for path in self._list(_FILES):
+            # Of a link to nowhere a file takes the place.
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} must be a file of the run's own. {_MOVE.format('folder')}")
+
+    def _list(self, patterns):
+        """Returns the paths in the folder that have one of the names, links to nowhere included."""
+        # Without a pattern in the name, `glob` passes such links over.
+        paths = [path for pattern in patterns for path in (self.path / pattern, *self.path.glob(pattern))]
+        return [path for path in paths if os.path.lexists(path)]
 
     def _check(self):
         """Raises `ValueError` for a folder that this experiment may not have."""
@@ -88,18 +125,19 @@ class Workdir:
         """Lets other processes have the folder."""
         self._lock.release()
 
-    def begin(self, header="", teacher=None, models=None):
+    def begin(self, header="", teacher=None, files=None, data=None):
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
 
         Args:
             header: text for the beginning of the file.
             teacher: fingerprint of the teacher that the run is given; None where it is given none.
-            models: dict from flags that name files of models to be trained, `--name=path`, to the files' SHA-256.
+            files: dict from flags that name files of models, `--name=path`, to the files' SHA-256.
+            data: dict from what of the data there is to its hash, and from `"flags"` to the flags that decide that.
 
         Raises:
-            ValueError: another teacher than the one that the run began with, or another model's file.
+            ValueError: another teacher than the one that the run began with, another model's file, or other data.
         """
-        given = {"weights": teacher, **(models or {})}
+        given = {"weights": teacher, "data": data, **(files or {})}
         if self._existing == "overwrite":
             self._remove_own_files()
             self._existing = "refuse"
@@ -116,11 +154,15 @@ class Workdir:
 
     def _check_given(self, given):
         """Raises `ValueError` for a model whose file is not the one that the run began with."""
-        began_with = read_json(self.path / _GIVEN) or {}
         # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
         if not any(_holds_something(self.path / name) for name in _TRAINED):
             return
-        changed = [name for name, digest in given.items() if digest and began_with.get(name, digest) != digest]
+        changed = self._find_changed(given)
+        if "data" in changed:
+            changed.remove("data")
+            self._check_data(given["data"])
+        # Saved anew, a teacher is another file, and the same teacher by its weights.
+        changed = [name for name in changed if not name.startswith("--teacher_path=")]
         if not changed:
             return
         if changed == ["weights"]:
@@ -139,29 +181,79 @@ class Workdir:
             f"choose another --workdir, or pass --existing=overwrite to begin anew{more}"
         )
 
+    def _check_data(self, data):
+        """Raises `ValueError` for data that have changed although the flags that decide them have not."""
+        began_with = read_json(self.path / _GIVEN)["data"]
+        # With other flags other data are no surprise, and what they decide is trained again.
+        if not isinstance(began_with, dict) or began_with.get("flags") != data["flags"]:
+            return
+        changed = [what for what, digest in data.items() if began_with.get(what, digest) != digest]
+        if changed:
+            raise ValueError(
+                f"The run in {self.path} began with other data: {', '.join(changed)} have changed since. Put them "
+                "back, or choose another --workdir, or pass --existing=overwrite to begin anew"
+            )
+
+    def _find_changed(self, given):
+        """Returns the names of what the run was given that is not what it began with; what is not known is none."""
+        try:
+            began_with = read_json(self.path / _GIVEN) or {}
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. It says with which teacher the run began: put it back, choose another --workdir, or pass "
+                "--existing=overwrite to begin anew"
+            ) from error
+        return [name for name, digest in given.items() if digest and began_with.get(name, digest) != digest]
+
+    def has_other_files(self, files):
+        """Returns whether a file that the run is given is not the one that it began with, and says so.
+
+        Args:
+            files: see `begin`.
+        """
+        changed = self._find_changed(files)
+        for name in changed:
+            print(f"The file of {name} has changed since the run in {self.path} began: it is looked at", flush=True)
+        return bool(changed)
+
     def read_finished_results(self):
         """Returns the results of this very experiment if it is finished, and its models are there, else None.
 
         Raises:
-            ValueError: a model's file is not the one that the run wrote.
+            ValueError: a model's file is not the one that the run wrote; results of a later version.
         """
         # With existing="continue" the folder holds another run's results until this one is finished.
         if self._existing == "overwrite":
             return None
         try:
-            results = _read_record(self.path / _RESULTS, {"flags": list, "files": dict})
+            results = _read_record(self.path / RESULTS, {"flags": list, "files": dict})
         except ValueError as error:
             print(f"{error}. What it said is measured again", flush=True)
             return None
         if not results or any(self._find_differences(results.get("flags") or ())):
             return None
-        return results if _check_files(self.path, results.get("files") or {}) else None
+        # First: what a later version wrote, a later version of this package knows.
+        upgraded = upgrade_results(results)
+        digests = self._read_digests(results)
+        return upgraded if digests is not None and _check_files(self.path, digests) else None
+
+    def _read_digests(self, results):
+        """Returns what results say of their models' files; None where they lack the file that they are about."""
+        about = next((f"{role}.keras" for role in ("student", "teacher") if results.get(role)), None)
+        # Before results had a version, they had no checksums.
+        if about and "version" not in results and "files" not in results:
+            return {about: None}
+        digests = results.get("files")
+        if digests is None or (about and not isinstance(digests.get(about), str)):
+            print(f"{self.path / RESULTS} has no checksum of {about}: what it said is measured again", flush=True)
+            return None
+        return digests
 
     def write_results(self, results):
         """Writes `results.json`; returns what it holds, with the flags and a checksum of each model's file."""
         files = {name: hash_file(self.path / name) for name in _MODELS if (self.path / name).exists()}
         results = results | {"flags": self.flags, "files": files}
-        write_json(self.path / _RESULTS, results)
+        write_json(self.path / RESULTS, results)
         return results
 
     def logs(self, stage):

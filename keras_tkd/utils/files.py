@@ -98,11 +98,14 @@ def read_bytes(path):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is larger than anything of that kind; the message names it.
+        ValueError: the file is larger than anything of that kind, or a folder; the message names it.
     """
     # Read, not asked for its size: a device says that it has none, and never ends.
-    with open(path, "rb") as file:
-        content = file.read(_TEXT_BYTES + 1)
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_TEXT_BYTES + 1)
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} must be a file. Received a folder of that name: move it away") from error
     if len(content) > _TEXT_BYTES:
         raise ValueError(f"{path} is damaged: it is larger than the {_TEXT_BYTES:,} bytes that such a file may have")
     return content
@@ -111,7 +114,7 @@ def read_bytes(path):
 def write_text(path, text):
     """Writes a file of text."""
     with atomic_write(path) as unfinished:
-        unfinished.write_text(text)
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path, value):
@@ -127,7 +130,7 @@ def read_json(path):
     """
     try:
         content = read_bytes(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # below a file there is none
         return None
     try:
         value = json.loads(content)

@@ -5,6 +5,8 @@ import numbers
 import keras
 import numpy as np
 
+from keras_tkd.utils.number_checks import FLOAT32, is_finite
+
 __all__ = ["Hyperparameter", "ScalarVariable", "check_number", "read_hyperparameter", "share_hyperparameters"]
 
 
@@ -87,7 +89,7 @@ def share_hyperparameters(source, target):
 
 
 def check_number(name, number, minimum=0.0, exclusive=False):
-    """Raises `ValueError` unless `number` is a finite number >= `minimum` (> if `exclusive`)."""
+    """Raises `ValueError` unless `number` is a number of float32 that is >= `minimum` (> if `exclusive`)."""
     # A bool is a number to Python; as a weight or a margin it is a mistake.
     valid = isinstance(number, numbers.Real) and not isinstance(number, (bool, np.bool_))
     valid = valid and minimum <= number < float("inf") and not (exclusive and number == minimum)
@@ -95,3 +97,5 @@ def check_number(name, number, minimum=0.0, exclusive=False):
         raise ValueError(
             f"`{name}` must be a number {'>' if exclusive else '>='} {minimum:g}. Received: {name}={number!r}"
         )
+    if not is_finite(number):
+        raise ValueError(f"`{name}` must be a number that float32 holds, {FLOAT32}. Received: {name}={number!r}")

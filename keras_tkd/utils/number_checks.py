@@ -2,9 +2,12 @@
 
 import numbers
 
-__all__ = ["check_whole", "is_finite", "is_whole"]
+__all__ = ["FLOAT32", "check_whole", "is_finite", "is_whole"]
 
+FLOAT32 = "0 or of 1.2e-38 to 3.4e38"  # what float32 holds, for errors
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+# Below it TensorFlow's operations take a number for 0.
+_SMALLEST_FLOAT32 = 2.0**-126
 
 
 def is_whole(value):
@@ -14,8 +17,13 @@ def is_whole(value):
 
 
 def is_finite(value):
-    """Returns whether a value is a number that is finite in float32, in which models compute; no bool is."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= _LARGEST_FLOAT32
+    """Returns whether a value is a number that in float32, in which models compute, is neither infinite nor made 0.
+
+    No bool is one.
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return value == 0 or _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32
 
 
 def check_whole(name, number, minimum=0, otherwise=""):

@@ -11,9 +11,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-__all__ = ["is_saved_model", "load_saved_model"]
+__all__ = ["SAVED_MODEL", "is_saved_model", "load_saved_model"]
 
-_FILE = "saved_model.pb"
+SAVED_MODEL = "saved_model.pb"
 # How `tf.saved_model.save` names its default, and `keras.Model.export` beside it.
 _PREFERRED = ("serving_default", "serve")
 # Operations that reach out of the graph. Those that put a file's values into its variables run when it is loaded, by
@@ -23,7 +23,7 @@ _REACHING = ("File", "PyFunc", "Save", "Restore", "MergeV2", "Dataset", "Reader"
 
 def is_saved_model(path):
     """Returns whether a path is a folder that holds a SavedModel."""
-    return (pathlib.Path(path) / _FILE).is_file()
+    return (pathlib.Path(path) / SAVED_MODEL).is_file()
 
 
 def load_saved_model(folder, argument="path"):
@@ -67,9 +67,9 @@ def _read_graph(folder):
     """Reads the graph of a SavedModel, without running anything."""
     saved = saved_model_pb2.SavedModel()
     try:
-        saved.ParseFromString((pathlib.Path(folder) / _FILE).read_bytes())
+        saved.ParseFromString((pathlib.Path(folder) / SAVED_MODEL).read_bytes())
     except DecodeError as error:
-        raise ValueError(f"its {_FILE} is damaged, or is none") from error
+        raise ValueError(f"its {SAVED_MODEL} is damaged, or is none") from error
     if len(saved.meta_graphs) != 1:
         raise ValueError(f"it holds {len(saved.meta_graphs)} graphs, and which of them is meant it does not say")
     return saved.meta_graphs[0]

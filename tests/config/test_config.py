@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 
@@ -117,12 +118,12 @@ def test_settings_that_are_numbers_are_found():
     assert {field.name for _, field in FLOATS} >= {"temperature", "distillation_loss_weights", "momentum", "margin"}
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,)])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, NAN, "0.5", True, (0.5,), 1e39, 1e-300, -1e-39])
 @pytest.mark.parametrize("cls, field", FLOATS, ids=lambda part: getattr(part, "__name__", getattr(part, "name", "")))
 def test_every_number_must_be_finite(cls, field, value):
     name, several = field.name, get_value_type(field)[1]
     given = (0.5, value) if several else value
-    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{value!r}"):
+    with pytest.raises(ValueError, match=f"`{name}` must be .*finite.*Received: {name}=.*{re.escape(repr(value))}"):
         cls(**{name: given})
 
 
@@ -393,7 +394,9 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights=(1, 0.1 + 0.2)),
         DistillConfig(**TWO, teacher_average="losses", teacher_weights="confidence"),
-        TeacherTrainingConfig(learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir=""),
+        TeacherTrainingConfig(
+            learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir="data"
+        ),
         TeacherTrainingConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
         *[DistillConfig(method=method).resolved() for method in METHODS],
         DistillConfig(method="trikd", student_term_reaches_teacher=True),
@@ -421,6 +424,65 @@ def test_flag_lines_read_back_as_the_same_config(config):
     none = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) is None]
     none += config.irrelevant_fields
     assert not [line for line in lines for name in none if line.startswith(f"--{name}=")]
+
+
+UNWRITABLE = ("a\nb", "a\r", "a\u2028b", "a\x85b", "a ", "a\t", "a\0b", "b\udcff")
+
+
+@pytest.mark.parametrize("text", ["", *UNWRITABLE])
+@pytest.mark.parametrize(
+    "name", ["dataset", "data_dir", "student_model", "baseline", "teacher_cache", "classes", "teacher_path"]
+)
+def test_text_that_a_flagfile_would_not_give_back_is_refused(name, text):
+    value = (text, "c") if name in ("classes", "teacher_path") else text
+    around = {"data_dir": {"dataset": "pets"}, "teacher_path": {"teacher_average": "losses"}}
+    with pytest.raises(ValueError, match=f"`{name}` must .*Received: {name}="):
+        DistillConfig(**around.get(name, {}) | {name: value})
+
+
+def test_a_list_holds_no_white_space_around_a_value():
+    """absl takes it away: the run would not find its class again."""
+    with pytest.raises(ValueError, match="`classes` must be text.*white space at its ends.*by its index.*' cat'"):
+        DistillConfig(classes=(" cat", "dog"))
+
+
+@pytest.mark.parametrize("name", [" a", "a b", "a,b", 'a"b', "#a", "--a", "ä", "a=b", "a\\n", "\u3000a"])
+def test_other_names_are_read_back_as_they_are(name):
+    config = DistillConfig(dataset=name, student_model=name)
+    text = "\n".join(format_flags(config.resolved()))
+    assert read_flags(DistillConfig, text)["dataset"] == read_flags(DistillConfig, text)["student_model"] == name
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"epochs": 30}, []),
+        # Epochs are counted from 0: the rate of epoch 29 is the last.
+        ({"epochs": 30, "schedule": "step", "schedule_epochs": (29,)}, []),
+        (
+            {"epochs": 30, "schedule": "step", "schedule_epochs": (29, 30)},
+            ["Of --schedule_epochs, 30 never comes in 30 epochs"],
+        ),
+        (
+            {"epochs": 2, "schedule": "step", "schedule_epochs": (1, 5, 9), "teacher_epochs": 9},
+            [
+                "Of --schedule_epochs, 5, 9 never come in 2 epochs",
+                "Of --schedule_epochs, 9 never comes in 9 epochs of the teacher",
+            ],
+        ),
+        ({"epochs": 2, "schedule": "step", "schedule_epochs": (1,), "teacher_epochs": 3}, []),
+        ({"epochs": 4, "warmup_epochs": 4}, []),
+        ({"epochs": 5, "warmup_epochs": 20}, ["With --warmup_epochs=20 the .* weights rise to 25% .* in 5 epochs"]),
+        ({"epochs": 3, "augmentation": "crop", "teacher_views": 3}, []),
+        ({"epochs": 3, "augmentation": "crop", "teacher_views": 8}, ["Of --teacher_views=8, 3 are shown in 3 epochs"]),
+    ],
+)
+def test_settings_that_the_epochs_are_too_few_for_are_told(settings, expected):
+    """Not refused: a short trial of a flagfile for a long run has such settings."""
+    found = DistillConfig(method="kd", **settings).unreached
+    assert len(found) == len(expected) and all(map(re.fullmatch, expected, found))
+    late = {"epochs": 3, "schedule": "step", "schedule_epochs": (2, 3)}
+    assert TeacherTrainingConfig(**late).unreached == ["Of --schedule_epochs, 3 never comes in 3 epochs"]
 
 
 def test_value_types():

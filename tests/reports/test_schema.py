@@ -138,6 +138,40 @@ def test_counts_of_images_are_read_and_written(images):
     assert Results.from_dict(RUN).images is None and "images" not in Results.from_dict(RUN).to_dict()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("student", 5),
+        ("student", [STUDENT]),
+        ("student", "a"),
+        ("teacher", True),
+        ("teachers", MODEL),
+        ("teachers", [5]),
+        ("method", None),
+        ("method", 5),
+        ("seed", "0"),
+        ("seed", True),
+        ("epochs", 1.5),
+        ("flags", "--seed=0"),
+        ("flags", [1]),
+        ("classes", 2),
+        ("versions", []),
+        ("train", 1.5),
+    ],
+)
+def test_an_entry_of_another_kind_is_named_with_its_file(name, value, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(RUN | {name: value}))
+    with pytest.raises(ValueError, match=f"{path} cannot be read: `{name}` must be of the kind.*Received: {name}="):
+        read_results(path)
+
+
+@pytest.mark.parametrize("change", [{"test_accuracy": "high"}, {"parameters": None}, {"at_chance": 0}, {"epochs": "a"}])
+def test_an_entry_of_a_model_that_is_of_another_kind_is_named(change):
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be of the kind"):
+        Results.from_dict(RUN | {"student": STUDENT | change})
+
+
 def test_fields_of_nobody_are_passed_over():
     assert Results.from_dict(RUN | {"unknown": 1}) == Results.from_dict(RUN)
 

@@ -1,5 +1,6 @@
 """The check of the first batch in runs, models that must stay as they are, and outputs that are not finite."""
 
+import dataclasses
 import types
 
 import keras
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_tkd import data, models
-from keras_tkd.config import DistillConfig, EvaluateConfig
+from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import format_flags
 from keras_tkd.distillation.self_check import SelfCheck
 from keras_tkd.reports.schema import ModelResult
@@ -79,6 +80,46 @@ class TestCheckOfTheFirstBatch:
         teacher = MeasuredTeacher(inputs.take_teacher(), None, ModelResult(parameters=666))
         with pytest.raises(ValueError, match="has 666 parameters, fewer than the student's 72,970"):
             stages.train_student(run, inputs, teacher)
+
+    @pytest.mark.parametrize("cache", ["off", "workdir"])
+    def test_comes_before_the_baseline_where_that_is_trained(self, cache, tmp_path, monkeypatch, capsys):
+        """Teacher and student are exchanged, as above. Nothing is said twice."""
+        trained = []
+        monkeypatch.setattr(stages, "fit_stage", lambda run, stage, *_, **__: trained.append(stage.name))
+        monkeypatch.setattr(stages, "_read_trained", lambda stage: stage)
+        config = DistillConfig(**SETTINGS, method="tkd", negative_classes="teacher", teacher_cache=cache).resolved()
+
+        def begin(folder, config):
+            inputs = Inputs(SPLITS.with_train_fraction(0.1, 0), build("digits_teacher"), build("digits_student"))
+            run = Run(config, Workdir(tmp_path / folder, format_flags(config)))
+            return run, inputs, MeasuredTeacher(inputs.take_teacher(), None, ModelResult(parameters=666))
+
+        run, inputs, teacher = begin("warn", config)
+        stages.train_baseline(run, inputs, teacher)
+        said = capsys.readouterr().out
+        assert "has 666 parameters, fewer than the student's 72,970" in said and trained == ["baseline"]
+        stages.train_student(run, inputs, teacher)
+        assert trained == ["baseline", "student"] and "Self-check" not in capsys.readouterr().out
+        with pytest.raises(ValueError, match="has 666 parameters, fewer than the student's 72,970"):
+            stages.train_baseline(*begin("strict", dataclasses.replace(config, check="strict")))
+        stages.train_baseline(*begin("off", dataclasses.replace(config, check="off")))
+        assert trained == ["baseline", "student", "baseline"]
+
+    def test_changes_no_bit_of_what_is_trained(self, tmp_path):
+        """crd has layers of its own; dropout draws in every step."""
+        keras.utils.set_random_seed(0)
+        teacher = commands.train_teacher(
+            TeacherTrainingConfig(**SETTINGS | {"epochs": 3, "learning_rate": 0.05}), tmp_path / "teacher"
+        )
+        assert not teacher["teacher"]["at_chance"]
+        settings = SETTINGS | {"method": "crd", "student_model": "digits_teacher", "train_fraction": 0.1}
+        weights = []
+        for check in ("warn", "off"):
+            config = DistillConfig(**settings, teacher_path=str(tmp_path / "teacher"), check=check)
+            commands.distill(config, tmp_path / check)
+            files = [tmp_path / check / f"{role}.keras" for role in ("baseline", "student")]
+            weights.append([array for file in files for array in keras.saving.load_model(file).get_weights()])
+        assert all(map(np.array_equal, *weights))
 
     def test_a_run_that_goes_on_may_have_another_value(self, tmp_path):
         config = DistillConfig(method="kd").resolved()

@@ -59,6 +59,7 @@ def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
     results |= {"teacher": None, "baseline": None, "student": student | {"epochs_to_baseline": None}}
     (tmp_path / "flags.flags").write_text("\n".join(flags))
     (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "student.keras").touch()
     assert commands.distill(config, tmp_path) == results | {"version": 2}
     assert "Finished already" in capsys.readouterr().out
     # And its student is another run's baseline.

@@ -259,6 +259,36 @@ def test_damaged_results_are_named_and_not_used(content, finished, capsys):
     assert f"{finished / 'results.json'} is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize("change", [{"files": {}}, {"files": None}, {"files": {"baseline.keras": "ab"}}])
+def test_results_without_the_checksum_of_their_model_are_not_used(role, change, finished, capsys):
+    path = finished / "results.json"
+    results = json.loads(path.read_text()) | {"version": 2, role: {"parameters": 7}}
+    path.write_text(json.dumps(results))
+    assert Workdir(finished, FLAGS).read_finished_results() is not None
+    path.write_text(json.dumps(results | change))
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    del results["files"]
+    path.write_text(json.dumps(results))
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert capsys.readouterr().out.count(f"{path} has no checksum of {role}.keras: what it said is measured again") == 2
+
+
+def test_results_of_before_there_were_checksums_need_their_model(finished, capsys):
+    path = finished / "results.json"
+    path.write_text(json.dumps({"flags": FLAGS, "student": {"parameters": 7}}))
+    assert Workdir(finished, FLAGS).read_finished_results() is not None
+    (finished / "student.keras").unlink()
+    assert Workdir(finished, FLAGS).read_finished_results() is None
+    assert f"{finished / 'student.keras'} is missing" in capsys.readouterr().out
+
+
+def test_a_damaged_record_of_what_the_run_was_given_is_named(finished):
+    (finished / "checkpoints" / "teacher.json").write_text("{")
+    with pytest.raises(ValueError, match="teacher.json is damaged.*put it back.*--existing=overwrite"):
+        Workdir(finished, FLAGS).begin(teacher="aa")
+
+
 def test_results_without_their_models_are_not_used(finished, capsys):
     (finished / "student.keras").unlink()
     assert Workdir(finished, FLAGS).read_finished_results() is None
@@ -269,6 +299,37 @@ def test_a_model_that_was_changed_after_the_run_is_named(finished):
     (finished / "student.keras").write_text("student.kera5")
     with pytest.raises(ValueError, match=f"{finished / 'student.keras'} is not the file that the run wrote"):
         Workdir(finished, FLAGS).read_finished_results()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "folder") for name in ("logs", "checkpoints", "teacher_cache", "generations", "logs/student")),
+        *((name, "folder") for name in ("checkpoints/baseline", "generations/1", "checkpoints/generations/1/student")),
+        *((name, "folder") for name in ("teacher_cache/held_out", "teacher_cache/anchor_2/train")),
+        *((name, "file") for name in ("student.keras", "results.json", "split.json", "flags.flags", ".lock")),
+        *((name, "file") for name in ("checkpoints/teacher.json", "checkpoints/teacher/record.json")),
+        *((name, "file") for name in ("generations/2/student.keras", "checkpoints/generations/1/student/record.json")),
+    ],
+)
+@pytest.mark.parametrize("existing", ["refuse", "continue", "overwrite"])
+def test_a_file_for_a_folder_or_the_other_way_round_is_named_at_once(name, kind, existing, tmp_path):
+    path = tmp_path / name
+    if kind == "file":
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("no folder")
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match=f"{path} must be a {kind} of the run's own.*move it away, or.*--workdir"):
+        Workdir(tmp_path, FLAGS, existing)
+    assert tree(tmp_path) == before
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "logs").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="logs must be a folder of the run's own"):
+        Workdir(tmp_path, FLAGS)
 
 
 def test_a_damaged_flagfile_is_named_and_nothing_changes(finished):
@@ -348,6 +409,23 @@ def test_another_teacher_than_the_run_began_with_is_refused(finished):
     begin("bb")
     begin("cc", "overwrite")
     begin("cc")
+
+
+def test_other_data_than_the_run_began_with_are_refused(finished):
+    def begin(existing="refuse", flags=(), **data):
+        Workdir(finished, FLAGS, existing).begin(data={"flags": list(flags)} | data)
+
+    begin(images="aa", labels="bb")
+    begin(images="aa", labels="bb")
+    before = tree(finished)
+    for existing in ("refuse", "continue"):
+        with pytest.raises(ValueError, match="began with other data: images have changed since. Put them back"):
+            begin(existing, images="cc", labels="bb")
+    assert tree(finished) == before
+    # Other data by other flags are trained on anew.
+    begin("continue", ["--image_size=9"], images="cc", labels="bb")
+    begin("refuse", ["--image_size=9"], images="cc", labels="bb")
+    begin("overwrite", ["--image_size=9"], images="dd", labels="bb")
 
 
 def test_what_killed_processes_left_is_removed(finished):

@@ -179,6 +179,38 @@ def test_errors_of_the_run_end_with_one_sentence(tmp_path):
     assert (tmp_path / "w" / "student.keras").read_text() == "somebody's"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [*((script, "absl") for script in ("train_teacher", "distill", "evaluate", "demo")), ("distill", "tensorflow")],
+)
+def test_a_signal_while_a_script_imports_ends_it_with_one_line(script, module, number, tmp_path):
+    (tmp_path / f"{module}.py").write_text(f"import signal, time\nsignal.raise_signal({number:d})\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--workdir=run"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=False
+    )
+    assert done.returncode == 128 + number and not done.stderr, done.stderr
+    assert done.stdout == f"\nInterrupted ({number.name}), before anything began.\n"
+
+
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    code = """
+import signal, sys
+sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import early_signals
+signal.raise_signal(signal.SIGINT)
+early_signals.hand_over(SIGINT=signal.default_int_handler, SIGTERM=print)
+signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGTERM)
+"""
+    command = [sys.executable, "-c", code, str(ROOT / "scripts")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("15 ") and not done.stderr, done.stderr
+
+
 def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_meanwhile(tmp_path):
     flags = ["--method=baseline", "--epochs=5000", "--workdir=a run"]
     command = [sys.executable, "-u", str(ROOT / "scripts" / "distill.py"), *flags]

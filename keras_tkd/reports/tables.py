@@ -4,7 +4,7 @@ import statistics
 
 from keras_tkd.reports.schema import Results
 
-__all__ = ["format_range", "format_table", "format_verification_table"]
+__all__ = ["align", "format_range", "format_table", "format_verification_table"]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -52,7 +52,7 @@ def format_table(runs):
     classes = f" ({', '.join(first.classes)})" if first.classes else ""
     seeds = f"mean (and range) over seeds {', '.join(str(run.seed) for run in runs)}"
     caption = f"{first.method} on {first.dataset}{classes}, {first.epochs} epochs, "
-    return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *_align(rows)])
+    return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *align(rows)])
 
 
 def format_range(counts):
@@ -72,11 +72,11 @@ def format_verification_table(runs):
         return ""
     pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
     caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
-    return "\n".join([f"{caption}, {pairs}", *_align(rows)])
+    return "\n".join([f"{caption}, {pairs}", *align(rows)])
 
 
-def _align(rows):
-    """Lines of a table, the first row underlined; the first column is set to the left, the others to the right."""
+def align(rows):
+    """Lays rows of cells out as lines, the first row underlined; the first column to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -82,7 +82,7 @@ class Format:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What `export_model` has written.
+    """Files that `export_model` has written, and what to know of them.
 
     Attributes:
         paths: dict from the name of a format to its file, or folder.

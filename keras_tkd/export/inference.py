@@ -16,8 +16,8 @@ _TRAINING_KINDS = re.compile("random|multinomial|bernoulli|dropout|assign", re.I
 class InferenceModel(keras.Model):
     """A model that calls another with `training=False`, whatever its layers would take for the default.
 
-    `model.export` leaves `training` open. Keras's layers of augmentation then take True, and hand it on to the layers
-    behind them: a file would flip its images at random, and normalize by the batch.
+    `model.export` leaves `training` open. Keras's layers of augmentation then take True, and so does a BatchNorm right
+    behind one of them: a file would flip its images at random, and normalize by the batch.
 
     Args:
         model: `keras.Model` with one input and one output.

@@ -1,4 +1,4 @@
-"""What libraries in C++ write to stderr past Python."""
+"""Output of libraries in C++, which goes past Python."""
 
 import contextlib
 import os

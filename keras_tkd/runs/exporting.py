@@ -1,6 +1,7 @@
 """Exports a model, on the data set that it was trained on, and measures what was written."""
 
 import dataclasses
+import importlib.metadata
 import pathlib
 
 import numpy as np
@@ -10,7 +11,7 @@ from keras_tkd.config import EvaluateConfig, PretrainedTeachersConfig
 from keras_tkd.config.fields import get_default
 from keras_tkd.config.flagfile import read_flag_lines, read_flags
 from keras_tkd.data.splits import take_rows
-from keras_tkd.export.formats import RECORD, check_packages, check_replaceable, export_model, open_model
+from keras_tkd.export.formats import FORMATS, RECORD, check_packages, check_replaceable, export_model, open_model
 from keras_tkd.export.measurement import measure
 from keras_tkd.export.runtimes import count_tensorflow_threads
 from keras_tkd.reports.exports import ExportResults, MeasuredModel
@@ -61,6 +62,7 @@ def export_source(config):
         existing=config.existing,
     )
     measurer = _Measurer(splits, outputs)
+    packages = [package for name in config.formats for package in FORMATS[name].packages]
     results = ExportResults(
         source=measured.model_path,
         dataset=measured.dataset,
@@ -75,7 +77,8 @@ def export_source(config):
         student=measurer.measure_in_keras("student", student, [measured.model_path]),
         teacher=inputs.teacher and measurer.measure_in_keras("teacher", inputs.teacher, measured.teacher_path),
         files=[measurer.measure_file(name, path, exported.scaling) for name, path in exported.paths.items()],
-        versions=describe_versions(),
+        # Accuracies and durations are those of the runtimes.
+        versions=describe_versions() | {name: importlib.metadata.version(name) for name in packages},
     )
     write_json(pathlib.Path(config.output) / RECORD, results.to_dict())
     return results

@@ -56,6 +56,7 @@ def test_a_run_is_measured_on_its_own_data_beside_its_own_teacher(run, tmp_path,
         assert written[role]["bytes"] == (run / f"{role}.keras").stat().st_size
     assert written["teacher"]["agreement"] == said["student"]["agreement"]
     assert [file["title"] for file in written["files"]] == list(formats)
+    assert written["versions"]["onnxruntime"] == onnxruntime.__version__ and "ai_edge_litert" in written["versions"]
     # The accuracy is that of the file: here it is opened by its runtime alone.
     images, labels = load_test_images()
     for file in written["files"][1:]:

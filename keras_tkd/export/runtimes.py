@@ -93,6 +93,16 @@ class LiteRT:
     @property
     def operations(self):
         """Pairs of the name of what an operation makes, and its kind."""
+        return [(name, kind) for name, kind, _ in self._read_operators()]
+
+    @property
+    def float_operations(self):
+        """Likewise of those that compute in floats; not of those that only convert them."""
+        computing = [(name, kind) for name, kind, in_floats in self._read_operators() if in_floats]
+        return [(name, kind) for name, kind in computing if kind not in ("QUANTIZE", "DEQUANTIZE")]
+
+    def _read_operators(self):
+        """Lists the file's operators: the name of what each makes, its kind, and whether it takes or makes floats."""
         from ai_edge_litert import schema_py_generated as schema
 
         with open(self._path, "rb") as file:
@@ -105,8 +115,12 @@ class LiteRT:
                 # Old readers find small numbers in the one field, and 127 there where the number is in the other.
                 number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
                 kind = names[number] if code.CustomCode() is None else code.CustomCode().decode()
-                made = graph.Tensors(operator.Outputs(0)).Name().decode() if operator.OutputsLength() else ""
-                listed.append((made, kind))
+                made = list(map(operator.Outputs, range(operator.OutputsLength())))
+                taken = list(map(operator.Inputs, range(operator.InputsLength())))
+                # -1 stands for an input that is left out.
+                tensors = [graph.Tensors(index) for index in made + taken if index >= 0]
+                in_floats = any(tensor.Type() == schema.TensorType.FLOAT32 for tensor in tensors)
+                listed.append((tensors[0].Name().decode() if made else "", kind, in_floats))
         return listed
 
 

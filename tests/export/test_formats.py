@@ -101,6 +101,16 @@ def test_int8_computes_in_integers_alone(exported):
     assert sorted(name for name, dtype in details.items() if dtype is np.float32) == sorted(end["name"] for end in ends)
 
 
+def test_an_operation_without_integers_is_an_error(tmp_path):
+    images = keras.Input((4, 4, 1))
+    waves = keras.ops.sin(keras.layers.Flatten()(images))
+    model = keras.Model(images, keras.layers.Dense(2)(waves), name="waves")
+    arguments = {"class_names": "ab", "calibration_images": IMAGES[:, :4, :4]}
+    with pytest.raises(ValueError, match="Model 'waves' cannot be written as 'litert_int8'. .*no int8 form of SIN"):
+        export_model(model, tmp_path / "out", "litert_int8", **arguments)
+    export_model(model, tmp_path / "out", "litert_float32", **arguments)
+
+
 def test_int8_at_both_ends(tmp_path, exported):
     paths = export_model(
         build_dense(), tmp_path / "o", "litert_int8", class_names=NAMES, int8_interface="int8", **INT8
@@ -201,10 +211,11 @@ def test_only_what_comes_first_and_alone_is_a_scaling():
         split_preprocessing(build_dense())
     # The pixels themselves go on, too: without the scaling, they would be missing.
     images = keras.Input((2, 2, 1))
-    both = keras.layers.Concatenate()([keras.layers.Rescaling(2.0, name="twice")(images), images])
-    model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(both)), name="both")
-    with pytest.raises(ValueError, match="begins with .*'twice'"):
-        split_preprocessing(model)
+    scaled = keras.layers.Rescaling(2.0, name="twice")(images)
+    for parts in ([scaled, images], [images, scaled]):
+        both = keras.layers.Flatten()(keras.layers.Concatenate(name="both")(parts))
+        with pytest.raises(ValueError, match="begins with ('twice', 'both'|'both', 'twice')"):
+            split_preprocessing(keras.Model(images, keras.layers.Dense(2)(both)))
 
 
 # Nothing of training.
@@ -383,6 +394,6 @@ def test_what_a_converter_refuses_is_named(tmp_path, monkeypatch):
         raise RuntimeError("no such operation\nat line 1")
 
     monkeypatch.setattr(onnx, "load", fail)
-    with pytest.raises(ValueError, match="Model 'dense' cannot be written as 'onnx'. The converter says: no such oper"):
+    with pytest.raises(ValueError, match="Model 'dense' cannot be written as 'onnx'. The reason given: no such oper"):
         export_model(build_dense(), tmp_path / "out", "onnx", class_names=NAMES)
     assert not [*tmp_path.iterdir()]

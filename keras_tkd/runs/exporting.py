@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 
 from keras_tkd import data, evaluation
-from keras_tkd.config import EvaluateConfig, PretrainedTeachersConfig
-from keras_tkd.config.fields import get_default
+from keras_tkd.config import DataConfig, EvaluateConfig, PretrainedTeachersConfig
+from keras_tkd.config.fields import get_default, list_deciding
 from keras_tkd.config.flagfile import read_flag_lines, read_flags
 from keras_tkd.data.splits import take_rows
 from keras_tkd.export.formats import FORMATS, RECORD, check_packages, check_replaceable, export_model, open_model
@@ -28,7 +28,7 @@ from keras_tkd.utils.resizing import resize_for_model
 __all__ = ["export_source"]
 
 _SHARED = [field.name for field in dataclasses.fields(PretrainedTeachersConfig)]
-_OF_TEACHERS = [name for name in _SHARED if name.startswith("teacher_")]
+_OF_TEACHERS = sorted(set(_SHARED) - {field.name for field in dataclasses.fields(DataConfig)})
 
 
 def export_source(config):
@@ -133,7 +133,7 @@ def _find_model(config):
     model, recorded = _read_run(source)
     given = {name: value for name, value in given.items() if value != get_default(EvaluateConfig, name)}
     # Where the images are may have changed since; which they are is the run's.
-    wrong = [name for name in given if name not in (*_OF_TEACHERS, "data_dir", "max_pixels")]
+    wrong = [name for name in list_deciding(EvaluateConfig, ("data",)) if name in given]
     if wrong:
         raise ValueError(
             f"The data set of a run's folder is the run's own. Received: source={config.source!r}, "
@@ -154,16 +154,19 @@ def _read_run(folder):
         )
     lines = [line for line in read_flag_lines(folder / FLAGS) if line.removeprefix("--").split("=")[0] in _SHARED]
     recorded = read_flags(EvaluateConfig, "\n".join(lines))
+    of_data = {name: value for name, value in recorded.items() if name not in _OF_TEACHERS}
+    own = folder / "teacher.keras"
     if results.student is None:
         # A run that trained a teacher: this is what is exported.
-        return folder / "teacher.keras", {k: v for k, v in recorded.items() if k not in _OF_TEACHERS}
-    own = folder / "teacher.keras"
+        return own, of_data
     if own.exists():
-        recorded["teacher_path"] = (str(own),)
+        # It is whole: what the flags say of a teacher that it was made of is inside.
+        kept = {name: recorded[name] for name in ("teacher_embedding_layer",) if name in recorded}
+        recorded = of_data | kept | {"teacher_path": (str(own),)}
     gone = [path for path in recorded.get("teacher_path", ()) if not pathlib.Path(path).exists()]
     if gone:
         print(f"The run's teacher is not there any more, and is not measured: {', '.join(gone)}")
-        recorded = {name: value for name, value in recorded.items() if name not in _OF_TEACHERS}
+        recorded = of_data
     return folder / "student.keras", recorded
 
 
@@ -183,7 +186,8 @@ def _choose_calibration_images(config, splits):
 def _find_file(path):
     """Returns a teacher's file, which a run's folder stands for too."""
     path = pathlib.Path(path)
-    return path / "teacher.keras" if path.is_dir() else path
+    own = path / "teacher.keras"
+    return own if own.exists() else path
 
 
 def _count_bytes(path):

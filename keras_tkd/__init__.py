@@ -22,6 +22,7 @@ _MODULES = (
     "callbacks",
     "data",
     "evaluation",
+    "export",
     "losses",
     "methods",
     "metrics",

@@ -1,6 +1,5 @@
 """From flags to a configuration: one flag for each field of a config, parsed before TensorFlow is imported."""
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -12,6 +11,7 @@ from absl import app, flags, logging
 
 from keras_tkd.config import get_default
 from keras_tkd.config.flagfile import get_value_type
+from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = ["define", "define_workdir", "import_commands", "read", "run", "show"]
 
@@ -151,21 +151,6 @@ def _end(number, frame):
     raise _Termination
 
 
-@contextlib.contextmanager
-def _quiet():
-    """Sends what C++ libraries write to stderr while they are loaded nowhere: TensorFlow's start-up lines."""
-    # TensorFlow prints some of them whatever its log level, past Python's sys.stderr.
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
 def import_commands(deterministic=False):
     """Imports `keras_tkd.runs.commands`, and TensorFlow with it, without its start-up lines.
 
@@ -176,7 +161,7 @@ def import_commands(deterministic=False):
     # Where a processor has AVX2 alone TensorFlow leaves oneDNN off, though it trains 1.3 to 1.6 times faster there; and
     # machines agree more closely where all use it. TensorFlow reads the variable when it is imported.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    with _quiet():
+    with hide_native_output():
         from keras_tkd.runs import commands, devices
 
         devices.start_devices(deterministic)

@@ -51,6 +51,23 @@ def check_sentence(message, words):
 
 # Script, what is typed (`{here}` is a folder), words of the error.
 FLAGS = [
+    ("export", "--output=o", "`source` is needed, a run's folder or a .keras file", "source=None"),
+    ("export", "--source=s", "`output` is needed, a folder to write to", "output=None"),
+    ("export", "--source=s --output=o --formats=tflite", "`formats` must be one of saved_model", "'tflite'"),
+    ("export", "--source=s --output=o --formats=onnx,onnx", "`formats` must name different ones", "onnx"),
+    ("export", "--source=s --output=o --max_drop=1.5", "`max_drop` must be a share of the images", "1.5"),
+    ("export", "--source=s --output=o --max_drop=nan", "`max_drop` must be a finite number", "nan"),
+    ("export", "--source=s --output=o --calibration_images=0", "`calibration_images` must be >= 1", "0"),
+    ("export", "--source=s --output=o --calibration_seed=-1", "`calibration_seed` must be in [0, 2^30)", "-1"),
+    (
+        "export",
+        "--source=s --output=o --formats=onnx --int8_interface=int8",
+        "`int8_interface` goes with the format litert_int8",
+        "'int8'",
+    ),
+    ("export", "--source=s --output=o --formats=onnx --calibration_seed=0", "goes with the format litert_int8", "0"),
+    ("export", "--source=s --output=o --preprocessing=none", "--preprocessing=none", "outside"),
+    ("export", "--source=s --output=o --existing=continue", "--existing=continue", "overwrite"),
     ("distill", f"--batch_size={HUGE}", "`batch_size` must be a whole number", HUGE),
     ("distill", f"--epochs={HUGE}", "`epochs` must be a whole number", HUGE),
     ("distill", f"--seed=-{HUGE}", "`seed` must be a whole number", HUGE),
@@ -290,7 +307,7 @@ def flag_errors(tmp_path_factory):
     before = digest(here)
     rows = []
     for script, typed, *_ in FLAGS:
-        workdir = [] if script == "evaluate" else [f"--workdir={here}/run"]
+        workdir = [] if script in ("evaluate", "export") else [f"--workdir={here}/run"]
         rows.append((script, [*typed.replace("{here}", str(here)).split(), *workdir]))
     # An argument of several words is one row's alone.
     command = [sys.executable, "-c", FORKS, str(ROOT / "scripts"), json.dumps(rows)]

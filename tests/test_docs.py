@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import keras_tkd.data
+import keras_tkd.export
 from keras_tkd import losses, metrics, models
 from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.miners import MINERS
@@ -166,6 +167,23 @@ def test_streaming_runs(stored, tmp_path, monkeypatch):
     exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
     assert names["images"].window_count == 3
     assert np.load("cache/train/logits.npy").shape == (4, 120, 3)
+
+
+def test_export_runs(tmp_path, monkeypatch, capsys):
+    page = (DOCS / "export.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype="uint8")
+    names = {"student": small_model(4), "class_names": "abc", "train_images": images, "test_images": images[:5]}
+    names |= {"test_labels": np.arange(5) % 3}
+    written, on_device = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(written, names)
+    assert capsys.readouterr().out.count("Latency(batch_size=32") == 2
+    expected = names.pop("outputs")
+    exec(on_device, names)
+    # Of 255 steps each, an activation and an output are rounded.
+    np.testing.assert_allclose(names["outputs"], expected[:1], atol=0.05 * np.ptp(expected))
+    for name, each in keras_tkd.export.FORMATS.items():
+        assert f"| `{name}` | `{each.filename}{'/' * (name == 'saved_model')}` |" in page
 
 
 def test_losses_of_several_methods():

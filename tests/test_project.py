@@ -36,7 +36,7 @@ ALLOWED = {
     "losses": "miners",
     "metrics": "losses",
     "teachers": "losses",
-    "export": "evaluation",
+    "export": "data evaluation",
     "reports": "evaluation.measures",
     "distillation": "batches callbacks losses methods teachers",
     "teacher_cache": "data losses teachers",

@@ -4,7 +4,7 @@ import statistics
 
 from keras_tkd.reports.schema import Results
 
-__all__ = ["format_image_counts", "format_range", "format_table", "format_verification_table"]
+__all__ = ["align", "format_image_counts", "format_range", "format_table", "format_verification_table"]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -33,7 +33,7 @@ def format_image_counts(name, counts, skipped=None, bad=()):
     closed = {part: of for part, of in counts.items() if part != "open_set"}
     if len(counts["train"]) <= _LISTED_CLASSES:
         rows = [[label, *(f"{of[label]:,}" for of in closed.values())] for label in counts["train"]]
-        lines += _align([["class", *(_PARTS[part] for part in closed)], *rows])
+        lines += align([["class", *(_PARTS[part] for part in closed)], *rows])
     else:
         for part, of in closed.items():
             lines.append(f"  {_PARTS[part]}: {format_range(list(of.values()))} images of each class")
@@ -82,7 +82,7 @@ def format_table(runs):
     classes = f" ({', '.join(first.classes)})" if first.classes else ""
     seeds = f"mean (and range) over seeds {', '.join(str(run.seed) for run in runs)}"
     caption = f"{first.method} on {first.dataset}{classes}, {first.epochs} epochs, "
-    return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *_align(rows)])
+    return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *align(rows)])
 
 
 def format_range(counts):
@@ -102,7 +102,7 @@ def format_verification_table(runs):
         return ""
     pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
     caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
-    return "\n".join([f"{caption}, {pairs}", *_align(rows)])
+    return "\n".join([f"{caption}, {pairs}", *align(rows)])
 
 
 def _name_some(names):
@@ -110,8 +110,8 @@ def _name_some(names):
     return ", ".join(names[:_NAMED]) + more
 
 
-def _align(rows):
-    """Lines of a table, the first row underlined; the first column is set to the left, the others to the right."""
+def align(rows):
+    """Lays rows of cells out as lines, the first row underlined; the first column to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))

@@ -1,8 +1,9 @@
-"""The three commands: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`."""
+"""The four commands: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`, `export(config)`."""
 
 from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
+from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.results import (
@@ -15,7 +16,7 @@ from keras_tkd.runs.results import (
 )
 from keras_tkd.runs.run import open_run
 
-__all__ = ["distill", "evaluate", "train_teacher"]
+__all__ = ["distill", "evaluate", "export", "train_teacher"]
 
 
 def train_teacher(config, path, existing="refuse", callbacks=()):
@@ -121,6 +122,27 @@ def evaluate(config):
     outputs = compute_closed_set_logits(model, splits)
     measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
     return measured.to_dict() | described
+
+
+def export(config):
+    """Writes a trained model in the formats of devices into a folder, and measures each file in its own runtime.
+
+    Beside the files, `export.json` says what was measured: of each file size, test accuracy, agreement with the model
+    in Keras and the largest difference to its outputs, duration of a batch of 1 and of 32; and the same of the model
+    and its teacher in Keras. TensorFlow computes with the threads that the process gives it; `scripts/export.py` gives
+    it one.
+
+    Args:
+        config: `ExportConfig`.
+
+    Returns:
+        `keras_tkd.reports.exports.ExportResults`, as in `export.json`. Files that lose more accuracy than
+        `config.max_drop` are written too: `passed` is then False.
+
+    Raises:
+        ValueError: what cannot be exported or measured; packages that are not installed; a folder that is in the way.
+    """
+    return export_source(config)
 
 
 def _obtain_teacher(run, inputs):

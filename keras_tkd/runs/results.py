@@ -25,6 +25,7 @@ __all__ = [
     "describe_generations",
     "describe_student_run",
     "describe_teacher_run",
+    "describe_versions",
     "measure_model",
     "measure_teacher",
 ]
@@ -148,6 +149,16 @@ def describe_student_run(run, inputs, teacher, baseline, student):
     return _describe_run(title, run, inputs, student.stage, baseline=measured_baseline, student=measured, **models)
 
 
+def describe_versions():
+    """Returns the versions of Python and of the packages, and what the machine is, as a dict."""
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow")},
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "gpus": len(tf.config.list_physical_devices("GPU")),
+    }
+
+
 def describe_generations(run, inputs, baseline, generations):
     """Returns the `Results` of a run whose students learned together with their teachers.
 
@@ -234,11 +245,6 @@ def _describe_run(method, run, inputs, stage, **models):
             seconds=round(stage.seconds, 2),
             images_per_second=round(statistics.median(speeds)) if speeds else None,
         ),
-        versions={
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("keras_tkd", "keras", "tensorflow")},
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
-            "gpus": len(tf.config.list_physical_devices("GPU")),
-        },
+        versions=describe_versions(),
         **models,
     )

@@ -8,11 +8,14 @@ __all__ = [
     "AVERAGES",
     "BUILT_IN_DATASETS",
     "CACHE_DTYPES",
+    "EXPORT_FORMATS",
+    "INT8_INTERFACES",
     "MAX_PIXELS",
     "MINERS",
     "NEGATIVE_CLASSES",
     "PRECISIONS",
     "PREPROCESSING",
+    "PREPROCESSING_PLACES",
     "WEIGHTINGS",
     "check_complete",
 ]
@@ -22,11 +25,14 @@ AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
 BUILT_IN_DATASETS = ("digits",)
 CACHE_DTYPES = ("float16", "float32")
+EXPORT_FORMATS = ("saved_model", "litert_float32", "litert_float16", "litert_dynamic", "litert_int8", "onnx")
+INT8_INTERFACES = ("float32", "int8")
 MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory
 MINERS = ("random", "semi_hard", "hard", "all")
 NEGATIVE_CLASSES = ("labels", "teacher")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+PREPROCESSING_PLACES = ("inside", "outside")
 WEIGHTINGS = ("entropy", "confidence")
 
 

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 
 __all__ = [
+    "atomic_folder",
     "atomic_write",
     "hash_file",
     "read_bytes",
@@ -55,6 +56,37 @@ def atomic_write(path, size=None):
             unfinished.unlink()
 
 
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Gives an empty folder to write into, beside `path`; it becomes `path` if the block ends without an error.
+
+    Its files have then reached the disk. What `path` held before is removed after that.
+
+    Args:
+        path: the folder; those above it are made.
+
+    Raises:
+        OSError: the system refuses to write; the message names the folder. What was there before is still there.
+    """
+    path = pathlib.Path(path)
+    unfinished, replaced = (path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}{end}") for end in ("", "-replaced"))
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for written in (*unfinished.rglob("*"), unfinished):
+            _sync(written)
+        # A folder takes no name that another one with files in it has.
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(unfinished, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise OSError(_explain(error, path, None)) from error
+    finally:
+        for folder in (unfinished, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _sync(path):
     """Waits until a file, or the names in a folder, have reached the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -81,7 +113,10 @@ def remove_unfinished(folder, below=True):
         below: whether folders in it count as well.
     """
     for path in pathlib.Path(folder).glob(f"{'**/' if below else ''}{_UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def hash_file(path):

@@ -15,6 +15,7 @@ __all__ = [
     "compute_loss",
     "copy_compiled_loss",
     "copy_mask",
+    "find_consumers",
     "flatten_layers",
     "get_input_dtypes",
     "get_input_names",
@@ -43,6 +44,23 @@ def get_producer(tensor):
     operation, node_index, _ = tensor._keras_history
     inputs = operation._inbound_nodes[node_index].input_tensors
     return operation, inputs[0] if len(inputs) == 1 else inputs
+
+
+def find_consumers(model, tensor):
+    """Returns what takes a tensor of a functional or sequential model's graph: pairs of operation and what it makes."""
+    # From the outputs: layers that are shared with other models know of calls that are not this model's.
+    waiting, seen, found = list(model.outputs), set(), []
+    while waiting:
+        made = waiting.pop()
+        if id(made) in seen:
+            continue
+        seen.add(id(made))
+        operation, inputs = get_producer(made)
+        inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        found += [(operation, made)] * any(part is tensor for part in inputs)
+        # Beyond the model's own inputs another model may have made them.
+        waiting += [part for part in inputs if not any(part is own for own in model.inputs)]
+    return found
 
 
 def flatten_layers(layer, include_self=True, recursive=True):

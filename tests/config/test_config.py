@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, TeacherTrainingConfig
+from keras_tkd.config import DataConfig, DistillConfig, EvaluateConfig, ExportConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import format_flags, get_value_type, read_flags, resolve_from_record
 from keras_tkd.config.teachers import WEIGHTINGS
 from keras_tkd.methods import METHODS
@@ -86,6 +86,21 @@ EVALUATE_RULES = [
     ("teacher_embedding_layer", {"model_path": "student.keras"}, ["embedding"]),
     *[(name, around | {"model_path": "student.keras"}, values) for name, around, values in TEACHERS_RULES],
 ]
+EXPORTED = {"source": "run", "output": "out"}
+EXPORT_RULES = [
+    ("source", {"output": "out"}, [None, ""]),
+    ("output", {"source": "run"}, [None, ""]),
+    ("formats", EXPORTED, [(), ("onnx", "onnx")]),
+    ("preprocessing", EXPORTED, ["none", None]),
+    ("int8_interface", EXPORTED, ["uint8"]),
+    ("int8_interface", EXPORTED | {"formats": ("onnx",)}, ["int8"]),
+    ("calibration_images", EXPORTED, [0, 1.5]),
+    ("calibration_images", EXPORTED | {"formats": ("onnx",)}, [3]),
+    ("calibration_seed", EXPORTED, [-1, 2**30]),
+    ("max_drop", EXPORTED, [-0.1, 1.1, NAN]),
+    ("existing", EXPORTED, ["continue"]),
+    *[(name, around | EXPORTED, values) for name, around, values in TEACHERS_RULES],
+]
 BROKEN = [
     (cls, name, around, value)
     for cls, rules in [
@@ -93,6 +108,7 @@ BROKEN = [
         (TeacherTrainingConfig, RUN_RULES),
         (DistillConfig, RUN_RULES + DISTILL_RULES),
         (EvaluateConfig, EVALUATE_RULES),
+        (ExportConfig, EXPORT_RULES),
     ]
     for name, around, values in rules
     for value in values
@@ -108,7 +124,7 @@ def test_a_broken_rule_names_the_field_and_the_value(cls, name, around, value):
 
 FLOATS = [
     (cls, field)
-    for cls, given in [(DistillConfig, {}), (TeacherTrainingConfig, {}), (EvaluateConfig, {"model_path": "a.keras"})]
+    for cls in (DistillConfig, TeacherTrainingConfig, EvaluateConfig, ExportConfig)
     for field in dataclasses.fields(cls)
     if get_value_type(field)[0] is float
 ]
@@ -389,6 +405,8 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
         TeacherTrainingConfig(),
         DistillConfig(),
         EvaluateConfig(model_path="runs/a=b, c/student.keras"),
+        ExportConfig(source="runs/a=b, c", output="out", formats=("onnx", "litert_int8"), max_drop=0.1 + 0.2),
+        ExportConfig(source="m.keras", output="out", formats="onnx", preprocessing="outside", teacher_path="t"),
         EvaluateConfig(model_path="m", teacher_path="t", teacher_preprocessing="caffe", image_size=7),
         TeacherTrainingConfig(open_set_fraction=0.1 + 0.2, embedding_layer="backbone/pool"),
         EvaluateConfig(**TWO, model_path="m", teacher_preprocessing=("none", "unit"), teacher_average="logits"),
@@ -496,7 +514,7 @@ def test_value_types():
 
 
 def test_every_field_has_a_help_text():
-    for cls in (EvaluateConfig, TeacherTrainingConfig, DistillConfig):
+    for cls in (EvaluateConfig, ExportConfig, TeacherTrainingConfig, DistillConfig):
         assert all(field.metadata["help"].endswith(".") for field in dataclasses.fields(cls))
 
 

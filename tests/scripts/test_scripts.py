@@ -70,8 +70,11 @@ for class_name, path in zip(sys.argv[1::2], sys.argv[2::2]):
         continue
     config_class = getattr(config, class_name)
     run_flags.define(config_class)
-    run_flags.define_workdir()
-    flags.FLAGS(["read", "--flagfile=" + path, "--workdir=runs/x"])
+    arguments = ["read", "--flagfile=" + path]
+    if class_name != "ExportConfig":
+        run_flags.define_workdir()
+        arguments.append("--workdir=runs/x")
+    flags.FLAGS(arguments)
     print(path, run_flags.read(config_class), flush=True)
     assert "tensorflow" not in sys.modules and "keras" not in sys.modules
     os._exit(0)
@@ -82,10 +85,21 @@ def is_teachers(path):
     return path.stem.endswith("teacher")
 
 
+def is_exports(path):
+    return path.stem == "export"
+
+
+def find_script(path):
+    return "export" if is_exports(path) else "train_teacher" if is_teachers(path) else "distill"
+
+
+CONFIGS = {"export": "ExportConfig", "train_teacher": "TeacherTrainingConfig", "distill": "DistillConfig"}
+
+
 @pytest.fixture(scope="module")
 def configurations():
     """What the scripts read from each flagfile, as text."""
-    named = [("TeacherTrainingConfig" if is_teachers(path) else "DistillConfig", str(path)) for path in FLAGFILES]
+    named = [(CONFIGS[find_script(path)], str(path)) for path in FLAGFILES]
     command = [sys.executable, "-c", READ, *(word for pair in named for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -95,15 +109,14 @@ def configurations():
 @pytest.mark.parametrize("path", FLAGFILES, ids=[f"{path.parent.name}/{path.stem}" for path in FLAGFILES])
 def test_every_flagfile_is_a_configuration(path, configurations):
     assert f"dataset='{path.parent.name}'" in configurations[str(path)]
-    teacher = is_teachers(path)
-    if not teacher:
+    if find_script(path) == "distill":
         # A method's name, perhaps with words for what is different there.
         words = path.stem.split("_") + [path.stem]
         named = next((f"method='{name}'" for name in sorted(METHODS, key=len, reverse=True) if name in words), None)
         assert OTHERS.get(path.stem, named) in configurations[str(path)]
         assert path.stem.startswith("open_set_") == ("open_set_fraction=None" not in configurations[str(path)])
     header = path.read_text().splitlines()
-    command = f"#   python scripts/{'train_teacher' if teacher else 'distill'}.py --flagfile={path.relative_to(ROOT)}"
+    command = f"#   python scripts/{find_script(path)}.py --flagfile={path.relative_to(ROOT)}"
     assert header[0].startswith("# ") and any(line.startswith(command) for line in header)
     assert any(line.startswith("# Expected") for line in header)
 
@@ -113,7 +126,7 @@ def test_every_method_has_its_flagfiles():
         assert {path.stem for path in (ROOT / "flags" / folder).glob("*.flags")} >= {"teacher", *METHODS}
 
 
-@pytest.mark.parametrize("script", ["train_teacher", "distill", "evaluate"])
+@pytest.mark.parametrize("script", ["train_teacher", "distill", "evaluate", "export"])
 def test_help_imports_no_tensorflow(script):
     command = [sys.executable, "-X", "importtime", f"scripts/{script}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -231,3 +244,43 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_mea
     assert "Traceback" not in output + second.stderr
     assert "--workdir='a run'" in (tmp_path / "a run" / "flags.flags").read_text().splitlines()[0]
     assert not list((tmp_path / "a run").rglob(".*"))
+
+
+# A classifier without training: the class whose mean image is the nearest, |x - m|^2 = |x|^2 - 2 (m x - |m|^2 / 2).
+NEAREST = """
+import keras, numpy as np
+from keras_tkd import data
+splits = data.load("digits")
+images = splits.train_images.reshape(-1, 64) / 255
+means = np.array([images[splits.train_labels == label].mean(0) for label in range(10)])
+for name, lift in (("plain", 0), ("lifted", 1e4)):
+    # Lifted, no class changes; but the steps of int8 are too large to tell the classes apart.
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    model.set_weights([means.T, lift - (means**2).sum(1) / 2])
+    model.save(name + ".keras")
+"""
+
+
+def test_export(tmp_path):
+    """Of files, which cost no training: one that passes, and one that loses too much."""
+    subprocess.run([sys.executable, "-c", NEAREST], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    flags = ["--formats=saved_model,litert_float32,onnx", "--max_drop=0"]
+    passed = run("export", "--source=plain.keras", "--output=out", *flags, cwd=tmp_path)
+    assert passed.returncode == 0 and passed.stderr == "", passed.stderr
+    for words in ("student (Keras)", "saved_model", "litert_float32", "onnx", "by one thread", "Files     out"):
+        assert words in passed.stdout
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["passed"] and [file["threads"] for file in record["files"]] == [1, 1, 1]
+    assert record["student"]["test_accuracy"] > 0.8
+    again = run("export", "--source=plain.keras", "--output=out", *flags, cwd=tmp_path)
+    assert again.returncode == 1 and "Error: out holds an export already: export.json, labels.txt" in again.stderr
+    flags = ["--formats=litert_int8", "--max_drop=0.001", "--existing=overwrite", "--calibration_images=20"]
+    failed = run("export", "--source=lifted.keras", "--output=out", *flags, cwd=tmp_path)
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert failed.returncode == 1 and not record["passed"]
+    (file,) = record["files"]
+    assert "Error: A file may lose 0.001 of the test accuracy at most" in failed.stderr
+    assert f"litert_int8 {file['test_accuracy']:.4f} (a drop of {file['drop']:.4f})" in failed.stderr
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["export.json", "labels.txt", "model_int8.tflite"]

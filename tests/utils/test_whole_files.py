@@ -10,7 +10,15 @@ import pytest
 
 from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
-from keras_tkd.utils.files import atomic_write, hash_file, read_json, save_model, write_json
+from keras_tkd.utils.files import (
+    atomic_folder,
+    atomic_write,
+    hash_file,
+    read_json,
+    remove_unfinished,
+    save_model,
+    write_json,
+)
 
 
 @contextlib.contextmanager
@@ -124,3 +132,40 @@ def test_what_is_written_reaches_the_disk_before_it_takes_the_name(tmp_path, mon
         unfinished.write_text("whole")
     # The file, its name, and then the folder that the name is in.
     assert order == ["fsync", "replace", "fsync"]
+
+
+def write_folder(path, value, fail=False):
+    with atomic_folder(path) as unfinished:
+        (unfinished / "inner").mkdir()
+        (unfinished / "inner" / "numbers").write_text(f"{value} " * 2000)
+        if fail:
+            raise KeyboardInterrupt
+        (unfinished / "last").write_text("whole")
+
+
+def test_a_folder_appears_whole_and_replaces_another(tmp_path):
+    path = tmp_path / "above" / "folder"
+    write_folder(path, 1.0)
+    (path / "old").write_text("")
+    before = content(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(path, 2.0, fail=True)
+    with room_for(100), pytest.raises(OSError, match=f"{path} cannot be written"):
+        write_folder(path, 2.0)
+    assert content(tmp_path) == before
+    write_folder(path, 2.0)
+    assert content(tmp_path) == {
+        "above/folder/inner/numbers": b"2.0 " * 2000,
+        "above/folder/last": b"whole",
+    }
+
+
+def test_unfinished_folders_are_removed(tmp_path):
+    with contextlib.suppress(SystemExit), atomic_folder(tmp_path / "folder") as unfinished:
+        # As a process that is killed leaves it.
+        (tmp_path / unfinished.name.replace(str(os.getpid()), "1")).mkdir()
+        raise SystemExit
+    (left,) = tmp_path.iterdir()
+    (left / "file").write_text("")
+    remove_unfinished(tmp_path)
+    assert not [*tmp_path.iterdir()]

@@ -12,7 +12,7 @@ import tokenize
 import pytest
 
 from keras_tkd.methods import METHODS
-from keras_tkd.runs.workdir import OWN_FILES
+from keras_tkd.runs.layout import OWN_FILES
 from keras_tkd.utils import model_files
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
-from keras_tkd.batches import TEACHER, get_batch_size
-from keras_tkd.distillation import inspection, self_check, validation
+from keras_tkd.batches import ANCHOR, TEACHER, get_batch_size
+from keras_tkd.distillation import inspection, judgements, self_check, validation
+from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.non_finite import find_non_finite, list_sources
 
 __all__ = ["check_batch"]
@@ -40,7 +41,7 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
         batch = model._prepare(x)
         with tf.GradientTape(persistent=True) as tape:
             forward_pass = model._run(x, y, sample_weight, batch, training=True)
-            foreign = self_check.judge_labels(labels, forward_pass.student["logits"], model.loss)
+            foreign = judgements.judge_labels(labels, forward_pass.student["logits"], model.loss)
             # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
             objectives = [] if foreign else model._compute_objectives(forward_pass)
         tables = self_check.measure_terms(tape, objectives, model._trained_models())
@@ -51,15 +52,45 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
     warnings = [*(teacher.warnings if teacher else ()), *seen, *foreign]
     source = find_non_finite(list_sources(forward_pass))
     for rows in tables:
-        warnings += self_check.judge_terms(rows, source, model._LABEL_LOSSES, model._REGULARIZATIONS)
+        warnings += judgements.judge_terms(rows, source, model._LABEL_LOSSES, model._REGULARIZATIONS)
     parameters = {TEACHER: teacher.parameters} if teacher else {}
     models = model._other_models() | {"student": model.student}
     parameters |= {role: inspection.count_parameters(one) for role, one in models.items() if one is not None}
     roles = [reader.role for reader in readers]
-    rows, of_models = self_check.describe_models(forward_pass, parameters, labels, roles)
+    rows, of_models = _describe_models(forward_pass, parameters, labels, roles)
     return self_check.SelfCheck(
         samples=int(get_batch_size(batch)),
         rows=[row for table in tables for row in table],
         models=rows,
         warnings=warnings + of_models,
     )
+
+
+def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen: list[str]) -> tuple[list, list[str]]:
+    """Measures the models on the batch of a forward pass, and says what is wrong with them.
+
+    Args:
+        forward_pass: `ForwardPass`.
+        parameters: number of the models' weights by role; None, or no entry, where it is not known.
+        labels: `(batch,)` class ids of the student's outputs, or None.
+        frozen: roles of models that do not learn. A teacher that learns with its student need not know anything yet.
+
+    Returns:
+        `(rows, warnings)`, a `ModelRow` for each model.
+    """
+    outputs = {TEACHER: forward_pass.teacher, "student": forward_pass.student}
+    outputs |= {role: forward_pass.batch[role] for role in (ANCHOR,) if role in forward_pass.batch}
+    shape = forward_pass.student["logits"].shape[1:]
+    rows, warnings = {}, []
+    for role, named in outputs.items():
+        logits = named.get("logits")
+        # Of other classes, or of layers alone: the labels do not say what is right.
+        known = labels if logits is not None and logits.shape[1:] == shape else None
+        rows[role] = self_check.measure_model(role, logits, known, parameters.get(role))
+        warnings += judgements.judge_outputs(role, logits)
+    warnings += judgements.judge_sizes(rows[TEACHER], rows["student"])
+    if TEACHER in frozen:
+        logits = outputs[TEACHER].get("logits")
+        named = None if logits is None else self_check.as_array(logits).argmax(-1)
+        warnings += judgements.judge_accuracies(rows[TEACHER], rows["student"], labels, named)
+    return list(rows.values()), warnings

@@ -10,7 +10,7 @@ from keras_tkd import evaluation
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.distillation.inspection import find_broken_variables
 from keras_tkd.runs.distillation_setup import make_training_batches
-from keras_tkd.runs.workdir import SPLIT
+from keras_tkd.runs.layout import SPLIT
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.files import read_json

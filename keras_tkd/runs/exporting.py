@@ -18,8 +18,8 @@ from keras_tkd.reports.exports import ExportResults, MeasuredModel
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.inputs import load_evaluation_inputs
+from keras_tkd.runs.layout import FLAGS
 from keras_tkd.runs.results import describe_versions
-from keras_tkd.runs.workdir import FLAGS
 from keras_tkd.utils.files import write_json
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.precision import set_precision

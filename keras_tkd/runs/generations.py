@@ -10,7 +10,7 @@ from keras_tkd.callbacks import WarmUp
 from keras_tkd.config.fields import DISTILLED, collect_settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, checks, optimization, stages
-from keras_tkd.runs.workdir import Stage
+from keras_tkd.runs.records import Stage
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import atomic_write

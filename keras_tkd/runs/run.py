@@ -10,8 +10,11 @@ from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision, start_devices
-from keras_tkd.runs.inputs import find_teacher_file
-from keras_tkd.runs.workdir import FLAGS, OWN_FILES, RESULTS, SPLIT, Stage, Workdir
+from keras_tkd.runs.given import has_other_files
+from keras_tkd.runs.layout import FLAGS, OWN_FILES, RESULTS, SPLIT
+from keras_tkd.runs.records import Stage
+from keras_tkd.runs.teacher_files import find_teacher_file
+from keras_tkd.runs.workdir import Workdir
 from keras_tkd.utils.files import hash_file, write_json
 
 __all__ = ["Run", "open_run"]
@@ -59,7 +62,7 @@ class Run:
     def _read_results(self):
         """Reads what results.json says of this very run; None where it is not finished, or something has changed."""
         found = self._workdir.read_finished_results()
-        if found is None or self._workdir.has_other_files(_hash_given_files(self._config)):
+        if found is None or has_other_files(self._workdir.path, _hash_given_files(self._config)):
             return None
         try:
             Results.from_dict(found)

@@ -14,7 +14,7 @@ from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import make_pipeline, make_training_batches, set_up_distillation
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
-from keras_tkd.runs.workdir import Stage
+from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model

@@ -7,16 +7,8 @@ import tensorflow as tf
 
 from keras_tkd import Distiller, TeacherEnsemble, TriKD, data, losses
 from keras_tkd.distillation.inspection import inspect_model
-from keras_tkd.distillation.self_check import (
-    ModelRow,
-    SelfCheck,
-    TermRow,
-    judge_accuracies,
-    judge_labels,
-    judge_outputs,
-    judge_terms,
-    read_labels,
-)
+from keras_tkd.distillation.judgements import judge_accuracies, judge_labels, judge_outputs, judge_terms
+from keras_tkd.distillation.self_check import ModelRow, SelfCheck, TermRow, read_labels
 from keras_tkd.losses import DistillationLoss, LogitRegression, SoftTargets
 
 CLASSES = 3

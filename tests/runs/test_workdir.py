@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tkd.runs.workdir import Stage, Workdir
+from keras_tkd.runs.records import Stage
+from keras_tkd.runs.workdir import Workdir
 from keras_tkd.utils.files import atomic_write, save_model
 
 FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]

@@ -12,7 +12,7 @@ from keras_tkd.config.fields import COMPARED, TRAINED, list_deciding
 from keras_tkd.config.flagfile import format_flags, read_flags
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
 from keras_tkd.reports import tables
-from keras_tkd.runs import commands, inputs
+from keras_tkd.runs import commands, teacher_files
 from keras_tkd.utils import precision
 
 RNG = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def chosen(outputs, splits, config):
     """The teacher's outputs, each of which gives its own number, as they reach the student."""
     teacher = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(outputs)])
     teacher.set_weights([np.zeros((64, outputs)), np.arange(outputs) + 10.0])
-    some = inputs.choose_classes(teacher, "teacher.keras", config, splits)
+    some = teacher_files.choose_classes(teacher, "teacher.keras", config, splits)
     return (numpy(some(np.zeros((1, 8, 8, 1))))[0] - 10.0).tolist()
 
 

@@ -1,0 +1,88 @@
+"""Models and data that a run is given from outside its folder, and whether they are still what it began with."""
+
+from keras_tkd.runs.layout import GIVEN, TRAINED, holds_something
+from keras_tkd.utils.files import read_json, write_json
+
+__all__ = ["check_given", "has_other_files", "record_given"]
+
+
+def check_given(folder, given, retrains):
+    """Raises `ValueError` for a model or data that are not those which the run began with.
+
+    Args:
+        folder: the run's.
+        given: dict of what it is given now: `"weights"`, `"data"`, and the hashes of files by flag; None where unknown.
+        retrains: whether what a teacher of other weights decides is to be trained again.
+    """
+    # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
+    if not any(holds_something(folder / name) for name in TRAINED):
+        return
+    changed = _find_changed(folder, given)
+    if "data" in changed:
+        changed.remove("data")
+        _check_data(folder, given["data"])
+    # Saved anew, a teacher is another file, and the same teacher by its weights.
+    changed = [name for name in changed if not name.startswith("--teacher_path=")]
+    if not changed:
+        return
+    if changed == ["weights"]:
+        # They are among the settings of what is trained by it, which is then done again.
+        if retrains:
+            return
+        what, more = (
+            "teacher: the weights of --teacher_path have",
+            ", or --existing=continue to train its student again",
+        )
+    else:
+        name = next(name for name in changed if name != "weights")
+        what, more = f"model: the file of {name} has", ""
+    raise ValueError(
+        f"The run in {folder} began with another {what} changed since. Put the file back that it began with, or "
+        f"choose another --workdir, or pass --existing=overwrite to begin anew{more}"
+    )
+
+
+def has_other_files(folder, files):
+    """Returns whether a file that the run is given is not the one that it began with, and says so.
+
+    Args:
+        folder: the run's.
+        files: dict from flags that name files of models, `--name=path`, to the files' SHA-256.
+    """
+    changed = _find_changed(folder, files)
+    for name in changed:
+        print(f"The file of {name} has changed since the run in {folder} began: it is looked at", flush=True)
+    return bool(changed)
+
+
+def record_given(folder, given):
+    """Writes down what a run is given; for the arguments see `check_given`."""
+    known = {name: digest for name, digest in given.items() if digest is not None}
+    if known:
+        write_json(folder / GIVEN, known)
+
+
+def _check_data(folder, data):
+    """Raises `ValueError` for data that have changed although the flags that decide them have not."""
+    began_with = read_json(folder / GIVEN)["data"]
+    # With other flags other data are no surprise, and what they decide is trained again.
+    if not isinstance(began_with, dict) or began_with.get("flags") != data["flags"]:
+        return
+    changed = [what for what, digest in data.items() if began_with.get(what, digest) != digest]
+    if changed:
+        raise ValueError(
+            f"The run in {folder} began with other data: {', '.join(changed)} have changed since. Put them "
+            "back, or choose another --workdir, or pass --existing=overwrite to begin anew"
+        )
+
+
+def _find_changed(folder, given):
+    """Returns the names of what the run was given that is not what it began with; what is not known is none."""
+    try:
+        began_with = read_json(folder / GIVEN) or {}
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. It says with which teacher the run began: put it back, choose another --workdir, or pass "
+            "--existing=overwrite to begin anew"
+        ) from error
+    return [name for name, digest in given.items() if digest and began_with.get(name, digest) != digest]

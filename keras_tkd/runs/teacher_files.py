@@ -1,0 +1,121 @@
+"""Trained teachers out of the files that a run is given, with the data's classes and the pixels that they expect."""
+
+import pathlib
+
+from keras_tkd import data, models, teachers
+from keras_tkd.runs.checks import check_unseen
+from keras_tkd.runs.layout import TEACHER
+from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
+
+__all__ = ["choose_classes", "find_teacher_file", "load_teacher", "without_softmax"]
+
+
+def find_teacher_file(path):
+    """Returns the path of a teacher's file: the file itself, a SavedModel's, or the teacher in the folder of a run."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return path
+    return path / (SAVED_MODEL if is_saved_model(path) else TEACHER)
+
+
+def load_teacher(config, splits):
+    """Loads the model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
+    _check_different(config.teacher_path)
+    scalings = config.teacher_preprocessing
+    scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
+    each = [
+        _load_one_teacher(path, mode, config, splits) for path, mode in zip(config.teacher_path, scalings, strict=True)
+    ]
+    if len(each) == 1:
+        return each[0]
+    return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
+
+
+def without_softmax(model, name, role):
+    """Returns a model that gives logits: without the softmax at its end, if it has one, which is said."""
+    # Temperatures and margins are meant for logits; probabilities would be distilled without an error, and badly.
+    if teachers.ends_in_softmax(model):
+        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
+        model = teachers.logits_model(model)
+    return model
+
+
+def _load_one_teacher(path, preprocessing, config, splits):
+    """The model of a file or a folder, with the data's classes."""
+    given, path = pathlib.Path(path), find_teacher_file(path)
+    if given.is_dir() and not path.exists():
+        raise ValueError(
+            "`teacher_path` must be a file of Keras's, a folder with a SavedModel, or the folder of a run that has "
+            f"trained its teacher. Received: teacher_path={str(given)!r}, in which there is neither {SAVED_MODEL} nor "
+            f"{TEACHER}"
+        )
+    check_unseen(path, splits)
+    loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)
+
+    def prepare(model):
+        model = models.select_output(model, config.teacher_output, path, "teacher_output")
+        # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
+        shape = None, None, splits.image_shape[-1]
+        model = without_softmax(models.check_classifier(model, shape, None, path, "teacher_path"), path, "Teacher")
+        return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
+
+    if not isinstance(loaded, TeacherEnsemble):
+        return prepare(loaded)
+    if len(config.teacher_path) > 1:
+        raise ValueError(
+            "An ensemble is a teacher of its own, and is given alone. Received: "
+            f"teacher_path={','.join(config.teacher_path)}, of which {path} is an ensemble of {len(loaded.teachers)}. "
+            "Name the files of its teachers instead"
+        )
+    each = [prepare(model) for model in loaded.teachers]
+    return TeacherEnsemble(each, average=loaded.average, teacher_weights=loaded.teacher_weights)
+
+
+def choose_classes(teacher, path, config, splits):
+    """Returns `teacher` with the logits of the data's classes, in their order.
+
+    Which of its classes they are, `teacher_classes` says. Without it they are those of the same place, if there are as
+    many, or of the same name, if the data are some classes of a data set with as many classes as the teacher.
+    """
+    outputs = teacher.output_shape[-1]
+    names = splits.all_class_names or splits.class_names
+    same_data = len(names) == outputs
+    if config.teacher_classes:
+        known = names if same_data else [str(index) for index in range(outputs)]
+        chosen = data.class_indices(config.teacher_classes, known, "teacher_classes")
+        if len(chosen) != splits.num_classes:
+            raise ValueError(
+                "`teacher_classes` must be one class of the teacher for each of the "
+                f"{splits.num_classes} classes of the data, {', '.join(splits.class_names)}. "
+                f"Received: teacher_classes={config.teacher_classes}"
+            )
+    elif splits.num_classes in (0, outputs):
+        return teacher
+    elif same_data:
+        chosen = data.class_indices(splits.class_names, names)
+    else:
+        raise ValueError(
+            f"The teacher must know the classes of the data. Received: {path} with {outputs} outputs, {config.dataset} "
+            f"with {splits.num_classes} classes. "
+            + (
+                "Say which of the teacher's they are, by index: --teacher_classes"
+                if outputs > splits.num_classes
+                else "Leave out those it does not know: --classes"
+            )
+        )
+    print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
+    return teachers.with_classes(teacher, chosen)
+
+
+def _check_different(paths):
+    """Raises `ValueError` for a file that is given twice, by two spellings or through a link."""
+    seen = {}
+    for path in paths:
+        file = find_teacher_file(path)
+        other = seen.setdefault((file.stat().st_dev, file.stat().st_ino), path) if file.is_file() else path
+        if other != path:
+            raise ValueError(
+                "`teacher_path` must name different teachers: one twice would count double, which `teacher_weights` is "
+                f"for. Received: {other} and {path}, which are the same file"
+            )

@@ -68,11 +68,17 @@ class Distiller(DistillationModel):
         self,
         teacher,
         student,
-        distillation_losses,
+        distillation_losses=None,
         distillation_loss_weights=None,
         student_loss_weight=1.0,
         name="distiller",
     ):
+        if distillation_losses is None:
+            raise TypeError(
+                "Distiller needs `distillation_losses`, a loss or a list of them. Received: none. For those who come "
+                "from the example of keras.io, Distiller(teacher, student, SoftTargets(temperature)): see "
+                "docs/from_keras_distillation.md"
+            )
         validation.check_models(teacher=teacher, student=student)
         given, losses = validation.resolve_losses(distillation_losses, teacher, student)
         super().__init__(teacher, student, given, losses, distillation_loss_weights, student_loss_weight, name)

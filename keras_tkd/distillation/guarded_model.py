@@ -12,6 +12,14 @@ from keras_tkd.distillation.valid_samples import add_checks
 
 __all__ = ["GuardedModel"]
 
+# What the class `Distiller` that readers of keras.io copy takes in `compile`.
+_KERAS_IO = {
+    "student_loss_fn": "`loss` of `compile`",
+    "distillation_loss_fn": "`distillation_losses` of the constructor, SoftTargets(temperature)",
+    "alpha": "`student_loss_weight=alpha, distillation_loss_weights=[1 - alpha]` of the constructor",
+    "temperature": "that of SoftTargets",
+}
+
 
 class GuardedModel(keras.Model):
     """A model whose `compile`, `fit` and `evaluate` look at what its steps note in their guards.
@@ -39,8 +47,15 @@ class GuardedModel(keras.Model):
         """Compiles as `keras.Model.compile` does, with a loss on the labels and metrics that take logits.
 
         Raises:
+            TypeError: an argument of the Distiller in the example of keras.io; the message says what it is here.
             ValueError: a loss or a metric of Keras's that takes something else, such as probabilities.
         """
+        foreign = [f"{name} is {meaning}" for name, meaning in _KERAS_IO.items() if name in kwargs]
+        if foreign:
+            raise TypeError(
+                "The Distiller of the example of keras.io takes its losses in `compile`. Here, and in "
+                f"keras.distillation, {'; '.join(foreign)}. See docs/from_keras_distillation.md"
+            )
         check_label_loss(loss)
         for given in (metrics, weighted_metrics):
             check_label_metrics(given)

@@ -471,6 +471,40 @@ class TestAddLoss:
             model(X)
 
 
+class TestFromTheExampleOfKerasIo:
+    """Its class `Distiller` takes its losses in `compile`."""
+
+    @pytest.mark.parametrize(
+        ("given", "meaning"),
+        [
+            ({"student_loss_fn": LABEL_LOSS}, "student_loss_fn is `loss` of `compile`"),
+            ({"distillation_loss_fn": keras.losses.KLDivergence()}, "distillation_loss_fn is `distillation_losses`"),
+            ({"alpha": 0.1}, r"alpha is `student_loss_weight=alpha, distillation_loss_weights=\[1 - alpha\]`"),
+            ({"temperature": 10}, "temperature is that of SoftTargets"),
+        ],
+    )
+    def test_its_arguments_are_mapped(self, given, meaning):
+        distiller = Distiller(linear("teacher", 1), linear("student", 2), SoftTargets())
+        with pytest.raises(TypeError, match=f"{meaning}.*docs/from_keras_distillation.md"):
+            distiller.compile("adam", **given)
+        with pytest.raises(TypeError, match="needs `distillation_losses`.*docs/from_keras_distillation.md"):
+            Distiller(student=linear("student", 2), teacher=linear("teacher", 1))
+
+    def test_the_total_is_that_of_the_example(self):
+        """alpha * crossentropy + (1 - alpha) * T^2 * KL(softmax(z_t / T) || softmax(z_s / T)), alpha 0.1, T 10."""
+        teacher, student = linear("teacher", 1), linear("student", 2)
+        z_t, z_s = X @ kernel(teacher), X @ kernel(student)
+
+        def soften(z):
+            e = np.exp(z / 10)
+            return e / e.sum(-1, keepdims=True)
+
+        divergence = (soften(z_t) * np.log(soften(z_t) / soften(z_s))).sum(-1)
+        expected = np.mean(0.1 * label_loss(z_s) + 0.9 * 100 * divergence)
+        distiller = compiled(Distiller(teacher, student, SoftTargets(temperature=10.0), [0.9], student_loss_weight=0.1))
+        assert evaluate(distiller, X)["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 class TestTwoKinds:
     """A Distiller freezes its teacher, TriKD its anchor, and neither is the other."""
 

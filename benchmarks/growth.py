@@ -19,6 +19,8 @@ import sys
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the scripts and tests do.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 TIME = "milliseconds per 128 images"
 MEMORY = "peak of resident memory, MB"

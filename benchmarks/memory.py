@@ -21,6 +21,8 @@ import tempfile
 import synthetic
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the scripts and tests do.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def peak():

@@ -18,6 +18,8 @@ import sys
 import synthetic
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the scripts and tests do.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 SHAPE, CLASSES, BATCH = (64, 64, 3), 10, 512
 TRAIN, TEST = 350_000, 1_000

@@ -8,6 +8,8 @@ import os
 import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As the scripts and tests do.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 VERSION = "1.0.0"
 BLOCK = 4  # pixels, of one colour: what PNG makes small

@@ -315,5 +315,10 @@ def test_the_site(tmp_path):
             assert re.search(entry, api[module]), (module, name)
     for name in keras_tkd._EXPORTS:
         assert re.search(rf'id="keras_tkd\.[\w.]+\.{name}"|<code>{name}</code>', api["keras_tkd"]), name
+    # What the two models have of their base is on their page too, and what `check` returns.
+    for kind in ("distiller.Distiller", "trikd.TriKD"):
+        for name in ("check", "compile", "compute_loss", "distillation_loss_weights", "distillation_losses", "fit"):
+            assert re.search(rf'id="keras_tkd\.distillation\.[\w.]*{kind}\.{name}"', api["keras_tkd"]), (kind, name)
+    assert 'id="keras_tkd.distillation.self_check.SelfCheck"' in api["keras_tkd"]
     # A docstring is plain text: `> 0` and `>>>` in it are no quotations.
     assert not [name for name, page in api.items() if "<blockquote>" in page]

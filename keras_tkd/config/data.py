@@ -102,7 +102,7 @@ class DataConfig:
         None,
         "Python modules that are imported before model files are loaded, and that register the classes in these with "
         "keras.saving.register_keras_serializable. Their code is run.",
-        decides="nothing",
+        decides="training",
     )
     # It decides what is refused, and nothing of what is loaded.
     max_pixels: int | None = option(

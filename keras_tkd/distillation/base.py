@@ -33,6 +33,7 @@ from keras_tkd.losses.base import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
+from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 
@@ -46,7 +47,7 @@ _AGREEMENT = "agreement"
 _OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
 
-class DistillationModel(GuardedModel):
+class DistillationModel(FixedAttributes, GuardedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -61,6 +62,8 @@ class DistillationModel(GuardedModel):
 
     student_loss_weight = Hyperparameter()
 
+    # Another would be saved, and would neither learn nor teach: the readers are of these.
+    _FIXED = ("teacher", "student", "anchor")
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")

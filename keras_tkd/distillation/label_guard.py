@@ -71,7 +71,8 @@ class LabelGuard:
         """
         if isinstance(y, dict):
             return y | {"logits": self.note(y["logits"], num_classes)} if "logits" in y else y
-        if not isinstance(y, tf.Tensor):
+        # Names are no numbers; what reads the labels next refuses them.
+        if not isinstance(y, tf.Tensor) or y.dtype == tf.string:
             return y
         self._num_classes = num_classes
         rank = len(y.shape)

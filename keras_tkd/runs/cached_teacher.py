@@ -6,6 +6,7 @@ import shutil
 import tensorflow as tf
 
 from keras_tkd import data
+from keras_tkd.batches import TEACHER
 from keras_tkd.config.fields import resolve_auto
 from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
@@ -50,7 +51,7 @@ def build(config, path, splits, teacher, losses=()):
     }
 
 
-def attach(pipeline, caches, key="teacher"):
+def attach(pipeline, caches, key=TEACHER):
     """Returns a function like `pipeline` whose batches hold the caches' outputs.
 
     Args:

@@ -6,6 +6,7 @@ import typing
 import keras
 
 from keras_tkd import data, evaluation
+from keras_tkd.batches import TEACHER
 from keras_tkd.distillation.inspection import Inspection, inspect_model
 from keras_tkd.runs import cached_teacher
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
@@ -50,7 +51,7 @@ def set_up_distillation(run, inputs, teacher):
     caches = cached_teacher.build(config, cached_teacher.get_folder(config, run.path), splits, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
-    shapes["teacher"] = caches["train"].shapes
+    shapes[TEACHER] = caches["train"].shapes
     inspection = None
     if config.check != "off":
         # Now, as nothing will hold it when the student is checked.

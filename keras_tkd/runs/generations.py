@@ -6,6 +6,7 @@ import shutil
 import keras
 
 from keras_tkd import data, evaluation
+from keras_tkd.batches import ANCHOR
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config.fields import DISTILLED, collect_settings
 from keras_tkd.distillation.trikd import TriKD
@@ -153,7 +154,7 @@ def _make_pipeline(run, splits, number, anchor):
     if anchor is None or config.teacher_cache in ("auto", "off"):
         return images_alone
     folder = cached_teacher.get_folder(config, run.path) / f"anchor_{number}"
-    return cached_teacher.attach(images_alone, cached_teacher.build(config, folder, splits, anchor), key="anchor")
+    return cached_teacher.attach(images_alone, cached_teacher.build(config, folder, splits, anchor), key=ANCHOR)
 
 
 def _export(generation, path):

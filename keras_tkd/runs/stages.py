@@ -168,7 +168,8 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
     if epoch or step:
         title = f"{title}, taken up after epoch {epoch}" + (f" and {step} steps" if step else "")
     else:
-        # The one place where files of an earlier training are removed.
+        # The one place where a training that is not taken up is removed. Of one that is, TensorBoardScalars writes the
+        # event files anew.
         stage.remove_training()
     stop = StopAtSignal(backup)
     samples = len(splits.train_labels)

@@ -7,6 +7,7 @@ from keras_tkd.teachers.logits import check_logits
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares
 from keras_tkd.utils.choices import AVERAGES
+from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.layer_outputs import name_outputs
 from keras_tkd.utils.resizing import resize_for_model
 
@@ -14,7 +15,7 @@ __all__ = ["TeacherEnsemble", "check_classes", "flatten_ensemble"]
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
-class TeacherEnsemble(keras.Model):
+class TeacherEnsemble(FixedAttributes, keras.Model):
     """Several trained teachers as one model, to be given to a `Distiller` as its teacher.
 
     Three averages, with weights w_k that sum to 1; they are three different things:
@@ -74,6 +75,8 @@ class TeacherEnsemble(keras.Model):
     where all entropies are 0, weights are equal.
     """
 
+    _FIXED = ("teachers",)
+
     # `average` has no default: the three are different things, and none of them is what everyone expects.
     def __init__(self, teachers, *, average, teacher_weights=None, name="ensemble"):
         teachers = list(teachers) if isinstance(teachers, (list, tuple)) else [teachers]
@@ -87,7 +90,7 @@ class TeacherEnsemble(keras.Model):
                 f"with `average='losses'`. Received: average={average!r}"
             )
         super().__init__(name=name, dtype="float32", autocast=False)
-        self.teachers = teachers
+        self.teachers = tuple(teachers)
         self._average = average
         self._teacher_weights = teacher_weights
         if all(teacher.built for teacher in teachers):

@@ -53,7 +53,7 @@ STALE = {
     "teacher_classes": "D",
     "teacher_output": "D",
     "trust_teacher_code": "",
-    "custom_objects": "",
+    "custom_objects": "TD",
     "teacher_embedding_layer": "",
     "teacher_epochs": "D",
     "teacher_learning_rate": "D",

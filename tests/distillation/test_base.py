@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller, TriKD, losses
+from keras_tkd import Distiller, TeacherEnsemble, TriKD, losses
 from keras_tkd.losses import LogitRegression, SoftTargets, TripletDistillation
 
 CLASSES = 3
@@ -522,6 +522,35 @@ class TestTwoKinds:
         common = next(kind for kind in TriKD.__mro__[1:] if kind in Distiller.__mro__[1:])
         assert common is not keras.Model
         assert common.train_step is TriKD.train_step is Distiller.train_step
+
+
+class TestFixed:
+    """What a step was made of: another would be saved, and would neither learn nor teach."""
+
+    @pytest.mark.parametrize("name", ["teacher", "student"])
+    @pytest.mark.parametrize("make", [lambda *m: Distiller(*m, SoftTargets()), TriKD])
+    def test_a_model_cannot_be_replaced(self, make, name):
+        model = make(linear("teacher", 1), linear("student", 2))
+        before = getattr(model, name)
+        with pytest.raises(AttributeError, match=f"`{name}` of a {type(model).__name__} cannot be set.*Make a new"):
+            setattr(model, name, linear("other", 3))
+        assert getattr(model, name) is before
+        # It is what `model.student = model.student` says that changes nothing.
+        setattr(model, name, before)
+
+    def test_nor_one_that_there_is_not(self):
+        with pytest.raises(AttributeError, match="`teacher` of a Distiller"):
+            Distiller(None, linear("student", 2), SoftTargets()).teacher = linear("teacher", 1)
+        with pytest.raises(AttributeError, match="`anchor` of a TriKD"):
+            TriKD(linear("teacher", 1), linear("student", 2)).anchor = linear("anchor", 3)
+
+    def test_the_teachers_of_an_ensemble_stay(self):
+        ensemble = TeacherEnsemble([linear("a", 1), linear("b", 2)], average="logits")
+        with pytest.raises(TypeError, match="item assignment"):
+            ensemble.teachers[0] = linear("c", 3)
+        with pytest.raises(AttributeError, match="`teachers` of a TeacherEnsemble cannot be set"):
+            ensemble.teachers = [linear("c", 3), linear("d", 4)]
+        assert [teacher.name for teacher in ensemble.teachers] == ["a", "b"] and len(ensemble.weights) == 2
 
 
 class TestLosses:

@@ -202,7 +202,14 @@ def test_a_signal_while_a_script_imports_ends_it_with_one_line(script, module, n
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--workdir=run"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=False
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        check=False,
+        # Tests that run in the background of a shell hand on that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == 128 + number and not done.stderr, done.stderr
     assert done.stdout == f"\nInterrupted ({number.name}), before anything began.\n"

@@ -5,7 +5,8 @@ import os
 import numpy as np
 
 from keras_tkd.data.image_files import ENDINGS, FORMATS
-from keras_tkd.data.image_list import HELD_OUT, ImageList, name_some, read_divided, read_list
+from keras_tkd.data.image_list import HELD_OUT, ImageList, read_divided, read_list
+from keras_tkd.utils.naming import name_some
 
 __all__ = ["is_divided", "load_divided_folder", "load_folder"]
 

@@ -14,14 +14,13 @@ from keras_tkd.data.image_files import FORMATS, BadImageError, measure_image, pi
 from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.choices import MAX_PIXELS
+from keras_tkd.utils.naming import name_some
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["HELD_OUT", "ImageList", "name_some", "read_divided", "read_list"]
+__all__ = ["HELD_OUT", "ImageList", "read_divided", "read_list"]
 
 # What the test images may be called, beside `train`: one of these; beside `test`, the others are not read.
 HELD_OUT = ("test", "val", "valid", "validation")
-
-_NAMED = 10  # in an error or a notice: what is more, is counted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,13 +51,6 @@ class ImageList:
         rows = {name: getattr(self, name) for name in ("labels", "is_test", "groups")}
         rows = {name: value if value is None else value[kept] for name, value in rows.items()}
         return dataclasses.replace(self, files=[self.files[index] for index in kept], **rows)
-
-
-def name_some(names):
-    """Returns names as text: the first of them, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def read_list(name, images, test_fraction, split_seed, unseen, **reading):

@@ -6,7 +6,8 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.image_list import HELD_OUT, ImageList, name_some, read_divided, read_list
+from keras_tkd.data.image_list import HELD_OUT, ImageList, read_divided, read_list
+from keras_tkd.utils.naming import name_some
 
 __all__ = ["is_divided_table", "load_divided_table", "load_table"]
 

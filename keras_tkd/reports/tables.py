@@ -3,6 +3,7 @@
 import statistics
 
 from keras_tkd.reports.schema import Results
+from keras_tkd.utils.naming import name_some
 
 __all__ = ["align", "format_image_counts", "format_range", "format_table", "format_verification_table"]
 
@@ -38,9 +39,9 @@ def format_image_counts(name, counts, skipped=None, bad=()):
         for part, of in closed.items():
             lines.append(f"  {_PARTS[part]}: {format_range(list(of.values()))} images of each class")
     for reason, paths in (skipped or {}).items():
-        lines.append(f"Not read: {len(paths):,} {reason}: {_name_some(paths)}")
+        lines.append(f"Not read: {len(paths):,} {reason}: {name_some(paths, _NAMED)}")
     if bad:
-        lines.append(f"Left out, {len(bad):,} that cannot be read: {_name_some(bad)}")
+        lines.append(f"Left out, {len(bad):,} that cannot be read: {name_some(bad, _NAMED)}")
     return "\n".join(lines)
 
 
@@ -103,11 +104,6 @@ def format_verification_table(runs):
     pairs = f"{one['same_pairs']:,} pairs of one identity and {one['different_pairs']:,} of two"
     caption = f"verification of {one['images']:,} images of {one['identities']:,} identities that were not trained on"
     return "\n".join([f"{caption}, {pairs}", *align(rows)])
-
-
-def _name_some(names):
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def align(rows):

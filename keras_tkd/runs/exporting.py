@@ -18,7 +18,7 @@ from keras_tkd.reports.exports import ExportResults, MeasuredModel
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.inputs import load_evaluation_inputs
-from keras_tkd.runs.layout import FLAGS
+from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.utils.files import write_json
 from keras_tkd.utils.keras_graph import flatten_layers
@@ -152,7 +152,7 @@ def _read_run(folder):
             f"`source` must be a .keras file, or the folder of a finished run. Received: source={str(folder)!r}, which "
             "holds no results.json. Run the command of that run again: it goes on where it stopped"
         )
-    lines = [line for line in read_flag_lines(folder / FLAGS) if line.removeprefix("--").split("=")[0] in _SHARED]
+    lines = [line for line in read_flag_lines(folder / FLAGFILE) if line.removeprefix("--").split("=")[0] in _SHARED]
     recorded = read_flags(EvaluateConfig, "\n".join(lines))
     of_data = {name: value for name, value in recorded.items() if name not in _OF_TEACHERS}
     own = folder / "teacher.keras"

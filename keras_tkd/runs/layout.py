@@ -5,7 +5,7 @@ import os
 from keras_tkd.utils.locks import LOCK
 
 __all__ = [
-    "FLAGS",
+    "FLAGFILE",
     "GIVEN",
     "MODELS",
     "OWN_FILES",
@@ -17,7 +17,7 @@ __all__ = [
     "holds_something",
 ]
 
-FLAGS = "flags.flags"
+FLAGFILE = "flags.flags"
 SPLIT = "split.json"
 RESULTS = "results.json"
 # Of files and data that the run was given: what they were when it began.
@@ -26,7 +26,7 @@ TEACHER = "teacher.keras"
 MODELS = (TEACHER, "baseline.keras", "student.keras")
 TRAINED = (RESULTS, *MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
-OWN_FILES = (SPLIT, "logs", *TRAINED, FLAGS)
+OWN_FILES = (SPLIT, "logs", *TRAINED, FLAGFILE)
 _STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
 # What must be a folder, and what a file, wherever there is something of that name.
 _FOLDERS = (
@@ -35,7 +35,7 @@ _FOLDERS = (
     *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
 )
 _FILES = (
-    *(FLAGS, SPLIT, RESULTS, *MODELS, LOCK, GIVEN),
+    *(FLAGFILE, SPLIT, RESULTS, *MODELS, LOCK, GIVEN),
     *(f"generations/[0-9]*/{name}" for name in MODELS),
     *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
 )

@@ -11,7 +11,7 @@ from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.devices import resolve_precision, start_devices
 from keras_tkd.runs.given import has_other_files
-from keras_tkd.runs.layout import FLAGS, OWN_FILES, RESULTS, SPLIT
+from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.teacher_files import find_teacher_file
 from keras_tkd.runs.workdir import Workdir
@@ -98,7 +98,7 @@ class Run:
             ValueError, BlockingIOError: as `Workdir.hold` and `Workdir.begin`.
         """
         self._begun = True
-        flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGS, self.path))
+        flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGFILE, self.path))
         command = f"python scripts/{self._command}.py --flagfile={flagfile} --workdir={folder}"
         self._workdir.hold()
         self._workdir.begin(
@@ -151,7 +151,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     config = config.resolved()
     # A run that overwrites another starts afresh, and decides afresh.
     if existing != "overwrite":
-        config = resolve_from_record(config, pathlib.Path(path) / FLAGS)
+        config = resolve_from_record(config, pathlib.Path(path) / FLAGFILE)
     else:
         _check_inputs_stay(config, pathlib.Path(path))
     config = resolve_precision(config)

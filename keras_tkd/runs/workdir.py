@@ -6,7 +6,7 @@ import shutil
 from keras_tkd.config.flagfile import can_hold, read_flag_lines
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.given import check_given, record_given
-from keras_tkd.runs.layout import FLAGS, MODELS, OWN_FILES, RESULTS, TRAINED, check_kinds, holds_something
+from keras_tkd.runs.layout import FLAGFILE, MODELS, OWN_FILES, RESULTS, TRAINED, check_kinds, holds_something
 from keras_tkd.runs.records import check_files, read_record
 from keras_tkd.utils.files import hash_file, remove_unfinished, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
@@ -57,9 +57,9 @@ class Workdir:
     def _check(self):
         """Raises `ValueError` for a folder that this experiment may not have."""
         found = [name for name in OWN_FILES if holds_something(self.path / name)]
-        if self._existing == "overwrite" and found and FLAGS not in found:
+        if self._existing == "overwrite" and found and FLAGFILE not in found:
             raise ValueError(
-                f"{self.path} was never a run's folder: it holds {', '.join(found)} without {FLAGS}, and "
+                f"{self.path} was never a run's folder: it holds {', '.join(found)} without {FLAGFILE}, and "
                 "--existing=overwrite would remove them. Choose another --workdir, or remove them yourself"
             )
         others = self._compare(found) if self._existing == "refuse" else ""
@@ -107,7 +107,7 @@ class Workdir:
             remove_unfinished(folder)
         remove_unfinished(self.path, below=False)
         lines = [f"# {line}" for line in header.splitlines()] + self.flags
-        write_text(self.path / FLAGS, "\n".join(lines) + "\n")
+        write_text(self.path / FLAGFILE, "\n".join(lines) + "\n")
         record_given(self.path, given)
 
     def read_finished_results(self):
@@ -164,13 +164,13 @@ class Workdir:
         Args:
             found: names of a run's files that there are.
         """
-        if FLAGS not in found:
-            return f"files {', '.join(found)} without {FLAGS}" if found else ""
+        if FLAGFILE not in found:
+            return f"files {', '.join(found)} without {FLAGFILE}" if found else ""
         # A run that trained nothing, because of an error, is no experiment that could be lost.
         if not set(found) & set(TRAINED):
             return ""
         # Comments aside: they say how to run it again, with a path that may have changed.
-        removed, added = self._find_differences(read_flag_lines(self.path / FLAGS))
+        removed, added = self._find_differences(read_flag_lines(self.path / FLAGFILE))
         if not removed and not added:
             return ""
         return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}"

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd.data.datasets import load
-from keras_tkd.data.image_list import name_some
 from keras_tkd.data.partition import group_split
+from keras_tkd.utils.naming import name_some
 
 
 def write(root, *files):

@@ -31,17 +31,25 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Several processes share the GPU.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
+from run import describe_machine  # noqa: E402
+
 from keras_tkd.methods import METHODS  # noqa: E402
 
+# The student alone has no term of its own: `speed` trains it.
+TAUGHT = [name for name, method in METHODS.items() if method.terms]
 HERE = pathlib.Path(__file__).parent
-PARTS = ("steps", "speed", "training")
+PARTS = ("speed", "steps", "training")
 # Largest relative difference to the CPU's float32 of a term and of a step. A product rounds by 2^-24 in float32, 2^-9
 # in bfloat16 and 2^-12 in float16, and a step is some ten layers forward and back, of terms that are differences of
 # sums of up to 2,048 products. A wrong term or gradient is off by its whole size.
 BOUNDS = {"float32": 2.0**-10, "mixed_bfloat16": 2.0**-2, "mixed_float16": 2.0**-4}
 SHAPE, CLASSES, BATCH = (16, 16, 3), 10, 32
 STEPS = 4
+MOST_SKIPPED = 15  # steps, in which Keras's first loss scale, 2^15, falls to 1
 SPEED = ("student_fit", "kd", "kd_cached", "tkd_in_batch_cached", "tkd_drawn", "tkd_drawn_cached")
+# Images in an epoch, rounds, precisions and batches of the speeds.
+ON_GPU = (25_600, 3, ("float32", "mixed_bfloat16", "mixed_float16"), (128, 1024))
+ON_CPU = (2_560, 2, ("float32",), (128,))
 TRAINING = ["--flagfile=flags/digits/kd.flags", "--epochs=60"]
 
 
@@ -111,41 +119,49 @@ def run_step(method, precision, xla):
     if METHODS[method].online:
         optimizers["teacher_optimizer"] = keras.optimizers.SGD(0.01)
     model.compile(**optimizers, loss=loss, jit_compile=xla)
-    terms = model.evaluate(batches, verbose=0, return_dict=True)
-    before = np.concatenate([np.ravel(weight) for weight in model.student.get_weights()]).astype("float64")
-    model.fit(batches, epochs=1, verbose=0)
-    moved = np.concatenate([np.ravel(weight) for weight in model.student.get_weights()]) - before
+    before = read_weights(model.student)
+    terms = {name: values[0] for name, values in model.fit(batches, epochs=1, verbose=0).history.items()}
+    skipped = 0
+    # Keras's loss scale begins high, and falls until gradients fit into float16.
+    while not (moved := read_weights(model.student) - before).any() and skipped < MOST_SKIPPED:
+        skipped += 1
+        model.fit(batches, epochs=1, verbose=0)
     history = model.fit(batches, epochs=STEPS, verbose=0).history
     values = np.array([value for values in history.values() for value in values])
     weights = [np.isfinite(weight).all() for weight in model.get_weights()]
-    record = {"terms": terms, "finite": bool(np.isfinite(values).all() and all(weights))}
+    record = {"terms": terms, "skipped": skipped, "finite": bool(np.isfinite(values).all() and all(weights))}
     if precision == "mixed_float16":
         record["scale"] = move_scale(model, batches)
     return record, moved
+
+
+def read_weights(model):
+    """Returns all weights of a model, one vector in float64."""
+    import numpy as np
+
+    return np.concatenate([np.ravel(weight) for weight in model.get_weights()]).astype("float64")
 
 
 def move_scale(model, batches):
     """Lets the loss scale overflow, and lets it grow; returns what went wrong, or None."""
     import numpy as np
 
-    optimizer = model.optimizer
-    before = model.student.get_weights()
+    optimizer, before = model.optimizer, read_weights(model.student)
     optimizer.dynamic_scale.assign(2.0**100)
     model.fit(batches, epochs=1, verbose=0)
     if float(optimizer.dynamic_scale) != 2.0**99:
         return f"after an overflow it is {float(optimizer.dynamic_scale):.3g}, not 2^99"
-    if any((a != b).any() for a, b in zip(before, model.student.get_weights(), strict=True)):
+    if (read_weights(model.student) != before).any():
         return "a step that overflowed moved the student"
-    optimizer.dynamic_scale.assign(2.0**8)
+    optimizer.dynamic_scale.assign(2.0**-4)
     optimizer.step_counter.assign(optimizer.dynamic_growth_steps - 1)
     model.fit(batches, epochs=1, verbose=0)
-    if float(optimizer.dynamic_scale) != 2.0**9:
+    if float(optimizer.dynamic_scale) != 2.0**-3:
         return (
-            f"after {optimizer.dynamic_growth_steps} finite steps it is {float(optimizer.dynamic_scale):.3g}, not 2^9"
+            f"after {optimizer.dynamic_growth_steps} finite steps it is {float(optimizer.dynamic_scale):.3g}, not 2^-3"
         )
-    if not any((a != b).any() for a, b in zip(before, model.student.get_weights(), strict=True)):
-        return "a step that did not overflow moved nothing"
-    return None if all(np.isfinite(weight).all() for weight in model.student.get_weights()) else "weights not finite"
+    moved = read_weights(model.student) - before
+    return None if moved.any() and np.isfinite(moved).all() else "a step that did not overflow moved nothing"
 
 
 def work(jobs, folder):
@@ -277,7 +293,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="file to write the figures to")
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, separated by commas: {', '.join(PARTS)}")
-    parser.add_argument("--methods", default=",".join(METHODS), help="methods whose steps are run")
+    parser.add_argument("--methods", default=",".join(TAUGHT), help="methods whose steps are run")
     parser.add_argument("--workers", type=int, help="processes that run steps at once: half of the processors or less")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for all steps together")
     parser.add_argument("--training", nargs="*", default=TRAINING, help="flags of the training, in place of its own")
@@ -287,42 +303,37 @@ def main():
         folder, *names = arguments.work
         return work([tuple(name.split(":")) for name in names], folder)
     parts, methods = arguments.only.split(","), arguments.methods.split(",")
-    for given, known, flag in ((parts, PARTS, "--only"), (methods, METHODS, "--methods")):
+    for given, known, flag in ((parts, PARTS, "--only"), (methods, TAUGHT, "--methods")):
         if not set(given) <= set(known):
             raise SystemExit(f"`{flag}` takes {', '.join(known)}. Received: {', '.join(given)}")
-    gpu, began, figures = find_gpu(), time.perf_counter(), {}
-    workers = arguments.workers or max(1, min(8, os.cpu_count() // 2 if gpu else 1))
+    gpu, began = find_gpu(), time.perf_counter()
     print(f"Device: {gpu or 'the CPU: no GPU is found'}", flush=True)
-    figures["device"] = gpu or "cpu"
+    figures = {"device": gpu or "cpu", "machine": describe_machine()}
+
+    def keep(part, found):
+        # At once: a run that is broken off leaves what it measured.
+        figures[part] = found
+        if arguments.json:
+            pathlib.Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+    # First, alone on the device.
+    if "speed" in parts:
+        keep("speed", measure_speed(*(ON_GPU if gpu else ON_CPU)))
     with contextlib.ExitStack() as stack:
         if "training" in parts:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             training = start_training(arguments.training, folder)
         if "steps" in parts:
-            figures["steps"] = measure_steps(methods, workers, arguments.timeout)
+            workers = arguments.workers or max(1, min(8, os.cpu_count() // 2 if gpu else 1))
+            keep("steps", measure_steps(methods, workers, arguments.timeout))
             show_steps(figures["steps"], methods)
         if "training" in parts:
             out, _ = training.communicate()
             print("\n" + "\n".join(out.splitlines()[-12:]), flush=True)
             results = pathlib.Path(folder, "run", "results.json")
-            figures["training"] = (
-                json.loads(results.read_text()) if training.returncode == 0 else {"error": out[-2000:]}
-            )
-    # Alone on the device.
-    if "speed" in parts:
-        print(flush=True)
-        sizes = (
-            (25_600, 3, ("float32", "mixed_bfloat16", "mixed_float16"), (128, 1024))
-            if gpu
-            else (2_560, 2, ("float32",), (128,))
-        )
-        figures["speed"] = measure_speed(*sizes)
+            learned = training.returncode == 0
+            keep("training", json.loads(results.read_text()) if learned else {"error": out[-2000:]})
     print(f"\n{time.perf_counter() - began:.0f} seconds")
-    if arguments.json:
-        from run import describe_machine
-
-        figures["machine"] = describe_machine()
-        pathlib.Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
     wrong = [name for name, record in figures.get("steps", {}).items() if not record["right"]]
     if wrong or "error" in figures.get("training", {}):
         raise SystemExit(f"Wrong: {', '.join(wrong) or 'the training'}")

@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "benchmarks"))
 
+import gpu  # noqa: E402
 import keys  # noqa: E402
 import load  # noqa: E402
 import operations  # noqa: E402
@@ -129,3 +130,37 @@ def test_ten_kills_leave_no_trace():
     assert done.returncode == 0, done.stdout + done.stderr
     kills = [int(line.split()[1]) for line in done.stdout.splitlines()]
     assert kills == [3, 3, 2, 2] and done.stdout.count("the same bits") == 4
+
+
+def test_a_step_on_the_gpu_is_right_within_its_precision_alone(tmp_path):
+    for device, change in (("cpu", [3.0, 4.0]), ("gpu", [3.0, 4.5])):
+        (tmp_path / device).mkdir()
+        for precision in ("float32", "mixed_bfloat16"):
+            np.save(tmp_path / device / f"kd:{precision}:0.npy", change)
+    record = {"terms": {"kd": 2.0, "agreement": 0.5}, "finite": True}
+    records = {
+        "cpu": {"kd:float32:0": record},
+        "gpu": {
+            "kd:float32:0": record,
+            "kd:mixed_bfloat16:0": record | {"terms": {"kd": 2.25, "agreement": 0.9}},
+            "kd:mixed_float16:0": {"error": "ended"},
+        },
+    }
+    half = gpu.compare(("kd", "mixed_bfloat16", 0), records, tmp_path)
+    # |0.25| / 2, and |(0, 0.5)| / |(3, 4)|; agreement is a share of images and is not compared.
+    assert half["terms_off"] == {"kd": 0.125} and half["step_off"] == 0.1 and half["right"]
+    exact = gpu.compare(("kd", "float32", 0), records, tmp_path)
+    assert exact["terms_off"] == {"kd": 0.0} and exact["step_off"] == 0.1 and not exact["right"]
+    assert not gpu.compare(("kd", "mixed_float16", 0), records, tmp_path)["right"]
+
+
+@pytest.mark.parametrize("change", [{"finite": False}, {"scale": "it stays"}])
+def test_a_step_on_the_gpu_that_is_not_finite_or_keeps_its_scale_is_wrong(tmp_path, change):
+    for device in ("cpu", "gpu"):
+        (tmp_path / device).mkdir()
+        np.save(tmp_path / device / "kd:float32:0.npy", [1.0])
+    record = {"terms": {"kd": 1.0}, "finite": True, "scale": None}
+    records = {"cpu": {"kd:float32:0": record}, "gpu": {"kd:float32:0": record}}
+    assert gpu.compare(("kd", "float32", 0), records, tmp_path)["right"]
+    records["gpu"] = {"kd:float32:0": record | change}
+    assert not gpu.compare(("kd", "float32", 0), records, tmp_path)["right"]

@@ -13,7 +13,8 @@ A batch is what `fit` takes as `x`: images alone, or a dict with them under `"im
     teacher                  `TeacherCache.attach`                     losses, in place of the teacher's outputs
     anchor                   `TeacherCache.attach`                     `TriKD`, in place of the anchor's outputs
 
-`data` stands below and writes the keys as its documentation names them; a test holds the two together.
+`data`, `losses` and `teacher_cache` stand below, and write and read the keys as this table names them; tests hold them
+together.
 """
 
 import difflib

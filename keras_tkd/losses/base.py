@@ -20,6 +20,7 @@ from keras_tkd.losses.validation import (
     check_same_shape,
     one_hot,
 )
+from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 
-class DistillationLoss(keras.losses.Loss):
+class DistillationLoss(FixedAttributes, keras.losses.Loss):
     """Base class of all distillation losses.
 
     A new loss implements one method, `call(teacher_outputs, student_outputs)`, which returns one value per sample,
@@ -76,6 +77,8 @@ class DistillationLoss(keras.losses.Loss):
     # Whether it takes outputs for logits of classes of which an image has one; and whether it reads that of the label.
     compares_classes = False
     reads_label = False
+    # A traced step would not follow: what may change while training is a `Hyperparameter`.
+    _FIXED = ("teacher_layers", "student_layers")
 
     def __init__(
         self,

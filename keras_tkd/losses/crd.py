@@ -126,6 +126,7 @@ class ContrastiveRepresentation(DistillationLoss):
     default_name = "crd"
     owns_layers = True
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
+    _FIXED = ("labels", "feature_size", "negatives", "momentum", "seed")
 
     def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **common):
         super().__init__(**common)

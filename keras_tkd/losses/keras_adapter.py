@@ -29,6 +29,8 @@ class KerasDistillation(DistillationLoss):
             own losses, sample weights or class weights (there is one number per batch), a value that is not a scalar.
     """
 
+    _FIXED = ("loss",)
+
     def __init__(self, loss, name=None, dtype=None):
         super().__init__(
             getattr(loss, "teacher_layer_name", None),

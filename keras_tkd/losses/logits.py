@@ -138,6 +138,7 @@ class SoftTargets(LogitsLoss):
 
     default_name = "kd"
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
+    _FIXED = ("standardize",)
 
     def __init__(self, temperature=4.0, standardize=False, **common):
         super().__init__(**common)

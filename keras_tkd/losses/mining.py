@@ -31,6 +31,7 @@ class MiningLoss(LogitsLoss):
     """
 
     margin = Hyperparameter(minimum=0.0)
+    _FIXED = ("miner", "negative_classes", "seed")
 
     def __init__(self, margin=5.0, miner="random", negative_classes="labels", seed=0, **common):
         super().__init__(**common)

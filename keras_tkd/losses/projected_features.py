@@ -182,6 +182,7 @@ class VariationalInformation(ProjectedLoss):
     """
 
     default_name = "vid"
+    _FIXED = ("start",)
 
     def __init__(self, start=5.0, **common):
         super().__init__(**common)

@@ -207,6 +207,7 @@ class CorrelationCongruence(LayerPairsLoss):
 
     default_name = "cc"
     gamma = Hyperparameter(minimum=0.0, exclusive=True)
+    _FIXED = ("order",)
 
     def __init__(self, gamma=0.4, order=2, **common):
         super().__init__(**common)

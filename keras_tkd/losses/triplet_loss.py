@@ -9,6 +9,7 @@ from keras_tkd.losses.mining import mean_of_valid
 from keras_tkd.losses.validation import as_arrays, check_choice, check_same_batch, is_labels
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 from keras_tkd.utils.distances import pairwise_euclidean
+from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 
 __all__ = ["TripletLoss", "triplet_loss", "triplet_statistics"]
@@ -115,7 +116,7 @@ def _share_below(limits, distances, others):
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
-class TripletLoss(keras.losses.Loss):
+class TripletLoss(FixedAttributes, keras.losses.Loss):
     """Triplet loss between the embeddings of a batch, for `model.fit` on labels.
 
     Pulls embeddings of one class together and pushes those of different classes apart, until each anchor's negative is
@@ -158,6 +159,7 @@ class TripletLoss(keras.losses.Loss):
     """
 
     margin = Hyperparameter(minimum=0.0)
+    _FIXED = ("miner", "seed")
 
     def __init__(self, margin=0.2, miner="semi_hard", seed=0, name="triplet", **common):
         super().__init__(name=name, **common)

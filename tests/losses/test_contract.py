@@ -1052,6 +1052,18 @@ def test_same_value_and_gradient_compiled_by_xla(case):
 
 
 @every_loss
+def test_all_that_is_not_live_cannot_be_set(case):
+    # A step that is traced already would go on with the old value, without a word.
+    loss, others = case.make(), {"name", "reduction", "dtype"}
+    own = {*case.required, *case.changed, "teacher_layers", "student_layers"} - set(case.live) - others
+    for attribute in own & set(vars(loss)):
+        with pytest.raises(AttributeError, match=f"`{attribute}` of a {case.loss.__name__} cannot be set.*Make a new"):
+            setattr(loss, attribute, object())
+        setattr(loss, attribute, getattr(loss, attribute))
+    assert own <= set(vars(loss)), "an argument is an attribute of the same name"
+
+
+@every_loss
 def test_live_numbers_act_without_retracing(case):
     live = [name for name in dir(case.loss) if isinstance(getattr(case.loss, name), Hyperparameter)]
     assert set(case.live) == set(live), "the row must name every live number"

@@ -212,3 +212,10 @@ def test_fit_pulls_classes_apart(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     after = model.evaluate(images, labels, batch_size=80, verbose=0)
     assert again.evaluate(images, labels, batch_size=80, verbose=0) == pytest.approx(after, rel=1e-6)
+
+
+@pytest.mark.parametrize("attribute", ["miner", "seed"])
+def test_what_a_traced_step_would_not_follow_cannot_be_set(attribute):
+    loss = TripletLoss()
+    with pytest.raises(AttributeError, match=f"`{attribute}` of a TripletLoss cannot be set"):
+        setattr(loss, attribute, "hard")

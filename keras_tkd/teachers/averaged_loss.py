@@ -52,8 +52,9 @@ class AveragedLoss(DistillationLoss):
         self.losses = [loss, *(_copy_without_layers(loss) if loss.owns_layers else loss for _ in range(count - 1))]
         names = as_list("logits" if loss.teacher_layers is None else loss.teacher_layers)
         # Past the check of equal numbers in the constructor, which `loss` passed: the student stands for each teacher.
-        self.teacher_layers = [output_key(k, name) for k in range(count) for name in names]
-        self.student_layers = loss.student_layers
+        # What the constructor set is fixed.
+        of_teachers = [output_key(k, name) for k in range(count) for name in names]
+        vars(self).update(teacher_layers=of_teachers, student_layers=loss.student_layers)
 
     @property
     def layers(self):

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 
+from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.distillation_rules import check_distillation
 from keras_tkd.config.fields import ReadWhen, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import combine, parse_entry
 from keras_tkd.methods.registry import METHODS
-from keras_tkd.utils.choices import CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
+from keras_tkd.utils.choices import APPLICATIONS, CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
 
 __all__ = ["DistillConfig"]
 
@@ -54,8 +55,11 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
     )
     student_model: str = option(
-        "digits_student", "Name of the student's architecture, or a .keras file of it.", decides="student"
+        "digits_student",
+        f"Name of the student's architecture, a .keras file of it, or {APPLICATIONS}NAME.",
+        decides="student",
     )
+    student_model_weights: str | None = weights_option("student_model", "student")
     teacher_epochs: int | None = _method_option(
         None,
         "Epochs of the teacher that is trained first; as --epochs if not given.",
@@ -184,6 +188,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     def _check_rules(self):
         super()._check_rules()
+        check_weights(self, "student_model_weights")
         check_distillation(self)
 
     @functools.cached_property

@@ -77,8 +77,9 @@ class Inputs:
 def load_teacher_inputs(config):
     """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
     _import_custom_objects(config)
+    models.check_name(config.teacher_model, "teacher_model")
     splits = load_splits(config)
-    teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+    teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
     return Inputs(splits, teacher=teacher, data=hash_data(splits))
 
@@ -95,16 +96,19 @@ def load_distillation_inputs(config):
     """
     _import_custom_objects(config)
     # Cheap checks come first.
+    models.check_name(config.student_model, "student_model")
+    if config.has_teacher and not config.teacher_path:
+        models.check_name(config.teacher_model, "teacher_model")
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
     splits = load_splits(config)
-    student = build_model(config.student_model, splits, config.seed, "Student")
+    student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if config.has_teacher and config.teacher_path:
         inputs.teacher = load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
     elif config.has_teacher:
-        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
     if anchor:
         inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
@@ -151,10 +155,11 @@ def _import_custom_objects(config):
             ) from error
 
 
-def build_model(name, splits, seed, role):
+def build_model(name, splits, seed, role, weights=None):
     """Builds a model for the data by name or file, returning logits; its starting weights depend on the seed alone."""
     # Each model anew, so that its weights do not depend on which others were built before it.
     keras.utils.set_random_seed(seed)
     # The anchor is the student alone of the run that `baseline` names.
     argument = "baseline" if role == "Anchor" else f"{role.lower()}_model"
-    return without_softmax(models.build(name, splits.image_shape, splits.num_classes or None, argument), name, role)
+    model = models.build(name, splits.image_shape, splits.num_classes or None, argument, weights)
+    return without_softmax(model, name, role)

@@ -51,7 +51,7 @@ def train_teacher(run, inputs):
     config = run.config.teacher
     # The run's own settings count as well: one of them may be new, with nothing said about what it decides.
     decisive = collect_settings(run.config, TRAINED) | collect_settings(config, TRAINED)
-    decisive["model"] = config.teacher_model
+    decisive |= {"model": config.teacher_model, "teacher_model_weights": config.teacher_model_weights}
     return _train_on_labels(run, inputs, run.open_stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
 
 
@@ -73,7 +73,7 @@ def train_baseline(run, inputs, teacher=None):
     wanted = config.baseline == "train" or config.anchor == "trained"
     if not config.has_teacher or inputs.baseline is not None or not wanted:
         return None
-    stage = run.open_stage("baseline", collect_settings(config, TRAINED) | {"model": config.student_model})
+    stage = run.open_stage("baseline", _collect_alone(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
     return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
@@ -90,7 +90,7 @@ def train_student(run, inputs, teacher):
     """
     config, student = run.config, inputs.student
     if teacher is None:
-        stage = run.open_stage("student", collect_settings(config, TRAINED) | {"model": config.student_model})
+        stage = run.open_stage("student", _collect_alone(config))
         return _train_on_labels(run, inputs, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
@@ -112,6 +112,12 @@ def train_student(run, inputs, teacher):
             frozen={"teacher": setup.teacher},
         )
     return _read_trained(stage)
+
+
+def _collect_alone(config):
+    """Returns what decides a student that learns from the labels alone."""
+    model = {"model": config.student_model, "student_model_weights": config.student_model_weights}
+    return collect_settings(config, TRAINED) | model
 
 
 def _make_distiller(config, inputs, teacher, student, shapes):

@@ -9,7 +9,8 @@ from keras_tkd.teachers.logits import (
     with_classes,
     with_softmax,
 )
-from keras_tkd.teachers.preprocessing import PREPROCESSING, with_preprocessing
+from keras_tkd.teachers.preprocessing import with_preprocessing
+from keras_tkd.utils.pixel_scaling import PREPROCESSING
 
 __all__ = [
     "PREPROCESSING",

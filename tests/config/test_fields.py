@@ -45,7 +45,9 @@ STALE = {
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "student_model": "DC",
+    "student_model_weights": "DC",
     "teacher_model": "D",
+    "teacher_model_weights": "D",
     "teacher_path": "D",
     "teacher_preprocessing": "D",
     "teacher_average": "D",
@@ -139,7 +141,10 @@ OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_e
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
 OF_FOLDERS = {"nested", "labels", "skip_bad_images"}
 PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"} | OF_FOLDERS
-CLOSED = PLAIN | {"teacher_embedding_layer"}
+# Models of this package, which start from no weights of others.
+OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}
+PLAIN |= {"teacher_model_weights"}
+CLOSED = PLAIN | {"teacher_embedding_layer", "student_model_weights"}
 OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
@@ -153,9 +158,18 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
     ("config", "irrelevant"),
     [
         (TeacherTrainingConfig(), PLAIN),
-        (TeacherTrainingConfig(dataset="pets", schedule="step", schedule_epochs=(2,), open_set_fraction=0.5), set()),
-        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - {"schedule_factor"} | OF_A_GIVEN_TEACHER),
-        (EvaluateConfig(model_path="m", **TWO), CLOSED - {"schedule_factor"}),
+        (
+            TeacherTrainingConfig(
+                dataset="pets",
+                schedule="step",
+                schedule_epochs=(2,),
+                open_set_fraction=0.5,
+                teacher_model="keras_applications/VGG16",
+            ),
+            set(),
+        ),
+        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_GIVEN_TEACHER),
+        (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS),
         (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), set()),
         (
             DistillConfig(method="baseline"),

@@ -60,17 +60,33 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         decides="student",
     )
     student_model_weights: str | None = weights_option("student_model", "student")
+    teacher_head: str | None = _method_option(
+        None,
+        "'new': train a new dense layer for the data's classes on the body of --teacher_path, whose classes are "
+        "others; the body stays as it is.",
+        ("new",),
+        (_TRAINED_BEFORE, ReadWhen(lambda run: run.teacher_path, "`{name}` goes with `teacher_path`")),
+    )
     teacher_epochs: int | None = _method_option(
         None,
         "Epochs of the teacher that is trained first; as --epochs if not given.",
         read_when=_TRAINED_BEFORE,
         yields_to="teacher_path",
+        unless="teacher_head",
     )
     teacher_learning_rate: float | None = _method_option(
-        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None,
+        "Its learning rate; as --learning_rate if not given.",
+        read_when=_WITH_TEACHER,
+        yields_to="teacher_path",
+        unless="teacher_head",
     )
     teacher_weight_decay: float | None = _method_option(
-        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None,
+        "Its weight decay; as --weight_decay if not given.",
+        read_when=_WITH_TEACHER,
+        yields_to="teacher_path",
+        unless="teacher_head",
     )
     temperature: float | None = _method_option(
         None,
@@ -217,6 +233,11 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         return self.has_teacher and not self.online
 
     @property
+    def trains_teacher(self):
+        """True if the run trains a teacher, or its new head, before the student or together with it."""
+        return self.has_teacher and (not self.teacher_path or bool(self.teacher_head))
+
+    @property
     def _anchor(self):
         return (self.anchor or "trained") if self.recipe.online.anchored else "none"
 
@@ -254,7 +275,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def unreached(self):
         found = super().unreached
         # Of the teacher's own epochs only, if it has such.
-        if self.has_teacher and not self.teacher_path and self.teacher.epochs != self.epochs:
+        if self.trains_teacher and self.teacher.epochs != self.epochs:
             found += self.teacher._list_unreached(" of the teacher")
         if (self.warmup_epochs or 0) > self.epochs:
             share = self.epochs / self.warmup_epochs

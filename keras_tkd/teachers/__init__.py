@@ -1,6 +1,7 @@
 """Teachers made ready, read, and joined to ensembles."""
 
 from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.teachers.heads import fit_to_images, list_body, with_new_head
 from keras_tkd.teachers.logits import (
     check_logits,
     ends_in_softmax,
@@ -17,9 +18,12 @@ __all__ = [
     "TeacherEnsemble",
     "check_logits",
     "ends_in_softmax",
+    "fit_to_images",
     "freeze",
+    "list_body",
     "logits_model",
     "with_classes",
+    "with_new_head",
     "with_preprocessing",
     "with_softmax",
 ]

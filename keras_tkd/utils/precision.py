@@ -6,7 +6,7 @@ from keras_tkd.utils.keras_graph import flatten_layers, get_last_operation, get_
 
 __all__ = ["set_precision"]
 
-_SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Resizing)
 
 
 def set_precision(model, precision):

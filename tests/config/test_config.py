@@ -582,3 +582,13 @@ def test_weights_go_with_an_architecture_of_keras_applications():
     assert config.teacher_model_weights == "body.h5"
     with pytest.raises(ValueError, match="nothing is downloaded"):
         TeacherTrainingConfig(teacher_model=spec, teacher_model_weights="imagenet")
+
+
+def test_a_new_head_is_one_teacher_s_and_is_trained():
+    config = DistillConfig(method="kd", teacher_path="t.keras", teacher_head="new", teacher_epochs=3)
+    assert config.trains_teacher and config.teacher.epochs == 3
+    assert not DistillConfig(method="kd", teacher_path="t.keras").trains_teacher
+    with pytest.raises(ValueError, match="`teacher_path` must be one, without `teacher_classes`.*teacher_classes=None"):
+        DistillConfig(method="kd", teacher_path="a,b".split(","), teacher_average="losses", teacher_head="new")
+    with pytest.raises(ValueError, match=r"without `teacher_classes`.*teacher_classes=\('1', '0'\)"):
+        DistillConfig(method="kd", teacher_path="a.keras", teacher_classes=("1", "0"), teacher_head="new")

@@ -54,6 +54,7 @@ STALE = {
     "teacher_weights": "D",
     "teacher_classes": "D",
     "teacher_output": "D",
+    "teacher_head": "D",
     "trust_teacher_code": "",
     "custom_objects": "TD",
     "teacher_embedding_layer": "",
@@ -133,6 +134,7 @@ SEVERAL = {"teacher_average", "teacher_weights"}
 ANCHORED = {"anchor_weight", "generations"}
 ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
 GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+GIVEN |= {"teacher_head"}
 TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
@@ -145,7 +147,8 @@ PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule
 OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}
 PLAIN |= {"teacher_model_weights"}
 CLOSED = PLAIN | {"teacher_embedding_layer", "student_model_weights"}
-OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+OF_A_MEASURED_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+OF_A_GIVEN_TEACHER = OF_A_MEASURED_TEACHER | {"teacher_head"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
@@ -168,7 +171,7 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
             ),
             set(),
         ),
-        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_GIVEN_TEACHER),
+        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER),
         (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS),
         (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), set()),
         (
@@ -226,6 +229,7 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (TeacherTrainingConfig(), "schedule_factor", "`schedule_factor` is read with schedule='step' only"),
         (DistillConfig(**TWO), "teacher_epochs", "`teacher_epochs` is not read where `teacher_path` is given"),
         (DistillConfig(teacher_cache="off"), "teacher_cache_dtype", "is not read with teacher_cache='off'"),
+        (DistillConfig(), "teacher_head", "`teacher_head` goes with `teacher_path`"),
     ],
 )
 def test_why_a_setting_is_not_read(config, name, why):

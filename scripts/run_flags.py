@@ -60,7 +60,7 @@ def read(config_class):
         value = flags.FLAGS[field.name].value
         # A flagfile says how to train the teacher, for runs that are given none.
         other = field.metadata["yields_to"]
-        if other in given and field.name not in typed:
+        if other in given and field.metadata["unless"] not in given and field.name not in typed:
             given.discard(field.name)
             value = None
         try:

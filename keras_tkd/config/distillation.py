@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 
+from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.distillation_rules import check_distillation
 from keras_tkd.config.fields import ReadWhen, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import combine, parse_entry
 from keras_tkd.methods.registry import METHODS
-from keras_tkd.utils.choices import CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
+from keras_tkd.utils.choices import APPLICATIONS, CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
 
 __all__ = ["DistillConfig"]
 
@@ -54,19 +55,38 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
     )
     student_model: str = option(
-        "digits_student", "Name of the student's architecture, or a .keras file of it.", decides="student"
+        "digits_student",
+        f"Name of the student's architecture, a .keras file of it, or {APPLICATIONS}NAME.",
+        decides="student",
+    )
+    student_model_weights: str | None = weights_option("student_model", "student")
+    teacher_head: str | None = _method_option(
+        None,
+        "'new': train a new dense layer for the data's classes on the body of --teacher_path, whose classes are "
+        "others; the body stays as it is.",
+        ("new",),
+        (_TRAINED_BEFORE, ReadWhen(lambda run: run.teacher_path, "`{name}` goes with `teacher_path`")),
     )
     teacher_epochs: int | None = _method_option(
         None,
         "Epochs of the teacher that is trained first; as --epochs if not given.",
         read_when=_TRAINED_BEFORE,
         yields_to="teacher_path",
+        unless="teacher_head",
     )
     teacher_learning_rate: float | None = _method_option(
-        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None,
+        "Its learning rate; as --learning_rate if not given.",
+        read_when=_WITH_TEACHER,
+        yields_to="teacher_path",
+        unless="teacher_head",
     )
     teacher_weight_decay: float | None = _method_option(
-        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None,
+        "Its weight decay; as --weight_decay if not given.",
+        read_when=_WITH_TEACHER,
+        yields_to="teacher_path",
+        unless="teacher_head",
     )
     temperature: float | None = _method_option(
         None,
@@ -184,6 +204,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
 
     def _check_rules(self):
         super()._check_rules()
+        check_weights(self, "student_model_weights")
         check_distillation(self)
 
     @functools.cached_property
@@ -210,6 +231,11 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def takes_trained_teacher(self):
         """True if the teacher is trained before the student, so that a trained one may be given."""
         return self.has_teacher and not self.online
+
+    @property
+    def trains_teacher(self):
+        """True if the run trains a teacher, or its new head, before the student or together with it."""
+        return self.has_teacher and (not self.teacher_path or bool(self.teacher_head))
 
     @property
     def _anchor(self):
@@ -249,7 +275,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def unreached(self):
         found = super().unreached
         # Of the teacher's own epochs only, if it has such.
-        if self.has_teacher and not self.teacher_path and self.teacher.epochs != self.epochs:
+        if self.trains_teacher and self.teacher.epochs != self.epochs:
             found += self.teacher._list_unreached(" of the teacher")
         if (self.warmup_epochs or 0) > self.epochs:
             share = self.epochs / self.warmup_epochs

@@ -30,6 +30,16 @@ def check_distillation(config):
     for name in ("temperature", "teacher_learning_rate"):
         if getattr(config, name) is not None:
             check(getattr(config, name) > 0, f"`{name}` must be > 0", config, name)
+    if config.teacher_head:
+        check(
+            len(config.teacher_path) == 1 and not config.teacher_classes,
+            "`teacher_head` makes one teacher for all classes of the data: `teacher_path` must be one, without "
+            "`teacher_classes`",
+            config,
+            "teacher_head",
+            "teacher_path",
+            "teacher_classes",
+        )
     check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
     if config.augmentation == "none":
         check(

@@ -63,7 +63,9 @@ class ReadWhen:
     why_not: str | None = None
 
 
-def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None):
+def option(
+    default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None, unless=None
+):
     """Makes the field of a setting.
 
     Args:
@@ -77,6 +79,7 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
         yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
             same, for runs without the other.
+        unless: name of a third setting; where that is given too, this one is read after all.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -84,11 +87,13 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
     if yields_to:
         # Not every configuration with the one setting has the other.
         missing = ReadWhen(
-            lambda config: not getattr(config, yields_to, None), f"`{{name}}` is not read where `{yields_to}` is given"
+            lambda config: not getattr(config, yields_to, None) or bool(unless and getattr(config, unless, None)),
+            f"`{{name}}` is not read where `{yields_to}` is given",
         )
         conditions += (missing,)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
-    return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
+    metadata |= {"read_when": conditions, "yields_to": yields_to, "unless": unless}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def get_default(cls, name):

@@ -2,9 +2,10 @@
 
 import dataclasses
 
+from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import ReadWhen, check, option
-from keras_tkd.utils.choices import AUGMENTATIONS, PRECISIONS
+from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, PRECISIONS
 
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
 
@@ -64,11 +65,12 @@ class RunConfig(DataConfig):
     checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="interruption")
     teacher_model: str = option(
         "digits_teacher",
-        "Name of the teacher's architecture, or a .keras file of it.",
+        f"Name of the teacher's architecture, a .keras file of it, or {APPLICATIONS}NAME.",
         decides="distillation",
         read_when=ReadWhen(lambda config: config.has_teacher),
         yields_to="teacher_path",
     )
+    teacher_model_weights: str | None = weights_option("teacher_model", "distillation", "teacher_path")
 
     def _check_rules(self):
         super()._check_rules()
@@ -81,6 +83,7 @@ class RunConfig(DataConfig):
             check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        check_weights(self, "teacher_model_weights")
         # Batches are made inside a window.
         rule = "`shuffle_window` must be a batch or more"
         check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")

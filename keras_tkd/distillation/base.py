@@ -85,7 +85,7 @@ class DistillationModel(FixedAttributes, GuardedModel):
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
         validation.check_loss_names(_OWN_NAMES, self._terms.names, self._terms.statistic_names)
         self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
-        self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"))
+        self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"), "student")
         self.loss_layers = []
         self._trackers = {}
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
@@ -164,7 +164,7 @@ class DistillationModel(FixedAttributes, GuardedModel):
         """Does what `build` does, once, for the shapes of a batch."""
         # `fit` builds while it traces the first step: variables must not be made inside that graph.
         with tf.init_scope():
-            student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE])
+            student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE], "student")
             teacher = build_outputs(self._read_teacher, shapes)
             validation.check_built_models(self._read_teacher.teachers, self.student)
             # Again, now that both have all their weights.

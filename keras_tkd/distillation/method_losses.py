@@ -7,7 +7,15 @@ __all__ = ["make_losses"]
 
 
 def make_losses(
-    method, *, distillation_loss_weights=None, teacher_layers=None, student_layers=None, seed=0, labels=None, **given
+    method,
+    *,
+    distillation_loss_weights=None,
+    teacher_layers=None,
+    student_layers=None,
+    substitutes=None,
+    seed=0,
+    labels=None,
+    **given,
 ):
     """Makes the losses of a method, and gives their weights.
 
@@ -15,6 +23,8 @@ def make_losses(
         method: a name in `METHODS`, or a `Method`, such as `keras_tkd.methods.combine` makes of several.
         distillation_loss_weights: a weight for each term, in place of its own.
         teacher_layers, student_layers: what all losses read, a name or a list, in place of each term's layers.
+        substitutes: dict `"teacher_layers"`, `"student_layers"` -> dict from the name of a layer to what is read in its
+            place, of models that call it otherwise.
         seed: seed of losses that draw at random.
         labels: class ids of all training samples, for losses that keep something of each (`crd`).
         given: arguments of the losses in place of the published values: `temperature`, `margin`, `miner` and so on;
@@ -50,5 +60,15 @@ def make_losses(
         read = dict.fromkeys(("teacher_layers", "student_layers"), as_layer_argument(term.layers))
         own = {argument: value for argument, value in given.items() if argument in term.arguments}
         # Of equal names the later one wins: what is given stands over what the method publishes.
-        losses.append(getattr(loss_classes, term.loss)(**{**read, **term.arguments, **needed, **own, **layers}))
+        arguments = {**read, **term.arguments, **needed, **own, **layers}
+        for side, names in (substitutes or {}).items():
+            arguments[side] = _substitute(arguments[side], names)
+        losses.append(getattr(loss_classes, term.loss)(**arguments))
     return losses, weights
+
+
+def _substitute(layers, names):
+    """Returns `teacher_layers` or `student_layers` with other names for some of them."""
+    if isinstance(layers, list):
+        return [names.get(layer, layer) for layer in layers]
+    return names.get(layers, layers)

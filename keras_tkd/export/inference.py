@@ -103,7 +103,9 @@ def _describe_scaling(operation):
     if name["class"] == "Flip":  # keras.ops.flip in a functional graph
         return [name | {"axis": operation.axis}] if operation.axis in (-1, 3) else None
     if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
-        layers = [layer for layer in operation.operations if not isinstance(layer, keras.layers.InputLayer)]
+        # A sequential model has no operations but its layers.
+        inside = operation.layers if isinstance(operation, keras.Sequential) else operation.operations
+        layers = [layer for layer in inside if not isinstance(layer, keras.layers.InputLayer)]
         each = [_describe_scaling(layer) for layer in layers]
         return None if None in each or not each else sum(each, [])
     return None

@@ -1,15 +1,18 @@
 """Losses that compare feature maps sample by sample: their attention, and the flow from one map to the next.
 
-Maps are `(batch, height, width, channels)`. Where teacher and student differ in height or width, the larger map is
+Maps are `(batch, height, width, channels)`; attention reads a transformer's tokens `(batch, tokens, width)`, too, each
+a position. Where teacher and student differ in height or width, the larger map is
 average-pooled to the smaller; where they must agree in width and do not, the student's passes through a projector.
 """
+
+import math
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, as_shape_list
-from keras_tkd.losses.feature_maps import check_maps, list_shapes, mean_square, pool_alike
+from keras_tkd.losses.feature_maps import check_maps, check_pair, list_shapes, match_positions, mean_square
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.utils.distances import normalize
 
@@ -20,12 +23,13 @@ def attention_transfer(teacher, student):
     """Squared error of the attention maps, the mean over positions of `(a_s - a_t)^2`, the maps `a` of norm 1.
 
     Args:
-        teacher, student: `(batch, height, width, channels)`; the larger is pooled to the smaller.
+        teacher, student: `(batch, height, width, channels)`, the larger is pooled to the smaller; or
+            `(batch, tokens, width)`.
 
     Returns:
         `(batch,)`.
     """
-    teacher, student = (_attention_map(x) for x in pool_alike(teacher, student))
+    teacher, student = (_attention_map(x) for x in match_positions(teacher, student))
     check_same_shape("at", teacher, student)
     return mean_square(student - teacher)
 
@@ -47,12 +51,12 @@ def flow_of_solution(teacher, student):
 
 def _attention_map(x):
     """Returns `(batch, positions)`: mean of the squares over the channels, divided by the norm over all positions."""
-    return normalize(ops.reshape(_channel_energy(x), (ops.shape(x)[0], x.shape[1] * x.shape[2])))
+    return normalize(ops.reshape(_channel_energy(x), (ops.shape(x)[0], math.prod(x.shape[1:-1]))))
 
 
 @tf.custom_gradient
 def _channel_energy(x):
-    """Mean of the squares over the channels, `(batch, height, width)`."""
+    """Mean of the squares over the channels, `(batch, height, width)` or `(batch, tokens)`."""
 
     # One product, where spreading the gradient of a mean takes several passes over a large map.
     def gradient(upstream):
@@ -63,7 +67,7 @@ def _channel_energy(x):
 
 def _flow_matrix(first, second):
     """Returns `(batch, channels of first, channels of second)`: mean over positions of the outer product."""
-    first, second = pool_alike(first, second)
+    first, second = match_positions(first, second)
     return ops.einsum("bhwc,bhwd->bcd", first, second) / (first.shape[1] * first.shape[2])
 
 
@@ -86,10 +90,11 @@ class AttentionTransfer(LayerPairsLoss):
             stage: `["stage1", "stage2", "stage3"]`.
 
     Call: `loss(teacher, student)`, maps `(batch, height, width, channels)` of any width, the larger pooled to the
-    smaller; or two lists of such. A map of zeros has an attention of zeros.
+    smaller, or tokens `(batch, tokens, width)` of equal number, but for a class token that one side has; or two lists
+    of such. A map of zeros has an attention of zeros.
 
     Raises:
-        ValueError: outputs that are no maps of known size.
+        ValueError: outputs that are neither, of two kinds or of unknown size; tokens of other numbers.
 
     Example:
 
@@ -104,11 +109,12 @@ class AttentionTransfer(LayerPairsLoss):
     default_name = "at"
 
     def build(self, teacher_shapes, student_shapes):
-        check_maps(self.name, as_shape_list(teacher_shapes), as_shape_list(student_shapes))
+        for teacher, student in zip(as_shape_list(teacher_shapes), as_shape_list(student_shapes), strict=True):
+            check_pair(self.name, teacher, student, ranks=(3, 4))
 
     def compare(self, teacher, student):
         # Outside a Distiller nobody has called `build`.
-        check_maps(self.name, list_shapes([teacher]), list_shapes([student]))
+        self.build(*list_shapes([teacher, student]))
         return attention_transfer(teacher, student)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_tkd.losses.base import DistillationLoss, as_list, as_shape_list
-from keras_tkd.losses.feature_maps import mean_square, pool_alike
+from keras_tkd.losses.feature_maps import check_pair, match_positions, mean_square
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.hyperparameters import check_number
 
@@ -26,11 +26,7 @@ class ProjectedLoss(DistillationLoss):
         if self.layers:
             return
         for teacher, student in zip(as_shape_list(teacher_shapes), as_shape_list(student_shapes), strict=True):
-            if len(teacher) != len(student) or len(teacher) not in (2, 4) or None in [*teacher[1:], *student[1:]]:
-                raise ValueError(
-                    f"Loss '{self.name}' compares vectors (batch, width) or maps (batch, height, width, channels), "
-                    f"of known size, of the same kind on both sides. Received: teacher {teacher}, student {student}"
-                )
+            check_pair(self.name, teacher, student)
             layer = self.make_layer(teacher[-1])
             layer.build((None, *student[1:]))
             self.add_layer(layer)
@@ -44,7 +40,7 @@ class ProjectedLoss(DistillationLoss):
             )
         total = 0.0
         for layer, teacher, student in zip(self.layers, teachers, students, strict=True):
-            teacher, student = pool_alike(teacher, student)
+            teacher, student = match_positions(teacher, student)
             # Of layers with a mode of their own (BatchNorm) the loss's flag decides, not that of a model around it.
             projected = layer(student, training=training)
             check_same_shape(self.name, teacher, keras.tree.flatten(projected)[0])
@@ -72,12 +68,13 @@ class Hint(ProjectedLoss):
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. The paper reads a middle layer:
             `"stage2"`.
 
-    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps
-    `(batch, height, width, channels)`, the larger pooled to the smaller; or two lists of such. The projector's
+    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)`, maps
+    `(batch, height, width, channels)`, the larger pooled to the smaller, or tokens `(batch, tokens, width)` of equal
+    number, but for a class token that one side has; or two lists of such. The projector's
     BatchNorm goes by the batch in training steps and by its moving statistics else.
 
     Raises:
-        ValueError: a vector against a map; features of unknown size; called before `build`.
+        ValueError: features of two kinds; of unknown size; tokens of other numbers; called before `build`.
 
     Example:
 
@@ -164,11 +161,13 @@ class VariationalInformation(ProjectedLoss):
         start: variance at the start, > 1e-5, default 5.
         teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
 
-    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps
-    `(batch, height, width, channels)`, the larger pooled to the smaller; or two lists of such.
+    Call: `loss(teacher, student)` after `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)`, maps
+    `(batch, height, width, channels)`, the larger pooled to the smaller, or tokens `(batch, tokens, width)` of equal
+    number, but for a class token that one side has; or two lists of such.
 
     Raises:
-        ValueError: a vector against a map; features of unknown size; called before `build`; `start` not above 1e-5.
+        ValueError: features of two kinds; of unknown size; tokens of other numbers; called before `build`; `start` not
+            above 1e-5.
 
     Example:
 

@@ -95,7 +95,8 @@ def resolve_teacher_cache(config, path, inputs):
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
     source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config))
-    if inputs.fingerprint and config.teacher_cache not in ("auto", "workdir"):
+    # A new head is yet to be trained.
+    if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
         _check_folder(config, path, splits, frozen, losses)
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])

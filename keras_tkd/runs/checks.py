@@ -131,7 +131,7 @@ def check_teacher(teacher, config, splits):
     if len(names) < len(each):
         names = [f"{names[0]}, number {number}" for number in range(len(each))]  # an ensemble out of one file
     advice = "Train it otherwise, with a lower --teacher_learning_rate for example"
-    if config.teacher_path:
+    if not config.trains_teacher:
         advice = (
             "If it was trained on pixels scaled otherwise, pass --teacher_preprocessing; if on other classes or in "
             "another order, say which of them the data's are: --teacher_classes"

@@ -154,10 +154,14 @@ def _obtain_teacher(run, inputs):
     config = run.config
     if not config.takes_trained_teacher:
         return None
-    if config.teacher_path:
+    if not config.trains_teacher:
         model, stage = inputs.take_teacher(), None
     else:
-        print(f"No --teacher_path: training the teacher '{config.teacher_model}' first")
+        print(
+            f"Training a new head for the teacher {config.teacher_path[0]} first"
+            if config.teacher_head
+            else f"No --teacher_path: training the teacher '{config.teacher_model}' first"
+        )
         trained = stages.train_teacher(run, inputs)
         model, stage = trained.model, trained.stage
     teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)

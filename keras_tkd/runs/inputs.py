@@ -8,6 +8,7 @@ import keras
 
 from keras_tkd import data, models
 from keras_tkd.distillation.method_losses import make_losses
+from keras_tkd.losses.base import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
@@ -15,6 +16,8 @@ from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
 from keras_tkd.teacher_cache.fingerprints import hash_weights
+from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.utils.standard_layers import MEANINGS, choose_layers
 
 __all__ = [
     "Inputs",
@@ -36,6 +39,8 @@ class Inputs:
             once it was taken.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
+        layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
+            layer to that of a model which calls it otherwise.
         data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
         fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
     """
@@ -46,6 +51,7 @@ class Inputs:
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
+    layers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     data: dict[str, str] | None = None
 
     def take_teacher(self):
@@ -64,6 +70,7 @@ class Inputs:
             distillation_loss_weights=config.distillation_loss_weights,
             teacher_layers=as_layer_argument(config.teacher_layers),
             student_layers=as_layer_argument(config.student_layers),
+            substitutes=self.layers,
             seed=config.seed,
             labels=self.splits.train_labels,
             temperature=config.temperature,
@@ -77,8 +84,9 @@ class Inputs:
 def load_teacher_inputs(config):
     """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
     _import_custom_objects(config)
+    models.check_name(config.teacher_model, "teacher_model")
     splits = load_splits(config)
-    teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+    teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
     return Inputs(splits, teacher=teacher, data=hash_data(splits))
 
@@ -95,19 +103,23 @@ def load_distillation_inputs(config):
     """
     _import_custom_objects(config)
     # Cheap checks come first.
+    models.check_name(config.student_model, "student_model")
+    if config.has_teacher and not config.teacher_path:
+        models.check_name(config.teacher_model, "teacher_model")
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
     splits = load_splits(config)
-    student = build_model(config.student_model, splits, config.seed, "Student")
+    student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if config.has_teacher and config.teacher_path:
         inputs.teacher = load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
     elif config.has_teacher:
-        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
+        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
     if anchor:
         inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
+    inputs.layers = _choose_layers(config, inputs)
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
     if config.has_teacher:
@@ -135,6 +147,22 @@ def load_evaluation_inputs(config):
     return inputs
 
 
+def _choose_layers(config, inputs):
+    """Chooses layers for what losses read by the names of this package's models, of models that have none so named."""
+    losses = inputs.make_losses(config)[0] if config.has_teacher else []
+    chosen = {}
+    for role, model in (("teacher", inputs.teacher), ("student", inputs.student)):
+        side = f"{role}_layers"
+        # Teachers of an ensemble are read by one name for all.
+        if losses and not isinstance(model, TeacherEnsemble):
+            chosen[side] = choose_layers(model, collect_outputs(losses, side))
+            for name, layer in chosen[side].items():
+                print(
+                    f"The {role} has no layer '{name}': losses read {MEANINGS[name]}, '{layer}' (--{side} names others)"
+                )
+    return chosen
+
+
 def _import_custom_objects(config):
     """Imports the modules that register a user's own classes; their code runs.
 
@@ -151,10 +179,11 @@ def _import_custom_objects(config):
             ) from error
 
 
-def build_model(name, splits, seed, role):
+def build_model(name, splits, seed, role, weights=None):
     """Builds a model for the data by name or file, returning logits; its starting weights depend on the seed alone."""
     # Each model anew, so that its weights do not depend on which others were built before it.
     keras.utils.set_random_seed(seed)
     # The anchor is the student alone of the run that `baseline` names.
     argument = "baseline" if role == "Anchor" else f"{role.lower()}_model"
-    return without_softmax(models.build(name, splits.image_shape, splits.num_classes or None, argument), name, role)
+    model = models.build(name, splits.image_shape, splits.num_classes or None, argument, weights)
+    return without_softmax(model, name, role)

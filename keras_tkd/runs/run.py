@@ -19,6 +19,9 @@ from keras_tkd.utils.files import hash_file, write_json
 
 __all__ = ["Run", "open_run"]
 
+# The settings that may name a file of a model that the run builds upon.
+_MODELS = ("student_model", "teacher_model", "student_model_weights", "teacher_model_weights")
+
 
 class Run:
     """One run in one folder: its configuration, its files, its results. A context manager, which frees the folder.
@@ -171,8 +174,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
 def _hash_given_files(config):
     """Returns the SHA-256 of the files of models that a run is given, by the flag that names each, `--name=path`."""
     # By name, a model is built anew each time; a file may be exchanged.
-    named = [(name, getattr(config, name, "")) for name in ("student_model", "teacher_model")]
-    files = {f"--{name}={path}": path for name, path in named}
+    named = [(name, getattr(config, name, None)) for name in _MODELS]
+    files = {f"--{name}={path}": path for name, path in named if path}
     files |= {f"--teacher_path={path}": find_teacher_file(path) for path in getattr(config, "teacher_path", None) or ()}
     return {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
 
@@ -180,7 +183,7 @@ def _hash_given_files(config):
 def _check_inputs_stay(config, folder):
     """Raises `ValueError` for inputs of a run that are among the files which `existing="overwrite"` removes."""
     folder = folder.resolve()
-    for name in ("teacher_path", "baseline", "student_model", "teacher_model", "dataset", "labels"):
+    for name in ("teacher_path", "baseline", *_MODELS, "dataset", "labels"):
         values = getattr(config, name, None) or ()
         for value in (values,) if isinstance(values, str) else values:
             given = pathlib.Path(value).resolve()

@@ -1,10 +1,11 @@
 """The trainings inside a run: the teacher, the student alone, the student distilled."""
 
 import dataclasses
+import functools
 
 import keras
 
-from keras_tkd import data, evaluation
+from keras_tkd import data, evaluation, teachers
 from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
@@ -51,8 +52,16 @@ def train_teacher(run, inputs):
     config = run.config.teacher
     # The run's own settings count as well: one of them may be new, with nothing said about what it decides.
     decisive = collect_settings(run.config, TRAINED) | collect_settings(config, TRAINED)
-    decisive["model"] = config.teacher_model
-    return _train_on_labels(run, inputs, run.open_stage("teacher", decisive), inputs.take_teacher(), config, "Teacher")
+    if not inputs.fingerprint:
+        decisive |= {"model": config.teacher_model, "teacher_model_weights": config.teacher_model_weights}
+        stage = run.open_stage("teacher", decisive)
+        return _train_on_labels(run, inputs, stage, inputs.take_teacher(), config, "Teacher")
+    # A new head on a teacher that was trained elsewhere, whose weights say which it is.
+    given = {name: getattr(run.config, name) for name in ("teacher_path", "teacher_output", "teacher_preprocessing")}
+    stage = run.open_stage("teacher", decisive | given | {"teacher_weights": inputs.fingerprint})
+    model = inputs.take_teacher()
+    body = teachers.list_body(model)
+    return _train_on_labels(run, inputs, stage, model, config, "Teacher's new head", fixed=body)
 
 
 def train_baseline(run, inputs, teacher=None):
@@ -73,7 +82,7 @@ def train_baseline(run, inputs, teacher=None):
     wanted = config.baseline == "train" or config.anchor == "trained"
     if not config.has_teacher or inputs.baseline is not None or not wanted:
         return None
-    stage = run.open_stage("baseline", collect_settings(config, TRAINED) | {"model": config.student_model})
+    stage = run.open_stage("baseline", _collect_alone(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
     return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
@@ -90,7 +99,7 @@ def train_student(run, inputs, teacher):
     """
     config, student = run.config, inputs.student
     if teacher is None:
-        stage = run.open_stage("student", collect_settings(config, TRAINED) | {"model": config.student_model})
+        stage = run.open_stage("student", _collect_alone(config))
         return _train_on_labels(run, inputs, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
@@ -112,6 +121,12 @@ def train_student(run, inputs, teacher):
             frozen={"teacher": setup.teacher},
         )
     return _read_trained(stage)
+
+
+def _collect_alone(config):
+    """Returns what decides a student that learns from the labels alone."""
+    model = {"model": config.student_model, "student_model_weights": config.student_model_weights}
+    return collect_settings(config, TRAINED) | model
 
 
 def _make_distiller(config, inputs, teacher, student, shapes):
@@ -145,7 +160,9 @@ def _check_early(run, inputs, teacher):
     run.first_batch_checked = True
 
 
-def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None):
+def fit_stage(
+    run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
+):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
@@ -159,6 +176,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         callbacks: what sets the training's numbers from epoch to epoch.
         frozen: dict of the models that must stay as they are by role, None for one that is not in memory.
         config: what this training is configured by; the run's, if not given.
+        before_saving: function that puts back what of the models was changed for their training alone.
     """
     config = config or run.config
     held_out_images, held_out_labels = splits.held_out
@@ -204,6 +222,8 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
                 )
             epoch, step = backup.position
     seconds = backup.seconds
+    if before_saving:
+        before_saving()
     for path, model in files.items():
         precision.set_precision(model, "float32")
         save_model(model, path)
@@ -220,9 +240,12 @@ def copy_model(model):
     return copy
 
 
-def _train_on_labels(run, inputs, stage, model, config, title):
-    """Trains a model on the labels, as any Keras model, unless the stage is finished."""
+def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
+    """Trains a model on the labels, as any Keras model, unless the stage is finished; the layers `fixed` stay."""
     if not stage.finished:
+        before = [(layer, layer.trainable) for layer in fixed]
+        for layer in fixed:
+            layer.trainable = False
         precision.set_precision(model, config.precision)
         add_weight_decay(model, config.weight_decay)
         keras.utils.set_random_seed(config.seed)
@@ -236,8 +259,15 @@ def _train_on_labels(run, inputs, stage, model, config, title):
             pipeline=data.image_dataset,
             files={stage.model_path: model},
             config=config,
+            before_saving=functools.partial(_set_trainable, before),
         )
     return _read_trained(stage)
+
+
+def _set_trainable(layers):
+    """Sets which layers may learn: pairs of a layer and its `trainable`, a layer before those inside it."""
+    for layer, trainable in layers:
+        layer.trainable = trainable
 
 
 def _read_trained(stage):

@@ -2,6 +2,8 @@
 
 import pathlib
 
+import keras
+
 from keras_tkd import data, models, teachers
 from keras_tkd.runs.checks import check_unseen
 from keras_tkd.runs.layout import TEACHER
@@ -57,11 +59,19 @@ def _load_one_teacher(path, preprocessing, config, splits):
         model = models.select_output(model, config.teacher_output, path, "teacher_output")
         # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
         shape = None, None, splits.image_shape[-1]
-        model = without_softmax(models.check_classifier(model, shape, None, path, "teacher_path"), path, "Teacher")
+        model = models.check_classifier(model, shape, None, path, "teacher_path")
+        if getattr(config, "teacher_head", None):
+            return _give_new_head(model, preprocessing, config, splits)
+        model = without_softmax(model, path, "Teacher")
         return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
     if not isinstance(loaded, TeacherEnsemble):
         return prepare(loaded)
+    if getattr(config, "teacher_head", None):
+        raise ValueError(
+            f"A new head is one teacher's. Received: teacher_path={path}, an ensemble of {len(loaded.teachers)}. Name "
+            "the file of one of its teachers"
+        )
     if len(config.teacher_path) > 1:
         raise ValueError(
             "An ensemble is a teacher of its own, and is given alone. Received: "
@@ -70,6 +80,14 @@ def _load_one_teacher(path, preprocessing, config, splits):
         )
     each = [prepare(model) for model in loaded.teachers]
     return TeacherEnsemble(each, average=loaded.average, teacher_weights=loaded.teacher_weights)
+
+
+def _give_new_head(model, preprocessing, config, splits):
+    # Its starting weights depend on the seed alone.
+    keras.utils.set_random_seed(config.seed)
+    model = teachers.with_new_head(model, splits.num_classes)
+    # It is trained, and saved, on the data's images as they are.
+    return teachers.fit_to_images(teachers.with_preprocessing(model, preprocessing), splits.image_shape)
 
 
 def choose_classes(teacher, path, config, splits):
@@ -103,6 +121,7 @@ def choose_classes(teacher, path, config, splits):
                 if outputs > splits.num_classes
                 else "Leave out those it does not know: --classes"
             )
+            + "; or distil with a new head for it, trained on the data: --teacher_head=new"
         )
     print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
     return teachers.with_classes(teacher, chosen)

@@ -1,6 +1,7 @@
 """Teachers made ready, read, and joined to ensembles."""
 
 from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.teachers.heads import fit_to_images, list_body, with_new_head
 from keras_tkd.teachers.logits import (
     check_logits,
     ends_in_softmax,
@@ -9,16 +10,20 @@ from keras_tkd.teachers.logits import (
     with_classes,
     with_softmax,
 )
-from keras_tkd.teachers.preprocessing import PREPROCESSING, with_preprocessing
+from keras_tkd.teachers.preprocessing import with_preprocessing
+from keras_tkd.utils.pixel_scaling import PREPROCESSING
 
 __all__ = [
     "PREPROCESSING",
     "TeacherEnsemble",
     "check_logits",
     "ends_in_softmax",
+    "fit_to_images",
     "freeze",
+    "list_body",
     "logits_model",
     "with_classes",
+    "with_new_head",
     "with_preprocessing",
     "with_softmax",
 ]

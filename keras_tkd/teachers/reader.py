@@ -27,7 +27,7 @@ class TeacherReader:
         self.role = role
         self.names = list(names)
         self.teachers = [] if teacher is None else [teacher]
-        self._outputs = LayerOutputs(teacher, names)
+        self._outputs = LayerOutputs(teacher, names, role)
 
     def build(self, shape) -> dict[str, tuple]:
         """Builds the teacher on images of `shape`; returns the shapes of its outputs by name.
@@ -41,7 +41,7 @@ class TeacherReader:
         if size:
             shape = (shape[0], *size, shape[-1])
         _check_input_shape(self.role, teacher, shape)
-        return compute_output_shapes(teacher, self._outputs.names, shape)
+        return compute_output_shapes(teacher, self._outputs.names, shape, self.role)
 
     def __call__(self, images, training=False):
         return self._outputs(resizing.resize_for_model(self._get_teacher(), images), training=training)

@@ -4,6 +4,7 @@ No Keras here: `--help` shows them, and is not to wait for TensorFlow.
 """
 
 __all__ = [
+    "APPLICATIONS",
     "AUGMENTATIONS",
     "AVERAGES",
     "BUILT_IN_DATASETS",
@@ -20,6 +21,8 @@ __all__ = [
     "check_complete",
 ]
 
+# What stands before the name of an architecture of `keras.applications`.
+APPLICATIONS = "keras_applications/"
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
@@ -31,7 +34,7 @@ MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory
 MINERS = ("random", "semi_hard", "hard", "all")
 NEGATIVE_CLASSES = ("labels", "teacher")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-PREPROCESSING = ("none", "unit", "imagenet", "caffe")
+PREPROCESSING = ("none", "unit", "tf", "torch", "imagenet", "caffe")
 PREPROCESSING_PLACES = ("inside", "outside")
 WEIGHTINGS = ("entropy", "confidence")
 

@@ -17,6 +17,7 @@ __all__ = [
     "copy_mask",
     "find_consumers",
     "flatten_layers",
+    "fresh_names",
     "get_input_dtypes",
     "get_input_names",
     "get_input_shape",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _GLOBAL_SEED = "global_seed_generator"
+_NAMES_GIVEN = "object_name_uids"
 _LOADING = threading.RLock()
 
 
@@ -161,6 +163,17 @@ def keep_global_seed():
             # Keras made it, of a number that it drew from Python: the next time, it is to be the same again.
             global_state.set_global_attribute(_GLOBAL_SEED, None)
             random.setstate(state)
+
+
+@contextlib.contextmanager
+def fresh_names():
+    """Numbers layers without a name of their own as in a new process, while the context is open."""
+    given = global_state.get_global_attribute(_NAMES_GIVEN)
+    global_state.set_global_attribute(_NAMES_GIVEN, None)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_NAMES_GIVEN, given)
 
 
 @contextlib.contextmanager

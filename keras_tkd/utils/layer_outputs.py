@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_tkd.utils.keras_graph import flatten_layers, get_input_dtypes
 
-__all__ = ["LayerOutputs", "compute_output_shapes", "name_outputs", "record_outputs"]
+__all__ = ["LayerOutputs", "compute_output_shapes", "has_output", "name_outputs", "record_outputs"]
 
 _PRE_ACTIVATION = "pre_activation"
 
@@ -24,6 +24,7 @@ class LayerOutputs:
     Args:
         model: a `keras.Model`.
         names: names of layers or paths; `"logits"` is always the final output.
+        role: `"teacher"` or `"student"`, for an error that says whose layers are named where; None for neither.
 
     Call: `outputs(x, training=False)` gives `(output, {"logits": tensor, name: tensor, ...})`, `output` being what the
     model itself returned.
@@ -33,8 +34,9 @@ class LayerOutputs:
             model that returns a list.
     """
 
-    def __init__(self, model, names=()):
+    def __init__(self, model, names=(), role=None):
         self.model = model
+        self._role = role
         self.names = sorted(set(names) - {"logits"})
 
     def __call__(self, x, training=False):
@@ -62,6 +64,12 @@ class LayerOutputs:
         raise ValueError(
             f"Model '{self.model.name}' has no output of that name. Received: {name!r}.{hint} It has {known} "
             "(layers of nested models are written as 'nested/layer')"
+            + (
+                f". This is the {self._role}: name one of its layers by the losses' `{self._role}_layers`, in a run by "
+                f"--{self._role}_layers"
+                if self._role
+                else ""
+            )
         )
 
 
@@ -125,6 +133,12 @@ def _recording(layer, part, name, captured):
             object.__setattr__(layer, method, own)
 
 
+def has_output(model, name):
+    """Returns whether a model has a layer of this name or path, or returns a dict with such an entry."""
+    returned = getattr(model, "output", None) if getattr(model, "inputs", None) else None
+    return _find_layer(model, name) is not None or (isinstance(returned, dict) and name in returned)
+
+
 def _find_layer(model, path):
     """Returns the layer at `path` (names joined by '/'), or None."""
     layer = model
@@ -139,16 +153,17 @@ def _child_layers(layer):
     return flatten_layers(layer, include_self=False, recursive=False)
 
 
-def compute_output_shapes(model, names, input_shape) -> dict[str, tuple]:
+def compute_output_shapes(model, names, input_shape, role=None) -> dict[str, tuple]:
     """Returns the shapes of the outputs that a `LayerOutputs` gives; builds the model if it is not built.
 
     Args:
         input_shape: shape of a batch of inputs, or a dict or list of shapes where the model takes several.
+        role: see `LayerOutputs`.
 
     Returns:
         dict name -> tuple with None for the batch.
     """
-    outputs = LayerOutputs(model, names)
+    outputs = LayerOutputs(model, names, role)
     # Traced and never run: `compute_output_shape` knows nothing of inner layers, nor of a subclassed model.
     raised = []
 

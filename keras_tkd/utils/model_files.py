@@ -10,6 +10,7 @@ import pathlib
 import stat
 import sys
 import textwrap
+import warnings
 import zipfile
 
 import h5py
@@ -17,7 +18,7 @@ import keras
 
 from keras_tkd.utils.keras_graph import load_guarded
 
-__all__ = ["load_model"]
+__all__ = ["load_model", "load_weights"]
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _HDF5 = (".h5", ".hdf5")
@@ -86,6 +87,36 @@ def load_model(path, argument="path", trust_code=False):
             f"`{argument}` must be a Keras model that can be loaded. Received: {argument}={str(path)!r}. "
             f"Loading says: {reason}"
         ) from error
+
+
+def load_weights(model, path, argument="path"):
+    """Loads weights into a model of the same architecture from an HDF5 file, Keras's of now or before.
+
+    Args:
+        model: a built `keras.Model`.
+        path: the file, which ends with `.h5` or `.hdf5`.
+        argument: what an error calls it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file of another kind, of another architecture, or whose arrays lie elsewhere or would take more
+            than twenty times its bytes.
+    """
+    path = pathlib.Path(path)
+    received = f"Received: {argument}={str(path)!r}"
+    if not path.is_file():
+        raise FileNotFoundError(f"`{argument}` must be an existing file of weights. {received}")
+    if path.suffix.lower() not in _HDF5:
+        raise ValueError(f"`{argument}` must be a file that ends with {' or '.join(_HDF5)}. {received}")
+    try:
+        _check_weights(path, max(_ALWAYS, _EXPANSION * path.stat().st_size))
+        with warnings.catch_warnings():
+            # A hundred lines on how Keras looks for weights, before the one error that counts.
+            warnings.simplefilter("ignore")
+            model.load_weights(path)
+    except Exception as error:  # A broken file fails in h5py, or anywhere in Keras.
+        reason = textwrap.shorten(str(error) or type(error).__name__, 400, placeholder=" ...")
+        raise ValueError(f"`{argument}` must be weights of this model. {received}. Loading says: {reason}") from error
 
 
 def _check_entries(archive, max_bytes):

@@ -6,6 +6,8 @@ from keras_tkd.utils.keras_graph import flatten_layers, get_last_operation, get_
 
 __all__ = ["set_precision"]
 
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Resizing)
+
 
 def set_precision(model, precision):
     """Makes every layer of `model` compute in `precision`, except for those that must stay float32.
@@ -19,7 +21,7 @@ def set_precision(model, precision):
     """
     for layer in flatten_layers(model):
         # 1 / 255 in bfloat16 is off by 0.4 %, and would darken every image.
-        layer.dtype_policy = "float32" if isinstance(layer, keras.layers.Rescaling) else precision
+        layer.dtype_policy = "float32" if isinstance(layer, _SCALING) else precision
     # The output stays float32: logits in bfloat16 have 8 significant bits, and losses compare small differences.
     operation, inputs = get_last_operation(model)
     while operation is not None and not _is_plain_layer(operation):

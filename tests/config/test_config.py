@@ -45,7 +45,7 @@ RUN_RULES = [
 ]
 TWO = {"teacher_path": ("a.keras", "b.keras")}
 TEACHERS_RULES = [
-    ("teacher_preprocessing", {"teacher_path": "teacher.keras"}, ["torch", None, ("unit", "caffe"), ()]),
+    ("teacher_preprocessing", {"teacher_path": "teacher.keras"}, ["pytorch", None, ("unit", "caffe"), ()]),
     ("teacher_preprocessing", {}, [("unit",)]),
     ("teacher_preprocessing", {**TWO, "teacher_average": "losses"}, [("none",) * 3]),
     ("teacher_path", {"teacher_average": "logits"}, [("a.keras", "b.keras", "a.keras")]),
@@ -561,3 +561,34 @@ def test_auto_becomes_what_an_earlier_beginning_chose(tmp_path):
     assert resolve_from_record(TeacherTrainingConfig(precision="float32"), path).precision == "float32"
     baseline = resolve_from_record(DistillConfig(method="baseline", precision="auto"), path)
     assert (baseline.precision, baseline.teacher_cache) == ("mixed_bfloat16", "auto")
+
+
+def test_weights_go_with_an_architecture_of_keras_applications():
+    spec = "keras_applications/MobileNetV2@alpha=0.5"
+    config = DistillConfig(method="kd", student_model=spec, student_model_weights="body.h5", teacher_model=spec)
+    assert "--student_model_weights=body.h5" in format_flags(config)
+    assert f"--student_model={spec}" in format_flags(config)
+    with pytest.raises(ValueError, match="student_model_weights` goes with student_model=keras_applications/NAME"):
+        DistillConfig(method="kd", student_model_weights="body.h5")
+    with pytest.raises(ValueError, match="teacher_model_weights` goes with teacher_model="):
+        DistillConfig(method="kd", teacher_path="t.keras", teacher_model_weights="body.h5")
+    with pytest.raises(ValueError, match="'baseline' does not read `teacher_model_weights`"):
+        DistillConfig(method="baseline", teacher_model_weights="body.h5")
+    for name in ("student", "teacher"):
+        weights = {f"{name}_model": spec, f"{name}_model_weights": "imagenet"}
+        with pytest.raises(ValueError, match=f"nothing is downloaded.*--{name}_model_weights=FILE"):
+            DistillConfig(method="kd", **weights)
+    config = TeacherTrainingConfig(teacher_model=spec, teacher_model_weights="body.h5")
+    assert config.teacher_model_weights == "body.h5"
+    with pytest.raises(ValueError, match="nothing is downloaded"):
+        TeacherTrainingConfig(teacher_model=spec, teacher_model_weights="imagenet")
+
+
+def test_a_new_head_is_one_teacher_s_and_is_trained():
+    config = DistillConfig(method="kd", teacher_path="t.keras", teacher_head="new", teacher_epochs=3)
+    assert config.trains_teacher and config.teacher.epochs == 3
+    assert not DistillConfig(method="kd", teacher_path="t.keras").trains_teacher
+    with pytest.raises(ValueError, match="`teacher_path` must be one, without `teacher_classes`.*teacher_classes=None"):
+        DistillConfig(method="kd", teacher_path="a,b".split(","), teacher_average="losses", teacher_head="new")
+    with pytest.raises(ValueError, match=r"without `teacher_classes`.*teacher_classes=\('1', '0'\)"):
+        DistillConfig(method="kd", teacher_path="a.keras", teacher_classes=("1", "0"), teacher_head="new")

@@ -45,13 +45,16 @@ STALE = {
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "student_model": "DC",
+    "student_model_weights": "DC",
     "teacher_model": "D",
+    "teacher_model_weights": "D",
     "teacher_path": "D",
     "teacher_preprocessing": "D",
     "teacher_average": "D",
     "teacher_weights": "D",
     "teacher_classes": "D",
     "teacher_output": "D",
+    "teacher_head": "D",
     "trust_teacher_code": "",
     "custom_objects": "TD",
     "teacher_embedding_layer": "",
@@ -131,6 +134,7 @@ SEVERAL = {"teacher_average", "teacher_weights"}
 ANCHORED = {"anchor_weight", "generations"}
 ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
 GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+GIVEN |= {"teacher_head"}
 TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
@@ -139,8 +143,12 @@ OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_e
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
 OF_FOLDERS = {"nested", "labels", "skip_bad_images"}
 PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"} | OF_FOLDERS
-CLOSED = PLAIN | {"teacher_embedding_layer"}
-OF_A_GIVEN_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+# Models of this package, which start from no weights of others.
+OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}
+PLAIN |= {"teacher_model_weights"}
+CLOSED = PLAIN | {"teacher_embedding_layer", "student_model_weights"}
+OF_A_MEASURED_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
+OF_A_GIVEN_TEACHER = OF_A_MEASURED_TEACHER | {"teacher_head"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
 OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
@@ -153,9 +161,18 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
     ("config", "irrelevant"),
     [
         (TeacherTrainingConfig(), PLAIN),
-        (TeacherTrainingConfig(dataset="pets", schedule="step", schedule_epochs=(2,), open_set_fraction=0.5), set()),
-        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - {"schedule_factor"} | OF_A_GIVEN_TEACHER),
-        (EvaluateConfig(model_path="m", **TWO), CLOSED - {"schedule_factor"}),
+        (
+            TeacherTrainingConfig(
+                dataset="pets",
+                schedule="step",
+                schedule_epochs=(2,),
+                open_set_fraction=0.5,
+                teacher_model="keras_applications/VGG16",
+            ),
+            set(),
+        ),
+        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER),
+        (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS),
         (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), set()),
         (
             DistillConfig(method="baseline"),
@@ -212,6 +229,7 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (TeacherTrainingConfig(), "schedule_factor", "`schedule_factor` is read with schedule='step' only"),
         (DistillConfig(**TWO), "teacher_epochs", "`teacher_epochs` is not read where `teacher_path` is given"),
         (DistillConfig(teacher_cache="off"), "teacher_cache_dtype", "is not read with teacher_cache='off'"),
+        (DistillConfig(), "teacher_head", "`teacher_head` goes with `teacher_path`"),
     ],
 )
 def test_why_a_setting_is_not_read(config, name, why):

@@ -204,6 +204,10 @@ def test_the_steps_of_a_scaling_are_told_with_their_numbers():
     _, _, steps = split_preprocessing(teachers.with_preprocessing(inner, "caffe"))
     assert [step["class"] for step in steps] == ["Flip", "Rescaling"]
     assert steps[0]["axis"] == -1 and steps[1]["offset"] == [-103.939, -116.779, -123.68]
+    # Or a sequential one, as ConvNeXt begins with.
+    stem = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Rescaling(0.25, name="quarter")], name="stem")
+    _, _, steps = split_preprocessing(keras.Model(images, inner(stem(images))))
+    assert steps == [{"layer": "quarter", "class": "Rescaling", "scale": 0.25, "offset": 0.0}]
 
 
 def test_only_what_comes_first_and_alone_is_a_scaling():

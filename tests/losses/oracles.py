@@ -248,8 +248,11 @@ def pooled(features, height, width):
 
 
 def of_one_size(teacher, student):
-    """Maps of different size: the larger is pooled to the smaller."""
+    """Maps of different size: the larger is pooled to the smaller; of tokens, a class token of one side is left out."""
     teacher, student = np.asarray(teacher, "float64"), np.asarray(student, "float64")
+    if teacher.ndim == 3:
+        patches = min(teacher.shape[1], student.shape[1])
+        return teacher[:, -patches:], student[:, -patches:]
     if teacher.ndim == 2 or teacher.shape[1:3] == student.shape[1:3]:
         return teacher, student
     size = min(teacher.shape[1:3], student.shape[1:3])

@@ -153,6 +153,18 @@ def draw_two_maps(rng, batch, classes):
     return teacher, [rng.normal(size=(batch, 2, 2, 3)), rng.normal(size=(batch, 2, 3, 2))]
 
 
+def draw_tokens(rng, batch, classes):
+    """Four patches; of the first outputs, the teacher's begin with a class token."""
+    teacher = [rng.normal(size=(batch, 5, 3)), rng.normal(size=(batch, 4, 4))]
+    return teacher, [rng.normal(size=(batch, 4, 2)), rng.normal(size=(batch, 4, 5))]
+
+
+def draw_tokens_with_classes(rng, batch, classes):
+    """Four patches; the teacher's first outputs begin with a class token, and the student's second ones."""
+    teacher = [rng.normal(size=(batch, 5, 2)), rng.normal(size=(batch, 4, 3))]
+    return teacher, [rng.normal(size=(batch, 4, 3)), rng.normal(size=(batch, 5, 2))]
+
+
 def draw_flows(rng, batch, classes):
     """Three layers of equal width on both sides; of their sizes some differ."""
     teacher = [rng.normal(size=(batch, *shape)) for shape in ((2, 2, 2), (2, 1, 3), (1, 1, 2))]
@@ -174,7 +186,8 @@ def known(*shape):
     return np.round(16.0 * np.random.default_rng(shape).normal(size=shape)) / 16.0
 
 
-# Shapes of `draw_map_and_vector`, of `draw_two_maps`.
+# Shapes of `draw_map_and_vector`, of `draw_tokens`, of `draw_two_maps`.
+TOKENS = [(None, 5, 3), (None, 4, 4)], [(None, 4, 2), (None, 4, 5)]
 MAP_AND_VECTOR = [(None, 2, 2, 3), (None, 4)], [(None, 3, 2, 2), (None, 5)]
 TWO_MAPS = [(None, 4, 3, 2), (None, 2, 2, 3)], [(None, 2, 2, 3), (None, 2, 3, 2)]
 # Kernel, then gamma, beta, mean and variance of BatchNorm.
@@ -192,15 +205,15 @@ TRAINING_LABELS = [0, 1, 2, 0, 1, 0, 2, 2, 0, 1, 0, 0, 2, 1, 0, 1]
 NORMALIZERS = [20.0, 12.5]
 
 
-def prepare_hint(loss):
-    loss.build(*MAP_AND_VECTOR)
+def prepare_hint(loss, shapes=MAP_AND_VECTOR):
+    loss.build(*shapes)
     for projector, (kernel, *statistics) in zip(loss.layers, PROJECTORS, strict=True):
         projector.layers[0].set_weights([kernel])
         projector.layers[1].set_weights(statistics)
 
 
-def prepare_regressors(loss):
-    loss.build(*MAP_AND_VECTOR)
+def prepare_regressors(loss, shapes=MAP_AND_VECTOR):
+    loss.build(*shapes)
     for regressor, (*kernels, raw) in zip(loss.layers, REGRESSORS, strict=True):
         for layer, kernel in zip(regressor.dense, kernels, strict=True):
             layer.set_weights([kernel])
@@ -554,6 +567,37 @@ CASES = [
         prepare=prepare_hint,
         at_teacher=None,
         same_width=False,
+    ),
+    Case(
+        name="at-tokens",
+        loss=AttentionTransfer,
+        draw=draw_tokens_with_classes,
+        oracle=oracles.attention_transfer,
+        default_name="at",
+        invariant=("scale", "scale of each row", "rotation"),
+        same_width=False,
+    ),
+    Case(
+        name="fitnet-tokens",
+        loss=Hint,
+        draw=draw_tokens,
+        oracle=hint_oracle,
+        default_name="fitnet",
+        prepare=functools.partial(prepare_hint, shapes=TOKENS),
+        at_teacher=None,
+        same_width=False,
+    ),
+    Case(
+        name="vid-tokens",
+        loss=VariationalInformation,
+        draw=draw_tokens,
+        oracle=regressor_oracle,
+        default_name="vid",
+        changed={"start": 2.0},
+        prepare=functools.partial(prepare_regressors, shapes=TOKENS),
+        at_teacher=None,
+        same_width=False,
+        jumps={"student zero": ALL_KINKS},
     ),
     Case(
         name="vid",

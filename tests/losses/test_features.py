@@ -109,6 +109,25 @@ def test_maps_are_needed(loss):
         loss.build([(None, None, None, 3)] * 2, [(None, 2, 2, 3)] * 2)
 
 
+@pytest.mark.parametrize("loss", [AttentionTransfer, Hint, VariationalInformation])
+@pytest.mark.parametrize(
+    "teacher, student",
+    # 8 is no square of patches; two tokens more are not one class token.
+    [((None, 9, 3), (None, 8, 3)), ((None, 8, 3), (None, 9, 3)), ((None, 6, 3), (None, 4, 3))],
+)
+def test_tokens_of_other_numbers_are_refused(loss, teacher, student):
+    with pytest.raises(ValueError, match=r"position by position.*class token.*teacher \(None.*; student \(None"):
+        loss().build(teacher, student)
+
+
+def test_attention_of_tokens_by_hand():
+    """The teacher's class token, 9, does not count: energies (9, 0, 0, 16) and (0, 0, 0, 4)."""
+    teacher, student = [[[9.0], [3.0], [0.0], [0.0], [4.0]]], [[[0.0], [0.0], [0.0], [2.0]]]
+    norm = (81 + 256) ** 0.5
+    expected = ((9 / norm) ** 2 + (16 / norm - 1) ** 2) / 4
+    assert float(AttentionTransfer(dtype="float64")(teacher, student)) == pytest.approx(expected, rel=1e-12)
+
+
 # Hints
 
 
@@ -190,7 +209,8 @@ def test_layers_are_built_once_for_each_pair(loss):
     [
         ((None, 4, 4, 3), (None, 3)),
         ((None, 3), (None, 4, 4, 3)),
-        ((None, 4, 3), (None, 4, 3)),
+        ((None, 4, 3), (None, 2, 2, 3)),
+        ((None, None, 3), (None, 4, 3)),
         ((None, None, None, 3), (None, 4, 4, 3)),
     ],
 )

@@ -199,12 +199,15 @@ def test_frozen_models_have_nothing_to_train():
 
 # One pixel, red 255, green 0, blue 51.
 #   unit:     255 / 255, 0, 51 / 255
-#   imagenet: (1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225
+#   tf:       2 - 1, 0 - 1, 0.4 - 1
+#   torch and imagenet: (1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225
 #   caffe:    51 - 103.939 (blue first), 0 - 116.779, 255 - 123.68
 PIXEL = (255, 0, 51)
 SEEN = {
     "none": PIXEL,
     "unit": (1.0, 0.0, 0.2),
+    "tf": (1.0, -1.0, -0.6),
+    "torch": (2.2489083, -2.0357143, -0.9155556),
     "imagenet": (2.2489083, -2.0357143, -0.9155556),
     "caffe": (-52.939, -116.779, 131.32),
 }
@@ -257,15 +260,15 @@ def test_preprocessing_none_changes_nothing_and_unit_takes_grey_images():
     np.testing.assert_allclose(output(teachers.with_preprocessing(model, "unit"), images).ravel(), [1, 0.2], rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["imagenet", "caffe"])
+@pytest.mark.parametrize("mode", ["torch", "imagenet", "caffe"])
 def test_colour_preprocessing_refuses_grey_images(mode):
     with pytest.raises(ValueError, match=rf"{mode}.*3 channels.*\(1, 2, 1\)"):
         teachers.with_preprocessing(identity(1), mode)
 
 
 def test_unknown_preprocessing_is_named():
-    with pytest.raises(ValueError, match="imagenet.*mode='torch'"):
-        teachers.with_preprocessing(identity(3), "torch")
+    with pytest.raises(ValueError, match="imagenet.*mode='pytorch'"):
+        teachers.with_preprocessing(identity(3), "pytorch")
 
 
 def test_other_size():

@@ -63,7 +63,9 @@ class ReadWhen:
     why_not: str | None = None
 
 
-def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None):
+def option(
+    default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None, composed_by=None
+):
     """Makes the field of a setting.
 
     Args:
@@ -77,6 +79,8 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
         yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
             same, for runs without the other.
+        composed_by: function that raises `ValueError` for a value that is not composed of `choices`; if not given, a
+            value is one of them.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -88,6 +92,7 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         )
         conditions += (missing,)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
+    metadata["composed_by"] = composed_by
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
 
 

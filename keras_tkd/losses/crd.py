@@ -125,6 +125,7 @@ class ContrastiveRepresentation(DistillationLoss):
 
     default_name = "crd"
     owns_layers = True
+    takes_one_class = True
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
 
     def __init__(self, labels, feature_size=128, negatives=16384, temperature=0.07, momentum=0.5, seed=0, **common):

@@ -20,7 +20,16 @@ __all__ = [
     "check_complete",
 ]
 
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+AUGMENTATIONS = (
+    "none",
+    "crop",
+    "crop_flip",
+    "horizontal_flip",
+    "resized_crop",
+    "color_jitter",
+    "rand_augment",
+    "cutout",
+)
 AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
 BUILT_IN_DATASETS = ("digits",)

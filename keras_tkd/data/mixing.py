@@ -204,8 +204,8 @@ def mix_batches(dataset, mix, *, seed):
     """
     check_seed(seed)
     spec = dataset.element_spec
-    ranks = [part.shape.rank for part in spec] if isinstance(spec, tuple) and len(spec) == 2 else None
-    if ranks != [4, 1] or not spec[1].dtype.is_integer:
+    pair = isinstance(spec, tuple) and len(spec) == 2 and all(isinstance(part, tf.TensorSpec) for part in spec)
+    if not pair or [part.shape.rank for part in spec] != [4, 1] or not spec[1].dtype.is_integer:
         raise ValueError(
             "Batches that are mixed must be (images, labels), (batch, height, width, channels) and class ids of shape "
             f"(batch,). Received: {spec}. Mix before other entries are added to a batch"

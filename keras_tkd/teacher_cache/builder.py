@@ -83,19 +83,14 @@ class CacheRecipe:
 
     def _make_sample_views(self, view):
         """Returns the samples that represent all, in one of their views."""
-        if self._mix is None:
-            return data.apply_view(self._sampled_images, self._sample_ids, self._seed, view, self._augment)
-        partners = self._mix.draw_partners(self._sample_ids, self._seed, view, len(self.images)).numpy()
-        return data.apply_mixed_view(
-            self._sampled_images,
-            self._sample_ids,
-            tf.constant(self.images[partners]),
-            partners,
-            self._seed,
-            view,
-            self._augment,
-            self._mix,
-        )[0]
+        # Where pipelines compute: a GPU may round otherwise, and the cache would not be the same on another machine.
+        with tf.device("CPU:0"):
+            sampled, ids, seed = self._sampled_images, self._sample_ids, self._seed
+            if self._mix is None:
+                return data.apply_view(sampled, ids, seed, view, self._augment)
+            partners = self._mix.draw_partners(ids, seed, view, len(self.images)).numpy()
+            others = tf.constant(self.images[partners])
+            return data.apply_mixed_view(sampled, ids, others, partners, seed, view, self._augment, self._mix)[0]
 
     def describe(self, dtype):
         """Describes all that determines the contents of a cache, as plain data, with hashes in place of large arrays.

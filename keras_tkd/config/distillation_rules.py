@@ -75,13 +75,14 @@ def _check_mixing(config):
     by_teacher = config.negatives == "in_batch" and config.negative_classes == "teacher"
     readers = [term.loss for term in config.recipe.terms if term.one_class or (term.extra_images and not by_teacher)]
     drawing = any(term.extra_images for term in config.recipe.terms)
+    of_one_class = f"{' and '.join(readers)} {'is' if len(readers) == 1 else 'are'} of images of one class each"
     told = ", or tell classes apart by the teacher: negatives='in_batch', negative_classes='teacher'" * drawing
     check(
         not readers,
-        f"`mixup` and `cutmix` make images of two classes, and {', '.join(readers)} is of images of one class each. "
-        f"Leave them out, take losses that read no label, such as kd{told}",
+        f"`mixup` and `cutmix` make images of two classes, and {of_one_class}. Leave them out, take losses that read "
+        f"no label, such as kd{told}",
         config,
-        *(["losses"] if config.losses else ["method"]),
+        "losses" if config.losses else "method",
         "mixup",
         "cutmix",
     )

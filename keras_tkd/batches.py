@@ -9,6 +9,7 @@ A batch is what `fit` takes as `x`: images alone, or a dict with them under `"im
     index                    `data.triplet_dataset`, `pair_dataset`    losses that keep something of each sample;
                                                                        `TeacherCache`
     view                     `data`, where images are augmented        `TeacherCache`
+    mixed_view               `data`, where images are mixed            `TeacherCache`
     teacher_image            `data`, for privileged teachers           the teacher, in place of `image`
     teacher                  `TeacherCache.attach`                     losses, in place of the teacher's outputs
     anchor                   `TeacherCache.attach`                     `TriKD`, in place of the anchor's outputs
@@ -28,6 +29,7 @@ __all__ = [
     "IMAGE",
     "INDEX",
     "KEYS",
+    "MIXED_VIEW",
     "NEGATIVE",
     "PARTNER",
     "POSITIVE",
@@ -48,10 +50,11 @@ PARTNER = "partner"
 SAME = "same"
 INDEX = "index"
 VIEW = "view"
+MIXED_VIEW = "mixed_view"
 TEACHER_IMAGE = "teacher_image"
 TEACHER = "teacher"
 ANCHOR = "anchor"
-KEYS = (IMAGE, NEGATIVE, POSITIVE, PARTNER, SAME, INDEX, VIEW, TEACHER_IMAGE, TEACHER, ANCHOR)
+KEYS = (IMAGE, NEGATIVE, POSITIVE, PARTNER, SAME, INDEX, VIEW, MIXED_VIEW, TEACHER_IMAGE, TEACHER, ANCHOR)
 
 # Images that the student sees beside `"image"`, in the order in which they pass through it. The order is a part of
 # every result: dropout draws for the images in the order in which they come.

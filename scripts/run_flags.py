@@ -26,6 +26,18 @@ _DEFINES = {
 }
 
 
+class _CompositionParser(flags.ArgumentParser):
+    """Refuses, as absl does with a value that is none of an enumeration's, a text that is not composed of choices."""
+
+    def __init__(self, check):
+        super().__init__()
+        self._check = check
+
+    def parse(self, argument):
+        self._check(argument)
+        return argument
+
+
 def define(config_class):
     """Defines a flag for every field of `config_class`."""
     for field in dataclasses.fields(config_class):
@@ -33,6 +45,8 @@ def define(config_class):
         help_text, choices = field.metadata["help"], field.metadata["choices"]
         if several:
             flags.DEFINE_list(field.name, ",".join(map(str, field.default or ())) or None, help_text)
+        elif field.metadata["composed_by"]:
+            flags.DEFINE(_CompositionParser(field.metadata["composed_by"]), field.name, field.default, help_text)
         elif choices:
             flags.DEFINE_enum(field.name, field.default, list(choices), help_text)
         else:

@@ -7,7 +7,7 @@ import pytest
 
 from keras_tkd import TeacherCache, batches
 from keras_tkd.batches import KEYS, get_class_ids, make_batch
-from keras_tkd.data import crop_and_flip, pair_dataset, triplet_dataset
+from keras_tkd.data import Mixing, crop_and_flip, pair_dataset, triplet_dataset
 from keras_tkd.losses import PairDistillation, TripletDistillation
 from keras_tkd.teachers.ensemble_reader import EnsembleReader, make_teacher_reader
 
@@ -106,6 +106,7 @@ def test_pipelines_write_every_key_that_is_known_and_no_other():
     datasets = (
         triplet_dataset(IMAGES, LABELS, 2, positives="same_class", **seen),
         pair_dataset(IMAGES, LABELS, 2, seed=0),
+        triplet_dataset(IMAGES, LABELS, 2, negatives=None, mix=Mixing(3, mixup=1.0), **seen),
     )
     written = {key for dataset in datasets for key in dataset.element_spec[0]}
     assert written == set(KEYS) - {batches.TEACHER, batches.ANCHOR}

@@ -4,9 +4,11 @@ Links lead somewhere, and the pages build as a site.
 """
 
 import ast
+import contextlib
 import doctest
 import html.parser
 import importlib
+import inspect
 import math
 import os
 import pathlib
@@ -18,13 +20,17 @@ import xml.etree.ElementTree
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_tkd.data
 import keras_tkd.export
 from keras_tkd import losses, metrics, models
+from keras_tkd.config import DistillConfig
 from keras_tkd.data.image_list import HELD_OUT
+from keras_tkd.methods import METHODS
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
+from keras_tkd.utils.augmentation_names import ARGUMENTS
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -115,6 +121,46 @@ def test_the_cache_runs(tmp_path, monkeypatch):
     exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
     assert np.load("cache/train/features.npy").shape == (4, 6, 6, 6, 4)
     assert np.load("cache/test/logits.npy").shape == (1, 3, 3)
+
+
+def test_augmentation_runs(tmp_path, monkeypatch):
+    page = (DOCS / "augmentation.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype="uint8")
+    labels = np.arange(20) % 10
+    names = {"images": images, "labels": labels, "dataset": tf.data.Dataset.from_tensor_slices((images, labels))}
+    for role in ("teacher", "student"):
+        names[role] = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(first.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert np.load("cache/train/logits.npy").shape == (4, 20, 10)
+    mixed, _ = next(iter(names["alone"]))
+    again = keras_tkd.data.triplet_dataset(images, labels, 128, negatives=None, **names["seen"])
+    batch, _ = next(iter(names["cache"].attach(again)))
+    np.testing.assert_array_equal(mixed, batch["image"])
+    exec(second.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert names["distiller"].history.history.keys() >= {"accuracy", "kd", "student_loss"}
+
+
+def test_the_page_of_augmentation_has_the_operations_with_their_arguments():
+    page = (DOCS / "augmentation.md").read_text()
+    for name, function in keras_tkd.data.AUGMENTATIONS.items():
+        (arguments,) = re.findall(rf"^\| `{name}` \| (.*?) ?\| ", page, re.MULTILINE)
+        defaults = inspect.signature(function).parameters if function else {}
+        given = [f"`{key}={defaults[key].default}`" for key in ARGUMENTS.get(name, ())]
+        assert arguments == ", ".join(given)
+
+
+def test_the_page_of_augmentation_says_which_methods_learn_from_mixed_images():
+    table = (DOCS / "augmentation.md").read_text().partition("| methods | with mixed images |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*?`) \| (\w+)", table, re.MULTILINE)
+    said = {method: word for methods, word in rows for method in re.findall(r"`(\w+)`", methods)}
+    assert said.keys() == METHODS.keys() - {"baseline"}
+    for method, word in said.items():
+        by_teacher = {"negatives": "in_batch", "negative_classes": "teacher"} if word == "only" else {}
+        for settings, allowed in (({}, word == "yes"), (by_teacher, word != "no")):
+            with contextlib.nullcontext() if allowed else pytest.raises(ValueError, match="images of one class each"):
+                DistillConfig(method=method, mixup=0.2, **settings)
 
 
 def test_several_teachers():

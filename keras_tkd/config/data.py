@@ -178,7 +178,8 @@ class DataConfig:
             if value is None and field.default is None:
                 continue
             parts = value if several and isinstance(value, tuple) else [value]
-            if choices:
+            compose = field.metadata["composed_by"]
+            if choices and not compose:
                 for part in parts:
                     check_choice(field.name, part, choices)
             holds, of_its_kind = _KINDS[kind]
@@ -186,6 +187,8 @@ class DataConfig:
             right = isinstance(value, (tuple, str)) if several and kind is str else all(map(holds, parts))
             rule = f"`{field.name}` must be {'a list, of ' * several}{of_its_kind}; leave it out for its default"
             check(right, rule, self, field.name)
+            if compose:
+                compose(value)
 
     def _check_read(self):
         """Raises `ValueError` for a setting that nothing in this run reads."""

@@ -238,6 +238,11 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         return self.has_teacher and (not self.teacher_path or bool(self.teacher_head))
 
     @property
+    def augments(self):
+        """True if a training image has more than one view: if views are drawn, or mixed."""
+        return self.augmentation != "none" or self.mixes
+
+    @property
     def _anchor(self):
         return (self.anchor or "trained") if self.recipe.online.anchored else "none"
 

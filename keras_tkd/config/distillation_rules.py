@@ -41,7 +41,8 @@ def check_distillation(config):
             "teacher_classes",
         )
     check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
-    if config.augmentation == "none":
+    _check_mixing(config)
+    if not config.augments:
         check(
             config.teacher_views in (None, 1),
             "`teacher_views` must be 1, or not given, without augmentation: all views are alike there",
@@ -74,4 +75,43 @@ def check_distillation(config):
         config,
         "teacher_layers",
         "student_layers",
+    )
+
+
+def _check_mixing(config):
+    """Raises `ValueError` for mixed images, which are of two classes, where something reads the one class of each."""
+    if not config.mixes:
+        return
+    by_teacher = config.negatives == "in_batch" and config.negative_classes == "teacher"
+    readers = [term.loss for term in config.recipe.terms if term.one_class or (term.extra_images and not by_teacher)]
+    drawing = any(term.extra_images for term in config.recipe.terms)
+    of_one_class = f"{' and '.join(readers)} {'is' if len(readers) == 1 else 'are'} of images of one class each"
+    told = ", or tell classes apart by the teacher: negatives='in_batch', negative_classes='teacher'" * drawing
+    check(
+        not readers,
+        f"`mixup` and `cutmix` make images of two classes, and {of_one_class}. Leave them out, take losses that read "
+        f"no label, such as kd{told}",
+        config,
+        "losses" if config.losses else "method",
+        "mixup",
+        "cutmix",
+    )
+    check(
+        config.teacher_weights is None or "confidence" not in config.teacher_weights,
+        "`teacher_weights` by confidence read the one class of each image, and `mixup` and `cutmix` make images of "
+        "two. Give numbers, or 'entropy'",
+        config,
+        "teacher_weights",
+        "mixup",
+        "cutmix",
+    )
+    check(
+        not config.shuffle_window or config.teacher_cache in ("auto", "off"),
+        "`teacher_cache` keeps what a teacher says of mixed images only where all are in memory: those of a stream are "
+        "mixed inside windows, which are others in each epoch. Leave `shuffle_window` out, or set teacher_cache='off'",
+        config,
+        "teacher_cache",
+        "shuffle_window",
+        "mixup",
+        "cutmix",
     )

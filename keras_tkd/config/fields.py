@@ -64,7 +64,16 @@ class ReadWhen:
 
 
 def option(
-    default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None, unless=None
+    default,
+    help,
+    choices=None,
+    *,
+    decides="budget",
+    recorded_as=None,
+    read_when=(),
+    yields_to=None,
+    unless=None,
+    composed_by=None,
 ):
     """Makes the field of a setting.
 
@@ -80,6 +89,8 @@ def option(
         yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
             same, for runs without the other.
         unless: name of a third setting; where that is given too, this one is read after all.
+        composed_by: function that raises `ValueError` for a value that is not composed of `choices`; if not given, a
+            value is one of them.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -92,7 +103,7 @@ def option(
         )
         conditions += (missing,)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
-    metadata |= {"read_when": conditions, "yields_to": yields_to, "unless": unless}
+    metadata |= {"read_when": conditions, "yields_to": yields_to, "unless": unless, "composed_by": composed_by}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import ReadWhen, check, option
+from keras_tkd.utils.augmentation_names import parse_augmentation
 from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, PRECISIONS
 
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
@@ -22,7 +23,21 @@ class RunConfig(DataConfig):
         None, "Share of each class's training images to train on; all if not given.", decides="data"
     )
     augmentation: str = option(
-        "none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS, decides="data"
+        "none",
+        "Operations that make fresh views of the training images, in the order in which they act, joined by +, each "
+        "with its arguments: resized_crop@area=0.25+horizontal_flip. " + ", ".join(AUGMENTATIONS) + ".",
+        AUGMENTATIONS,
+        decides="data",
+        composed_by=parse_augmentation,
+    )
+    mixup: float | None = option(
+        None,
+        "Mix each training image and its label with another's: alpha > 0 of Beta(alpha, alpha), from which the shares "
+        "are drawn.",
+        decides="data",
+    )
+    cutmix: float | None = option(
+        None, "Paste a box out of another image instead, or in turn with --mixup: its alpha > 0.", decides="data"
     )
     epochs: int = option(30, "Passes over the training images.", decides="budget")
     batch_size: int = option(128, "Images per step.", decides="budget")
@@ -81,6 +96,9 @@ class RunConfig(DataConfig):
             check(value is None or value > 0, f"`{name}` must be > 0", self, name)
         for name in ("learning_rate", "schedule_factor"):
             check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            check(value is None or value > 0, f"`{name}` must be > 0; leave it out to mix nothing", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         check_weights(self, "teacher_model_weights")
@@ -111,6 +129,11 @@ class RunConfig(DataConfig):
             check(
                 not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
             )
+
+    @property
+    def mixes(self):
+        """True if training images, and their labels, are mixed with others."""
+        return self.mixup is not None or self.cutmix is not None
 
     @property
     def unreached(self):

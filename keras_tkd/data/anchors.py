@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.augmentation import apply_view, choose_view
 from keras_tkd.data.epochs import make_epoch_dataset
+from keras_tkd.data.mixing import apply_mixed_view, check_mixing
 from keras_tkd.data.options import PARALLEL_CALLS, count_batches
 from keras_tkd.data.sampling import ClassSampler, make_stateless_seed, shuffle_samples
 from keras_tkd.data.sources import as_source
@@ -28,6 +29,7 @@ def make_anchor_dataset(
     seed,
     teacher_images=None,
     augment=None,
+    mix=None,
     views=None,
     training=True,
     initial_epoch=0,
@@ -36,8 +38,8 @@ def make_anchor_dataset(
     """Makes batches in which every sample is an anchor once per pass, with extra images for each anchor.
 
     Args:
-        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step: as in
-            `pipelines.triplet_dataset`.
+        images, labels, batch_size, seed, teacher_images, augment, mix, views, training, initial_epoch, initial_step: as
+            in `pipelines.triplet_dataset`.
         draw_extra_images: function `(samplers, anchors, make_seed)`, given a dict from a name in `sampling_labels` to a
             `ClassSampler`, the anchors, int64 `(batch,)`, and a function from a role to its seed in this batch. It
             returns two dicts: one from a batch's key to samples, whose images are put under that key, and one of
@@ -51,11 +53,20 @@ def make_anchor_dataset(
     check_seed(seed)
     check_views(views)
     check_augmentation(augment)
+    check_mixing(mix)
     if teacher_images is not None and len(teacher_images) != len(images):
         raise ValueError(
             "`teacher_images` must hold one image for each of `images`. "
             f"Received: {len(images)} images, {len(teacher_images)} teacher_images"
         )
+    if mix is not None:
+        labels = mix.read_labels(labels)
+        if sampling_labels:
+            raise ValueError(
+                "Mixed images are of two classes, and others are drawn for images of one. Received: `mix` with "
+                f"{' and '.join(sampling_labels)} images to be drawn. Draw none (`negatives=None, positives=None`), or "
+                "do not mix"
+            )
     source = as_source(images)
     steps_per_window = count_batches(source.window_size, batch_size)
     # Kept in the host's memory: on a GPU, whole data sets would take the place of models.
@@ -98,13 +109,31 @@ def make_anchor_dataset(
                 # A fresh view in every epoch, even where the anchors' views are bounded: those are bounded for the sake
                 # of a teacher cache, which holds what the teacher says of anchors alone.
                 batch[role] = show(window.gather_images(drawn), tf.gather(window.ids, drawn), role, epoch)
-            batch |= {"image": show(window.gather_images(places), index, "image", view), "index": index}
+            batch["index"] = index
+            own = {"image": window.gather_images}
             if teacher_images is not None:
-                # The role of the student's images, and so their seeds: both models see the same crop.
-                batch["teacher_image"] = show(tf.gather(teacher_images, index), index, "image", view)
+                own["teacher_image"] = lambda places: tf.gather(teacher_images, tf.gather(window.ids, places))
+            label = tf.gather(labels, index)
+            if mix is not None and training:
+                # Where all samples are at hand, a mixed image is a function of sample and view, which a cache can keep.
+                draw = view if source.window_count == 1 else number
+                partners = mix.draw_partners(places, seed, draw, count)
+                others = tf.gather(window.ids, partners)
+                shown = {
+                    key: apply_mixed_view(gather(places), index, gather(partners), others, seed, view, augment, mix)
+                    for key, gather in own.items()
+                }
+                batch |= {key: images for key, (images, _) in shown.items()}
+                if source.window_count == 1:
+                    batch["mixed_view"] = tf.fill(tf.shape(index), view)
+                return batch, mix.mix_labels(label, tf.gather(labels, others), shown["image"][1])
+            for key, gather in own.items():
+                # All in the role of the student's images, and so of their seeds: both models see the same crop.
+                batch[key] = show(gather(places), index, "image", view)
             if augment:
                 batch["view"] = tf.fill(tf.shape(index), view)
-            return batch, tf.gather(labels, index)
+            # Rows where nothing is mixed, too: one loss on the labels reads both.
+            return batch, label if mix is None else mix.make_rows(label)
 
         # Where a window is an epoch, batches that are left out are not made.
         first = initial_step if source.window_count == 1 else 0

@@ -1,13 +1,25 @@
 """Augmentation from one seed per image, so that a view of an image can be computed again."""
 
+import functools
+
 import tensorflow as tf
 
+from keras_tkd.data.colors import color_jitter
+from keras_tkd.data.crops import crop, crop_and_flip, cutout, horizontal_flip, resized_crop
+from keras_tkd.data.draws import SEED_COUNT
 from keras_tkd.data.permutation import permute
+from keras_tkd.data.randaugment import rand_augment
 from keras_tkd.utils import choices
+from keras_tkd.utils.augmentation_names import parse_augmentation
 
-__all__ = ["AUGMENTATIONS", "apply_view", "choose_view", "crop", "crop_and_flip", "make_view_seeds"]
-
-_SEED_COUNT = 2**31 - 1
+__all__ = [
+    "AUGMENTATIONS",
+    "apply_view",
+    "choose_view",
+    "compose",
+    "make_augmentation",
+    "make_view_seeds",
+]
 
 
 def make_view_seeds(index, seed, epoch):
@@ -22,8 +34,9 @@ def make_view_seeds(index, seed, epoch):
         int64 `(batch,)`, in [0, 2^31 - 1): a pure function of its arguments, different for different samples.
     """
     # The last number of a key is the stream of random numbers: 0 for seeds of views, 1 for what a view draws from its
-    # seed, 2 for the order of views. Without it, equal numbers in two of these places would mean the same permutation.
-    return permute(index, (seed, epoch, 0), _SEED_COUNT)
+    # seed, 2 for the order of views, 3 for the samples that a view is mixed with. Without it, equal numbers in two of
+    # these places would mean the same permutation.
+    return permute(index, (seed, epoch, 0), SEED_COUNT)
 
 
 def choose_view(epoch, seed, views=None):
@@ -59,41 +72,56 @@ def apply_view(images, index, seed, view, augment=None):
     return augment(images, make_view_seeds(index, seed, view)) if augment else images
 
 
-def crop_and_flip(images, seeds, *, padding=4, flip=True):
-    """Crops zero-padded images at random to their own size, and mirrors half of them.
+def compose(*operations):
+    """Makes one augmentation of several, which act in the order given on the same seeds.
 
     Args:
-        images: `(batch, height, width, channels)`, any dtype.
-        seeds: int64 `(batch,)` in [0, 2^31 - 1), one per image. Equal seeds give equal views.
-        padding: pixels of zeros on every side, >= 0; the crop's corner is uniform over `(2 * padding + 1)^2` places.
-        flip: whether to mirror left and right with probability 1/2.
+        *operations: functions `(images, seeds) -> images`, such as `resized_crop`, each at most once: each draws from a
+            seed by numbers of its own, and the same function would draw the same again.
 
     Returns:
-        Views of the images' shape and dtype.
+        A function `(images, seeds) -> images`.
     """
-    images = tf.convert_to_tensor(images)
-    seeds = tf.cast(seeds, tf.int64)
-    height, width = images.shape[1], images.shape[2]
-    places = 2 * padding + 1
-    top, left, mirrored = (_draw_choice(seeds, number, choices) for number, choices in enumerate((places, places, 2)))
-    # Mirroring turns the order of the columns that are gathered, which costs nothing beside the crop.
-    rows = top[:, None] + tf.range(height, dtype=tf.int64)
-    columns = tf.range(width, dtype=tf.int64)
-    if flip:
-        columns = tf.where(mirrored[:, None] == 1, columns[::-1], columns)
-    columns = left[:, None] + columns
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    return tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
+    # A `partial`, so that a teacher cache can say in words of which operations its views are.
+    return functools.partial(_apply_in_turn, operations=operations)
 
 
-def _draw_choice(seeds, number, choices):
-    """Makes draw number 0, 1, ... from each seed: int64 `(batch,)`, uniform in [0, choices)."""
-    return permute(seeds, (0, number, 1), _SEED_COUNT) % choices
+def _apply_in_turn(images, seeds, *, operations):
+    for operation in operations:
+        images = operation(images, seeds)
+    return images
 
 
-def crop(images, seeds):
-    """Crops by 4 pixels without mirroring, for images such as digits whose mirror image means something else."""
-    return crop_and_flip(images, seeds, flip=False)
+def make_augmentation(name):
+    """Makes an augmentation of its name, as `--augmentation` takes it.
+
+    Args:
+        name: operations in the order in which they act, joined by `+`, each a name in `AUGMENTATIONS` with its
+            arguments: `"resized_crop@area=0.25+horizontal_flip"`.
+
+    Returns:
+        A function `(images, seeds) -> images`; None for `"none"`.
+
+    Raises:
+        ValueError: an operation or an argument that there is not, a value out of its range, an operation twice.
+    """
+    operations = [
+        functools.partial(AUGMENTATIONS[name], **arguments) if arguments else AUGMENTATIONS[name]
+        for name, arguments in parse_augmentation(name)
+    ]
+    return compose(*operations) if len(operations) > 1 else next(iter(operations), None)
 
 
-AUGMENTATIONS = choices.check_complete(choices.AUGMENTATIONS, {"none": None, "crop": crop, "crop_flip": crop_and_flip})
+AUGMENTATIONS = choices.check_complete(
+    choices.AUGMENTATIONS,
+    {
+        "none": None,
+        "crop": crop,
+        "crop_flip": crop_and_flip,
+        "horizontal_flip": horizontal_flip,
+        "resized_crop": resized_crop,
+        "color_jitter": color_jitter,
+        "rand_augment": rand_augment,
+        "cutout": cutout,
+    },
+)

@@ -18,7 +18,7 @@ def permute(numbers, key, count):
     Args:
         numbers: int64 `(batch,)`, in [0, count).
         key: `(seed, epoch, stream)`, integers or scalar tensors; seed in [0, 2^32), stream in [0, 2^31).
-        count: int, >= 1.
+        count: int or scalar int64 tensor, >= 1.
 
     Returns:
         int64 `(batch,)`: a pure function of the arguments.
@@ -31,6 +31,6 @@ def permute(numbers, key, count):
     return tf.raw_ops.RandomIndexShuffle(
         index=tf.cast(numbers, tf.int64),
         seed=hashed,
-        max_index=tf.constant(count - 1, tf.int64),
+        max_index=tf.cast(count, tf.int64) - 1,
         rounds=_ROUNDS,
     )

@@ -29,6 +29,7 @@ def triplet_dataset(
     positives=None,
     teacher_images=None,
     augment=None,
+    mix=None,
     views=None,
     training=True,
     initial_epoch=0,
@@ -56,6 +57,8 @@ def triplet_dataset(
         teacher_images: `(samples, ...)`, what a privileged teacher sees in place of `images`: the same samples, and
             views of the same seeds, which are the same views where the images are of one size. Or None.
         augment: a function `(images, seeds) -> images` such as `keras_tkd.data.crop_and_flip`, or None.
+        mix: a `Mixing`, which mixes each image and its label with those of another sample, after `augment`; or None.
+            With it `negatives` and `positives` must be None, and labels come as rows, one-hot outside of training.
         views: number of views of each anchor: None for a fresh one in each pass, or K >= 1, and each K passes show all
             K, see `choose_view`. Negatives and positives are fresh views in each pass either way.
         training: see above.
@@ -66,10 +69,11 @@ def triplet_dataset(
     Returns:
         `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`, and `"positive"`
         and `"teacher_image"` where these are asked for; `"index"` are the samples' positions in `images`, and where
-        images are augmented, `"view"` is the number of the anchors' view.
+        images are augmented, `"view"` is the number of the anchors' view; where they are mixed, `"mixed_view"`.
 
     Raises:
-        ValueError: images and labels of different length, fewer than two classes, a batch size or `views` below 1.
+        ValueError: images and labels of different length, fewer than two classes, a batch size or `views` below 1;
+            `mix` with negatives or positives.
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
@@ -95,6 +99,7 @@ def triplet_dataset(
         seed=seed,
         teacher_images=teacher_images,
         augment=augment,
+        mix=mix,
         views=views,
         training=training,
         initial_epoch=initial_epoch,
@@ -163,7 +168,17 @@ def pair_dataset(
 
 
 def image_dataset(
-    images, labels, batch_size, *, seed, augment=None, views=None, training=True, initial_epoch=0, initial_step=0
+    images,
+    labels,
+    batch_size,
+    *,
+    seed,
+    augment=None,
+    mix=None,
+    views=None,
+    training=True,
+    initial_epoch=0,
+    initial_step=0,
 ):
     """Makes batches `(images, labels)` of the anchors of `triplet_dataset`, in the same order.
 
@@ -176,6 +191,7 @@ def image_dataset(
         seed=seed,
         negatives=None,
         augment=augment,
+        mix=mix,
         views=views,
         training=training,
         initial_epoch=initial_epoch,

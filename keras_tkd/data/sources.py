@@ -76,6 +76,10 @@ class InMemoryImages(ImageSource):
             self._images = as_tensor(images)
         self.window_size = len(images)
 
+    def gather_images(self, ids):
+        """Returns the images of the samples `ids`."""
+        return tf.gather(self._images, ids)
+
     def windows(self, seed=None):
         # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
         rows = tf.range(self.window_size, dtype=tf.int64)
@@ -86,7 +90,7 @@ class InMemoryImages(ImageSource):
 
         def make_batch(number):
             ids = tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count))
-            return ids, tf.gather(self._images, ids)
+            return ids, self.gather_images(ids)
 
         return tf.data.Dataset.range(first, count_batches(self.window_size, batch_size)).map(make_batch)
 

@@ -20,11 +20,11 @@ class Distiller(DistillationModel):
 
     Data, for `fit` and `evaluate`: whatever the models take, with labels; or a dict with the key `"image"`, and as
     needed `"negative"` (an image of another class for each image), `"positive"` (another image of its class),
-    `"partner"` and `"same"` (an image of any class, and whether it is of the image's), `"index"` and `"view"` (ids of
-    the samples, and of their views), `"teacher"` (a dict of the teacher's outputs, so that the teacher is not run) and
-    `"teacher_image"` (what it sees in place of `"image"`); other keys are refused. Models whose inputs are a dict have
-    it under `"image"`. Images whose height or width is not what the teacher takes are resized for it. `sample_weight`
-    and `class_weight` weight every loss.
+    `"partner"` and `"same"` (an image of any class, and whether it is of the image's), `"index"` and `"view"` or
+    `"mixed_view"` (ids of the samples, and of their views), `"teacher"` (a dict of the teacher's outputs, so that the
+    teacher is not run) and `"teacher_image"` (what it sees in place of `"image"`); other keys are refused. Models whose
+    inputs are a dict have it under `"image"`. Images whose height or width is not what the teacher takes are resized
+    for it. `sample_weight` and `class_weight` weight every loss.
 
     Args:
         teacher: trained `keras.Model` that returns logits, or a `TeacherEnsemble` of several. It is frozen:

@@ -9,8 +9,9 @@ from keras_tkd.utils.labels import read_class_ids
 __all__ = ["LabelGuard"]
 
 _SUM_TOLERANCE = 1e-2  # rows of float16 sum to 1 within this
-# What a note is of, its first number; the second is the label itself, or the number of a row's classes.
-_NOTHING, _ROW, _FRACTION, _FOREIGN = range(4)
+# What a note is of, its first number; the second is the label itself, the number of a row's classes, or the share of a
+# row's second class.
+_NOTHING, _ROW, _FRACTION, _FOREIGN, _MIXED = range(5)
 
 
 class LabelGuard:
@@ -25,6 +26,7 @@ class LabelGuard:
     def __init__(self, losses):
         self._by_class = [loss.name for loss in losses if loss.compares_classes]
         self._by_label = [loss.name for loss in losses if loss.reads_label]
+        self._by_one_class = [loss.name for loss in losses if loss.takes_one_class]
         self._readers = []
         # What was noted, if anything, and a number that says which. In float64 class ids are exact, fractions too.
         self._note = tf.Variable([_NOTHING, 0], dtype="float64", trainable=False, name="first_bad_label")
@@ -90,12 +92,11 @@ class LabelGuard:
                 if reader.form != form:
                     raise ValueError(_explain_form(reader, y.shape, num_classes))
         if form == ROWS:
-            if not self._by_class:
+            if not self._by_class and not self._by_one_class:
                 return y
-            # Rows that sum to one are distributions, smoothed or mixed ones too, and the class is the likeliest.
+            # Rows that sum to one are distributions, smoothed ones too, and the class is the likeliest.
             rows = tf.cast(y, tf.float32)
-            kinds = tf.where(tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE, _ROW, _NOTHING)
-            values = tf.reduce_sum(tf.cast(rows > 0, tf.float64), axis=-1)
+            kinds, values = self._judge_rows(rows, num_classes)
         elif self._needs_ids():
             values = tf.cast(tf.reshape(y, [-1]), tf.float64)
             foreign = (values < 0) | (values >= num_classes) if self._reads_ids() else tf.zeros_like(values, bool)
@@ -113,6 +114,21 @@ class LabelGuard:
         found = tf.concat([pairs, [[_NOTHING, 0.0]]], axis=0)[place]
         with tf.control_dependencies([self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))]):
             return tf.identity(y)
+
+    def _judge_rows(self, rows, num_classes):
+        """Returns the kind of each row's note, and its second number."""
+        kinds = tf.fill(tf.shape(rows)[:1], _NOTHING)
+        values = tf.zeros_like(kinds, tf.float64)
+        # A smoothed label gives all classes but one the same. Of two classes nobody can tell it from a mixed one.
+        if self._by_one_class and num_classes > 2:
+            second = tf.math.top_k(rows, 2).values[:, 1]
+            mixed = second - tf.reduce_min(rows, axis=-1) > _SUM_TOLERANCE
+            kinds, values = tf.where(mixed, _MIXED, kinds), tf.where(mixed, tf.cast(second, tf.float64), values)
+        if self._by_class:
+            several = tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE
+            counts = tf.reduce_sum(tf.cast(rows > 0, tf.float64), axis=-1)
+            kinds, values = tf.where(several, _ROW, kinds), tf.where(several, counts, values)
+        return kinds, values
 
     def _needs_ids(self):
         """Returns whether something takes labels for class ids where they have their form."""
@@ -148,6 +164,12 @@ class LabelGuard:
             return (
                 f"Labels must be class ids, whole numbers. Received: label {value:g}, {classes}. Give the numbers of "
                 "the classes; what is no class is to be distilled by the features of layers alone"
+            )
+        if kind == _MIXED:
+            return (
+                f"The losses {', '.join(self._by_one_class)} take the label for the one class of an image. Received: a "
+                f"row of labels that is {value:.2f} of a second class. Do not mix images (mixup, CutMix), or take a "
+                "loss that reads no label, such as SoftTargets"
             )
         if self._by_label:
             return (

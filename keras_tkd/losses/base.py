@@ -74,9 +74,11 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
     # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
-    # Whether it takes outputs for logits of classes of which an image has one; and whether it reads that of the label.
+    # Whether it takes outputs for logits of classes of which an image has one; whether it reads that of the label; and
+    # whether it takes the label for the one class of the image, so that labels of mixed images are refused.
     compares_classes = False
     reads_label = False
+    takes_one_class = False
     # A traced step would not follow: what may change while training is a `Hyperparameter`.
     _FIXED = ("teacher_layers", "student_layers")
 
@@ -228,6 +230,7 @@ class LabelledLogitsLoss(LogitsLoss):
     """
 
     reads_label = True
+    takes_one_class = True
 
     def inputs(self, teacher, student, labels, index):
         teacher, student = super().inputs(teacher, student, labels, index)

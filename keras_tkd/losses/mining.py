@@ -42,6 +42,11 @@ class MiningLoss(LogitsLoss):
         self.negative_classes = negative_classes
         self.seed = seed
 
+    @property
+    def takes_one_class(self):
+        """True if classes are told apart by the labels: then an image is of one class, and no mixed one."""
+        return self.negative_classes == "labels"
+
     def get_config(self):
         own = {name: getattr(self, name) for name in ("margin", "miner", "negative_classes", "seed")}
         return {**super().get_config(), **own}

@@ -21,6 +21,8 @@ class Term:
         layers: names of the layers that it reads in both models, as this package's models name them; empty for the
             final output.
         extra_images: the images that may be drawn beside each image for it, `"negatives"` or `"partners"`; or None.
+        one_class: whether it takes the label for the one class of its image, which a mixed image has not; as
+            `takes_one_class` of the loss says.
     """
 
     loss: str
@@ -29,6 +31,7 @@ class Term:
     needs: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     extra_images: str | None = None
+    one_class: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +161,11 @@ METHODS = {
     ),
     "crd": Method(
         "Contrastive representation distillation (Tian et al., 2020).",
-        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=_EMBEDDING),),
+        (Term("ContrastiveRepresentation", 0.8, needs=("labels", "seed"), layers=_EMBEDDING, one_class=True),),
     ),
     "dkd": Method(
         "Decoupled soft targets (Zhao et al., 2022).",
-        (Term("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}),),
+        (Term("DecoupledTargets", 1.0, {"temperature": 4.0, "alpha": 1.0, "beta": 8.0}, one_class=True),),
         warmup_epochs=20,
     ),
     "dist": Method(
@@ -171,7 +174,7 @@ METHODS = {
     ),
     "nkd": Method(
         "Normalized soft targets (Yang et al., 2023).",
-        (Term("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5}),),
+        (Term("NormalizedTargets", 1.0, {"temperature": 1.0, "gamma": 1.5}, one_class=True),),
     ),
     "dml": Method(
         "Mutual learning of teacher and student (Zhang et al., 2018).",

@@ -11,7 +11,7 @@ from keras_tkd.config.fields import resolve_auto
 from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
 
-__all__ = ["attach", "build", "get_folder", "resolve_teacher_cache"]
+__all__ = ["attach", "build", "get_folder", "make_mixing", "resolve_teacher_cache"]
 
 _FOLDER = "teacher_cache"
 # What "auto" must save at least: images that the teacher need not be run on, times its parameters. About ten seconds of
@@ -46,7 +46,7 @@ def build(config, path, splits, teacher, losses=()):
         "about": _about(config),
     }
     return {
-        "train": TeacherCache.build(teacher, splits.train_images, path / "train", **common, **_shown(config)),
+        "train": TeacherCache.build(teacher, splits.train_images, path / "train", **common, **_shown(config, splits)),
         "held_out": TeacherCache.build(teacher, splits.held_out[0], path / "held_out", **common),
     }
 
@@ -67,10 +67,15 @@ def attach(pipeline, caches, key=TEACHER):
     return with_outputs
 
 
-def _shown(config):
+def _shown(config, splits):
     """Returns the views in which the teacher sees the training images."""
-    augment = data.AUGMENTATIONS[config.augmentation]
-    return {"augment": augment, "seed": config.seed, "views": config.teacher_views or 1}
+    augment, mix = data.make_augmentation(config.augmentation), make_mixing(config, splits)
+    return {"augment": augment, "mix": mix, "seed": config.seed, "views": config.teacher_views or 1}
+
+
+def make_mixing(config, splits):
+    """Makes the `Mixing` of a run's training images; None where none are mixed."""
+    return data.Mixing(splits.num_classes, config.mixup, config.cutmix) if config.mixes else None
 
 
 def resolve_teacher_cache(config, path, inputs):
@@ -91,10 +96,13 @@ def resolve_teacher_cache(config, path, inputs):
     """
     if config.teacher_cache == "off" or "teacher_cache" in config.irrelevant_fields:
         return config
+    if config.mixes and config.shuffle_window:
+        print("Teacher cache: off, as images of a stream are mixed inside windows, others in each epoch", flush=True)
+        return resolve_auto(config, teacher_cache="off")
     splits = inputs.splits
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
-    source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config))
+    source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config, splits))
     # A new head is yet to be trained.
     if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
         _check_folder(config, path, splits, frozen, losses)
@@ -121,7 +129,10 @@ def resolve_teacher_cache(config, path, inputs):
 def _check_folder(config, path, splits, teacher, losses):
     """Raises `ValueError` for a folder, of several runs, in which no cache of this teacher can be built or used."""
     # Now, and not when the student is trained: the student alone comes before it.
-    for part, images, shown in (("train", splits.train_images, _shown(config)), ("held_out", splits.held_out[0], {})):
+    for part, images, shown in (
+        ("train", splits.train_images, _shown(config, splits)),
+        ("held_out", splits.held_out[0], {}),
+    ):
         recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
         check_directory(get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
 
@@ -132,7 +143,7 @@ def _about(config):
 
 def _reason_against(config, saved, parameters, size):
     """Says why `"auto"` makes no cache; an empty text where it makes one."""
-    if config.augmentation != "none" and config.teacher_views is None:
+    if config.augments and config.teacher_views is None:
         return "each epoch shows fresh views, whose outputs cannot be kept (--teacher_views=K shows K views in turn)"
     if saved * parameters < _WORTH_SAVING:
         return f"images saved x parameters are {saved * parameters:.1e}, and {_WORTH_SAVING:.1e} are worth a cache"

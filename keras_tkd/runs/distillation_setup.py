@@ -9,10 +9,19 @@ from keras_tkd import data, evaluation
 from keras_tkd.batches import TEACHER
 from keras_tkd.distillation.inspection import Inspection, inspect_model
 from keras_tkd.runs import cached_teacher
+from keras_tkd.runs.cached_teacher import make_mixing
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
 
-__all__ = ["DistillationSetup", "make_pipeline", "make_training_batches", "set_up_distillation"]
+__all__ = [
+    "DistillationSetup",
+    "make_held_out_batches",
+    "make_pipeline",
+    "make_training_batches",
+    "set_up_distillation",
+]
+
+_HELD_OUT_BATCH = 256
 
 
 @dataclasses.dataclass
@@ -96,7 +105,21 @@ def make_training_batches(config, splits, pipeline, **start):
         splits.train_labels,
         batch_size=config.batch_size,
         seed=config.seed,
-        augment=data.AUGMENTATIONS[config.augmentation],
+        augment=data.make_augmentation(config.augmentation),
         training=True,
+        **_choose_mixing(config, splits),
         **start,
     )
+
+
+def make_held_out_batches(config, splits, pipeline):
+    """Makes the batches that a training is measured on after each epoch; for the arguments, see above."""
+    images, labels = splits.held_out
+    mixing = _choose_mixing(config, splits)
+    return pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False, **mixing)
+
+
+def _choose_mixing(config, splits):
+    """Returns the argument `mix` of a pipeline; nothing for a run that mixes no images, as pairs have none."""
+    mix = make_mixing(config, splits)
+    return {} if mix is None else {"mix": mix}

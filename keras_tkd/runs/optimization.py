@@ -33,13 +33,17 @@ def schedule_learning_rate(optimizer, config):
 
 
 def compile_model(model, config, **arguments):
-    """Compiles a model, or a Distiller, for training on class ids as a run's configuration says."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    """Compiles a model, or a Distiller, for training as a run's configuration says: on class ids, or on mixed rows."""
+    # By its name Keras would make the accuracy, and its variables, in the step, which TensorFlow then traces twice.
+    if config.mixes:
+        # The class of a mixed label is that of its larger share.
+        loss, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
+    else:
+        loss, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
     model.compile(
         make_optimizer(config),
-        loss,
-        # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+        loss(from_logits=True),
+        metrics=[accuracy("accuracy")],
         steps_per_execution=STEPS_PER_EXECUTION,
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",

@@ -12,7 +12,12 @@ from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
-from keras_tkd.runs.distillation_setup import make_pipeline, make_training_batches, set_up_distillation
+from keras_tkd.runs.distillation_setup import (
+    make_held_out_batches,
+    make_pipeline,
+    make_training_batches,
+    set_up_distillation,
+)
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.records import Stage
@@ -22,8 +27,6 @@ from keras_tkd.utils.files import save_model
 from keras_tkd.utils.model_files import load_model
 
 __all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
-
-_HELD_OUT_BATCH = 256
 
 
 @dataclasses.dataclass
@@ -179,8 +182,7 @@ def fit_stage(
         before_saving: function that puts back what of the models was changed for their training alone.
     """
     config = config or run.config
-    held_out_images, held_out_labels = splits.held_out
-    held_out = pipeline(held_out_images, held_out_labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
+    held_out = make_held_out_batches(config, splits, pipeline)
     backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
     epoch, step = backup.restore(trained, held_out)
     if epoch or step:
@@ -202,7 +204,7 @@ def fit_stage(
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
         TensorBoardScalars(stage.logs, backup.history),
-        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
+        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1])),
         backup,
         stop,
     ]

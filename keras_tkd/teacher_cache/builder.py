@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd import data
+from keras_tkd.data.mixing import check_mixing
 from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.base import collect_outputs
@@ -34,7 +35,7 @@ class CacheRecipe:
     """The teacher, images and views that determine what a cache holds.
 
     Args:
-        teacher, images, losses, views, augment, seed: as in `TeacherCache.build`.
+        teacher, images, losses, views, augment, mix, seed: as in `TeacherCache.build`.
 
     Attributes:
         reader: reads the teacher, as in the `Distiller`.
@@ -47,11 +48,12 @@ class CacheRecipe:
             fit.
     """
 
-    def __init__(self, teacher, images, losses, views, augment, seed):
+    def __init__(self, teacher, images, losses, views, augment, seed, mix=None):
         if not isinstance(teacher, keras.Model):
             raise ValueError(f"`teacher` must be a keras.Model. Received: teacher={teacher!r}")
         check_views(views)
-        if views is None or (augment is None and views > 1):
+        check_mixing(mix)
+        if views is None or (augment is None and mix is None and views > 1):
             raise ValueError(
                 "`views` must be the number of views of each sample, and 1 without `augment`, where all are alike. "
                 f"Received: views={views}, augment={augment}"
@@ -60,7 +62,13 @@ class CacheRecipe:
         images = images if isinstance(images, (np.ndarray, data.ImageStream)) else np.asarray(images)
         if not len(images):
             raise ValueError("`images` must hold a sample or more. Received: none")
-        self.images, self.views, self._augment, self._seed = images, views, augment, seed
+        if mix is not None and isinstance(images, data.ImageStream):
+            raise ValueError(
+                "A cache can keep what a teacher says of mixed images only where all images are in memory: those of a "
+                "stream are mixed inside windows, which are others in each epoch. Received: `mix` with an ImageStream. "
+                "Load the images into memory, or run the teacher in every step"
+            )
+        self.images, self.views, self._augment, self._mix, self._seed = images, views, augment, mix, seed
         losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
         self.reader = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
@@ -75,7 +83,14 @@ class CacheRecipe:
 
     def _make_sample_views(self, view):
         """Returns the samples that represent all, in one of their views."""
-        return data.apply_view(self._sampled_images, self._sample_ids, self._seed, view, self._augment)
+        # Where pipelines compute: a GPU may round otherwise, and the cache would not be the same on another machine.
+        with tf.device("CPU:0"):
+            sampled, ids, seed = self._sampled_images, self._sample_ids, self._seed
+            if self._mix is None:
+                return data.apply_view(sampled, ids, seed, view, self._augment)
+            partners = self._mix.draw_partners(ids, seed, view, len(self.images)).numpy()
+            others = tf.constant(self.images[partners])
+            return data.apply_mixed_view(sampled, ids, others, partners, seed, view, self._augment, self._mix)[0]
 
     def describe(self, dtype):
         """Describes all that determines the contents of a cache, as plain data, with hashes in place of large arrays.
@@ -88,12 +103,14 @@ class CacheRecipe:
         """
         if dtype not in CACHE_DTYPES:
             raise ValueError(f"`dtype` must be one of {', '.join(CACHE_DTYPES)}. Received: dtype={dtype!r}")
-        augmented = {"augmentation": None, "seed": None, "some_views": None}
-        if self._augment:
+        # Of a cache that is older than mixing, there is no entry: None.
+        augmented = {"augmentation": None, "mixing": None, "seed": None, "some_views": None}
+        if self._augment or self._mix:
             # A function's name does not say what it does: a hash of some of its views tells an edited one apart.
             sample_views = np.stack([self._make_sample_views(view) for view in range(self.views)])
             augmented = {
                 "augmentation": fingerprints.describe_function(self._augment),
+                "mixing": self._mix and f"mixup={self._mix.mixup}, cutmix={self._mix.cutmix}",
                 "seed": self._seed,
                 "some_views": fingerprints.hash_array(sample_views),
             }
@@ -112,7 +129,13 @@ class CacheRecipe:
     def make_batches(self, batch_size, first):
         """Makes batches of the images in all their views, from batch number `first` on; see `data.view_batches`."""
         return data.view_batches(
-            self.images, batch_size, seed=self._seed, augment=self._augment, views=self.views, first=first
+            self.images,
+            batch_size,
+            seed=self._seed,
+            augment=self._augment,
+            mix=self._mix,
+            views=self.views,
+            first=first,
         )
 
     def check_outputs(self, outputs: dict[str, np.ndarray]):

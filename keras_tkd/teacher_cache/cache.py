@@ -62,6 +62,7 @@ class TeacherCache:
         losses=(),
         views=1,
         augment=None,
+        mix=None,
         seed=0,
         dtype="float32",
         batch_size=256,
@@ -80,9 +81,9 @@ class TeacherCache:
                 an array, which may itself be mapped into memory (`np.load(file, mmap_mode="c")`), or an `ImageStream`.
             directory: folder of this cache alone. The images of an evaluation need another one.
             losses: the distillation losses; the teacher's layers that they read are kept beside its logits.
-            views: number of views of each sample, >= 1; 1 without augmentation.
-            augment, seed: as in `data.triplet_dataset`. Without augmentation the seed decides nothing, and one cache
-                serves all seeds.
+            views: number of views of each sample, >= 1; 1 without augmentation and mixing.
+            augment, mix, seed: as in `data.triplet_dataset`. Without augmentation and mixing the seed decides nothing,
+                and one cache serves all seeds. Images that are mixed must be an array.
             dtype: dtype of all outputs' files: `"float32"`, which keeps them as they are, or `"float16"`, which takes
                 half of the room and rounds by at most 0.05 %.
             batch_size: images per forward pass.
@@ -98,7 +99,7 @@ class TeacherCache:
             OSError: the folder cannot be written, or the disk is full. What is written is kept.
         """
         check_batch_size(batch_size)
-        recipe = builder.CacheRecipe(teacher, images, losses, views, augment, seed)
+        recipe = builder.CacheRecipe(teacher, images, losses, views, augment, seed, mix)
         made_from = recipe.describe(dtype) | (about or {})
         files = CacheFiles(directory)
         if files.manifest:
@@ -145,15 +146,17 @@ class TeacherCache:
 
         Args:
             dataset: `tf.data.Dataset` of batches `(dict, label)` whose dict has `"index"`, ids of samples, and, where
-                images are augmented, `"view"`: those that `data.triplet_dataset` and `data.pair_dataset` make of the
-                images, `augment`, `seed` and `views` of the cache.
+                images are augmented, `"view"`, or where they are mixed, `"mixed_view"`: those that
+                `data.triplet_dataset` and `data.pair_dataset` make of the images, `augment`, `mix`, `seed` and `views`
+                of the cache.
             key: the key of the dict of outputs in the batch.
 
         Returns:
             `tf.data.Dataset` of the same batches with a dict of outputs in each.
 
         Raises:
-            ValueError: batches of another form; augmented batches where the cache is of plain images, or the reverse.
+            ValueError: batches of another form; augmented or mixed batches where the cache is of images that are not,
+                or the reverse.
             tf.errors.InvalidArgumentError: while it runs, for a sample or a view that the cache does not hold, and for
                 an output that is not finite.
         """
@@ -164,7 +167,7 @@ class TeacherCache:
 
         def look_up(batch, *labels):
             index = tf.cast(batch["index"], tf.int64)
-            view = tf.cast(batch.get("view", tf.zeros_like(index)), tf.int64)
+            view = tf.cast(batch.get(self._view_key, tf.zeros_like(index)), tf.int64)
             counts = tf.constant([self.views, self.samples], tf.int64)
             place = tf.stack([view, index], axis=1)
             # `gather_nd` on a CPU checks its indices too, but its error speaks of indices and not of samples.
@@ -183,6 +186,10 @@ class TeacherCache:
         dataset = dataset.map(look_up, num_parallel_calls=PARALLEL_CALLS)
         return dataset.prefetch(PARALLEL_CALLS).with_options(deterministic_options())
 
+    @property
+    def _view_key(self):
+        return "mixed_view" if self.made_from.get("mixing") else "view"
+
     def _check_batches(self, spec):
         batch = spec[0] if isinstance(spec, tuple) else None
         if not isinstance(batch, dict) or "index" not in batch:
@@ -190,6 +197,15 @@ class TeacherCache:
                 'A cache is attached to batches `({"image", "index", ...}, label)`, such as those of '
                 f"`data.triplet_dataset(..., negatives=None)`. Received: {spec}"
             )
+        # Batches of another view would look right: so these are told by their key.
+        if self._view_key == "mixed_view" or "mixed_view" in batch:
+            if self._view_key not in batch:
+                raise ValueError(
+                    "The teacher must have seen what the student sees, mixed images in the same `views` of the same "
+                    f"`mix`. Received: a cache of mixing={self.made_from.get('mixing')}, batches "
+                    f"{'of mixed images' if 'mixed_view' in batch else 'without mixed images that come again'}"
+                )
+            return
         augmented = self.made_from["augmentation"] is not None
         if augmented != ("view" in batch):
             raise ValueError(

@@ -66,9 +66,17 @@ def _describe_layer(layer):
 def describe_function(function):
     """Returns the name of a function, with the arguments of a `functools.partial`; None for None."""
     if isinstance(function, functools.partial):
-        bound = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        bound = [*map(_describe_value, function.args)]
+        bound += [f"{key}={_describe_value(value)}" for key, value in function.keywords.items()]
         return f"{describe_function(function.func)}({', '.join(bound)})"
     return getattr(function, "__qualname__", type(function).__name__) if function else None
+
+
+def _describe_value(value):
+    # The text of a function would be its address, which differs from process to process.
+    if isinstance(value, tuple) and all(map(callable, value)):
+        return " + ".join(map(describe_function, value))
+    return describe_function(value) if callable(value) else repr(value)
 
 
 def _shorten(digest):

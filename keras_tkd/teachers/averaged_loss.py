@@ -48,6 +48,7 @@ class AveragedLoss(DistillationLoss):
         self.owns_layers = loss.owns_layers
         self.compares_classes = loss.compares_classes
         self.reads_label = loss.reads_label or teacher_weights == "confidence"
+        self.takes_one_class = loss.takes_one_class or teacher_weights == "confidence"
         # A loss that has layers makes them for one teacher's outputs.
         self.losses = [loss, *(_copy_without_layers(loss) if loss.owns_layers else loss for _ in range(count - 1))]
         names = as_list("logits" if loss.teacher_layers is None else loss.teacher_layers)

@@ -23,7 +23,16 @@ __all__ = [
 
 # What stands before the name of an architecture of `keras.applications`.
 APPLICATIONS = "keras_applications/"
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+AUGMENTATIONS = (
+    "none",
+    "crop",
+    "crop_flip",
+    "horizontal_flip",
+    "resized_crop",
+    "color_jitter",
+    "rand_augment",
+    "cutout",
+)
 AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
 BUILT_IN_DATASETS = ("digits",)

@@ -37,6 +37,11 @@ RUN_RULES = [
     ("deterministic", {}, ["yes", 1, None]),
     ("validation_fraction", {}, [-0.1, 1.0, NAN]),
     ("augmentation", {}, ["flip", None]),
+    ("augmentation", {}, ["", "none+crop", "crop+", "crop+crop", "crop_flip+horizontal_flip", "crop@size=3", "crop@"]),
+    ("augmentation", {}, ["resized_crop@area=0", "resized_crop@area=nan", "resized_crop@area=", "crop@padding=1.5"]),
+    ("augmentation", {}, ["horizontal_flip@padding=1", "rand_augment@magnitude=31", 3]),
+    ("mixup", {}, [0.0, -0.2, NAN]),
+    ("cutmix", {}, [0.0, -1.0, NAN]),
     ("schedule", {}, ["linear", None]),
     ("precision", {}, ["float16", None]),
     ("schedule_epochs", {"schedule": "step"}, [(), (30, 20), (20, 20), (20, 30.5)]),
@@ -592,3 +597,50 @@ def test_a_new_head_is_one_teacher_s_and_is_trained():
         DistillConfig(method="kd", teacher_path="a,b".split(","), teacher_average="losses", teacher_head="new")
     with pytest.raises(ValueError, match=r"without `teacher_classes`.*teacher_classes=\('1', '0'\)"):
         DistillConfig(method="kd", teacher_path="a.keras", teacher_classes=("1", "0"), teacher_head="new")
+
+
+# Losses of images of one class each: by the label, or by negatives and partners that are drawn for a class.
+OF_ONE_CLASS = {
+    "tkd": "TripletDistillation",
+    "tkd_soft": "TripletDistillation",
+    "pairs": "PairDistillation",
+    "crd": "ContrastiveRepresentation",
+    "dkd": "DecoupledTargets",
+    "nkd": "NormalizedTargets",
+}
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 0.2}, {"cutmix": 1.0}])
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_images_are_for_losses_that_read_no_class(method, mixing):
+    ((name, value),) = mixing.items()
+    if method not in OF_ONE_CLASS:
+        assert getattr(DistillConfig(method=method, **mixing), name) == value
+        return
+    rule = f"`mixup` and `cutmix` make images of two classes, and {OF_ONE_CLASS[method]} is of images of one class each"
+    with pytest.raises(ValueError, match=f"{rule}.*such as kd.*method='{method}'.*{name}={value}"):
+        DistillConfig(method=method, **mixing)
+    with pytest.raises(ValueError, match=f"{rule}.*losses="):
+        DistillConfig(losses=("kd", method), **mixing)
+
+
+def test_negatives_by_the_teachers_classes_go_with_mixed_images():
+    by_teacher = {"negatives": "in_batch", "negative_classes": "teacher"}
+    assert DistillConfig(method="tkd", mixup=0.2, **by_teacher).mixes
+    with pytest.raises(ValueError, match="or tell classes apart by the teacher: negatives='in_batch'"):
+        DistillConfig(method="tkd", mixup=0.2, negatives="in_batch")
+
+
+def test_what_reads_one_class_of_a_mixed_image_is_refused():
+    confident = {"teacher_path": ("a", "b"), "teacher_average": "losses", "teacher_weights": "confidence"}
+    with pytest.raises(ValueError, match="`teacher_weights` by confidence read the one class.*'entropy'.*mixup=0.2"):
+        DistillConfig(method="kd", mixup=0.2, **confident)
+
+
+def test_mixed_images_have_views_that_a_cache_keeps_in_memory_alone():
+    kept = {"method": "kd", "mixup": 0.2, "teacher_cache": "workdir"}
+    assert DistillConfig(**kept, teacher_views=2).teacher_views == 2
+    with pytest.raises(ValueError, match="only where `teacher_views` says how many views"):
+        DistillConfig(**kept)
+    with pytest.raises(ValueError, match="mixed inside windows.*teacher_cache='workdir', shuffle_window=500"):
+        DistillConfig(**kept, teacher_views=2, dataset="cifar10", shuffle_window=500)

@@ -31,6 +31,8 @@ STALE = {
     "validation_fraction": "TDC",
     "train_fraction": "TDC",
     "augmentation": "TDC",
+    "mixup": "TDC",
+    "cutmix": "TDC",
     "epochs": "TDC",
     "batch_size": "TDC",
     "learning_rate": "TD",
@@ -100,6 +102,7 @@ def test_images_are_those_settings_that_decide_data():
     images = {"dataset", "classes", "image_size", "test_fraction", "split_seed", "open_set_fraction"}
     images |= {"shuffle_window", "validation_fraction", "train_fraction", "augmentation"}
     images |= {"nested", "labels", "skip_bad_images"}
+    images |= {"mixup", "cutmix"}
     assert set(list_deciding(DistillConfig, ("data",))) == images
 
 

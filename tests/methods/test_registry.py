@@ -141,3 +141,12 @@ def test_layers_reach_every_loss(layers):
 def test_errors(method, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_losses(method, **arguments)
+
+
+def test_which_losses_are_of_images_of_one_class():
+    terms = [term for method in METHODS.values() for term in method.terms]
+    for term in terms:
+        # Those of triplets and pairs are, unless they tell classes apart by the teacher.
+        takes = getattr(losses, term.loss).takes_one_class
+        assert (takes is True) == term.one_class and isinstance(takes, property) == bool(term.extra_images), term.loss
+    assert {term.loss for term in terms if term.one_class} >= {"DecoupledTargets", "ContrastiveRepresentation"}

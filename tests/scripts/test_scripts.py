@@ -21,6 +21,7 @@ OTHERS = {
     "combined": "losses=('kd",
     "ensemble": "teacher_average='losses'",
     "four_classes": "classes=('airplane', 'automobile', 'bird', 'cat')",
+    "patient": "mixup=1.0",
 }
 QUICK = ["--epochs=2", "--batch_size=128"]
 

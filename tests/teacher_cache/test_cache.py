@@ -15,11 +15,20 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
-from keras_tkd.data import crop_and_flip, image_dataset, make_view_seeds, pair_dataset, triplet_dataset
+from keras_tkd.data import (
+    Mixing,
+    crop_and_flip,
+    image_dataset,
+    make_augmentation,
+    make_view_seeds,
+    pair_dataset,
+    triplet_dataset,
+)
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.checksums import extend_checksums
 from keras_tkd.teacher_cache.files import CacheFiles, _locked
+from keras_tkd.teacher_cache.fingerprints import describe_function
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
 IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
@@ -545,3 +554,50 @@ def test_how_an_ensemble_combines_its_teachers_is_part_of_it(teacher, tmp_path):
         build(TeacherEnsemble(teachers, average="logits", teacher_weights=[0.25, 0.75]), tmp_path / "cache")
     with pytest.raises(ValueError, match=r"combined \['logits', .*there, \['probabilities', .*here"):
         build(TeacherEnsemble(teachers, average="probabilities", teacher_weights=[0.5, 0.5]), tmp_path / "cache")
+
+
+class TestMixedImages:
+    """A mixed image, with its partner, share and box, is a function of sample and view: so it comes again."""
+
+    MIX = Mixing(CLASSES, mixup=0.5, cutmix=1.0)
+
+    @pytest.mark.parametrize("augment", [None, crop])
+    def test_the_teacher_saw_what_the_student_sees(self, augment, pixels, tmp_path):
+        seen = {"seed": SEED, "views": VIEWS, "augment": augment, "mix": self.MIX}
+        cache = TeacherCache.build(pixels, IMAGES, tmp_path, **seen, batch_size=4, progress=False)
+        dataset = cache.attach(triplet_dataset(IMAGES, LABELS, 5, negatives=None, **seen))
+        shown = set()
+        for _ in range(2 * VIEWS):
+            for batch, _ in dataset.as_numpy_iterator():
+                np.testing.assert_array_equal(batch["teacher"]["logits"], batch["image"].reshape(-1, 60))
+                shown |= set(zip(batch["index"], batch["mixed_view"], strict=True))
+        assert len(shown) == COUNT * VIEWS
+        # Opened again, it is compared with the teacher on mixed images.
+        assert TeacherCache.build(pixels, IMAGES, tmp_path, **seen, progress=False).made_from["mixing"]
+
+    def test_another_mixing_or_none_is_refused(self, pixels, tmp_path):
+        seen = {"seed": SEED, "views": VIEWS, "augment": crop}
+        build(pixels, tmp_path / "mixed", mix=self.MIX)
+        with pytest.raises(ValueError, match="mixing mixup=0.5, cutmix=1.0 there, mixup=0.5, cutmix=None here"):
+            build(pixels, tmp_path / "mixed", mix=Mixing(CLASSES, mixup=0.5))
+        with pytest.raises(ValueError, match="mixing mixup=0.5, cutmix=1.0 there, None here"):
+            build(pixels, tmp_path / "mixed")
+        mixed = TeacherCache.open(tmp_path / "mixed")
+        with pytest.raises(ValueError, match="cache of mixing=mixup=0.5, cutmix=1.0, batches without mixed"):
+            mixed.attach(triplet_dataset(IMAGES, LABELS, 5, negatives=None, **seen))
+        plain = build(pixels, tmp_path / "plain")
+        with pytest.raises(ValueError, match="cache of mixing=None, batches of mixed images"):
+            plain.attach(triplet_dataset(IMAGES, LABELS, 5, negatives=None, mix=self.MIX, **seen))
+
+    def test_a_cache_from_before_there_was_mixing_is_the_same(self, pixels, tmp_path):
+        build(pixels, tmp_path)
+        manifest = json.loads((tmp_path / "manifest.json").read_text())
+        assert manifest["made_from"]["mixing"] is None
+        files = CacheFiles(tmp_path)
+        del files.manifest["made_from"]["mixing"]
+        files.check_made_from({"mixing": None})
+
+
+def test_operations_in_turn_are_named_in_words():
+    augment = make_augmentation("crop@padding=2+horizontal_flip")
+    assert describe_function(augment) == "_apply_in_turn(operations=crop(padding=2) + horizontal_flip)"

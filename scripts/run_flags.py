@@ -177,6 +177,9 @@ def show(runs, workdirs):
     print("", tables.format_table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
         print(verdict.format_verdict(runs))
+    balance = tables.format_balance(runs)
+    if balance:
+        print(balance)
     verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")

@@ -116,12 +116,13 @@ def evaluate(config):
     if inputs.teacher is not None:
         layer = config.teacher_embedding_layer or config.embedding_layer
         teacher = measure_teacher(inputs.teacher, splits, embedding_layer=layer)
-        logits, described = teacher.logits, {"teacher": teacher.result.to_dict()}
+        logits, described = teacher.logits, {"teacher": teacher.result.without_classes().to_dict()}
         if teacher.members:
-            described["teachers"] = [member.to_dict() for member in teacher.members]
+            described["teachers"] = [member.without_classes().to_dict() for member in teacher.members]
     outputs = compute_closed_set_logits(model, splits)
     measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
-    return measured.to_dict() | described
+    # What is said here is for a person, on one screen; a run's file has the classes too.
+    return measured.without_classes().to_dict() | described
 
 
 def export(config):

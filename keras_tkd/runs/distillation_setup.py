@@ -8,11 +8,19 @@ import keras
 from keras_tkd import data, evaluation
 from keras_tkd.batches import TEACHER
 from keras_tkd.distillation.inspection import Inspection, inspect_model
-from keras_tkd.runs import cached_teacher
+from keras_tkd.runs import cached_teacher, optimization
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
 
-__all__ = ["DistillationSetup", "make_pipeline", "make_training_batches", "set_up_distillation"]
+__all__ = [
+    "DistillationSetup",
+    "make_held_out_batches",
+    "make_pipeline",
+    "make_training_batches",
+    "set_up_distillation",
+]
+
+_HELD_OUT_BATCH = 256
 
 
 @dataclasses.dataclass
@@ -91,7 +99,7 @@ def make_training_batches(config, splits, pipeline, **start):
         pipeline: see `DistillationSetup`.
         **start: `initial_epoch` and `initial_step`, where the training does not begin with the first.
     """
-    return pipeline(
+    batches = pipeline(
         splits.train_images,
         splits.train_labels,
         batch_size=config.batch_size,
@@ -100,3 +108,19 @@ def make_training_batches(config, splits, pipeline, **start):
         training=True,
         **start,
     )
+    weights = optimization.compute_class_weights(config, splits.train_labels, splits.class_names)
+    return _map_labels(batches, config, splits, weights)
+
+
+def make_held_out_batches(config, splits, pipeline):
+    """Makes the batches that a training is measured on after each epoch, without weights; arguments as above."""
+    images, labels = splits.held_out
+    batches = pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
+    return _map_labels(batches, config, splits)
+
+
+def _map_labels(batches, config, splits, class_weights=None):
+    # A map that changes nothing would cost each step a little.
+    if class_weights is None and not config.label_smoothing:
+        return batches
+    return batches.map(optimization.make_label_map(config, splits.num_classes, class_weights))

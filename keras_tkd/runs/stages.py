@@ -11,9 +11,19 @@ from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
-from keras_tkd.runs.distillation_setup import make_pipeline, make_training_batches, set_up_distillation
+from keras_tkd.runs.distillation_setup import (
+    make_held_out_batches,
+    make_pipeline,
+    make_training_batches,
+    set_up_distillation,
+)
 from keras_tkd.runs.interruption import StopAtSignal
-from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
+from keras_tkd.runs.optimization import (
+    add_weight_decay,
+    compile_model,
+    compute_learning_rate,
+    describe_label_loss,
+)
 from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
@@ -21,9 +31,6 @@ from keras_tkd.utils.files import save_model
 from keras_tkd.utils.model_files import load_model
 
 __all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
-
-_HELD_OUT_BATCH = 256
-
 
 @dataclasses.dataclass
 class Trained:
@@ -117,13 +124,13 @@ def train_student(run, inputs, teacher):
 def _make_distiller(config, inputs, teacher, student, shapes):
     """Makes the compiled `Distiller` of a run; `teacher` and `shapes` are those of its `DistillationSetup`."""
     precision.set_precision(student, config.precision)
-    add_weight_decay(student, config.weight_decay)
+    add_weight_decay(student, config.coupled_weight_decay)
     # From here on random numbers (layers of losses, dropout) depend on the seed alone.
     keras.utils.set_random_seed(config.seed)
     distiller = Distiller(teacher, student, *inputs.make_losses(config))
     distiller.build(shapes)
     for layer in distiller.loss_layers:
-        add_weight_decay(layer, config.weight_decay)
+        add_weight_decay(layer, config.coupled_weight_decay)
     compile_model(distiller, config)
     return distiller
 
@@ -161,8 +168,7 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         config: what this training is configured by; the run's, if not given.
     """
     config = config or run.config
-    held_out_images, held_out_labels = splits.held_out
-    held_out = pipeline(held_out_images, held_out_labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False)
+    held_out = make_held_out_batches(config, splits, pipeline)
     backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
     epoch, step = backup.restore(trained, held_out)
     if epoch or step:
@@ -183,8 +189,8 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         *run.callbacks,
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
-        TensorBoardScalars(stage.logs, backup.history),
-        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, held_out_labels)),
+        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
+        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1])),
         backup,
         stop,
     ]
@@ -224,7 +230,7 @@ def _train_on_labels(run, inputs, stage, model, config, title):
     """Trains a model on the labels, as any Keras model, unless the stage is finished."""
     if not stage.finished:
         precision.set_precision(model, config.precision)
-        add_weight_decay(model, config.weight_decay)
+        add_weight_decay(model, config.coupled_weight_decay)
         keras.utils.set_random_seed(config.seed)
         compile_model(model, config)
         fit_stage(

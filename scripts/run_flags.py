@@ -68,7 +68,9 @@ def read(config_class):
         except ValueError as error:
             sys.exit(f"Error: --{field.name}: {error}")
     try:
-        config = config_class(**{k: v if v is not None else get_default(config_class, k) for k, v in values.items()})
+        # What is not given is the very default, by which a run tells that it may choose.
+        used = {k: v if v is not None and k in given else get_default(config_class, k) for k, v in values.items()}
+        config = config_class(**used)
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.

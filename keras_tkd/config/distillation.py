@@ -54,7 +54,10 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "kd@temperature=2:0.5,kd@temperature=8:0.5,sp.",
     )
     student_model: str = option(
-        "digits_student", "Name of the student's architecture, or a .keras file of it.", decides="student"
+        "digits_student",
+        "Name of the student's architecture, or a .keras file of it; by the size of the images if not given.",
+        decides="student",
+        by_data=True,
     )
     teacher_epochs: int | None = _method_option(
         None,

@@ -22,6 +22,7 @@ __all__ = [
     "collect_settings",
     "get_default",
     "list_deciding",
+    "list_left_to_data",
     "option",
     "resolve_auto",
 ]
@@ -63,7 +64,9 @@ class ReadWhen:
     why_not: str | None = None
 
 
-def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None):
+def option(
+    default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None, by_data=False
+):
     """Makes the field of a setting.
 
     Args:
@@ -77,6 +80,8 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
         yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
             same, for runs without the other.
+        by_data: whether a run may choose another value by the data and by other settings, where this one is not given:
+            see `list_left_to_data`.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -87,13 +92,23 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
             lambda config: not getattr(config, yields_to, None), f"`{{name}}` is not read where `{yields_to}` is given"
         )
         conditions += (missing,)
-    metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
+    if by_data:
+        # An equal value of a kind of its own: a user's 30 is another object than the default's.
+        default = type("Default", (type(default),), {})(default)
+    metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as, "by_data": by_data}
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
 
 
 def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def list_left_to_data(config):
+    """Returns the names of the settings that a run reads, nobody gave, and the data may decide."""
+    fields = [field for field in dataclasses.fields(config) if field.metadata["by_data"]]
+    left = [field.name for field in fields if getattr(config, field.name) is field.default]
+    return [name for name in left if name not in config.irrelevant_fields]
 
 
 def resolve_auto(config, **values):

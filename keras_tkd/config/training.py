@@ -10,6 +10,7 @@ __all__ = ["RunConfig", "TeacherTrainingConfig"]
 
 _SCHEDULES = ("constant", "cosine", "step")
 _CLASS_WEIGHTS = ("none", "balanced")
+_AT_CHANCE = ("stop", "warn")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
 _BY_SGD = ReadWhen(
     lambda config: config.optimizer == "sgd",
@@ -28,9 +29,19 @@ class RunConfig(DataConfig):
     augmentation: str = option(
         "none", "Random crops after padding by 4 pixels, and mirroring.", AUGMENTATIONS, decides="data"
     )
-    epochs: int = option(30, "Passes over the training images.", decides="budget")
-    batch_size: int = option(128, "Images per step.", decides="budget")
-    learning_rate: float = option(0.1, "Learning rate of the first epoch.", decides="training")
+    # Of what is chosen by the data the defaults here are those of digits, for which they were made.
+    epochs: int = option(
+        30, "Passes over the training images; by their number if not given.", decides="budget", by_data=True
+    )
+    batch_size: int = option(
+        128, "Images per step; by the number of images if not given.", decides="budget", by_data=True
+    )
+    learning_rate: float = option(
+        0.1,
+        "Learning rate of the first epoch; if not given, 0.001 for Adam, else 0.01 but for digits and cifar10.",
+        decides="training",
+        by_data=True,
+    )
     # Of every model that the run trains on labels or distils; a teacher that it is given stays as it is.
     optimizer: str = option(
         "sgd",
@@ -38,9 +49,7 @@ class RunConfig(DataConfig):
         OPTIMIZERS,
         decides="training",
     )
-    momentum: float = option(
-        0.9, "Momentum of stochastic gradient descent.", decides="training", read_when=_BY_SGD
-    )
+    momentum: float = option(0.9, "Momentum of stochastic gradient descent.", decides="training", read_when=_BY_SGD)
     schedule: str = option(
         "cosine", "How the learning rate falls, from epoch to epoch.", _SCHEDULES, decides="training"
     )
@@ -53,11 +62,12 @@ class RunConfig(DataConfig):
     weight_decay: float = option(
         0.0,
         "Decay of every weight. With sgd and adam coupled, as in PyTorch: L2 in the gradient, weight_decay / 2 * w^2. "
-        "With adamw decoupled, by Keras: each step takes learning_rate * weight_decay * w off.",
+        "With adamw decoupled, by Keras: each step takes learning_rate * weight_decay * w off; 0.004 if not given.",
         decides="training",
+        by_data=True,
     )
-    # These three are of every training of a run, not of the student's alone: that distillation helped must not mean that
-    # the student alone was clipped, smoothed or weighted otherwise.
+    # These three are of every training of a run, not of the student's alone: that distillation helped must not mean
+    # that the student alone was clipped, smoothed or weighted otherwise.
     clip_norm: float | None = option(
         None,
         "Largest norm of the gradient of all weights together; a longer one is scaled down to it.",
@@ -96,10 +106,18 @@ class RunConfig(DataConfig):
         decides="interruption",
     )
     checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="interruption")
+    # As with warnings, no result hangs on it: a training that goes on does so as if nobody had looked.
+    at_chance: str = option(
+        "stop",
+        "What to do with a training that is still at chance after its first epochs: 'stop' it, or 'warn' and go on.",
+        _AT_CHANCE,
+        decides="warnings",
+    )
     teacher_model: str = option(
         "digits_teacher",
-        "Name of the teacher's architecture, or a .keras file of it.",
+        "Name of the teacher's architecture, or a .keras file of it; by the size of the images if not given.",
         decides="distillation",
+        by_data=True,
         read_when=ReadWhen(lambda config: config.has_teacher),
         yields_to="teacher_path",
     )

@@ -10,6 +10,7 @@ from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.chance import StopAtChance, count_first_epochs
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import (
     make_held_out_batches,
@@ -31,6 +32,7 @@ from keras_tkd.utils.files import save_model
 from keras_tkd.utils.model_files import load_model
 
 __all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
+
 
 @dataclasses.dataclass
 class Trained:
@@ -190,8 +192,14 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
         TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
-        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1])),
+        # Of a training that is shorter than these epochs, in its last.
+        WarnAtChance(
+            lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1]),
+            min(count_first_epochs(samples, config), config.epochs),
+        ),
         backup,
+        # After what writes the epoch's state: that is not lost.
+        StopAtChance(title, config, splits, backup),
         stop,
     ]
     with check_unchanged(frozen or {}):

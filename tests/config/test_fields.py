@@ -48,6 +48,7 @@ STALE = {
     "deterministic": "TD",
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
+    "at_chance": "",
     "student_model": "DC",
     "teacher_model": "D",
     "teacher_path": "D",

@@ -50,6 +50,26 @@ COMPARED = ("data", "budget", "student", "measurement")
 FREE = ("interruption", "warnings")
 
 
+class _LeftToData:
+    """Marks a default that the data may decide. It equals the plain value, which a user may give: that is kept."""
+
+
+# Classes of the module, so that a configuration can be pickled, for another process.
+class _IntLeftToData(_LeftToData, int):
+    pass
+
+
+class _FloatLeftToData(_LeftToData, float):
+    pass
+
+
+class _StrLeftToData(_LeftToData, str):
+    pass
+
+
+_LEFT_TO_DATA = {int: _IntLeftToData, float: _FloatLeftToData, str: _StrLeftToData}
+
+
 @dataclasses.dataclass(frozen=True)
 class ReadWhen:
     """A condition under which a setting is read.
@@ -93,9 +113,8 @@ def option(
         )
         conditions += (missing,)
     if by_data:
-        # An equal value of a kind of its own: a user's 30 is another object than the default's.
-        default = type("Default", (type(default),), {})(default)
-    metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as, "by_data": by_data}
+        default = _LEFT_TO_DATA[type(default)](default)
+    metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
 
 
@@ -106,8 +125,7 @@ def get_default(cls, name):
 
 def list_left_to_data(config):
     """Returns the names of the settings that a run reads, nobody gave, and the data may decide."""
-    fields = [field for field in dataclasses.fields(config) if field.metadata["by_data"]]
-    left = [field.name for field in fields if getattr(config, field.name) is field.default]
+    left = [field.name for field in dataclasses.fields(config) if isinstance(getattr(config, field.name), _LeftToData)]
     return [name for name in left if name not in config.irrelevant_fields]
 
 

@@ -89,6 +89,6 @@ class StopAtChance(keras.callbacks.Callback):
             f"accuracy {trained:.2%} on training images and {held_out:.2%} on others: as a rule the training has "
             f"collapsed. Stopped, to spare the other {self._config.epochs - epochs} epochs; what was trained before is "
             f"kept. Lower --learning_rate (here {rate:g}; try {rate / 10:g}), clip gradients (--clip_norm=1) or, where "
-            "a student is distilled, lower --distillation_loss_weights, each with --existing=continue; and see that the "
+            "a student is distilled, lower --distillation_loss_weights, with --existing=continue; and see that the "
             "labels belong to the images. To go on all the same, pass --at_chance=warn"
         )

@@ -1,5 +1,7 @@
 """What a run chooses where nobody said it: by the data, and never where somebody did."""
 
+import dataclasses
+import pickle
 import types
 
 import numpy as np
@@ -67,6 +69,12 @@ def test_what_is_given_is_kept_though_it_is_the_default(monkeypatch):
     # With a teacher of the user's own none is chosen, and no data are needed.
     assert splits is None and config.teacher_model == DistillConfig().teacher_model
     config, _ = choose(monkeypatch, DistillConfig(dataset="photos", epochs=30))
+    assert values(config) == (0.01, 30, 32, "tkd_teacher", "tkd_student_2022")
+
+
+def test_a_copy_for_another_process_leaves_the_same_open(monkeypatch):
+    config = pickle.loads(pickle.dumps(DistillConfig(dataset="photos", epochs=30)))
+    config, _ = choose(monkeypatch, dataclasses.replace(config, seed=1))
     assert values(config) == (0.01, 30, 32, "tkd_teacher", "tkd_student_2022")
 
 

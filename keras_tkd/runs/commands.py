@@ -3,7 +3,6 @@
 from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
-from keras_tkd.runs.defaults import choose_defaults
 from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
@@ -36,11 +35,10 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
         ValueError: what cannot be trained, before anything is written; another run's folder.
         BlockingIOError: another process is at work in the folder.
     """
-    config, splits = choose_defaults(config)
     with open_run("train_teacher", config, path, existing, callbacks) as run:
         if run.finished:
             return run.results
-        inputs = load_teacher_inputs(run.config, splits)
+        inputs = load_teacher_inputs(run.config, run.splits)
         run.begin(inputs)
         teacher = stages.train_teacher(run, inputs)
         return run.write(describe_teacher_run(run, inputs, teacher))
@@ -80,12 +78,11 @@ def distill(config, path, existing="refuse", callbacks=()):
         BlockingIOError: another process is at work in the folder.
         FloatingPointError: a loss that is not finite.
     """
-    config, splits = choose_defaults(config)
     with open_run("distill", config, path, existing, callbacks) as run:
         if run.finished:
             return run.results
         # Everything is checked before `begin`, which is the first to write anything.
-        inputs = load_distillation_inputs(run.config, splits)
+        inputs = load_distillation_inputs(run.config, run.splits)
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
         teacher = _obtain_teacher(run, inputs)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_tkd.config.fields import list_left_to_data
+from keras_tkd.runs.devices import start_devices
 from keras_tkd.runs.images import load_splits
 
 __all__ = ["choose_defaults"]
@@ -30,7 +31,7 @@ def choose_defaults(config):
     The choice depends on the configuration and on counts of the data alone: the same command chooses alike at any time.
 
     Args:
-        config: `TeacherTrainingConfig` or `DistillConfig`.
+        config: `TeacherTrainingConfig` or `DistillConfig`, resolved.
 
     Returns:
         `(config, splits)`: the same run with everything chosen, and its data where they were needed and so are loaded
@@ -44,7 +45,10 @@ def choose_defaults(config):
         if config.optimizer == "sgd":
             del chosen["learning_rate"]
     elif set(left) - chosen.keys() - {"weight_decay"}:
-        splits = load_splits(config.resolved())
+        if config.deterministic:
+            # Images are decoded by TensorFlow, which then is as it began.
+            start_devices(deterministic=True)
+        splits = load_splits(config)
         images, size = len(splits.train_labels), min(splits.image_shape[:2])
         chosen["teacher_model"], chosen["student_model"] = _look_up(_NETWORKS, size)
         chosen["epochs"], batch_size = _look_up(_BUDGETS, images)

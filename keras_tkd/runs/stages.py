@@ -192,10 +192,10 @@ def fit_stage(run, stage, splits, trained, *, title, pipeline, files, callbacks=
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
         TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
-        # Of a training that is shorter than these epochs, in its last.
+        # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
         WarnAtChance(
             lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1]),
-            min(count_first_epochs(samples, config), config.epochs),
+            min(count_first_epochs(samples, config), max(config.epochs, 3)),
         ),
         backup,
         # After what writes the epoch's state: that is not lost.

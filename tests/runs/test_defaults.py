@@ -6,11 +6,12 @@ import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.config.flagfile import format_flags
-from keras_tkd.runs import defaults
+from keras_tkd.runs import commands, defaults
 
 CHOSEN = ("learning_rate", "epochs", "batch_size", "teacher_model", "student_model")
 
@@ -98,3 +99,23 @@ def test_adam_has_a_rate_of_its_own_on_any_data(settings, expected, monkeypatch)
     for dataset in ("digits", "photos"):
         config, _ = choose(monkeypatch, TeacherTrainingConfig(dataset=dataset, **settings))
         assert values(config, ("learning_rate", "weight_decay")) == expected
+
+
+def test_a_folder_and_nothing_else_is_learned_and_is_finished_the_second_time(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 110)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(15):
+            pixels = rng.integers(low, low + 140, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+    config = TeacherTrainingConfig(dataset=str(tmp_path / "images"))
+    results = commands.train_teacher(config, tmp_path / "run")
+    assert results["teacher"]["test_accuracy"] == 1.0 and results["teacher"]["epochs"] == 100
+    flags = (tmp_path / "run" / "flags.flags").read_text().splitlines()
+    assert {"--learning_rate=0.01", "--epochs=100", "--batch_size=16", "--teacher_model=digits_teacher"} <= set(flags)
+    capsys.readouterr()
+    assert commands.train_teacher(config, tmp_path / "run") == results
+    assert "Finished already" in capsys.readouterr().out
+    # What is given there is another experiment, though the data would have chosen otherwise.
+    with pytest.raises(ValueError, match="there --epochs=100.*, here --epochs=30"):
+        commands.train_teacher(dataclasses.replace(config, epochs=30), tmp_path / "run")

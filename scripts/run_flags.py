@@ -82,7 +82,9 @@ def read(config_class):
         except ValueError as error:
             sys.exit(f"Error: --{field.name}: {error}")
     try:
-        config = config_class(**{k: v if v is not None else get_default(config_class, k) for k, v in values.items()})
+        # What is not given is the very default, by which a run tells that it may choose.
+        used = {k: v if v is not None and k in given else get_default(config_class, k) for k, v in values.items()}
+        config = config_class(**used)
     except ValueError as error:
         sys.exit(f"Error: {error}")
     # The configuration cannot tell a default that was typed from one that was not.
@@ -191,6 +193,9 @@ def show(runs, workdirs):
     print("", tables.format_table(runs), sep="\n")
     if any(run["student"] and run["teacher"] for run in runs):
         print(verdict.format_verdict(runs))
+    balance = tables.format_balance(runs)
+    if balance:
+        print(balance)
     verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")

@@ -56,8 +56,10 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     )
     student_model: str = option(
         "digits_student",
-        f"Name of the student's architecture, a .keras file of it, or {APPLICATIONS}NAME.",
+        f"Name of the student's architecture, a .keras file of it, or {APPLICATIONS}NAME; by the size of the images if "
+        "not given.",
         decides="student",
+        by_data=True,
     )
     student_model_weights: str | None = weights_option("student_model", "student")
     teacher_head: str | None = _method_option(

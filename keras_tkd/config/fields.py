@@ -22,6 +22,7 @@ __all__ = [
     "collect_settings",
     "get_default",
     "list_deciding",
+    "list_left_to_data",
     "option",
     "resolve_auto",
 ]
@@ -49,6 +50,26 @@ COMPARED = ("data", "budget", "student", "measurement")
 FREE = ("interruption", "warnings")
 
 
+class _LeftToData:
+    """Marks a default that the data may decide. It equals the plain value, which a user may give: that is kept."""
+
+
+# Classes of the module, so that a configuration can be pickled, for another process.
+class _IntLeftToData(_LeftToData, int):
+    pass
+
+
+class _FloatLeftToData(_LeftToData, float):
+    pass
+
+
+class _StrLeftToData(_LeftToData, str):
+    pass
+
+
+_LEFT_TO_DATA = {int: _IntLeftToData, float: _FloatLeftToData, str: _StrLeftToData}
+
+
 @dataclasses.dataclass(frozen=True)
 class ReadWhen:
     """A condition under which a setting is read.
@@ -74,6 +95,7 @@ def option(
     yields_to=None,
     unless=None,
     composed_by=None,
+    by_data=False,
 ):
     """Makes the field of a setting.
 
@@ -91,6 +113,8 @@ def option(
         unless: name of a third setting; where that is given too, this one is read after all.
         composed_by: function that raises `ValueError` for a value that is not composed of `choices`; if not given, a
             value is one of them.
+        by_data: whether a run may choose another value by the data and by other settings, where this one is not given:
+            see `list_left_to_data`.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -102,6 +126,8 @@ def option(
             f"`{{name}}` is not read where `{yields_to}` is given",
         )
         conditions += (missing,)
+    if by_data:
+        default = _LEFT_TO_DATA[type(default)](default)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
     metadata |= {"read_when": conditions, "yields_to": yields_to, "unless": unless, "composed_by": composed_by}
     return dataclasses.field(default=default, metadata=metadata)
@@ -110,6 +136,12 @@ def option(
 def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def list_left_to_data(config):
+    """Returns the names of the settings that a run reads, nobody gave, and the data may decide."""
+    left = [field.name for field in dataclasses.fields(config) if isinstance(getattr(config, field.name), _LeftToData)]
+    return [name for name in left if name not in config.irrelevant_fields]
 
 
 def resolve_auto(config, **values):

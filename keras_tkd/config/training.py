@@ -6,12 +6,18 @@ from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import ReadWhen, check, option
 from keras_tkd.utils.augmentation_names import parse_augmentation
-from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, PRECISIONS
+from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, OPTIMIZERS, PRECISIONS
 
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
 
 _SCHEDULES = ("constant", "cosine", "step")
+_CLASS_WEIGHTS = ("none", "balanced")
+_AT_CHANCE = ("stop", "warn")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
+_BY_SGD = ReadWhen(
+    lambda config: config.optimizer == "sgd",
+    "`{name}` is read with optimizer='sgd' only: Adam has averages of its own",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +45,27 @@ class RunConfig(DataConfig):
     cutmix: float | None = option(
         None, "Paste a box out of another image instead, or in turn with --mixup: its alpha > 0.", decides="data"
     )
-    epochs: int = option(30, "Passes over the training images.", decides="budget")
-    batch_size: int = option(128, "Images per step.", decides="budget")
-    learning_rate: float = option(0.1, "Learning rate of the first epoch.", decides="training")
-    momentum: float = option(0.9, "Momentum of stochastic gradient descent.", decides="training")
+    # Of what is chosen by the data the defaults here are those of digits, for which they were made.
+    epochs: int = option(
+        30, "Passes over the training images; by their number if not given.", decides="budget", by_data=True
+    )
+    batch_size: int = option(
+        128, "Images per step; by the number of images if not given.", decides="budget", by_data=True
+    )
+    learning_rate: float = option(
+        0.1,
+        "Learning rate of the first epoch; if not given, 0.001 for Adam, else 0.01 but for digits and cifar10.",
+        decides="training",
+        by_data=True,
+    )
+    # Of every model that the run trains on labels or distils; a teacher that it is given stays as it is.
+    optimizer: str = option(
+        "sgd",
+        "Optimizer, of Keras: 'sgd' with momentum, 'adam', or 'adamw', whose weight decay is decoupled.",
+        OPTIMIZERS,
+        decides="training",
+    )
+    momentum: float = option(0.9, "Momentum of stochastic gradient descent.", decides="training", read_when=_BY_SGD)
     schedule: str = option(
         "cosine", "How the learning rate falls, from epoch to epoch.", _SCHEDULES, decides="training"
     )
@@ -54,7 +77,28 @@ class RunConfig(DataConfig):
     )
     weight_decay: float = option(
         0.0,
-        "L2 penalty in the gradient of every weight (coupled, as PyTorch's SGD has it): weight_decay / 2 * w^2.",
+        "Decay of every weight. With sgd and adam coupled, as in PyTorch: L2 in the gradient, weight_decay / 2 * w^2. "
+        "With adamw decoupled, by Keras: each step takes learning_rate * weight_decay * w off; 0.004 if not given.",
+        decides="training",
+        by_data=True,
+    )
+    # These three are of every training of a run, not of the student's alone: that distillation helped must not mean
+    # that the student alone was clipped, smoothed or weighted otherwise.
+    clip_norm: float | None = option(
+        None,
+        "Largest norm of the gradient of all weights together; a longer one is scaled down to it.",
+        decides="training",
+    )
+    label_smoothing: float = option(
+        0.0,
+        "Share of each label that is spread evenly over all classes, in the loss on the labels.",
+        decides="training",
+    )
+    class_weight: str = option(
+        "none",
+        "'balanced': an image counts n / (classes * n_c) of its class in every loss of a training, so that each class "
+        "counts the same, however few images it has.",
+        _CLASS_WEIGHTS,
         decides="training",
     )
     precision: str = option(
@@ -78,10 +122,19 @@ class RunConfig(DataConfig):
         decides="interruption",
     )
     checkpoint_minutes: float | None = option(None, "Minutes after which it is.", decides="interruption")
+    # As with warnings, no result hangs on it: a training that goes on does so as if nobody had looked.
+    at_chance: str = option(
+        "stop",
+        "What to do with a training that is still at chance after its first epochs: 'stop' it, or 'warn' and go on.",
+        _AT_CHANCE,
+        decides="warnings",
+    )
     teacher_model: str = option(
         "digits_teacher",
-        f"Name of the teacher's architecture, a .keras file of it, or {APPLICATIONS}NAME.",
+        f"Name of the teacher's architecture, a .keras file of it, or {APPLICATIONS}NAME; by the size of the images if "
+        "not given.",
         decides="distillation",
+        by_data=True,
         read_when=ReadWhen(lambda config: config.has_teacher),
         yields_to="teacher_path",
     )
@@ -108,6 +161,12 @@ class RunConfig(DataConfig):
         # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
+        rule = "`label_smoothing` must be in [0, 1): with 1 all labels would say the same"
+        check(0 <= self.label_smoothing < 1, rule, self, "label_smoothing")
+        rule = "`class_weight` goes by the one class of an image, of which mixed images have two"
+        check(not self.mixes or self.class_weight == "none", rule, self, "class_weight", "mixup", "cutmix")
+        if self.clip_norm is not None:
+            check(self.clip_norm > 0, "`clip_norm` must be > 0; leave it out to clip nothing", self, "clip_norm")
         # None stands for a share that is chosen later, where a configuration allows it.
         if self.validation_fraction is not None:
             rule = "`validation_fraction` must be in [0, 1)"
@@ -147,6 +206,11 @@ class RunConfig(DataConfig):
         return [
             f"Of --schedule_epochs, {', '.join(late)} never come{'s' * (len(late) == 1)} in {self.epochs} epochs{whose}"
         ]
+
+    @property
+    def coupled_weight_decay(self):
+        """The weight decay that is a part of the loss: none where the optimizer takes it off the weights itself."""
+        return 0.0 if self.optimizer == "adamw" else self.weight_decay
 
     def resolved(self):
         """Returns the same run with published values in place of None: here there are none."""

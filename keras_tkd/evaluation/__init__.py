@@ -6,7 +6,15 @@ The names are imported when they are first used: `keras_tkd.evaluation.measures`
 from keras_tkd.utils.lazy_exports import make_lazy_exports
 
 _MODULES = {
-    "keras_tkd.evaluation.measures": ("accuracy", "agreement", "at_chance", "standard_error"),
+    "keras_tkd.evaluation.measures": (
+        "accuracy",
+        "agreement",
+        "at_chance",
+        "balanced_accuracy",
+        "class_accuracies",
+        "confusion_matrix",
+        "standard_error",
+    ),
     "keras_tkd.evaluation.predictions": ("EMBEDDING", "embeddings", "logits", "predict_classes"),
     "keras_tkd.evaluation.verification": ("verification_scores",),
 }

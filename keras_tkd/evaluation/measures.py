@@ -4,7 +4,15 @@ import numpy as np
 
 from keras_tkd.utils.labels import read_class_ids
 
-__all__ = ["accuracy", "agreement", "at_chance", "standard_error"]
+__all__ = [
+    "accuracy",
+    "agreement",
+    "at_chance",
+    "balanced_accuracy",
+    "class_accuracies",
+    "confusion_matrix",
+    "standard_error",
+]
 
 
 def accuracy(outputs, labels):
@@ -34,6 +42,71 @@ def agreement(outputs, teacher_outputs):
 def standard_error(accuracy, samples):
     """Returns the binomial standard error of an accuracy that was measured on a number of samples."""
     return float(np.sqrt(accuracy * (1 - accuracy) / samples))
+
+
+def confusion_matrix(predicted, labels, num_classes):
+    """Counts how often each class is taken for each, int64 `(num_classes, num_classes)`: rows are the labels.
+
+    Args:
+        predicted: `(samples,)`, the classes that a model names.
+        labels: `(samples,)` class ids.
+        num_classes: number of classes; both hold numbers below it.
+
+    Raises:
+        ValueError: labels that are no class ids, or not as many as predictions; a class that there is not.
+
+    Example: of two images of class 0, one is taken for class 1.
+
+    >>> confusion_matrix([0, 1, 1], [0, 0, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    predicted, labels = read_class_ids(predicted, "predicted"), read_class_ids(labels)
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            "`labels` must be a class id for each prediction. Received: predictions of shape "
+            f"{predicted.shape}, labels of shape {labels.shape}"
+        )
+    both = np.concatenate([predicted, labels])
+    if both.size and not 0 <= both.min() <= both.max() < num_classes:
+        raise ValueError(
+            f"Classes must be 0 to {num_classes - 1}. Received: classes {both.min()} to {both.max()}, "
+            f"num_classes={num_classes}"
+        )
+    # A pair of classes is one number, so that all are counted at once.
+    pairs = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_accuracies(confusion):
+    """Returns the share of each class's samples that are given their class (its recall), NaN of a class without any.
+
+    Args:
+        confusion: `(classes, classes)`, as from `confusion_matrix`.
+
+    Returns:
+        float64 `(classes,)`.
+    """
+    confusion = np.asarray(confusion)
+    samples = confusion.sum(axis=1)
+    shares = np.full(len(confusion), np.nan)
+    return np.divide(np.diagonal(confusion), samples, out=shares, where=samples > 0)
+
+
+def balanced_accuracy(confusion):
+    """Returns the mean of the accuracies of the classes that have samples, 0..1, however many each has.
+
+    Args:
+        confusion: `(classes, classes)`, as from `confusion_matrix`, of one sample or more.
+
+    Source: Brodersen et al., "The balanced accuracy and its posterior distribution", ICPR 2010; scikit-learn's
+    `balanced_accuracy_score`.
+
+    Example: the classes have accuracies of 0.5 and 1.
+
+    >>> balanced_accuracy([[1, 1], [0, 1]])
+    0.75
+    """
+    return float(np.nanmean(class_accuracies(confusion)))
 
 
 def at_chance(accuracy, labels, predicted=None):

@@ -81,6 +81,12 @@ class ModelResult(_Result):
             that this run did not train, and where an earlier version wrote the file.
         verification: what `evaluation.verification_scores` gives for the images of the open set.
         train_accuracy: share of the training images whose class it names, 0..1.
+        balanced_accuracy: mean of the accuracies of the classes that have test images, 0..1. This and what follows is
+            in files of runs; earlier versions did not write it.
+        per_class_accuracy: the share of each class's test images whose class it names, by the class's name, 0..1; null
+            of a class without test images.
+        confusion_matrix: number of test images of each class, a row each, that it takes for each class, a column each,
+            in the order of the labels; None with more than 256 classes.
     """
 
     test_accuracy: float | None = _optional()
@@ -91,6 +97,13 @@ class ModelResult(_Result):
     epochs: int | None = _optional()
     verification: dict | None = _optional()
     train_accuracy: float | None = _optional()
+    balanced_accuracy: float | None = _optional()
+    per_class_accuracy: dict | None = _optional()
+    confusion_matrix: list[list[int]] | None = _optional()
+
+    def without_classes(self):
+        """Returns the same without what is said of single classes."""
+        return dataclasses.replace(self, balanced_accuracy=None, per_class_accuracy=None, confusion_matrix=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,14 @@ import statistics
 from keras_tkd.reports.schema import Results
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["align", "format_image_counts", "format_range", "format_table", "format_verification_table"]
+__all__ = [
+    "align",
+    "format_balance",
+    "format_image_counts",
+    "format_range",
+    "format_table",
+    "format_verification_table",
+]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
 _VERIFICATION = {
@@ -16,6 +23,7 @@ _VERIFICATION = {
 _PARTS = {"train": "training", "validation": "validation", "test": "test", "open_set": "open set"}
 _LISTED_CLASSES = 20  # at most: of more, the smallest and the largest say what there is to see
 _NAMED = 5  # files, of those that were not read for the same reason
+_UNBALANCED = 1.5  # times as many test images of the largest class as of the smallest
 
 
 def format_image_counts(name, counts, skipped=None, bad=()):
@@ -89,6 +97,31 @@ def format_table(runs):
 def format_range(counts):
     """Returns whole numbers as text: one number where all are equal, else the least and the greatest."""
     return f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+
+
+def format_balance(runs):
+    """Returns a line with the models' balanced accuracies; an empty text where accuracy says the same.
+
+    It does where each class has about as many test images as any other, and where none of the runs says how many.
+
+    Args:
+        runs: list of results, as in `results.json`.
+    """
+    runs = [Results.from_dict(run) for run in runs]
+    # Test images alone decide how an accuracy reads; what was trained on may be unbalanced besides.
+    counts = [count for run in runs if run.images for count in run.images.test.values() if count]
+    balanced = not counts or max(counts) < _UNBALANCED * min(counts)
+    measured = []
+    for title, models in [] if balanced else _list_models(runs):
+        shares = [model.balanced_accuracy for model in models if model.balanced_accuracy is not None]
+        if shares:
+            measured.append(f"{title} {_percent(shares)}")
+    if not measured:
+        return ""
+    return (
+        f"Classes are unbalanced ({format_range([min(counts), max(counts)])} test images each); balanced accuracy, the "
+        f"mean over the classes: {', '.join(measured)}"
+    )
 
 
 def format_verification_table(runs):

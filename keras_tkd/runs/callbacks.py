@@ -166,6 +166,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         folder: where the event files go.
         history: list of logs of the epochs that are behind, where a training is taken up: they are written anew, so
             that no epoch is there twice.
+        of_labels: what is to be said of the losses on the labels beside, as a sentence with a space before it.
     """
 
     GROUPS = {
@@ -194,9 +195,12 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "regularization": "Sum of the student's regularization losses (weight decay).",
     }
 
-    def __init__(self, folder, history=()):
+    _OF_LABELS = ("loss", "student_loss", "teacher_loss")  # the total holds one of the others
+
+    def __init__(self, folder, history=(), of_labels=""):
         super().__init__()
         self.folder = pathlib.Path(folder)
+        self.of_labels = of_labels
         self._history = history
         self._writers = {}
 
@@ -235,4 +239,5 @@ class TensorBoardScalars(keras.callbacks.Callback):
                 if name.endswith(ending):
                     return group, name, self.EXPLAINED[ending]
         explained = self.EXPLAINED.get(name, f"Distillation loss '{name}', before its weight.")
+        explained += self.of_labels * (name in self._OF_LABELS)
         return "loss", "total" if name == "loss" else name, explained

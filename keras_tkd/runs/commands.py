@@ -38,7 +38,7 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
     with open_run("train_teacher", config, path, existing, callbacks) as run:
         if run.finished:
             return run.results
-        inputs = load_teacher_inputs(run.config)
+        inputs = load_teacher_inputs(run.config, run.splits)
         run.begin(inputs)
         teacher = stages.train_teacher(run, inputs)
         return run.write(describe_teacher_run(run, inputs, teacher))
@@ -82,7 +82,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         if run.finished:
             return run.results
         # Everything is checked before `begin`, which is the first to write anything.
-        inputs = load_distillation_inputs(run.config)
+        inputs = load_distillation_inputs(run.config, run.splits)
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
         teacher = _obtain_teacher(run, inputs)
@@ -116,12 +116,13 @@ def evaluate(config):
     if inputs.teacher is not None:
         layer = config.teacher_embedding_layer or config.embedding_layer
         teacher = measure_teacher(inputs.teacher, splits, embedding_layer=layer)
-        logits, described = teacher.logits, {"teacher": teacher.result.to_dict()}
+        logits, described = teacher.logits, {"teacher": teacher.result.without_classes().to_dict()}
         if teacher.members:
-            described["teachers"] = [member.to_dict() for member in teacher.members]
+            described["teachers"] = [member.without_classes().to_dict() for member in teacher.members]
     outputs = compute_closed_set_logits(model, splits)
     measured = measure_model(model, outputs, splits, logits, embedding_layer=config.embedding_layer)
-    return measured.to_dict() | described
+    # What is said here is for a person, on one screen; a run's file has the classes too.
+    return measured.without_classes().to_dict() | described
 
 
 def export(config):

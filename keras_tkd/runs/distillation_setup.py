@@ -8,7 +8,7 @@ import keras
 from keras_tkd import data, evaluation
 from keras_tkd.batches import TEACHER
 from keras_tkd.distillation.inspection import Inspection, inspect_model
-from keras_tkd.runs import cached_teacher
+from keras_tkd.runs import cached_teacher, optimization
 from keras_tkd.runs.cached_teacher import make_mixing
 from keras_tkd.teachers.ensemble import TeacherEnsemble, flatten_ensemble
 from keras_tkd.utils import precision
@@ -100,7 +100,7 @@ def make_training_batches(config, splits, pipeline, **start):
         pipeline: see `DistillationSetup`.
         **start: `initial_epoch` and `initial_step`, where the training does not begin with the first.
     """
-    return pipeline(
+    batches = pipeline(
         splits.train_images,
         splits.train_labels,
         batch_size=config.batch_size,
@@ -110,16 +110,26 @@ def make_training_batches(config, splits, pipeline, **start):
         **_choose_mixing(config, splits),
         **start,
     )
+    weights = optimization.compute_class_weights(config, splits.train_labels, splits.class_names)
+    return _map_labels(batches, config, splits, weights)
 
 
 def make_held_out_batches(config, splits, pipeline):
-    """Makes the batches that a training is measured on after each epoch; for the arguments, see above."""
+    """Makes the batches that a training is measured on after each epoch, without weights; arguments as above."""
     images, labels = splits.held_out
     mixing = _choose_mixing(config, splits)
-    return pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False, **mixing)
+    batches = pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False, **mixing)
+    return _map_labels(batches, config, splits)
 
 
 def _choose_mixing(config, splits):
     """Returns the argument `mix` of a pipeline; nothing for a run that mixes no images, as pairs have none."""
     mix = make_mixing(config, splits)
     return {} if mix is None else {"mix": mix}
+
+
+def _map_labels(batches, config, splits, class_weights=None):
+    # A map that changes nothing would cost each step a little. Mixed labels are rows already.
+    if config.mixes or (class_weights is None and not config.label_smoothing):
+        return batches
+    return batches.map(optimization.make_label_map(config, splits.num_classes, class_weights))

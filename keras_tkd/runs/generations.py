@@ -112,8 +112,8 @@ def _train_generation(run, inputs, number, stage, anchor):
                 precision.set_precision(model, config.precision)
         # Before the seed is set: a cache runs the anchor, and what it draws must not matter.
         pipeline = _make_pipeline(run, splits, number, anchor)
-        optimization.add_weight_decay(student, config.weight_decay)
-        optimization.add_weight_decay(teacher, config.teacher.weight_decay)
+        optimization.add_weight_decay(student, config.coupled_weight_decay)
+        optimization.add_weight_decay(teacher, config.teacher.coupled_weight_decay)
         keras.utils.set_random_seed(config.seed)
         trikd = make_trikd(config, teacher, student, anchor)
         own = optimization.make_optimizer(config.teacher)

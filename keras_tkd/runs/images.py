@@ -10,6 +10,7 @@ from keras_tkd import data
 from keras_tkd.config.fields import get_default
 from keras_tkd.data.datasets import find_loader
 from keras_tkd.reports.tables import format_image_counts
+from keras_tkd.runs.optimization import compute_class_weights
 from keras_tkd.teacher_cache.fingerprints import hash_array
 
 __all__ = ["describe_images", "hash_data", "load_data", "load_splits"]
@@ -20,6 +21,8 @@ def load_splits(config):
     splits = load_data(config).with_validation(config.validation_fraction, config.split_seed)
     splits = splits.with_train_fraction(config.train_fraction, config.split_seed)
     print(describe_images(splits))
+    # Now: a class without images is to be known before a teacher is trained.
+    compute_class_weights(config, splits.train_labels, splits.class_names)
     return splits
 
 

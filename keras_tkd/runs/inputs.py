@@ -81,21 +81,27 @@ class Inputs:
         return losses, weights, config.student_loss_weight
 
 
-def load_teacher_inputs(config):
-    """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here."""
+def load_teacher_inputs(config, splits=None):
+    """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here.
+
+    Args:
+        config: `TeacherTrainingConfig`.
+        splits: its data, where they are loaded already.
+    """
     _import_custom_objects(config)
     models.check_name(config.teacher_model, "teacher_model")
-    splits = load_splits(config)
+    splits = splits or load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
     return Inputs(splits, teacher=teacher, data=hash_data(splits))
 
 
-def load_distillation_inputs(config):
+def load_distillation_inputs(config, splits=None):
     """Loads the `Inputs` of a run that distils; everything that can be refused is refused here.
 
     Args:
         config: resolved `DistillConfig`.
+        splits: its data, where they are loaded already.
 
     Raises:
         ValueError: another run's baseline of another budget; images, models and losses that do not go together.
@@ -108,7 +114,7 @@ def load_distillation_inputs(config):
         models.check_name(config.teacher_model, "teacher_model")
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
-    splits = load_splits(config)
+    splits = splits or load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if config.has_teacher and config.teacher_path:

@@ -1,14 +1,21 @@
-"""Optimizer, learning rate and weight decay of a run."""
+"""Optimizer, learning rate, weight decay and loss on the labels of a run."""
 
 import math
 
 import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_tkd.utils.choices import OPTIMIZERS, check_complete
 
 __all__ = [
     "STEPS_PER_EXECUTION",
     "add_weight_decay",
     "compile_model",
+    "compute_class_weights",
     "compute_learning_rate",
+    "describe_label_loss",
+    "make_label_map",
     "make_optimizer",
     "schedule_learning_rate",
 ]
@@ -18,9 +25,25 @@ __all__ = [
 STEPS_PER_EXECUTION = 8
 
 
+def _make_sgd(config, **clipping):
+    return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum, **clipping)
+
+
+def _make_adam(config, **clipping):
+    return keras.optimizers.Adam(config.learning_rate, **clipping)
+
+
+def _make_adamw(config, **clipping):
+    return keras.optimizers.AdamW(config.learning_rate, weight_decay=config.weight_decay, **clipping)
+
+
+_MAKERS = check_complete(OPTIMIZERS, {"sgd": _make_sgd, "adam": _make_adam, "adamw": _make_adamw})
+
+
 def make_optimizer(config):
-    """Makes the optimizer of a training: stochastic gradient descent with momentum."""
-    return keras.optimizers.SGD(config.learning_rate, momentum=config.momentum)
+    """Makes the optimizer of a training: one of Keras's, of its defaults but for what the configuration says."""
+    # Clipped by the optimizer itself, which under loss scaling sees the gradients after they are scaled back.
+    return _MAKERS[config.optimizer](config, global_clipnorm=config.clip_norm)
 
 
 def schedule_learning_rate(optimizer, config):
@@ -33,22 +56,88 @@ def schedule_learning_rate(optimizer, config):
 
 
 def compile_model(model, config, **arguments):
-    """Compiles a model, or a Distiller, for training as a run's configuration says: on class ids, or on mixed rows."""
-    # By its name Keras would make the accuracy, and its variables, in the step, which TensorFlow then traces twice.
-    if config.mixes:
-        # The class of a mixed label is that of its larger share.
-        loss, accuracy = keras.losses.CategoricalCrossentropy, keras.metrics.CategoricalAccuracy
+    """Compiles a model, or a Distiller, for training as a configuration says: on class ids, or on rows.
+
+    Rows are what `make_label_map` makes, or those of mixed images.
+    """
+    if config.label_smoothing or config.mixes:
+        # Keras smooths rows alone; and what it is compiled with also measures the held-out images. The class of a mixed
+        # label is that of its larger share.
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
+        accuracy = keras.metrics.CategoricalAccuracy
     else:
-        loss, accuracy = keras.losses.SparseCategoricalCrossentropy, keras.metrics.SparseCategoricalAccuracy
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        accuracy = keras.metrics.SparseCategoricalAccuracy
     model.compile(
         make_optimizer(config),
-        loss(from_logits=True),
+        loss,
+        # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
         metrics=[accuracy("accuracy")],
         steps_per_execution=STEPS_PER_EXECUTION,
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",
         **arguments,
     )
+
+
+def make_label_map(config, num_classes, class_weights=None):
+    """Makes a function for `tf.data.Dataset.map` that gives batches labels as the loss of `compile_model` reads them.
+
+    Args:
+        config: the training's.
+        num_classes: number of classes.
+        class_weights: `(num_classes,)`, the weight of an image of each class, for training; None for none.
+
+    Returns:
+        A function `(x, class ids) -> (x, labels)` or, with weights, `-> (x, labels, weights of the images)`.
+    """
+
+    def map_labels(x, ids):
+        labels = tf.one_hot(ids, num_classes) if config.label_smoothing else ids
+        if class_weights is None:
+            return x, labels
+        # As `fit(class_weight=...)` does it, which would map the data set too: here the look at the first batch, and an
+        # epoch that is taken up, get the same weights.
+        return x, labels, tf.gather(tf.constant(class_weights, tf.float32), ids)
+
+    return map_labels
+
+
+def compute_class_weights(config, labels, class_names):
+    """Computes the weight of an image of each class, n / (classes * n_c), whose mean over the images is 1.
+
+    Args:
+        config: the training's, which may ask for no weights.
+        labels: `(n,)`, class ids of the training images.
+        class_names: the classes' names.
+
+    Returns:
+        float32 `(classes,)`; None with `class_weight="none"`.
+
+    Raises:
+        ValueError: weights are asked for, and a class has no images.
+
+    Source: scikit-learn's `class_weight="balanced"`, after King & Zeng, "Logistic Regression in Rare Events Data",
+    2001.
+    """
+    if config.class_weight == "none":
+        return None
+    counts = np.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        name = class_names[int(np.argmin(counts))]
+        raise ValueError(
+            "`class_weight` weights each class by its training images, and must have some of each. Received: "
+            f"class_weight={config.class_weight!r}, and class {name!r} has none. Leave it out of --classes, or pass "
+            "--class_weight=none"
+        )
+    return (len(labels) / (len(counts) * counts)).astype("float32")
+
+
+def describe_label_loss(config):
+    """Returns what a curve of the loss on the labels shows beside the loss itself: a text, empty where nothing."""
+    smoothed = f" Labels are smoothed by {config.label_smoothing:g}, those of held-out images too."
+    balanced = " Images are weighted by their class; held-out images are not."
+    return smoothed * bool(config.label_smoothing) + balanced * (config.class_weight == "balanced")
 
 
 def compute_learning_rate(config, epoch):

@@ -30,6 +30,8 @@ __all__ = [
     "measure_teacher",
 ]
 
+_MOST_CLASSES = 256  # of which a confusion matrix is kept
+
 
 @dataclasses.dataclass
 class MeasuredTeacher:
@@ -199,10 +201,16 @@ def _measure_outputs(model, outputs, splits):
     if outputs is None:
         return ModelResult(parameters=count_trainable_parameters(model))
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
+    confusion = evaluation.confusion_matrix(outputs.argmax(-1), splits.test_labels, splits.num_classes)
+    shares = [None if np.isnan(share) else float(share) for share in evaluation.class_accuracies(confusion)]
     return ModelResult(
         test_accuracy=accuracy,
         parameters=count_trainable_parameters(model),
         at_chance=evaluation.at_chance(accuracy, splits.test_labels, outputs.argmax(-1)),
+        balanced_accuracy=evaluation.balanced_accuracy(confusion),
+        per_class_accuracy=dict(zip(splits.class_names, shares, strict=True)),
+        # Of a thousand classes it would have a million entries, nearly all 0, and be longer than all else.
+        confusion_matrix=confusion.tolist() if splits.num_classes <= _MOST_CLASSES else None,
     )
 
 

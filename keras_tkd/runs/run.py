@@ -9,6 +9,7 @@ from keras_tkd.config.fields import FREE, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
+from keras_tkd.runs.defaults import choose_defaults
 from keras_tkd.runs.devices import resolve_precision, start_devices
 from keras_tkd.runs.given import has_other_files
 from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
@@ -31,19 +32,21 @@ class Run:
         workdir: its `Workdir`.
         command: name of the script that runs the same again.
         callbacks: the user's Keras callbacks, which take part in every training of the run.
+        splits: its data, where settings were chosen by them; None where they are not loaded yet.
 
     Attributes:
         first_batch_checked: whether the first batch of the distillation was looked at.
         results: what results.json says of this very run, as a dict; None where it is not finished.
     """
 
-    def __init__(self, config, workdir, command="distill", callbacks=()):
+    def __init__(self, config, workdir, command="distill", callbacks=(), splits=None):
         self._config = config
         self._workdir = workdir
         self._command = command
         self._begun = False
         self.first_batch_checked = False
         self.callbacks = tuple(callbacks)
+        self.splits = splits
         # Read now: `begin` removes the results of another run.
         self.results = self._read_results()
 
@@ -136,7 +139,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     """Opens the run of a configuration in a folder, in which nothing is changed yet.
 
     The configuration is resolved, but for what needs the run's inputs (`Run.resolve_config`): None becomes the method's
-    published value, and `"auto"` what an earlier beginning of the run made of it, or else what suits this machine.
+    published value, `"auto"` what an earlier beginning of the run made of it, or else what suits this machine, and what
+    is left to the data is chosen by them (`choose_defaults`).
 
     Args:
         command: name of the script, without its ending.
@@ -157,12 +161,14 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         config = resolve_from_record(config, pathlib.Path(path) / FLAGFILE)
     else:
         _check_inputs_stay(config, pathlib.Path(path))
+    # Of no record: one that says what somebody gave there must not be taken for what was chosen.
+    config, splits = choose_defaults(config)
     config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     for sentence in config.unreached:
         print(f"Mind: {sentence}", flush=True)
-    run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks)
+    run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks, splits)
     if run.finished:
         print(f"Finished already: {run.path}")
     elif config.deterministic:

@@ -11,6 +11,7 @@ from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.chance import StopAtChance, count_first_epochs
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import (
     make_held_out_batches,
@@ -19,7 +20,12 @@ from keras_tkd.runs.distillation_setup import (
     set_up_distillation,
 )
 from keras_tkd.runs.interruption import StopAtSignal
-from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
+from keras_tkd.runs.optimization import (
+    add_weight_decay,
+    compile_model,
+    compute_learning_rate,
+    describe_label_loss,
+)
 from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
@@ -135,13 +141,13 @@ def _collect_alone(config):
 def _make_distiller(config, inputs, teacher, student, shapes):
     """Makes the compiled `Distiller` of a run; `teacher` and `shapes` are those of its `DistillationSetup`."""
     precision.set_precision(student, config.precision)
-    add_weight_decay(student, config.weight_decay)
+    add_weight_decay(student, config.coupled_weight_decay)
     # From here on random numbers (layers of losses, dropout) depend on the seed alone.
     keras.utils.set_random_seed(config.seed)
     distiller = Distiller(teacher, student, *inputs.make_losses(config))
     distiller.build(shapes)
     for layer in distiller.loss_layers:
-        add_weight_decay(layer, config.weight_decay)
+        add_weight_decay(layer, config.coupled_weight_decay)
     compile_model(distiller, config)
     return distiller
 
@@ -203,9 +209,15 @@ def fit_stage(
         *run.callbacks,
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
-        TensorBoardScalars(stage.logs, backup.history),
-        WarnAtChance(lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1])),
+        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
+        # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
+        WarnAtChance(
+            lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1]),
+            min(count_first_epochs(samples, config), max(config.epochs, 3)),
+        ),
         backup,
+        # After what writes the epoch's state: that is not lost.
+        StopAtChance(title, config, splits, backup),
         stop,
     ]
     with check_unchanged(frozen or {}):
@@ -249,7 +261,7 @@ def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
         for layer in fixed:
             layer.trainable = False
         precision.set_precision(model, config.precision)
-        add_weight_decay(model, config.weight_decay)
+        add_weight_decay(model, config.coupled_weight_decay)
         keras.utils.set_random_seed(config.seed)
         compile_model(model, config)
         fit_stage(

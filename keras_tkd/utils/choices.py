@@ -14,6 +14,7 @@ __all__ = [
     "MAX_PIXELS",
     "MINERS",
     "NEGATIVE_CLASSES",
+    "OPTIMIZERS",
     "PRECISIONS",
     "PREPROCESSING",
     "PREPROCESSING_PLACES",
@@ -42,6 +43,7 @@ INT8_INTERFACES = ("float32", "int8")
 MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory
 MINERS = ("random", "semi_hard", "hard", "all")
 NEGATIVE_CLASSES = ("labels", "teacher")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PREPROCESSING = ("none", "unit", "tf", "torch", "imagenet", "caffe")
 PREPROCESSING_PLACES = ("inside", "outside")

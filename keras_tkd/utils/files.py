@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 
 __all__ = [
@@ -154,7 +155,11 @@ def write_text(path, text):
 
 def write_json(path, value):
     """Writes plain data as a JSON file that people can read."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    text = json.dumps(value, indent=2)
+    # A list of whole numbers, such as a row of a matrix, takes one line and not one for each number. Inside a text a
+    # line never ends, so that no text is taken for a list.
+    rows = re.sub(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]", lambda row: f"[{' '.join(row[1].split())}]", text)
+    write_text(path, rows + "\n")
 
 
 def read_json(path):

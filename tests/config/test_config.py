@@ -33,6 +33,12 @@ RUN_RULES = [
     ("schedule_factor", {"schedule": "step", "schedule_epochs": (2,)}, [0.0, -1.0]),
     ("weight_decay", {}, [-1e-9, NAN]),
     ("momentum", {}, [-0.1, 1.0, NAN]),
+    ("momentum", {"optimizer": "adam"}, [0.5, 0.0]),
+    ("momentum", {"optimizer": "adamw"}, [0.5]),
+    ("optimizer", {}, ["rmsprop", "Adam", None]),
+    ("label_smoothing", {}, [-0.1, 1.0, NAN, None]),
+    ("class_weight", {}, ["equal", None, {0: 1.0}]),
+    ("clip_norm", {}, [0.0, -1.0, NAN]),
     ("seed", {}, [-1, 2**30]),
     ("deterministic", {}, ["yes", 1, None]),
     ("validation_fraction", {}, [-0.1, 1.0, NAN]),
@@ -421,6 +427,7 @@ def test_the_teacher_has_its_own_embeddings_of_the_same_open_set():
             learning_rate=0.1 + 0.2, weight_decay=1e-30, momentum=1 / 3, dataset="pets", data_dir="data"
         ),
         TeacherTrainingConfig(schedule="step", schedule_epochs=(100, 200), schedule_factor=0.2, seed=2**30 - 1),
+        TeacherTrainingConfig(optimizer="adamw", label_smoothing=0.1, class_weight="balanced", clip_norm=1 / 3),
         *[DistillConfig(method=method).resolved() for method in METHODS],
         DistillConfig(method="trikd", student_term_reaches_teacher=True),
         DistillConfig(
@@ -632,6 +639,9 @@ def test_negatives_by_the_teachers_classes_go_with_mixed_images():
 
 
 def test_what_reads_one_class_of_a_mixed_image_is_refused():
+    with pytest.raises(ValueError, match="`class_weight` goes by the one class.*class_weight='balanced', mixup=0.2"):
+        DistillConfig(method="kd", mixup=0.2, class_weight="balanced")
+    assert DistillConfig(method="kd", mixup=0.2, label_smoothing=0.1).mixes
     confident = {"teacher_path": ("a", "b"), "teacher_average": "losses", "teacher_weights": "confidence"}
     with pytest.raises(ValueError, match="`teacher_weights` by confidence read the one class.*'entropy'.*mixup=0.2"):
         DistillConfig(method="kd", mixup=0.2, **confident)

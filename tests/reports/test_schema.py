@@ -105,6 +105,11 @@ RUN |= {"train": {"seconds": 1.5, "images_per_second": None}, "versions": {"gpus
         {},
         {"teachers": [MODEL, VERIFIED]},
         {"generations": [{"teacher": MODEL, "student": STUDENT, "validation_accuracy": None}], "generation": 1},
+        {
+            "student": {k: v for k, v in STUDENT.items() if k != "epochs_to_baseline"}
+            | {"balanced_accuracy": 0.75, "per_class_accuracy": {"a": 0.5, "b": 1.0, "c": None}}
+            | {"confusion_matrix": [[1, 1, 0], [0, 1, 0], [0, 0, 0]], "epochs_to_baseline": None}
+        },
         # All classes in the open set: nothing of classes.
         {"teacher": {"parameters": 7, "verification": {"auc": 0.9}}},
     ],
@@ -166,7 +171,18 @@ def test_an_entry_of_another_kind_is_named_with_its_file(name, value, tmp_path):
         read_results(path)
 
 
-@pytest.mark.parametrize("change", [{"test_accuracy": "high"}, {"parameters": None}, {"at_chance": 0}, {"epochs": "a"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_accuracy": "high"},
+        {"parameters": None},
+        {"at_chance": 0},
+        {"epochs": "a"},
+        {"confusion_matrix": [[0.5]]},
+        {"confusion_matrix": [1]},
+        {"per_class_accuracy": [1.0]},
+    ],
+)
 def test_an_entry_of_a_model_that_is_of_another_kind_is_named(change):
     with pytest.raises(ValueError, match=f"`{next(iter(change))}` must be of the kind"):
         Results.from_dict(RUN | {"student": STUDENT | change})

@@ -271,3 +271,32 @@ def test_what_was_not_read_is_named_up_to_five():
         "Not read: 1,007 hidden files: .0, .1, .2, .3, .4 and 1,002 more",
         "Left out, 6 that cannot be read: " + ", ".join(f"{n}.png has 3x3 pixels" for n in range(5)) + " and 1 more",
     ]
+
+
+def of_classes(counts, *runs):
+    """Runs with so many test images of each class, and balanced accuracies below the accuracies by a tenth."""
+    images = {"train": counts, "test": counts}
+    for each in runs:
+        each["images"] = images
+        for role in ("teacher", "baseline", "student"):
+            if each[role]:
+                each[role]["balanced_accuracy"] = each[role]["test_accuracy"] - 0.1
+    return list(runs)
+
+
+def test_balanced_accuracies_are_shown_where_classes_are_unbalanced():
+    line = tables.format_balance(of_classes({"a": 45, "b": 5, "c": 0}, run(0.85, 0.8)))
+    assert line == (
+        "Classes are unbalanced (5 to 45 test images each); balanced accuracy, the mean over the classes: "
+        "teacher 85.00 %, student alone 70.00 %, distilled student 75.00 %"
+    )
+    several = tables.format_balance(of_classes({"a": 45, "b": 5}, run(0.85), run(0.75, seed=1)))
+    assert several.endswith("distilled student 70.00 % (65.00 to 75.00)")
+
+
+def test_balanced_accuracies_are_not_shown_where_accuracy_says_the_same():
+    # 14 is less than 1.5 times 10, and 15 is not.
+    assert tables.format_balance(of_classes({"a": 14, "b": 10}, run(0.85))) == ""
+    assert tables.format_balance(of_classes({"a": 15, "b": 10}, run(0.85))) != ""
+    # Of a file of an earlier version nothing is known.
+    assert tables.format_balance([run(0.85)]) == ""

@@ -1,0 +1,94 @@
+"""The early end of a training that does not leave chance."""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_tkd import evaluation
+from keras_tkd.data.options import count_batches
+
+__all__ = ["StopAtChance", "count_first_epochs"]
+
+# How long a model may take to leave chance: networks that learn at all have done so by then, in every run that we know.
+_STEPS, _EPOCHS = 100, 3
+# Accuracies by name in the logs, on training and on held-out images, and whose they are.
+_ACCURACIES = (
+    ("accuracy", "val_accuracy", "it"),
+    ("teacher_accuracy", "val_teacher_accuracy", "the teacher that learns with it"),
+)
+
+
+def count_first_epochs(samples, config):
+    """Returns the number of epochs in which a model must leave chance: as many as 100 steps take, 3 at the least.
+
+    Args:
+        samples: number of training images.
+        config: the training's configuration.
+    """
+    return max(_EPOCHS, math.ceil(_STEPS / count_batches(samples, config.batch_size)))
+
+
+class StopAtChance(keras.callbacks.Callback):
+    """Raises `ValueError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
+
+    How many these are, `count_first_epochs` says. A model has left chance if in any epoch, on training or on held-out
+    images, its accuracy was above what guessing reaches. Nothing is lost by the end: the epoch's state is written
+    before. The last epoch of a training ends it anyway, and its result says what it is.
+
+    Where more than half of the training images are of one class, always naming that is how trainings usually begin, and
+    accuracies do not tell it from chance: then nothing is stopped.
+
+    Args:
+        title: what is being trained.
+        config: the training's configuration.
+        splits: the run's `Splits`.
+        backup: the training's `BackupState`, which stands before this among the callbacks.
+    """
+
+    def __init__(self, title, config, splits, backup):
+        super().__init__()
+        self._title = title
+        self._config = config
+        self._backup = backup
+        self._labels = splits.train_labels, splits.held_out[1]
+        self._steps = count_batches(len(splits.train_labels), config.batch_size)
+        self._epochs = count_first_epochs(len(splits.train_labels), config)
+        shares = np.bincount(splits.train_labels) / len(splits.train_labels)
+        self._watches = config.at_chance == "stop" and shares.max() <= 0.5
+
+    def on_train_begin(self, logs=None):
+        # A training that was stopped, and is taken up as it was, goes no further than before.
+        self._look()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look()
+
+    def _look(self):
+        history = self._backup.history
+        if not self._watches or not self._epochs <= len(history) < self._config.epochs:
+            return
+        for trained, held_out, whose in _ACCURACIES:
+            if all(self._is_at_chance(epoch, trained, held_out) for epoch in history):
+                raise ValueError(self._explain(whose, history[-1][trained], history[-1][held_out]))
+        # It has left chance once, and that is enough.
+        self._watches = False
+
+    def _is_at_chance(self, epoch, *names):
+        """Returns whether an epoch has accuracies of both names, neither of them above chance."""
+        return all(
+            name in epoch and evaluation.at_chance(epoch[name], labels)
+            for name, labels in zip(names, self._labels, strict=True)
+        )
+
+    def _explain(self, whose, trained, held_out):
+        epochs = len(self._backup.history)
+        rate = self._config.learning_rate
+        return (
+            f"{self._title}: after {epochs} epochs ({epochs * self._steps} steps) {whose} still answers at chance, "
+            f"accuracy {trained:.2%} on training images and {held_out:.2%} on others: as a rule the training has "
+            f"collapsed. Stopped, to spare the other {self._config.epochs - epochs} epochs; what was trained before is "
+            f"kept. Lower --learning_rate (here {rate:g}; try {rate / 10:g}), clip gradients (--clip_norm=1) or, where "
+            "a student is distilled, lower --distillation_loss_weights, with --existing=continue; and see that the "
+            "labels belong to the images. To go on all the same, pass --at_chance=warn"
+        )

@@ -7,14 +7,16 @@ not its name.
 import collections.abc
 import contextlib
 import dataclasses
+import hashlib
 import io
 import os
 import re
 import struct
+import threading
 
 import numpy as np
 
-__all__ = ["BadImageError", "ENDINGS", "FORMATS", "measure_image", "pillow_unlimited", "read_image"]
+__all__ = ["BadImageError", "ENDINGS", "FORMATS", "ImageMeasures", "measure_image", "pillow_unlimited", "read_image"]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
 FORMATS = "BMP, GIF, PPM, PGM, TIFF, WebP, PNG or JPEG"
@@ -74,6 +76,23 @@ class BadImageError(ValueError):
         super().__init__(rule.replace("{path}", str(path)))
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageMeasures:
+    """What an image file is known to be before it is decoded.
+
+    Attributes:
+        shape: `(height, width, channels)` of the upright image.
+        is_plain: whether `tf.io.decode_image` of the file's content is all that `read_image` does.
+        bytes: size of the file.
+        checksum: 64 bits of a hash of the file's content.
+    """
+
+    shape: tuple[int, int, int]
+    is_plain: bool
+    bytes: int
+    checksum: int
+
+
 @dataclasses.dataclass
 class _Header:
     """Size of an image, and how it is decoded, from the header of its file.
@@ -83,6 +102,7 @@ class _Header:
         channels: 1 for grey, 3 for colour.
         decode: function from a number of channels, 1 or 3, to the pixels, uint8, not yet upright.
         orientation: what EXIF says.
+        is_plain: whether `decode` is TensorFlow's function alone.
     """
 
     height: int
@@ -90,10 +110,11 @@ class _Header:
     channels: int
     decode: collections.abc.Callable[[int], np.ndarray]
     orientation: int = 1
+    is_plain: bool = False
 
 
 def measure_image(path, max_pixels):
-    """Returns `(height, width, channels)` of an image, upright; nothing but its header is decoded.
+    """Returns the `ImageMeasures` of an image; nothing but its header is decoded.
 
     Args:
         path: of the file.
@@ -102,8 +123,11 @@ def measure_image(path, max_pixels):
     Raises:
         BadImageError: what is no image, or too large a one, or cannot be opened.
     """
-    header = _read_header(path, max_pixels)
-    return header.height, header.width, header.channels
+    content = _read_content(path, max_pixels)
+    header = _read_header(path, content, max_pixels)
+    checksum = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+    is_plain = header.is_plain and header.orientation == 1
+    return ImageMeasures((header.height, header.width, header.channels), is_plain, len(content), checksum)
 
 
 def read_image(path, channels, max_pixels):
@@ -121,7 +145,7 @@ def read_image(path, channels, max_pixels):
         BadImageError: as `measure_image`; also what cannot be decoded.
     """
     # The header once more: the file may be another one since it was measured.
-    header = _read_header(path, max_pixels)
+    header = _read_header(path, _read_content(path, max_pixels), max_pixels)
     try:
         pixels = header.decode(channels)
     except BadImageError:
@@ -134,20 +158,31 @@ def read_image(path, channels, max_pixels):
     return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
+# Pipelines decode in many threads, in any order of beginning and ending: the first to begin takes Pillow's limit away,
+# and the last to end puts it back.
+_unlimited_lock = threading.Lock()
+_unlimited = {"blocks": 0, "limit": None}
+
+
 @contextlib.contextmanager
 def pillow_unlimited():
     """Takes Pillow's own limit of pixels away for a while: `max_pixels` is checked instead, and may be larger."""
     import PIL.Image
 
-    limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+    with _unlimited_lock:
+        if not _unlimited["blocks"]:
+            _unlimited["limit"], PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        _unlimited["blocks"] += 1
     try:
         yield
     finally:
-        PIL.Image.MAX_IMAGE_PIXELS = limit
+        with _unlimited_lock:
+            _unlimited["blocks"] -= 1
+            if not _unlimited["blocks"]:
+                PIL.Image.MAX_IMAGE_PIXELS = _unlimited["limit"]
 
 
-def _read_header(path, max_pixels):
-    content = _read_content(path, max_pixels)
+def _read_header(path, content, max_pixels):
     kind = next((name for name, signature in _SIGNATURES.items() if signature.match(content)), None)
     if kind is None:
         raise BadImageError(path, "cannot be decoded")
@@ -200,16 +235,17 @@ def _open_png(content):
     grey = colour_type in _PNG_GREY
     chunks = _list_png_chunks(content)
     alpha = colour_type in _PNG_ALPHA or b"tRNS" in chunks
+    is_plain = depth < 16 and not alpha
 
     def decode(channels):
-        if depth < 16 and not alpha:
+        if is_plain:
             return tf.io.decode_image(content, channels, expand_animations=False).numpy()
         own = 4 if alpha else 1 if grey else 3
         pixels = tf.io.decode_png(content, own, tf.uint16 if depth == 16 else tf.uint8).numpy()
         # TensorFlow has no two channels: grey with alpha comes as three equal ones with alpha.
         return _to_opaque_bytes(pixels[..., [0, 3]] if grey and alpha else pixels, channels)
 
-    return _upright(height, width, 1 if grey else 3, decode, chunks.get(b"eXIf", b""))
+    return _upright(height, width, 1 if grey else 3, decode, chunks.get(b"eXIf", b""), is_plain)
 
 
 def _list_png_chunks(content):
@@ -232,7 +268,7 @@ def _open_jpeg(content):
     def decode(channels):
         return tf.io.decode_image(content, channels, expand_animations=False).numpy()
 
-    return _upright(height, width, 1 if channels == 1 else 3, decode, _find_jpeg_exif(content))
+    return _upright(height, width, 1 if channels == 1 else 3, decode, _find_jpeg_exif(content), is_plain=True)
 
 
 def _find_jpeg_exif(content):
@@ -301,11 +337,11 @@ def _measure_webp(content):
     return height & 0x3FFF, width & 0x3FFF
 
 
-def _upright(height, width, channels, decode, exif):
+def _upright(height, width, channels, decode, exif, is_plain=False):
     orientation = _read_orientation(exif.removeprefix(b"Exif\0\0"))
     if _UPRIGHT[orientation][0]:
         height, width = width, height
-    return _Header(height, width, channels, decode, orientation)
+    return _Header(height, width, channels, decode, orientation, is_plain)
 
 
 def _read_orientation(exif):

@@ -158,7 +158,7 @@ def test_each_pass_is_the_next_epoch_and_has_windows_of_its_own(stored):
 @pytest.mark.parametrize("calls, threads", [(1, 1), (8, 4)])
 def test_batches_do_not_depend_on_the_number_of_threads(stored, calls, threads, monkeypatch):
     expected = one_pass(triplets(streamed(stored), augment=crop_by_one))
-    monkeypatch.setattr(streaming, "PARALLEL_CALLS", calls)
+    monkeypatch.setattr(streaming, "PARALLEL_DECODES", calls)
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     assert_equal(one_pass(triplets(streamed(stored), augment=crop_by_one).with_options(options)), expected)

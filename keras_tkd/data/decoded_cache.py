@@ -101,9 +101,13 @@ class DecodedCache:
                 f"{self._rule}. Received: {self.folder}, which was made of {there}, and these are {here}: what differs "
                 f"is {', '.join(differing)}.{changed} Remove it, or choose another folder"
             )
-        pixels, checksums = _map_array(folder / _IMAGES), np.load(folder / _CHECKSUMS)
-        if pixels is None or list(pixels.shape) != manifest["shape"]:
-            raise ValueError(f"{self._rule}. Received: {self.folder}, whose {_IMAGES} is damaged. Remove it")
+        pixels, checksums = (_map_array(folder / name) for name in (_IMAGES, _CHECKSUMS))
+        for name, array, shape in (
+            (_IMAGES, pixels, manifest["shape"]),
+            (_CHECKSUMS, checksums, manifest["shape"][:1]),
+        ):
+            if array is None or list(array.shape) != shape:
+                raise ValueError(f"{self._rule}. Received: {self.folder}, whose {name} is damaged. Remove it")
         return DecodedImages(pixels, checksums, manifest["bad"])
 
     @property
@@ -233,7 +237,7 @@ def _map_array(path):
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             start, size = file.tell(), os.path.getsize(path)
-            if dtype != np.uint8 or size != start + math.prod(shape):
+            if size != start + math.prod(shape) * dtype.itemsize:
                 return None
             # Private and writable, as TensorFlow shares no memory that is read-only.
             mapping = mmap.mmap(
@@ -241,4 +245,4 @@ def _map_array(path):
             )
     except (OSError, ValueError):
         return None
-    return np.frombuffer(mapping, np.uint8, offset=start).reshape(shape)
+    return np.frombuffer(mapping, dtype, offset=start).reshape(shape)

@@ -36,7 +36,7 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" e
 
 @dataclasses.dataclass(frozen=True)
 class DecodedImages:
-    """The contents of a cache.
+    """Contents of a cache of decoded images.
 
     Attributes:
         pixels: `(files, height, width, channels)`, uint8, mapped from the file; writing to it changes no file.
@@ -116,8 +116,9 @@ class DecodedCache:
 
     @contextlib.contextmanager
     def build(self):
-        """Gives a `DecodedWriter`, whose files are the cache if the block ends without an error; or None where they
-        are there already: another process may have built them while this one waited for it.
+        """Gives a `DecodedWriter`, whose files are the cache if the block ends without an error.
+
+        None is given where they are there already: another process may have built them while this one waited for it.
 
         Raises:
             OSError: the system refuses to write; the message names the folder.

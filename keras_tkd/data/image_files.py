@@ -52,7 +52,7 @@ class BadImageError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ImageMeasures:
-    """What an image file is known to be before it is decoded.
+    """Facts that are known of an image file before it is decoded.
 
     Attributes:
         shape: `(height, width, channels)` of the upright image.

@@ -1,4 +1,4 @@
-"""How the files of an `ImageList` are read: into memory, to be streamed, or from a cache of decoded images.
+"""Readers of the files of an `ImageList`: into memory, to be streamed, or from a cache of decoded images.
 
 Who owns what:
 - `ArrayReader` decodes files straight into arrays, so that nothing holds a second copy of the data;

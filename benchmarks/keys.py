@@ -64,6 +64,7 @@ GROUPS = {
     "deterministic": Group(rounds=4, options=("--images=12800",)),
     "deterministic_crd": Group(rounds=4, options=("--images=5120",)),
     "checkpoints": Group(rounds=5, options=("--images=50000",)),
+    "folder": Group(rounds=5, options=("--images=2048",)),
 }
 
 # Of teachers that are cached, and of their users' other choices.
@@ -123,4 +124,9 @@ RUNS = {
     "checkpoints_over_fit": Ratio("checkpoints", "checkpoints / student_fit", at_most=0.02),
 }
 
-TABLES = {"keys": KEYS, "live": LIVE, "methods": METHODS, "runs": RUNS}
+# Of pictures in files.
+PICTURES = {
+    "folder_over_decode": Ratio("folder", "bare_decode / folder_decode", at_least=0.9),
+}
+
+TABLES = {"keys": KEYS, "live": LIVE, "methods": METHODS, "runs": RUNS, "pictures": PICTURES}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As the scripts and tests do.
@@ -28,6 +29,8 @@ SHAPE = (32, 32, 3)
 CIFAR10 = 50_000  # images for training
 SIZE_OF_PRODUCT = 2048
 CHECKPOINT_STEPS = 100
+PHOTOGRAPH, DECODED = (375, 500), (224, 224)  # height and width in pixels, in files and as models see them
+WINDOWS = 4  # of photographs in a pass
 DONE = "done"  # what a process of its own says after each epoch
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -277,6 +280,64 @@ class Tasks:
 
     def pipeline_augmented(self):
         return self.pipeline(data.crop_and_flip)
+
+    # Photographs in a folder.
+
+    @functools.cached_property
+    def photographs(self):
+        """Paths of JPEG files of ImageNet's size, smooth with some noise, in a folder for each of two classes."""
+        paths = []
+        for number in range(self.count):
+            seed = [0, number]
+            coarse = tf.random.stateless_uniform((8, 10, 3), seed, 0, 256)
+            smooth = tf.image.resize(coarse, PHOTOGRAPH, "bicubic")
+            noisy = smooth + tf.random.stateless_normal((*PHOTOGRAPH, 3), seed, stddev=8.0)
+            path = f"{self.folder}/photographs/{number % 2}/{number:06d}.jpg"
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tf.io.write_file(path, tf.io.encode_jpeg(tf.saturate_cast(noisy, tf.uint8), quality=90))
+            paths.append(path)
+        return paths
+
+    def bare_decode(self):
+        """Decodes and resizes photographs on all cores, as little as it takes."""
+
+        def decode(path):
+            image = tf.io.decode_jpeg(tf.io.read_file(path), 3)
+            return tf.image.resize(image, DECODED, antialias=True)
+
+        # In a random order, as those of a training.
+        paths = np.random.default_rng(0).permutation(self.photographs)
+        images = tf.data.Dataset.from_tensor_slices(paths).map(decode, tf.data.AUTOTUNE)
+        batches = images.batch(self.batch_size).prefetch(tf.data.AUTOTUNE)
+
+        def run():
+            for _ in batches:
+                pass
+
+        return Task(run, self.count)
+
+    def folder_decode(self):
+        """Makes batches of the photographs of a folder that is streamed, all of which are for training."""
+        size, window = DECODED[0], self.count // WINDOWS
+        with tempfile.NamedTemporaryFile("w", suffix=".csv") as table:
+            rows = [
+                f"{os.path.relpath(path, self.folder)},{number % 2},train"
+                for number, path in enumerate(self.photographs)
+            ]
+            # Every class needs images on both sides: two of them once more, under another name.
+            rows += [f"{label}.jpg,{label},test" for label in range(2)]
+            for label in range(2):
+                shutil.copy(self.photographs[label], f"{self.folder}/{label}.jpg")
+            table.write("\n".join(["file,label,split", *rows]))
+            table.flush()
+            splits = data.load(self.folder, labels=table.name, image_size=size, shuffle_window=window)
+        batches = data.image_dataset(splits.train_images, splits.train_labels, self.batch_size, seed=0)
+
+        def run():
+            for _ in batches:
+                pass
+
+        return Task(run, self.count)
 
 
 def make_feature_loss():

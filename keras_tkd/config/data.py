@@ -94,9 +94,16 @@ class DataConfig:
     )
     shuffle_window: int | None = option(
         None,
-        "Leave the images of a data set of tensorflow-datasets on disk, and hold so many at a time, within which they "
-        "are shuffled and negatives drawn; all images are held in memory if not given.",
+        "Leave the images of a folder or of a data set of tensorflow-datasets on disk, and hold so many at a time, "
+        "within which they are shuffled and negatives drawn; all images are held in memory if not given.",
         decides="data",
+    )
+    decoded_cache: str | None = option(
+        None,
+        "Folder that keeps the images of a folder decoded and resized, for all runs with the same files and size; they "
+        "are decoded anew if not given.",
+        decides="nothing",
+        read_when=_OF_FOLDERS,
     )
     custom_objects: tuple[str, ...] | None = option(
         None,
@@ -226,7 +233,7 @@ class DataConfig:
         if self.shuffle_window is not None:
             check(self.shuffle_window >= 1, "`shuffle_window` must be >= 1", self, "shuffle_window")
             # Whether another name is one of tensorflow-datasets, only loading tells.
-            rule = "`shuffle_window` streams data sets of tensorflow-datasets; digits are held in memory"
+            rule = "`shuffle_window` streams data sets of tensorflow-datasets and folders; digits are held in memory"
             check(self.dataset not in BUILT_IN_DATASETS, rule, self, "dataset", "shuffle_window")
             rule = "`open_set_fraction` takes images out of memory: it does not go with `shuffle_window`"
             check(self.open_set_fraction is None, rule, self, "open_set_fraction", "shuffle_window")

@@ -78,7 +78,9 @@ def make_anchor_dataset(
     augment = augment if training else None
 
     def make_epoch(epoch):
-        windows = source.windows(make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None)
+        window_seed = make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None
+        # Folders of images are stored class by class: of windows in that order, few would have an image to draw.
+        windows = source.windows(window_seed, spread=bool(sampling_labels))
         batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
         if source.window_count == 1:
             return batches

@@ -37,8 +37,8 @@ def check_memory(count, image_shape, name):
         raise ValueError(
             f"Images must fit into memory. Received: {count:,} of {height:,} x {width:,} pixels and {channels} "
             f"channel{'s' * (channels > 1)} of {name}, {needed:,} bytes, and this machine has {available:,}. Pass a "
-            "smaller `image_size` (--image_size); of data sets of tensorflow-datasets, `shuffle_window` leaves most "
-            "images on disk"
+            "smaller `image_size` (--image_size); of folders and of data sets of tensorflow-datasets, `shuffle_window` "
+            "leaves most images on disk"
         )
 
 

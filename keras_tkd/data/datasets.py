@@ -37,6 +37,7 @@ def load(
     nested=False,
     labels=None,
     skip_bad_images=False,
+    decoded_cache=None,
     progress=False,
 ):
     """Loads a data set of labelled images, as uint8, into memory or to be streamed. Nothing is ever downloaded.
@@ -68,8 +69,8 @@ def load(
         open_set_fraction: the share of the classes, above 0, whose images are all taken out of training and test: see
             `Splits.with_open_set`. At least two are taken and two are left; 1 takes all. None takes none. A class
             of a folder that is taken may have a single image.
-        shuffle_window: None loads all images into memory. N leaves those of a tensorflow-datasets name on disk, for
-            training and test alike, from where they are read N at a time: see `ImageStream`.
+        shuffle_window: None loads all images into memory. N leaves those of a folder or of a tensorflow-datasets name
+            on disk, for training and test alike, from where they are read N at a time: see `ImageStream`.
         max_pixels: the pixels that an image of a folder may have, >= 1; None is 2**26, or 8192 x 8192. A file whose
             header declares more, or that has more bytes than such an image could need, is refused before anything is
             decoded. tensorflow-datasets decoded its images itself when it prepared them.
@@ -80,6 +81,9 @@ def load(
             `group` keeps the files of each group on one side.
         skip_bad_images: True leaves out images of a folder that cannot be read, and lists them in `Splits.bad_images`;
             the result is that of a folder without them. False names them all in one error.
+        decoded_cache: path of a folder that keeps the images of a folder decoded and resized, for later calls with the
+            same files and the same size, in any number of processes. With `shuffle_window`, images are read from there
+            in place of being decoded. It is written unless it is there, in a single step. None keeps nothing.
         progress: True shows progress while files are read: a bar on a terminal, at most about ten lines elsewhere.
 
     Returns:
@@ -88,7 +92,8 @@ def load(
     Raises:
         FileNotFoundError: if `data_dir`, the folder or `labels` does not exist, or the data set is not prepared.
         ValueError: for an unknown name or a bad argument, for images of different sizes without `image_size`,
-            and for data that are not labelled images.
+            for data that are not labelled images, and for a `decoded_cache` of other images.
+        OSError: `decoded_cache` cannot be written; the message says what is missing.
 
     Example:
 
@@ -116,7 +121,13 @@ def load(
         _check_streamed(name, loader, shuffle_window, open_set_fraction)
     if max_pixels is not None and max_pixels < 1:
         raise ValueError(f"`max_pixels` must be >= 1, or None. Received: max_pixels={max_pixels}")
-    of_folders = {"max_pixels": max_pixels, "nested": nested, "labels": labels, "skip_bad_images": skip_bad_images}
+    of_folders = {
+        "max_pixels": max_pixels,
+        "nested": nested,
+        "labels": labels,
+        "skip_bad_images": skip_bad_images,
+        "decoded_cache": None if decoded_cache is None else os.fspath(decoded_cache),
+    }
     for argument, value in of_folders.items():
         if value not in (None, False) and argument not in loader.reads:
             raise ValueError(f"{_OF_FOLDERS[argument]}. Received: {name} with {argument}={value}. Leave it out")
@@ -202,6 +213,9 @@ def _is_divided_folder(name):
 
 _BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
 
+# What all loaders of lists of files end with.
+_OF_LISTS = ("skip_bad_images", "shuffle_window", "decoded_cache", "progress")
+
 # The first that takes a name loads it: what is built in before a folder of that name, and names that only
 # tensorflow-datasets can judge at the end.
 LOADERS = (
@@ -212,12 +226,12 @@ LOADERS = (
     Loader(
         takes=_is_divided_folder,
         load=load_divided_folder,
-        reads=("size", "max_pixels", "nested", "skip_bad_images", "progress"),
+        reads=("size", "max_pixels", "nested", *_OF_LISTS),
     ),
     Loader(
         takes=_is_folder,
         load=load_folder,
-        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", "skip_bad_images", "progress"),
+        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", *_OF_LISTS),
     ),
     Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
@@ -227,12 +241,12 @@ TABLE_LOADERS = (
     Loader(
         takes=is_divided_table,
         load=load_divided_table,
-        reads=("labels", "size", "max_pixels", "skip_bad_images", "progress"),
+        reads=("labels", "size", "max_pixels", *_OF_LISTS),
     ),
     Loader(
         takes=lambda labels: True,
         load=load_table,
-        reads=("labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", "skip_bad_images", "progress"),
+        reads=("labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", *_OF_LISTS),
     ),
 )
 
@@ -243,6 +257,7 @@ _OF_FOLDERS = {
     "nested": "`nested` is for a folder of class folders; a table of labels has paths",
     "labels": "`labels` is for a folder of images",
     "skip_bad_images": "`skip_bad_images` leaves out files of a folder of images",
+    "decoded_cache": "`decoded_cache` keeps the images of a folder of images",
 }
 
 
@@ -251,7 +266,7 @@ def _check_streamed(name, loader, shuffle_window, open_set_fraction):
         raise ValueError(f"`shuffle_window` must be >= 1, or None. Received: shuffle_window={shuffle_window}")
     if "shuffle_window" not in loader.reads:
         raise ValueError(
-            "`shuffle_window` streams what tensorflow-datasets has prepared; folders of images and digits are loaded "
+            "`shuffle_window` streams folders of images and what tensorflow-datasets has prepared; others are loaded "
             f"into memory. Received: {name} with shuffle_window={shuffle_window}. Leave it out"
         )
     if open_set_fraction is not None:

@@ -25,7 +25,7 @@ def is_divided(name):
     return "train" in folders and not folders.isdisjoint(HELD_OUT)
 
 
-def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, progress):
+def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, shuffle_window, decoded_cache, progress):
     """Loads a folder with `train` and `test`, each of class folders; for the arguments see `Loader` and `load`."""
     root = os.path.expanduser(name)
     found, files = _list_entries(root)
@@ -50,11 +50,30 @@ def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, progres
     files, labels = listed
     is_test = np.repeat([False, True], [len(part) for part in files])
     images = ImageList(root, class_names[0], [*files[0], *files[1]], np.concatenate(labels), skipped, is_test)
-    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    reading = {
+        "size": size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_divided(name, images, **reading)
 
 
-def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, nested, skip_bad_images, progress):
+def load_folder(
+    name,
+    size,
+    test_fraction,
+    split_seed,
+    unseen,
+    max_pixels,
+    nested,
+    skip_bad_images,
+    shuffle_window,
+    decoded_cache,
+    progress,
+):
     """Loads a folder of class folders; for the arguments see `Loader` and `load`.
 
     The classes that are `unseen` are not divided: they may have a single image.
@@ -63,7 +82,14 @@ def load_folder(name, size, test_fraction, split_seed, unseen, max_pixels, neste
     class_names, files, labels = _list_images(root, "", nested, skipped)
     _check_several(name, class_names)
     images = ImageList(root, class_names, files, labels, skipped)
-    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    reading = {
+        "size": size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_list(name, images, test_fraction, split_seed, unseen, **reading)
 
 

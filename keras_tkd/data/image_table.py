@@ -21,7 +21,7 @@ def is_divided_table(labels):
     return "split" in _read_header(labels)
 
 
-def load_divided_table(name, labels, size, max_pixels, skip_bad_images, progress):
+def load_divided_table(name, labels, size, max_pixels, skip_bad_images, shuffle_window, decoded_cache, progress):
     """Loads the images of a table with a column `split`; for the arguments see `Loader` and `load`."""
     images = _read_table(name, labels)
     sides = {False: "train", True: "test"}
@@ -38,14 +38,40 @@ def load_divided_table(name, labels, size, max_pixels, skip_bad_images, progress
                 f"A group must not stand on both sides of `split`. Received: {labels}, where these do: "
                 f"{name_some(sorted(both))}. Leave `split` out to have the groups divided"
             )
-    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    reading = {
+        "size": size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_divided(name, images, **reading)
 
 
-def load_table(name, labels, size, test_fraction, split_seed, unseen, max_pixels, skip_bad_images, progress):
+def load_table(
+    name,
+    labels,
+    size,
+    test_fraction,
+    split_seed,
+    unseen,
+    max_pixels,
+    skip_bad_images,
+    shuffle_window,
+    decoded_cache,
+    progress,
+):
     """Loads the images of a table without a column `split`; for the arguments see `Loader` and `load`."""
     images = _read_table(name, labels)
-    reading = {"size": size, "max_pixels": max_pixels, "skip_bad_images": skip_bad_images, "progress": progress}
+    reading = {
+        "size": size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_list(name, images, test_fraction, split_seed, unseen, **reading)
 
 

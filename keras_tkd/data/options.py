@@ -4,12 +4,14 @@ import os
 
 import tensorflow as tf
 
-__all__ = ["PARALLEL_CALLS", "PREFETCHED_BATCHES", "count_batches", "deterministic_options"]
+__all__ = ["PARALLEL_CALLS", "PARALLEL_DECODES", "PREFETCHED_BATCHES", "count_batches", "deterministic_options"]
 
 _CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
 # few feed any student (two crop and mirror 130,000 images/s of CIFAR-10's size, benchmarks/README.md).
 PARALLEL_CALLS = min(_CPUS, 8)
+# Each decodes a single image, which is little memory and much work: on all cores.
+PARALLEL_DECODES = _CPUS
 PREFETCHED_BATCHES = 4
 
 

@@ -41,11 +41,13 @@ class ImageSource:
         window_size: samples in a window; the last one of a pass may have fewer.
     """
 
-    def windows(self, seed=None):
+    def windows(self, seed=None, spread=False):
         """Makes the data set of a pass's windows.
 
         Args:
             seed: tensor of two integers that decides their order; None keeps the samples in the order of ids.
+            spread: True asks for windows without a seed that each hold samples from all of the data set, where a source
+                can make such windows: each then has its samples in the order of ids.
 
         Returns:
             `tf.data.Dataset` of `Window`.
@@ -80,7 +82,7 @@ class InMemoryImages(ImageSource):
         """Returns the images of the samples `ids`."""
         return tf.gather(self._images, ids)
 
-    def windows(self, seed=None):
+    def windows(self, seed=None, spread=False):
         # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
         rows = tf.range(self.window_size, dtype=tf.int64)
         return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))

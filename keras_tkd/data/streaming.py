@@ -1,13 +1,13 @@
-"""Images that stay on disk, in the TFRecord files of a prepared data set, and are read window by window."""
+"""Images that stay on disk, and are read window by window."""
 
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.options import PARALLEL_CALLS, count_batches, deterministic_options
+from keras_tkd.data.options import PARALLEL_DECODES, count_batches, deterministic_options
 from keras_tkd.data.sampling import draw_integers
 from keras_tkd.data.sources import ImageSource, Window
 
-__all__ = ["ImageStream"]
+__all__ = ["ImageStream", "RandomAccessStream", "RecordStream"]
 
 # Files that are read in turn, so that a window mixes samples of them all; each takes a buffer of 256 KB. At most half
 # of the files are open: if all were, the windows of all passes would hold the same samples.
@@ -15,11 +15,12 @@ _OPEN_FILES = 16
 
 
 class ImageStream(ImageSource):
-    """Images of a split that are left on disk, for the pipelines in place of an array.
+    """Images of a split that are left on disk, for the pipelines in place of an array; `load` makes them.
 
-    A pass in training begins at a sample drawn from the seed, goes through the files in an order drawn from it, half of
-    them in turn but at most sixteen, and cuts what comes into windows of equal size, at most `shuffle_window` samples.
-    Inside a window everything is as in memory:
+    A pass in training goes through the samples in an order drawn from the seed, and cuts what comes into windows of
+    equal size, at most `shuffle_window` samples. Of files of images, and of decoded images (`decoded_cache`), all
+    orders are equally likely. TFRecord files are read from a place drawn from the seed on, in an order drawn from it,
+    half of them in turn but at most sixteen. Inside a window everything is as in memory:
 
     - Every sample is an anchor exactly once per pass, and the number of batches is known.
     - A negative is never of its anchor's class, is uniform over the samples of other classes *of the window*, and drawn
@@ -30,9 +31,13 @@ class ImageStream(ImageSource):
     - Views are those of (seed, sample, view): the same as in memory, to the bit.
     - With a window that holds all samples, all batches are those of images in memory, to the bit.
 
-    What cannot hold: samples that are far apart on disk meet in no window, so that batches mix less than in memory, and
-    a negative comes from the window rather than from the whole set. A data set that is stored class by class needs a
-    window of several classes; tensorflow-datasets stores samples in an order of its own, without regard to classes.
+    What cannot hold: a negative comes from the window rather than from the whole set. Samples that are far apart in
+    TFRecord files meet in no window, so that batches mix less than in memory. Records that are stored class by class
+    need a window of several classes; tensorflow-datasets stores them in an order of its own, without regard to classes.
+
+    With `training=False`, batches with drawn images go through a folder window by window, each of which holds every
+    W-th sample, where W is the number of windows: in the order of ids, each would hold one class. Batches without drawn
+    images are in the order of ids, and so are those of TFRecord files.
 
     Memory: while a window is in use, the next one is read ahead; twice `shuffle_window` images are held, whatever the
     size of the data set, and for a moment up to half as many more while one takes the other's place. Beside it there
@@ -42,32 +47,20 @@ class ImageStream(ImageSource):
     in the order in which it is stored, as in the arrays that `load` reads.
 
     Args:
-        files: paths of TFRecord files.
-        lengths: number of samples in each.
-        decode: function from a serialized example to the image, uint8, to be run by tf.data.
+        positions: ascending positions of the samples of this stream, out of all that are stored.
+        decode: function from a record, whatever the kind of stream calls so, to the image, uint8, to be run by tf.data.
         image_shape: `(height, width, channels)`.
         shuffle_window: samples in memory together, >= 1.
-        kept: ascending positions of the samples of this stream, out of all that the files hold; None for all.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, files, lengths, decode, image_shape, shuffle_window, kept=None):
-        self._arguments = files, lengths, decode, image_shape, shuffle_window
-        starts = np.cumsum([0, *lengths])
-        self._positions = np.arange(starts[-1]) if kept is None else np.asarray(kept)
+    def __init__(self, positions, decode, image_shape, shuffle_window):
+        self._positions, self._decode = np.asarray(positions), decode
         self.shape = (len(self._positions), *image_shape)
         # As few windows as `shuffle_window` allows, and these of equal size: a short last window would mix less.
         self.window_count = count_batches(len(self), shuffle_window)
         self.window_size = count_batches(len(self), self.window_count)
-        self._decode = decode
-        with tf.device("CPU:0"):
-            self._files, self._starts = tf.constant([str(file) for file in files]), tf.constant(starts, tf.int64)
-            self._ids = None
-            if kept is not None:
-                ids = np.full(starts[-1], -1)
-                ids[self._positions] = np.arange(len(self))
-                self._ids = tf.constant(ids, tf.int64)
 
     def __len__(self):
         return self.shape[0]
@@ -79,17 +72,15 @@ class ImageStream(ImageSource):
         )
 
     def __getitem__(self, index):
-        """Returns the images of a slice, or of an array of ids, as an array; each is looked for in its file."""
-        positions = self._positions[index]
-
-        def read(position):
-            file = self._find_file(position)
-            records = tf.data.TFRecordDataset(self._files[file])
-            return records.skip(position - self._starts[file]).take(1)
-
-        dataset = tf.data.Dataset.from_tensor_slices(positions).flat_map(read).map(self._decode_image)
+        """Returns the images of a slice, or of an array of ids, as an array; each is looked for where it is stored."""
+        dataset = self._find_records(self._positions[index]).map(self._decode_to_shape)
         images = list(dataset.with_options(deterministic_options()).as_numpy_iterator())
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), self.dtype)
+
+    @property
+    def identity(self):
+        """Array of integers that differ if the images do, as far as that is known without decoding them."""
+        return np.array(self.shape)
 
     def take(self, indices):
         """Returns the stream of some of these samples.
@@ -97,10 +88,10 @@ class ImageStream(ImageSource):
         Args:
             indices: ascending ids; a sample's place among them is its id in the new stream.
         """
-        return ImageStream(*self._arguments, kept=self._positions[indices])
+        raise NotImplementedError
 
-    def windows(self, seed=None):
-        samples = self._decode_images(self._records() if seed is None else self._shuffled_records(seed))
+    def windows(self, seed=None, spread=False):
+        samples = self._decode_records(self._list_records(seed, spread))
         # Read ahead sample by sample, not window by window: once a window is put together, the one before it has been
         # used, and never more than two are in memory for long.
         windows = samples.prefetch(self.window_size).batch(self.window_size)
@@ -113,14 +104,93 @@ class ImageStream(ImageSource):
         return windows.map(sort_by_id)
 
     def batches(self, batch_size, first=0):
-        return self._decode_images(self._records().skip(first * batch_size)).batch(batch_size)
+        return self._decode_records(self._list_records().skip(first * batch_size)).batch(batch_size)
 
-    def _records(self):
-        """Makes a data set of ids and serialized examples, in the order of ids."""
-        return self._read(self._starts[:-1], self._starts[1:], open_files=1)
+    def _list_records(self, seed=None, spread=False):
+        """Makes a data set of ids and records, in the order that `windows` documents for its arguments."""
+        raise NotImplementedError
 
-    def _shuffled_records(self, seed):
-        """Makes a data set of ids and serialized examples, in an order that the seed decides."""
+    def _find_records(self, positions):
+        """Makes a data set of the records at some positions."""
+        raise NotImplementedError
+
+    def _decode_records(self, records):
+        def decode(sample, record):
+            return sample, self._decode_to_shape(record)
+
+        return records.map(decode, num_parallel_calls=PARALLEL_DECODES)
+
+    def _decode_to_shape(self, record):
+        return tf.ensure_shape(self._decode(record), self.shape[1:])
+
+
+class RandomAccessStream(ImageStream):
+    """A stream of images each of which can be read by itself: a record is the position of a sample.
+
+    Args:
+        decode: function from a position, a scalar int64 tensor, to the image, uint8, to be run by tf.data.
+        checksums: `(n,)`, an integer for each image that is stored, which differs if the image does.
+        image_shape, shuffle_window: as for `ImageStream`.
+        kept: ascending positions of the samples of this stream; None for all.
+    """
+
+    def __init__(self, decode, checksums, image_shape, shuffle_window, kept=None):
+        super().__init__(np.arange(len(checksums)) if kept is None else kept, decode, image_shape, shuffle_window)
+        self._arguments = decode, checksums, image_shape, shuffle_window
+        self._checksums = np.asarray(checksums)
+        with tf.device("CPU:0"):
+            self._places = tf.constant(self._positions, tf.int64)
+
+    @property
+    def identity(self):
+        return np.concatenate([np.array(self.shape, self._checksums.dtype), self._checksums[self._positions]])
+
+    def take(self, indices):
+        return RandomAccessStream(*self._arguments, kept=self._positions[indices])
+
+    def _list_records(self, seed=None, spread=False):
+        ids = tf.range(len(self), dtype=tf.int64)
+        if seed is not None:
+            # Of an order that is uniform over all orders, every window is a fair draw from all samples.
+            ids = tf.random.experimental.stateless_shuffle(ids, seed, alg="philox")
+        elif spread:
+            ids = tf.gather(ids, tf.argsort(ids % self.window_count, stable=True))
+        return tf.data.Dataset.from_tensor_slices((ids, tf.gather(self._places, ids)))
+
+    def _find_records(self, positions):
+        return tf.data.Dataset.from_tensor_slices(np.asarray(positions, np.int64))
+
+
+class RecordStream(ImageStream):
+    """A stream of images in TFRecord files.
+
+    Args:
+        files: paths of the files.
+        lengths: number of samples in each.
+        decode: function from a serialized example to the image, uint8, to be run by tf.data.
+        image_shape, shuffle_window: as for `ImageStream`.
+        kept: ascending positions of the samples of this stream, out of all that the files hold; None for all.
+    """
+
+    def __init__(self, files, lengths, decode, image_shape, shuffle_window, kept=None):
+        starts = np.cumsum([0, *lengths])
+        super().__init__(np.arange(starts[-1]) if kept is None else kept, decode, image_shape, shuffle_window)
+        self._arguments = files, lengths, decode, image_shape, shuffle_window
+        with tf.device("CPU:0"):
+            self._files, self._starts = tf.constant([str(file) for file in files]), tf.constant(starts, tf.int64)
+            self._ids = None
+            if kept is not None:
+                ids = np.full(starts[-1], -1)
+                ids[self._positions] = np.arange(len(self))
+                self._ids = tf.constant(ids, tf.int64)
+
+    def take(self, indices):
+        return RecordStream(*self._arguments, kept=self._positions[indices])
+
+    def _list_records(self, seed=None, spread=False):
+        # Records are found one after another: without a seed there is no other order than that of the files.
+        if seed is None:
+            return self._read(self._starts[:-1], self._starts[1:], open_files=1)
         files_seed, place_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         files = tf.random.experimental.stateless_shuffle(tf.range(len(self._files)), files_seed, alg="philox")
         starts, stops = tf.gather(self._starts, files), tf.gather(self._starts, files + 1)
@@ -134,9 +204,7 @@ class ImageStream(ImageSource):
         """Makes a data set of ids and serialized examples from runs of positions, each inside one file."""
 
         def read(start, stop):
-            file = self._find_file(start)
-            records = tf.data.TFRecordDataset(self._files[file]).skip(start - self._starts[file]).take(stop - start)
-            return records.enumerate(start)
+            return self._open_at(start).take(stop - start).enumerate(start)
 
         runs = tf.data.Dataset.from_tensor_slices((starts, stops))
         records = runs.interleave(read, cycle_length=open_files, block_length=1, num_parallel_calls=None)
@@ -146,14 +214,10 @@ class ImageStream(ImageSource):
         identified = records.map(lambda position, record: (self._ids[position], record))
         return identified.filter(lambda sample, _: sample >= 0)
 
-    def _find_file(self, position):
-        return tf.searchsorted(self._starts[:-1], [position], side="right")[0] - 1
+    def _find_records(self, positions):
+        return tf.data.Dataset.from_tensor_slices(positions).flat_map(lambda position: self._open_at(position).take(1))
 
-    def _decode_images(self, records):
-        def decode(sample, record):
-            return sample, self._decode_image(record)
-
-        return records.map(decode, num_parallel_calls=PARALLEL_CALLS)
-
-    def _decode_image(self, record):
-        return tf.ensure_shape(self._decode(record), self.shape[1:])
+    def _open_at(self, position):
+        """Makes the data set of the records of a file, from a position in it on."""
+        file = tf.searchsorted(self._starts[:-1], [position], side="right")[0] - 1
+        return tf.data.TFRecordDataset(self._files[file]).skip(position - self._starts[file])

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.splits import Splits
-from keras_tkd.data.streaming import ImageStream
+from keras_tkd.data.streaming import RecordStream
 from keras_tkd.utils.progress import Progress
 
 __all__ = ["list_known_names", "load_prepared"]
@@ -189,7 +189,7 @@ def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
         return _sized(info.features.deserialize_example(record)[image_key], size)
 
     split = info.splits[split]
-    return ImageStream(split.filepaths, split.shard_lengths, decode, image_shape, shuffle_window)
+    return RecordStream(split.filepaths, split.shard_lengths, decode, image_shape, shuffle_window)
 
 
 def _sized(image, size):

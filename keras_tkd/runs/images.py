@@ -41,6 +41,7 @@ def load_data(config):
         nested=config.nested,
         labels=config.labels,
         skip_bad_images=config.skip_bad_images,
+        decoded_cache=config.decoded_cache,
         progress=sys.stdout.isatty(),
     )
     return splits.with_classes(config.classes) if config.classes else splits
@@ -54,8 +55,9 @@ def describe_images(splits):
 def hash_data(splits):
     """Returns hashes of a run's images and labels, by what they are for, such as `"images of train"`.
 
-    Images in memory count by their pixels, which takes a second for 600 MB. Of those that are left on disk, and belong
-    to a prepared data set with a version, shape and labels count.
+    Images in memory count by their pixels, which takes a second for 600 MB. Of those that are left on disk, what is
+    known without decoding counts: of a folder the contents of the files, of a prepared data set, which has a version,
+    the shape.
     """
     hashes = {"names of the classes": hashlib.sha256(json.dumps(splits.class_names).encode()).hexdigest()}
     parts = {
@@ -67,7 +69,7 @@ def hash_data(splits):
     for part, (images, labels) in parts.items():
         if images is not None:
             hashes[f"labels of {part}"] = hash_array(np.asarray(labels))
-            pixels = images if isinstance(images, np.ndarray) else np.array(images.shape)
+            pixels = images if isinstance(images, np.ndarray) else images.identity
             hashes[f"images of {part}"] = hash_array(pixels)
     return hashes
 

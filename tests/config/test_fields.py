@@ -23,6 +23,7 @@ STALE = {
     "split_seed": "TDC",
     "open_set_fraction": "TDC",
     "shuffle_window": "TDC",
+    "decoded_cache": "",
     "max_pixels": "",
     "nested": "TDC",
     "labels": "TDC",
@@ -149,7 +150,7 @@ DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
 OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline", "check"}
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
-OF_FOLDERS = {"nested", "labels", "skip_bad_images"}
+OF_FOLDERS = {"nested", "labels", "skip_bad_images", "decoded_cache"}
 PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"} | OF_FOLDERS
 # Models of this package, which start from no weights of others.
 OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}

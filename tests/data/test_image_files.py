@@ -19,7 +19,7 @@ ALLOWED = 10_000
 def read(path, content, channels=None, max_pixels=ALLOWED):
     """The pixels of a file's content, as its header announces them."""
     path.write_bytes(content)
-    shape = measure_image(path, max_pixels)
+    shape = measure_image(path, max_pixels).shape
     pixels = read_image(path, channels or shape[-1], max_pixels)
     assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous
     assert pixels.shape == (*shape[:2], channels or shape[-1])

@@ -6,10 +6,12 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_tkd import TeacherCache, data, evaluation
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands
+from keras_tkd.runs.images import hash_data
 
 QUICK = {"dataset": "shades", "epochs": 2, "batch_size": 32, "learning_rate": 0.02, "baseline": "none"}
 SEEN = {"seed": 3, "augment": data.crop_and_flip, "views": 2}
@@ -84,6 +86,59 @@ def test_a_run_of_small_windows_and_fewer_samples(distill, tmp_path):
 def training_folder(workdir):
     lines = (workdir / "flags.flags").read_text().splitlines()
     return next(line.partition("=")[2] for line in lines if line.startswith("--data_dir="))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The shades that the teacher knows, thirty of each, as files of noise."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for shade in (40, 120, 200):
+        (root / f"{shade:03d}").mkdir()
+        for number in range(30):
+            image = rng.integers(shade - 20, shade + 20, (8, 8, 3)).astype(np.uint8)
+            (root / f"{shade:03d}" / f"{number:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    return root
+
+
+def test_runs_of_a_folder_share_the_caches(distill, pictures, tmp_path):
+    """The classes of 24 training images are larger than windows of 18, and all lie in the order of their names."""
+    shared = {
+        "dataset": str(pictures),
+        "data_dir": None,
+        "method": "tkd",
+        "teacher_cache": str(tmp_path / "cache"),
+        "batch_size": 16,
+    }
+    decoded = {"decoded_cache": str(tmp_path / "decoded")}
+    settings = {"held": {}, "streamed": {"shuffle_window": 18}, "kept": {"shuffle_window": 18} | decoded}
+    histories = {}
+    for name, own in settings.items():
+        # The cache of the first run is by ids of samples, and serves them all.
+        results = distill(tmp_path / name, **shared | own)
+        assert results["teacher"]["test_accuracy"] == 1
+        histories[name] = [
+            {key: value for key, value in epoch.items() if "second" not in key} for epoch in history(tmp_path / name)
+        ]
+    assert histories["streamed"] == histories["kept"] != histories["held"]
+    assert {"val_tkd", "val_loss"} <= set(histories["streamed"][0])
+
+
+def test_a_folder_that_changed_is_told_apart_without_being_decoded(pictures, tmp_path):
+    def find_hashes():
+        return hash_data(data.load(tmp_path / "pictures", shuffle_window=30))
+
+    (tmp_path / "pictures").mkdir()
+    for folder in pictures.iterdir():
+        (tmp_path / "pictures" / folder.name).mkdir()
+        for path in folder.iterdir():
+            (tmp_path / "pictures" / folder.name / path.name).write_bytes(path.read_bytes())
+    before = find_hashes()
+    assert find_hashes() == before
+    (changed,) = data.load(tmp_path / "pictures").split["train"][:1]
+    image = np.zeros((8, 8, 3), np.uint8)
+    (tmp_path / "pictures" / changed).write_bytes(tf.io.encode_png(image).numpy())
+    after = find_hashes()
+    assert {name for name in before if before[name] != after[name]} == {"images of train"}
 
 
 def test_the_cache_of_a_stream_is_that_of_the_array(stored, teacher, tmp_path):

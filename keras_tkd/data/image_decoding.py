@@ -1,0 +1,71 @@
+"""Image files decoded inside a `tf.data` pipeline, to the bytes that they have in memory."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from keras_tkd.data.arrays import resize_uint8
+from keras_tkd.data.image_files import pillow_unlimited, read_image
+
+__all__ = ["FileDecoder"]
+
+
+class FileDecoder:
+    """Decodes image files by their positions in a list, and resizes them: a function for `RandomAccessStream`.
+
+    Files of which TensorFlow's decoder makes what `read_image` makes, which are most photographs, are decoded without
+    Python, on all cores; the others, such as WebP and what EXIF turns, by `read_image` itself.
+
+    Args:
+        root: folder of the files.
+        files: paths below it.
+        is_plain: `(n,)`, see `ImageMeasures`.
+        sizes: `(n,)`, bytes of each file when it was checked.
+        image_shape: `(height, width, channels)` of the images that are returned.
+        max_pixels: how many pixels a file may have.
+    """
+
+    def __init__(self, root, files, is_plain, sizes, image_shape, max_pixels):
+        self._size, self._channels, self._max_pixels = image_shape[:2], image_shape[2], max_pixels
+        with tf.device("CPU:0"):
+            self._root = tf.constant(os.fsencode(root))
+            # Names of files are bytes, which need not be UTF-8.
+            self._files = tf.constant([os.fsencode(file) for file in files])
+            self._is_plain = tf.constant(np.asarray(is_plain, bool))
+            self._sizes = tf.constant(np.asarray(sizes), tf.int64)
+
+    def __call__(self, position):
+        """Returns the image, uint8, of the file at a position, a scalar int64 tensor.
+
+        Raises:
+            tf.errors.OpError: when it runs, for a file that is another one than was checked; it names the file.
+        """
+        path = tf.strings.join([self._root, tf.gather(self._files, position)], os.sep)
+        size = tf.gather(self._sizes, position)
+        image = tf.cond(
+            tf.gather(self._is_plain, position),
+            lambda: self._decode_plain(path, size),
+            lambda: tf.numpy_function(self._read, [path, size], tf.uint8),
+        )
+        image = tf.ensure_shape(image, (None, None, self._channels))
+        fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], self._size))
+        return tf.cond(fits, lambda: image, lambda: resize_uint8(image, self._size))
+
+    def _decode_plain(self, path, size):
+        content = tf.io.read_file(path)
+        # All files were decoded before the first pass: one that is damaged now was written to since.
+        unchanged = tf.equal(tf.strings.length(content), tf.cast(size, tf.int32))
+        message = "An image must not change while it is in use. Received another file than was there at the start:"
+        with tf.control_dependencies([tf.debugging.Assert(unchanged, [message, path])]):
+            return tf.io.decode_image(content, self._channels, expand_animations=False)
+
+    def _read(self, path, size):
+        path = os.fsdecode(path)
+        if os.path.getsize(path) != size:
+            raise ValueError(
+                "An image must not change while it is in use. Received another file than was there at the start: "
+                f"{path}"
+            )
+        with pillow_unlimited():
+            return read_image(path, self._channels, self._max_pixels)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 from keras_tkd.config.distillation_rules import check_distillation
-from keras_tkd.config.fields import ReadWhen, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import combine, parse_entry
@@ -24,6 +24,10 @@ _TRAINED_BEFORE = ReadWhen(lambda run: run.takes_trained_teacher)
 _ONLINE = ReadWhen(lambda run: run.online)
 _ANCHORED = ReadWhen(lambda run: run.online and run._anchor != "none")
 _WITH_FROZEN_MODEL = ReadWhen(lambda run: run.takes_trained_teacher or _ANCHORED.holds(run))
+# A teacher whose outputs alone are given is not run: there is nothing that could be kept.
+_WITH_MODEL = ReadWhen(
+    lambda run: not run.teacher_outputs, "`{name}` is for a teacher that is run, and is not read with `teacher_outputs`"
+)
 _EXTRA_IMAGES = ReadWhen(lambda run: run.recipe.extra_images)
 _NOT_LISTED = ReadWhen(lambda run: not run.losses, "`losses` are listed in place of a `method`")
 # Where several losses are listed, each has these for itself.
@@ -60,13 +64,13 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         None,
         "Epochs of the teacher that is trained first; as --epochs if not given.",
         read_when=_TRAINED_BEFORE,
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
     )
     teacher_learning_rate: float | None = _method_option(
-        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None, "Its learning rate; as --learning_rate if not given.", read_when=_WITH_TEACHER, yields_to=GIVEN_TEACHER
     )
     teacher_weight_decay: float | None = _method_option(
-        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER, yields_to="teacher_path"
+        None, "Its weight decay; as --weight_decay if not given.", read_when=_WITH_TEACHER, yields_to=GIVEN_TEACHER
     )
     temperature: float | None = _method_option(
         None,
@@ -150,7 +154,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "auto",
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves enough), "
         "'off', 'workdir' (in --workdir), or a folder, which runs of the same teacher and images can share.",
-        read_when=_WITH_FROZEN_MODEL,
+        read_when=(_WITH_FROZEN_MODEL, _WITH_MODEL),
         recorded_as=lambda cache: cache not in ("auto", "off"),
     )
     teacher_views: int | None = _method_option(
@@ -164,6 +168,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         CACHE_DTYPES,
         (
             _WITH_FROZEN_MODEL,
+            _WITH_MODEL,
             ReadWhen(lambda run: run.teacher_cache != "off", "`{name}` is not read with teacher_cache='off'"),
         ),
     )
@@ -212,6 +217,10 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         return self.has_teacher and not self.online
 
     @property
+    def takes_teacher_outputs(self):
+        return self.takes_trained_teacher
+
+    @property
     def _anchor(self):
         return (self.anchor or "trained") if self.recipe.online.anchored else "none"
 
@@ -249,7 +258,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def unreached(self):
         found = super().unreached
         # Of the teacher's own epochs only, if it has such.
-        if self.has_teacher and not self.teacher_path and self.teacher.epochs != self.epochs:
+        if self.has_teacher and not (self.teacher_path or self.teacher_outputs) and self.teacher.epochs != self.epochs:
             found += self.teacher._list_unreached(" of the teacher")
         if (self.warmup_epochs or 0) > self.epochs:
             share = self.epochs / self.warmup_epochs

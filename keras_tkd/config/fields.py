@@ -14,6 +14,7 @@ __all__ = [
     "DECIDES",
     "DISTILLED",
     "FREE",
+    "GIVEN_TEACHER",
     "ReadWhen",
     "TRAINED",
     "check",
@@ -45,6 +46,8 @@ DISTILLED = (*TRAINED, "student", "distillation")
 # What two runs share whose students may be compared. How they are trained is not a part of it: a learning rate is
 # chosen for each.
 COMPARED = ("data", "budget", "student", "measurement")
+# Settings that name a teacher which was trained elsewhere: what concerns the training of a run's own yields to these.
+GIVEN_TEACHER = ("teacher_path", "teacher_outputs")
 # What a run that goes on need not share with the run that began.
 FREE = ("interruption", "warnings")
 
@@ -63,7 +66,7 @@ class ReadWhen:
     why_not: str | None = None
 
 
-def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=None):
+def option(default, help, choices=None, *, decides="budget", recorded_as=None, read_when=(), yields_to=()):
     """Makes the field of a setting.
 
     Args:
@@ -75,18 +78,21 @@ def option(default, help, choices=None, *, decides="budget", recorded_as=None, r
         recorded_as: function from its value to what of it decides, for a setting that decides something by a part of
             it alone.
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
-        yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
-            same, for runs without the other.
+        yields_to: name of another setting, or a tuple of several; where one is given, this one is not read. A flagfile
+            may hold it all the same, for runs without the others.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
     conditions = (read_when,) if isinstance(read_when, ReadWhen) else tuple(read_when)
-    if yields_to:
-        # Not every configuration with the one setting has the other.
-        missing = ReadWhen(
-            lambda config: not getattr(config, yields_to, None), f"`{{name}}` is not read where `{yields_to}` is given"
+    yields_to = (yields_to,) if isinstance(yields_to, str) else yields_to
+    # Not every configuration with the one setting has the others.
+    conditions += tuple(
+        ReadWhen(
+            lambda config, other=other: not getattr(config, other, None),
+            f"`{{name}}` is not read where `{other}` is given",
         )
-        conditions += (missing,)
+        for other in yields_to
+    )
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
     return dataclasses.field(default=default, metadata=metadata | {"read_when": conditions, "yields_to": yields_to})
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_tkd.config.data import DataConfig
-from keras_tkd.config.fields import ReadWhen, check, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, option
 from keras_tkd.utils.choices import AUGMENTATIONS, PRECISIONS
 
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
@@ -67,7 +67,7 @@ class RunConfig(DataConfig):
         "Name of the teacher's architecture, or a .keras file of it.",
         decides="distillation",
         read_when=ReadWhen(lambda config: config.has_teacher),
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
     )
 
     def _check_rules(self):

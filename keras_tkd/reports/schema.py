@@ -73,7 +73,7 @@ class ModelResult(_Result):
 
     Attributes:
         test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
-        parameters: number of trainable parameters.
+        parameters: number of trainable parameters; None of a teacher whose outputs alone were given.
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
         seconds: of training, validation included; of a model that this run did not train None.
@@ -81,16 +81,19 @@ class ModelResult(_Result):
             that this run did not train, and where an earlier version wrote the file.
         verification: what `evaluation.verification_scores` gives for the images of the open set.
         train_accuracy: share of the training images whose class it names, 0..1.
+        outputs: of a teacher whose outputs alone were given, where they came from: the file, its SHA-256, what they
+            were given as, their views and layers.
     """
 
     test_accuracy: float | None = _optional()
-    parameters: int = _field()
+    parameters: int | None = _field()
     at_chance: bool | None = _optional()
     agreement: float | None = _optional()
     seconds: float | None = _optional()
     epochs: int | None = _optional()
     verification: dict | None = _optional()
     train_accuracy: float | None = _optional()
+    outputs: dict | None = _optional()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

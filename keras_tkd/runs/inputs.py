@@ -8,12 +8,14 @@ import keras
 
 from keras_tkd import data, models
 from keras_tkd.distillation.method_losses import make_losses
+from keras_tkd.losses.base import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
+from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 
 __all__ = [
@@ -34,15 +36,18 @@ class Inputs:
         student: the untrained student, or the model that `evaluate` measures; None where there is none.
         teacher: the trained teacher, or the untrained one where the run is to train it; None where there is none, and
             once it was taken.
+        outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
-        fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
+        fingerprint: hash of the weights of a teacher that was trained elsewhere, or of the file of its outputs; None
+            where there is neither.
     """
 
     splits: data.Splits
     student: keras.Model | None = None
     teacher: keras.Model | None = None
+    outputs: GivenOutputs | None = None
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
@@ -97,10 +102,15 @@ def load_distillation_inputs(config):
     # Cheap checks come first.
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
+    outputs = open_outputs(config)
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
-    if config.has_teacher and config.teacher_path:
+    if outputs:
+        layers = collect_outputs(inputs.make_losses(config)[0], "teacher_layers")
+        inputs.outputs = load_teacher_outputs(outputs, config, splits, layers)
+        inputs.fingerprint = inputs.outputs.fingerprint
+    elif config.has_teacher and config.teacher_path:
         inputs.teacher = load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
     elif config.has_teacher:
@@ -110,7 +120,7 @@ def load_distillation_inputs(config):
         inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
-    if config.has_teacher:
+    if inputs.teacher is not None:
         check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits)
     return inputs
 

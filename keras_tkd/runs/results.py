@@ -26,6 +26,7 @@ __all__ = [
     "describe_student_run",
     "describe_teacher_run",
     "describe_versions",
+    "measure_given_outputs",
     "measure_model",
     "measure_teacher",
 ]
@@ -36,8 +37,9 @@ class MeasuredTeacher:
     """A teacher, and what was measured of it.
 
     Attributes:
-        model: the teacher, or an ensemble; None once it was released.
-        logits: its outputs for the test images, `(samples, classes)`; None where all classes are in the open set.
+        model: the teacher, or an ensemble; None once it was released, and where its outputs alone are given.
+        logits: its outputs for the test images, `(samples, classes)`; None where all classes are in the open set, and
+            where the outputs that are given are not for these.
         result: its `ModelResult`; of an ensemble that of the ensemble.
         members: of an ensemble a list with the `ModelResult` of each model by itself, else None.
     """
@@ -97,6 +99,12 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
         for member, own in zip(models, each, strict=True)
     ]
     return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+
+
+def measure_given_outputs(outputs, splits):
+    """Returns the `MeasuredTeacher` of a run's `GivenOutputs`: of a teacher that is not there to be run."""
+    result = _measure_outputs(None, outputs.test_logits, splits)
+    return MeasuredTeacher(None, outputs.test_logits, dataclasses.replace(result, outputs=outputs.source))
 
 
 def compute_closed_set_logits(model, splits):
@@ -194,14 +202,15 @@ def describe_generations(run, inputs, baseline, generations):
 
 
 def _measure_outputs(model, outputs, splits):
-    """Measures a model by its outputs for the test images; without outputs, only its size."""
-    # All classes in the open set: the test images have none that the model could name.
+    """Measures a model by its outputs for the test images; without outputs, only its size, and that if it is there."""
+    parameters = None if model is None else count_trainable_parameters(model)
+    # All classes in the open set, for one: the test images have none that the model could name.
     if outputs is None:
-        return ModelResult(parameters=count_trainable_parameters(model))
+        return ModelResult(parameters=parameters)
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     return ModelResult(
         test_accuracy=accuracy,
-        parameters=count_trainable_parameters(model),
+        parameters=parameters,
         at_chance=evaluation.at_chance(accuracy, splits.test_labels, outputs.argmax(-1)),
     )
 

@@ -22,9 +22,11 @@ import pytest
 import keras_tkd.data
 import keras_tkd.export
 from keras_tkd import losses, metrics, models
+from keras_tkd.config import DistillConfig
 from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
+from keras_tkd.runs.inputs import load_distillation_inputs
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -115,6 +117,46 @@ def test_the_cache_runs(tmp_path, monkeypatch):
     exec(example.replace("epochs=20", "epochs=1, verbose=0"), names)
     assert np.load("cache/train/features.npy").shape == (4, 6, 6, 6, 4)
     assert np.load("cache/test/logits.npy").shape == (1, 3, 3)
+
+
+PAGE_OF_OUTPUTS = (DOCS / "teacher_outputs.md").read_text()
+FOREST, TORCH, VIEWS, FROM_ARRAYS = re.findall(r"```python\n(.*?)```", PAGE_OF_OUTPUTS, re.DOTALL)
+
+
+def load_outputs(file, **settings):
+    settings = {"dataset": "digits", "method": "kd", "teacher_outputs": file} | settings
+    return load_distillation_inputs(DistillConfig(**settings).resolved()).outputs
+
+
+def test_a_teacher_of_scikit_learn(tmp_path, monkeypatch):
+    """As it stands on the page, on views too, and in Python."""
+    monkeypatch.chdir(tmp_path)
+    assert len(FOREST.splitlines()) <= 16 and len(TORCH.splitlines()) <= 20
+    names = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+    exec(FOREST, names)
+    found = load_outputs("forest.npz")
+    assert found.source["given_as"] == "probabilities"
+    splits = names["splits"]
+    right = found.test_logits.argmax(-1) == splits.test_labels
+    assert right.mean() == names["forest"].score(splits.test_images.reshape(-1, 64), splits.test_labels) > 0.95
+    exec(VIEWS, names)
+    options = re.search(r"and `--augmentation=(\w+) --teacher_views=(\d) --seed=(\d)`", PAGE_OF_OUTPUTS).groups()
+    augmentation, views, seed = options[0], *map(int, options[1:])
+    of_views = load_outputs("views.npz", augmentation=augmentation, teacher_views=views, seed=seed)
+    assert of_views.caches["train"].outputs["logits"].shape == (2, 1438, 10)
+    names |= {"images": splits.train_images, "test_images": splits.test_images, "test_labels": splits.test_labels}
+    names |= {"student": models.build("digits_student", (8, 8, 1), 10), "train": names["train"][0]}
+    exec(FROM_ARRAYS.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert {"kd", "agreement", "val_agreement"} <= names["distiller"].history.history.keys()
+
+
+def test_a_teacher_of_pytorch(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    exec(TORCH, names := {})
+    found = load_outputs("torch.npz")
+    assert found.source["given_as"] == "logits"
+    assert (found.test_logits.argmax(-1) == names["splits"].test_labels).mean() > 0.9
 
 
 def test_several_teachers():

@@ -120,8 +120,8 @@ def _arrange_rows(array, rows, available, views, name):
             first = int(np.argmin(finite))
             raise ValueError(
                 f"`{name}` must be finite numbers in float32. Received: {arranged[view, first].ravel()[:5]} ... for "
-                f"sample {first} in view {view}, and so {np.sum(~finite):,} of {samples:,} samples. Compute them again, "
-                "for no student learns from them"
+                f"sample {first} in view {view}, and so {np.sum(~finite):,} of {samples:,} samples. Compute them "
+                "again, for no student learns from them"
             )
     return arranged
 

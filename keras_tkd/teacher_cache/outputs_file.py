@@ -17,7 +17,7 @@ import numpy as np
 
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["PARTS", "OutputsFile"]
+__all__ = ["OutputsFile", "PARTS"]
 
 PARTS = ("train", "test")
 # What an archive may hold: outputs, the layers' beside them, ids of their rows, and what is said of all.

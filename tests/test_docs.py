@@ -6,7 +6,7 @@ Links lead somewhere, and the pages build as a site.
 import ast
 import doctest
 import html.parser
-import importlib
+import importlib.util
 import math
 import os
 import pathlib
@@ -120,7 +120,7 @@ def test_the_cache_runs(tmp_path, monkeypatch):
 
 
 PAGE_OF_OUTPUTS = (DOCS / "teacher_outputs.md").read_text()
-FOREST, TORCH, VIEWS, FROM_ARRAYS = re.findall(r"```python\n(.*?)```", PAGE_OF_OUTPUTS, re.DOTALL)
+FOREST, IMAGES_FOR_TORCH, TORCH, VIEWS, FROM_ARRAYS = re.findall(r"```python\n(.*?)```", PAGE_OF_OUTPUTS, re.DOTALL)
 
 
 def load_outputs(file, **settings):
@@ -131,7 +131,7 @@ def load_outputs(file, **settings):
 def test_a_teacher_of_scikit_learn(tmp_path, monkeypatch):
     """As it stands on the page, on views too, and in Python."""
     monkeypatch.chdir(tmp_path)
-    assert len(FOREST.splitlines()) <= 16 and len(TORCH.splitlines()) <= 20
+    assert len(FOREST.splitlines()) <= 16 and len(TORCH.splitlines()) <= 16
     names = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
     exec(FOREST, names)
     found = load_outputs("forest.npz")
@@ -150,10 +150,12 @@ def test_a_teacher_of_scikit_learn(tmp_path, monkeypatch):
     assert {"kd", "agreement", "val_agreement"} <= names["distiller"].history.history.keys()
 
 
+# Not imported here, as `pytest.importorskip` would: some builds of it end a process that has TensorFlow.
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_a_teacher_of_pytorch(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
-    exec(TORCH, names := {})
+    exec(IMAGES_FOR_TORCH, names := {})
+    subprocess.run([sys.executable, "-c", TORCH], check=True, timeout=300)
     found = load_outputs("torch.npz")
     assert found.source["given_as"] == "logits"
     assert (found.test_logits.argmax(-1) == names["splits"].test_labels).mean() > 0.9

@@ -73,7 +73,7 @@ class ModelResult(_Result):
 
     Attributes:
         test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
-        parameters: number of trainable parameters; None of a teacher whose outputs alone were given.
+        parameters: number of trainable parameters; left out of a teacher whose outputs alone were given.
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
         seconds: of training, validation included; of a model that this run did not train None.
@@ -86,7 +86,8 @@ class ModelResult(_Result):
     """
 
     test_accuracy: float | None = _optional()
-    parameters: int | None = _field()
+    # Where it is said, it is a number: null says that somebody else wrote the file.
+    parameters: int = _optional()
     at_chance: bool | None = _optional()
     agreement: float | None = _optional()
     seconds: float | None = _optional()

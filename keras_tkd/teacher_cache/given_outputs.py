@@ -67,7 +67,8 @@ def find_rows(ids, sample_ids, name="ids"):
     Raises:
         ValueError: ids of another kind than the samples', one twice, or a sample without a row.
     """
-    ids, sample_ids = np.asarray(ids), np.asarray(sample_ids)
+    # Through lists: of text that a table's column holds as objects, NumPy makes text.
+    ids, sample_ids = np.array(np.asarray(ids).tolist()), np.asarray(sample_ids)
     kinds = {"U": "texts, such as the paths of files", "i": "whole numbers", "u": "whole numbers"}
     there, here = (kinds.get(of.dtype.kind, f"values of {of.dtype}") for of in (ids, sample_ids))
     if ids.ndim != 1 or there != here:

@@ -113,7 +113,8 @@ class OutputsFile:
             start = stream.tell()
         if dtype.hasobject:
             raise ValueError(
-                f"'{name}' holds Python objects, which may be code. Save it as numbers: `.astype('float32')`"
+                f"'{name}' holds Python objects, which may be code. Save it as numbers, `.astype('float32')`, or "
+                "text, `.astype(str)`"
             )
         header = _Header(shape, dtype, start + math.prod(shape) * dtype.itemsize)
         if min(shape, default=0) < 0 or header.bytes != self._count_bytes(name):

@@ -63,10 +63,9 @@ class Splits:
         # As they are loaded; what moves samples passes their positions on.
         if self.positions is None:
             labels = {part: getattr(self, f"{part}_labels") for part in ("train", "test", "validation")}
-            sizes = {part: len(of) for part, of in labels.items() if of is not None}
-            by_place = {part: range(size) for part, size in sizes.items()}
-            object.__setattr__(self, "loaded", by_place | (self.loaded or {}))
-            object.__setattr__(self, "positions", {part: np.arange(size) for part, size in sizes.items()})
+            places = {part: range(len(of)) for part, of in labels.items() if of is not None}
+            object.__setattr__(self, "loaded", places | (self.loaded or {}))
+            object.__setattr__(self, "positions", {part: np.arange(len(of)) for part, of in places.items()})
 
     @property
     def num_classes(self):
@@ -87,8 +86,7 @@ class Splits:
 
     def get_ids(self, part):
         """Returns the ids of a part's samples in their order: paths, or positions among those that were loaded."""
-        loaded = self.loaded.get(part, self.loaded["train"])
-        return [loaded[position] for position in self.positions[part]]
+        return list(map(self.loaded.get(part, self.loaded["train"]).__getitem__, self.positions[part]))
 
     def count_images(self):
         """Returns the number of images of each class in each part: a dict of dicts, by names of parts and classes."""

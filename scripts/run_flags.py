@@ -73,8 +73,8 @@ def read(config_class):
         kind, several = get_value_type(field)
         value = flags.FLAGS[field.name].value
         # A flagfile says how to train the teacher, for runs that are given none.
-        other = field.metadata["yields_to"]
-        if other in given and field.metadata["unless"] not in given and field.name not in typed:
+        others = field.metadata["yields_to"]
+        if given & set(others) and field.metadata["unless"] not in given and field.name not in typed:
             given.discard(field.name)
             value = None
         try:

@@ -7,7 +7,7 @@ import ast
 import contextlib
 import doctest
 import html.parser
-import importlib
+import importlib.util
 import inspect
 import math
 import os
@@ -30,6 +30,7 @@ from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.methods import METHODS
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
+from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.utils.augmentation_names import ARGUMENTS
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -161,6 +162,48 @@ def test_the_page_of_augmentation_says_which_methods_learn_from_mixed_images():
         for settings, allowed in (({}, word == "yes"), (by_teacher, word != "no")):
             with contextlib.nullcontext() if allowed else pytest.raises(ValueError, match="images of one class each"):
                 DistillConfig(method=method, mixup=0.2, **settings)
+
+
+PAGE_OF_OUTPUTS = (DOCS / "teacher_outputs.md").read_text()
+FOREST, IMAGES_FOR_TORCH, TORCH, VIEWS, FROM_ARRAYS = re.findall(r"```python\n(.*?)```", PAGE_OF_OUTPUTS, re.DOTALL)
+
+
+def load_outputs(file, **settings):
+    settings = {"dataset": "digits", "method": "kd", "teacher_outputs": file} | settings
+    return load_distillation_inputs(DistillConfig(**settings).resolved()).outputs
+
+
+def test_a_teacher_of_scikit_learn(tmp_path, monkeypatch):
+    """As it stands on the page, on views too, and in Python."""
+    monkeypatch.chdir(tmp_path)
+    assert len(FOREST.splitlines()) <= 16 and len(TORCH.splitlines()) <= 16
+    names = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
+    exec(FOREST, names)
+    found = load_outputs("forest.npz")
+    assert found.source["given_as"] == "probabilities"
+    splits = names["splits"]
+    right = found.test_logits.argmax(-1) == splits.test_labels
+    assert right.mean() == names["forest"].score(splits.test_images.reshape(-1, 64), splits.test_labels) > 0.95
+    exec(VIEWS, names)
+    options = re.search(r"and `--augmentation=(\w+) --teacher_views=(\d) --seed=(\d)`", PAGE_OF_OUTPUTS).groups()
+    augmentation, views, seed = options[0], *map(int, options[1:])
+    of_views = load_outputs("views.npz", augmentation=augmentation, teacher_views=views, seed=seed)
+    assert of_views.caches["train"].outputs["logits"].shape == (2, 1438, 10)
+    names |= {"images": splits.train_images, "test_images": splits.test_images, "test_labels": splits.test_labels}
+    names |= {"student": models.build("digits_student", (8, 8, 1), 10), "train": names["train"][0]}
+    exec(FROM_ARRAYS.replace("epochs=20", "epochs=1, verbose=0"), names)
+    assert {"kd", "agreement", "val_agreement"} <= names["distiller"].history.history.keys()
+
+
+# Not imported here, as `pytest.importorskip` would: some builds of it end a process that has TensorFlow.
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_a_teacher_of_pytorch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(IMAGES_FOR_TORCH, names := {})
+    subprocess.run([sys.executable, "-c", TORCH], check=True, timeout=300)
+    found = load_outputs("torch.npz")
+    assert found.source["given_as"] == "logits"
+    assert (found.test_logits.argmax(-1) == names["splits"].test_labels).mean() > 0.9
 
 
 def test_several_teachers():

@@ -39,7 +39,7 @@ ALLOWED = {
     "export": "data evaluation",
     "reports": "evaluation.measures",
     "distillation": "batches callbacks losses methods teachers",
-    "teacher_cache": "data losses teachers",
+    "teacher_cache": "data evaluation.measures losses teachers",
     "runs": "batches callbacks config data distillation evaluation export losses methods metrics miners models reports "
     "teacher_cache teachers",
     "scripts": "config runs reports",

@@ -6,7 +6,7 @@ from keras_tkd.utils.choices import APPLICATIONS
 __all__ = ["check_weights", "weights_option"]
 
 
-def weights_option(model, decides, yields_to=None):
+def weights_option(model, decides, yields_to=()):
     """Makes the field of the weights that a model starts from.
 
     Args:

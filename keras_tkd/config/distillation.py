@@ -5,7 +5,7 @@ import functools
 
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.distillation_rules import check_distillation
-from keras_tkd.config.fields import ReadWhen, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, option
 from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import combine, parse_entry
@@ -25,6 +25,10 @@ _TRAINED_BEFORE = ReadWhen(lambda run: run.takes_trained_teacher)
 _ONLINE = ReadWhen(lambda run: run.online)
 _ANCHORED = ReadWhen(lambda run: run.online and run._anchor != "none")
 _WITH_FROZEN_MODEL = ReadWhen(lambda run: run.takes_trained_teacher or _ANCHORED.holds(run))
+# A teacher whose outputs alone are given is not run: there is nothing that could be kept.
+_WITH_MODEL = ReadWhen(
+    lambda run: not run.teacher_outputs, "`{name}` is for a teacher that is run, and is not read with `teacher_outputs`"
+)
 _EXTRA_IMAGES = ReadWhen(lambda run: run.recipe.extra_images)
 _NOT_LISTED = ReadWhen(lambda run: not run.losses, "`losses` are listed in place of a `method`")
 # Where several losses are listed, each has these for itself.
@@ -73,21 +77,21 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         None,
         "Epochs of the teacher that is trained first; as --epochs if not given.",
         read_when=_TRAINED_BEFORE,
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
         unless="teacher_head",
     )
     teacher_learning_rate: float | None = _method_option(
         None,
         "Its learning rate; as --learning_rate if not given.",
         read_when=_WITH_TEACHER,
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
         unless="teacher_head",
     )
     teacher_weight_decay: float | None = _method_option(
         None,
         "Its weight decay; as --weight_decay if not given.",
         read_when=_WITH_TEACHER,
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
         unless="teacher_head",
     )
     temperature: float | None = _method_option(
@@ -172,7 +176,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "auto",
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves enough), "
         "'off', 'workdir' (in --workdir), or a folder, which runs of the same teacher and images can share.",
-        read_when=_WITH_FROZEN_MODEL,
+        read_when=(_WITH_FROZEN_MODEL, _WITH_MODEL),
         recorded_as=lambda cache: cache not in ("auto", "off"),
     )
     teacher_views: int | None = _method_option(
@@ -186,6 +190,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         CACHE_DTYPES,
         (
             _WITH_FROZEN_MODEL,
+            _WITH_MODEL,
             ReadWhen(lambda run: run.teacher_cache != "off", "`{name}` is not read with teacher_cache='off'"),
         ),
     )
@@ -237,12 +242,17 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     @property
     def trains_teacher(self):
         """True if the run trains a teacher, or its new head, before the student or together with it."""
-        return self.has_teacher and (not self.teacher_path or bool(self.teacher_head))
+        given = bool(self.teacher_path or self.teacher_outputs)
+        return self.has_teacher and (not given or bool(self.teacher_head))
 
     @property
     def augments(self):
         """True if a training image has more than one view: if views are drawn, or mixed."""
         return self.augmentation != "none" or self.mixes
+
+    @property
+    def takes_teacher_outputs(self):
+        return self.takes_trained_teacher
 
     @property
     def _anchor(self):

@@ -42,6 +42,8 @@ def check_distillation(config):
         )
     check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
     _check_mixing(config)
+    if config.teacher_outputs:
+        _check_teacher_outputs(config)
     if not config.augments:
         check(
             config.teacher_views in (None, 1),
@@ -114,4 +116,30 @@ def _check_mixing(config):
         "shuffle_window",
         "mixup",
         "cutmix",
+    )
+
+
+def _check_teacher_outputs(config):
+    rule = "`teacher_outputs` stand in for a model: give them, or `teacher_path`"
+    check(not config.teacher_path, rule, config, "teacher_outputs", "teacher_path")
+    rule = "`teacher_outputs` are for images as they are, or for views of them, and for none that are mixed"
+    check(not config.mixes, rule, config, "teacher_outputs", "mixup", "cutmix")
+    if config.augmentation == "none":
+        return
+    # An answer for the image as it is, taken for one for any view of it, would be a wrong one.
+    check(
+        config.teacher_views,
+        "With `augmentation`, `teacher_outputs` must be for K views of each image, and teacher_views=K says how many "
+        "(docs/teacher_outputs.md). For outputs of the images as they are, pass augmentation='none'",
+        config,
+        "augmentation",
+        "teacher_views",
+    )
+    check(
+        config.negative_classes != "teacher",
+        "`negative_classes=teacher` needs the classes that the teacher names for the images as they are, and with "
+        "`augmentation`, `teacher_outputs` are for views. Draw them by labels",
+        config,
+        "negative_classes",
+        "augmentation",
     )

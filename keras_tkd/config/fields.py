@@ -7,6 +7,7 @@ two runs must share to be compared, are read off these words.
 import copy
 import dataclasses
 import difflib
+import functools
 import typing
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DECIDES",
     "DISTILLED",
     "FREE",
+    "GIVEN_TEACHER",
     "ReadWhen",
     "TRAINED",
     "check",
@@ -46,6 +48,8 @@ DISTILLED = (*TRAINED, "student", "distillation")
 # What two runs share whose students may be compared. How they are trained is not a part of it: a learning rate is
 # chosen for each.
 COMPARED = ("data", "budget", "student", "measurement")
+# Settings that name a teacher which was trained elsewhere: what concerns the training of a run's own yields to these.
+GIVEN_TEACHER = ("teacher_path", "teacher_outputs")
 # What a run that goes on need not share with the run that began.
 FREE = ("interruption", "warnings")
 
@@ -92,7 +96,7 @@ def option(
     decides="budget",
     recorded_as=None,
     read_when=(),
-    yields_to=None,
+    yields_to=(),
     unless=None,
     composed_by=None,
     by_data=False,
@@ -108,9 +112,9 @@ def option(
         recorded_as: function from its value to what of it decides, for a setting that decides something by a part of
             it alone.
         read_when: `ReadWhen`, or a tuple of several of which all must hold. Always, if not given.
-        yields_to: name of another setting; where that is given, this one is not read. A flagfile may hold it all the
-            same, for runs without the other.
-        unless: name of a third setting; where that is given too, this one is read after all.
+        yields_to: name of another setting, or a tuple of several; where one is given, this one is not read. A flagfile
+            may hold it all the same, for runs without the others.
+        unless: name of a further setting; where that is given too, this one is read after all.
         composed_by: function that raises `ValueError` for a value that is not composed of `choices`; if not given, a
             value is one of them.
         by_data: whether a run may choose another value by the data and by other settings, where this one is not given:
@@ -119,13 +123,16 @@ def option(
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
     conditions = (read_when,) if isinstance(read_when, ReadWhen) else tuple(read_when)
-    if yields_to:
-        # Not every configuration with the one setting has the other.
-        missing = ReadWhen(
-            lambda config: not getattr(config, yields_to, None) or bool(unless and getattr(config, unless, None)),
-            f"`{{name}}` is not read where `{yields_to}` is given",
-        )
-        conditions += (missing,)
+    yields_to = (yields_to,) if isinstance(yields_to, str) else yields_to
+
+    # Not every configuration with the one setting has the others.
+    def is_read(config, other):
+        return not getattr(config, other, None) or bool(unless and getattr(config, unless, None))
+
+    conditions += tuple(
+        ReadWhen(functools.partial(is_read, other=other), f"`{{name}}` is not read where `{other}` is given")
+        for other in yields_to
+    )
     if by_data:
         default = _LEFT_TO_DATA[type(default)](default)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}

@@ -10,6 +10,20 @@ from keras_tkd.utils.number_checks import is_finite
 __all__ = ["PretrainedTeachersConfig"]
 
 _TRAINED_BEFORE = ReadWhen(lambda config: config.takes_trained_teacher)
+_STILL = ReadWhen(
+    lambda config: config.takes_trained_teacher or not config.has_teacher,
+    "`{name}` stay as they are, and this run's teacher learns together with the student. Leave them out, or choose a "
+    "teacher that is trained before: --teacher_training=offline, or another method",
+)
+_DISTILLING = ReadWhen(
+    lambda config: config.takes_teacher_outputs,
+    "`{name}` are a teacher's answers for the images that a run of distill trains on, and here the teacher itself is "
+    "run. Leave them out, or give its model: --teacher_path",
+)
+_GIVEN_SOMEHOW = ReadWhen(
+    lambda config: config.teacher_path or config.teacher_outputs,
+    "`{name}` goes with `teacher_path` or `teacher_outputs`",
+)
 _GIVEN = ReadWhen(lambda config: config.teacher_path, "`{name}` goes with `teacher_path`")
 _SEVERAL = ReadWhen(
     lambda config: len(config.teacher_path or ()) > 1,
@@ -27,6 +41,13 @@ class PretrainedTeachersConfig(DataConfig):
         "SavedModel, or a run's folder. Without it, one is trained.",
         decides="distillation",
         read_when=_TRAINED_BEFORE,
+    )
+    teacher_outputs: str | None = option(
+        None,
+        "The outputs alone of a trained teacher, of any framework: a NumPy file (.npz, .npy) with its logits or "
+        "probabilities for the training and test images, in place of --teacher_path.",
+        decides="distillation",
+        read_when=(_STILL, _TRAINED_BEFORE, _DISTILLING),
     )
     teacher_output: str | None = option(
         None,
@@ -67,14 +88,19 @@ class PretrainedTeachersConfig(DataConfig):
         "Which classes of the teachers in --teacher_path the data's classes are, by name or index, in the order of the "
         "data's. For a teacher of all classes of the data set they are those of --classes.",
         decides="distillation",
-        read_when=(_TRAINED_BEFORE, _GIVEN),
+        read_when=(_TRAINED_BEFORE, _GIVEN_SOMEHOW),
     )
     teacher_embedding_layer: str | None = option(
         None,
         "The teacher's; as --embedding_layer if not given.",
         decides="nothing",
-        read_when=(ReadWhen(lambda config: config.has_teacher), VERIFYING),
+        read_when=(ReadWhen(lambda config: config.has_teacher and not config.teacher_outputs), VERIFYING),
     )
+
+    @property
+    def takes_teacher_outputs(self):
+        """True if the run may be given a teacher's outputs in place of its model."""
+        return False
 
     def _convert(self):
         super()._convert()

@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
-from keras_tkd.config.fields import ReadWhen, check, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, option
 from keras_tkd.utils.augmentation_names import parse_augmentation
 from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, OPTIMIZERS, PRECISIONS
 
@@ -136,9 +136,9 @@ class RunConfig(DataConfig):
         decides="distillation",
         by_data=True,
         read_when=ReadWhen(lambda config: config.has_teacher),
-        yields_to="teacher_path",
+        yields_to=GIVEN_TEACHER,
     )
-    teacher_model_weights: str | None = weights_option("teacher_model", "distillation", "teacher_path")
+    teacher_model_weights: str | None = weights_option("teacher_model", "distillation", GIVEN_TEACHER)
 
     def _check_rules(self):
         super()._check_rules()

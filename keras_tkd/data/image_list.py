@@ -113,6 +113,7 @@ def _read(name, images, divide, split_is_ours, max_pixels, skip_bad_images, **re
         test_labels=images.labels[test],
         class_names=images.class_names,
         split=split if split_is_ours else None,
+        loaded=split,
         train_groups=None if images.groups is None else images.groups[train],
         skipped=images.skipped,
         bad_images=tuple(sorted(f"{os.path.relpath(error.path, images.root)} {error.reason}" for error in bad)),

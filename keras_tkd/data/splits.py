@@ -1,6 +1,7 @@
 """The splits of a data set: training, test, and perhaps validation and open-set samples."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,6 +35,9 @@ class Splits:
             leaves no group on both sides. None where there are no groups.
         skipped: for folders, what was not read: a dict from a reason to paths relative to the folder.
         bad_images: for folders, the files that `skip_bad_images` left out, relative to the folder, each with why.
+        loaded: a dict from `"train"` and `"test"` to the ids of the samples that were loaded, in their order: of a
+            folder the files' paths relative to it, else positions from 0. It stays as it is when samples are moved.
+        positions: where in `loaded` the samples of each part are; those of `"validation"` are among `"train"`'s.
     """
 
     name: str
@@ -52,6 +56,16 @@ class Splits:
     train_groups: np.ndarray | None = None
     skipped: dict[str, list[str]] | None = None
     bad_images: tuple[str, ...] = ()
+    loaded: dict[str, Sequence] | None = None
+    positions: dict[str, np.ndarray] | None = None
+
+    def __post_init__(self):
+        # As they are loaded; what moves samples passes their positions on.
+        if self.positions is None:
+            labels = {part: getattr(self, f"{part}_labels") for part in ("train", "test", "validation")}
+            places = {part: range(len(of)) for part, of in labels.items() if of is not None}
+            object.__setattr__(self, "loaded", places | (self.loaded or {}))
+            object.__setattr__(self, "positions", {part: np.arange(len(of)) for part, of in places.items()})
 
     @property
     def num_classes(self):
@@ -69,6 +83,10 @@ class Splits:
         if self.validation_images is None:
             return self.test_images, self.test_labels
         return self.validation_images, self.validation_labels
+
+    def get_ids(self, part):
+        """Returns the ids of a part's samples in their order: paths, or positions among those that were loaded."""
+        return list(map(self.loaded.get(part, self.loaded["train"]).__getitem__, self.positions[part]))
 
     def count_images(self):
         """Returns the number of images of each class in each part: a dict of dicts, by names of parts and classes."""
@@ -127,6 +145,7 @@ class Splits:
             validation_images=take_rows(self.train_images, taken),
             validation_labels=self.train_labels[taken],
             split=split,
+            positions=self._move(train=kept) | {"validation": self.positions["train"][taken]},
             train_groups=self._take_groups(kept),
         )
 
@@ -150,12 +169,12 @@ class Splits:
         # The new label of each old one; -1 for classes that are left out.
         renumbered = np.full(self.num_classes, -1, np.int32)
         renumbered[list(chosen)] = np.arange(len(chosen))
-        fields, split = {}, self.split and dict(self.split)
+        fields, rows, split = {}, {}, self.split and dict(self.split)
         for part in ("train", "test", "validation"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             if labels is None:
                 continue
-            kept = np.flatnonzero(renumbered[labels] >= 0)
+            kept = rows[part] = np.flatnonzero(renumbered[labels] >= 0)
             fields[f"{part}_images"] = take_rows(images, kept)
             fields[f"{part}_labels"] = renumbered[labels[kept]]
             if lacking := set(chosen) - set(labels[kept].tolist()):
@@ -170,7 +189,8 @@ class Splits:
         names = tuple(self.class_names[index] for index in chosen)
         # After a second choice, these are still the classes of the data set and not those of the first choice.
         all_names = self.all_class_names or self.class_names
-        return dataclasses.replace(self, **fields, class_names=names, all_class_names=all_names, split=split)
+        fields |= {"class_names": names, "all_class_names": all_names, "split": split, "positions": self._move(**rows)}
+        return dataclasses.replace(self, **fields)
 
     def with_train_fraction(self, fraction, seed):
         """Keeps a stratified share of the training samples; None keeps all and returns `self`.
@@ -194,6 +214,7 @@ class Splits:
             train_images=take_rows(self.train_images, kept),
             train_labels=self.train_labels[kept],
             split=split,
+            positions=self._move(train=kept),
             train_groups=self._take_groups(kept),
         )
 
@@ -248,6 +269,7 @@ class Splits:
             test_labels=places[self.test_labels[seen["test"]]],
             class_names=tuple(name for name, out in zip(self.class_names, is_unseen, strict=True) if not out),
             split=split,
+            positions=self._move(**seen),
             train_groups=self._take_groups(seen["train"]),
             open_set_images=open_set_images,
             open_set_identities=places[
@@ -255,6 +277,10 @@ class Splits:
             ],
             open_set_names=tuple(self.class_names[index] for index in classes),
         )
+
+    def _move(self, **rows):
+        """Returns the positions where of some parts only these rows are kept."""
+        return self.positions | {part: self.positions[part][kept] for part, kept in rows.items()}
 
     def _take_groups(self, indices):
         return None if self.train_groups is None else self.train_groups[indices]

@@ -73,7 +73,7 @@ class ModelResult(_Result):
 
     Attributes:
         test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
-        parameters: number of trainable parameters.
+        parameters: number of trainable parameters; left out of a teacher whose outputs alone were given.
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
         seconds: of training, validation included; of a model that this run did not train None.
@@ -87,10 +87,13 @@ class ModelResult(_Result):
             of a class without test images.
         confusion_matrix: number of test images of each class, a row each, that it takes for each class, a column each,
             in the order of the labels; None with more than 256 classes.
+        outputs: of a teacher whose outputs alone were given, where they came from: the file, its SHA-256, what they
+            were given as, their views and layers.
     """
 
     test_accuracy: float | None = _optional()
-    parameters: int = _field()
+    # Where it is said, it is a number: null says that somebody else wrote the file.
+    parameters: int = _optional()
     at_chance: bool | None = _optional()
     agreement: float | None = _optional()
     seconds: float | None = _optional()
@@ -100,6 +103,7 @@ class ModelResult(_Result):
     balanced_accuracy: float | None = _optional()
     per_class_accuracy: dict | None = _optional()
     confusion_matrix: list[list[int]] | None = _optional()
+    outputs: dict | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""

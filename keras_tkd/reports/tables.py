@@ -67,7 +67,8 @@ def format_table(runs):
     first, listed = runs[0], list(_list_models(runs))
     as_planned = all(model.epochs in (None, first.epochs) for _, models in listed for model in models)
     for title, models in listed:
-        accuracy = _percent([model.test_accuracy for model in models])
+        accuracies = [model.test_accuracy for model in models if model.test_accuracy is not None]
+        accuracy = _percent(accuracies) if accuracies else "-"
         # One of several seeds that collapsed makes their mean mean nothing.
         if any(model.at_chance for model in models):
             accuracy += " (AT CHANCE: collapsed)"
@@ -79,7 +80,7 @@ def format_table(runs):
             [
                 title,
                 accuracy,
-                f"{models[0].parameters:,}",
+                "-" if models[0].parameters is None else f"{models[0].parameters:,}",
                 _percent(agreements) if agreements else "-",
                 f"{statistics.mean(seconds):.1f}" if seconds else "-",
                 _percent(on_training) if on_training else "-",

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_tkd import evaluation
+from keras_tkd.batches import IMAGE, TEACHER
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.distillation.inspection import find_broken_variables
 from keras_tkd.runs.distillation_setup import make_training_batches
@@ -72,6 +73,9 @@ def check_together(config, inputs):
         # A model before its layers: it sets them all.
         for layer, trainable in before:
             layer.trainable = trainable
+    elif inputs.outputs is not None:
+        distiller = Distiller(None, keras.models.clone_model(student), *inputs.make_losses(config))
+        distiller.build({IMAGE: (None, *inputs.splits.image_shape), TEACHER: inputs.outputs.shapes})
 
 
 def check_unseen(path, splits):
@@ -127,6 +131,12 @@ def check_teacher(teacher, config, splits):
         teacher: the `MeasuredTeacher`.
     """
     each = teacher.members or [teacher.result]
+    if config.teacher_outputs:
+        # That they agree with the labels was checked when they were read.
+        known = teacher.result.test_accuracy
+        accuracy = "not known, for there are no outputs for the test images" if known is None else f"{known:.2%}"
+        print(f"Teacher: test accuracy {accuracy}")
+        return
     names = config.teacher_path or (config.teacher_model,)
     if len(names) < len(each):
         names = [f"{names[0]}, number {number}" for number in range(len(each))]  # an ensemble out of one file

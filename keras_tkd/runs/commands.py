@@ -11,6 +11,7 @@ from keras_tkd.runs.results import (
     describe_generations,
     describe_student_run,
     describe_teacher_run,
+    measure_given_outputs,
     measure_model,
     measure_teacher,
 )
@@ -48,9 +49,9 @@ def distill(config, path, existing="refuse", callbacks=()):
     """Trains a student by a method, and the same student alone, and writes everything into a folder.
 
     The teacher comes from `config.teacher_path` (an ensemble, where that names several) or is trained first, or it
-    learns together with the student. The baseline starts from the same weights as the distilled student and sees the
-    same images in the same order for the same number of epochs; where `teacher_views` bounds the views that the
-    distilled student sees, the baseline still sees fresh ones.
+    learns together with the student; or its outputs alone come from `config.teacher_outputs`. The baseline starts from
+    the same weights as the distilled student and sees the same images in the same order for the same number of epochs;
+    where `teacher_views` bounds the views that the distilled student sees, the baseline still sees fresh ones.
 
     A run that was interrupted is taken up; a training that the folder holds is not done again.
 
@@ -155,6 +156,10 @@ def _obtain_teacher(run, inputs):
     config = run.config
     if not config.takes_trained_teacher:
         return None
+    if inputs.outputs is not None:
+        teacher = measure_given_outputs(inputs.outputs, inputs.splits)
+        check_teacher(teacher, config, inputs.splits)
+        return teacher
     if not config.trains_teacher:
         model, stage = inputs.take_teacher(), None
     else:

@@ -47,13 +47,18 @@ def set_up_distillation(run, inputs, teacher):
     Args:
         run: the `Run`, with a resolved `DistillConfig`.
         inputs: its `Inputs`.
-        teacher: the teacher's model. With a cache nothing here holds it afterwards.
+        teacher: the teacher's model; None where its outputs alone are given. With a cache nothing here holds it
+            afterwards.
     """
     config, splits = run.config, inputs.splits
+    shapes = {"image": (None, *splits.image_shape)}
+    if inputs.outputs is not None:
+        pipeline = make_pipeline(config, splits, inputs.outputs.predict_classes)
+        pipeline = cached_teacher.attach(pipeline, inputs.outputs.caches)
+        return DistillationSetup(None, pipeline, shapes | {TEACHER: inputs.outputs.shapes})
     for model in flatten_ensemble(teacher):
         precision.set_precision(model, config.precision)
-    pipeline = make_pipeline(config, splits, teacher)
-    shapes = {"image": (None, *splits.image_shape)}
+    pipeline = make_pipeline(config, splits, lambda: evaluation.predict_classes(teacher, splits.train_images))
     if config.teacher_cache == "off":
         return DistillationSetup(teacher, pipeline, shapes)
     losses, *_ = inputs.make_losses(config)
@@ -70,12 +75,19 @@ def set_up_distillation(run, inputs, teacher):
     )
 
 
-def make_pipeline(config, splits, teacher):
-    """Makes the function of a method's batches: images alone, or with the negatives or partners drawn for them."""
+def make_pipeline(config, splits, predict_classes):
+    """Makes the function of a method's batches: images alone, or with the negatives or partners drawn for them.
+
+    Args:
+        config: resolved `DistillConfig`.
+        splits: the run's `Splits`.
+        predict_classes: function to the classes that the teacher names for the training images, `(samples,)`; called
+            where these decide what is drawn.
+    """
     extra_images = config.recipe.extra_images if config.negatives == "drawn" else set()
     predicted = None
     if extra_images and config.negative_classes == "teacher":
-        predicted = evaluation.predict_classes(teacher, splits.train_images)
+        predicted = predict_classes()
 
     def pipeline(images, labels, *, training, **arguments):
         arguments["views"] = config.teacher_views

@@ -159,6 +159,9 @@ def _read_run(folder):
     if results.student is None:
         # A run that trained a teacher: this is what is exported.
         return own, of_data
+    if recorded.pop("teacher_outputs", None):
+        print("Of the run's teacher there are outputs alone: it is not measured")
+        recorded = of_data
     if own.exists():
         # It is whole: what the flags say of a teacher that it was made of is inside.
         kept = {name: recorded[name] for name in ("teacher_embedding_layer",) if name in recorded}

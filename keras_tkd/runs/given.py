@@ -21,16 +21,17 @@ def check_given(folder, given, retrains):
     if "data" in changed:
         changed.remove("data")
         _check_data(folder, given["data"])
-    # Saved anew, a teacher is another file, and the same teacher by its weights.
-    changed = [name for name in changed if not name.startswith("--teacher_path=")]
+    # Saved anew, a teacher is another file, and the same teacher by its weights; of its outputs these are the file.
+    changed = [name for name in changed if not name.startswith(("--teacher_path=", "--teacher_outputs="))]
     if not changed:
         return
     if changed == ["weights"]:
         # They are among the settings of what is trained by it, which is then done again.
         if retrains:
             return
+        outputs = any(name.startswith("--teacher_outputs=") for name in given)
         what, more = (
-            "teacher: the weights of --teacher_path have",
+            f"teacher: the {'file of --teacher_outputs has' if outputs else 'weights of --teacher_path have'}",
             ", or --existing=continue to train its student again",
         )
     else:

@@ -15,6 +15,7 @@ from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
+from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.standard_layers import MEANINGS, choose_layers
@@ -37,17 +38,20 @@ class Inputs:
         student: the untrained student, or the model that `evaluate` measures; None where there is none.
         teacher: the trained teacher, or the untrained one where the run is to train it; None where there is none, and
             once it was taken.
+        outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
             layer to that of a model which calls it otherwise.
         data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
-        fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
+        fingerprint: hash of the weights of a teacher that was trained elsewhere, or of the file of its outputs; None
+            where there is neither.
     """
 
     splits: data.Splits
     student: keras.Model | None = None
     teacher: keras.Model | None = None
+    outputs: GivenOutputs | None = None
     baseline: ModelResult | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
@@ -110,14 +114,19 @@ def load_distillation_inputs(config, splits=None):
     _import_custom_objects(config)
     # Cheap checks come first.
     models.check_name(config.student_model, "student_model")
-    if config.has_teacher and not config.teacher_path:
+    if config.has_teacher and not (config.teacher_path or config.teacher_outputs):
         models.check_name(config.teacher_model, "teacher_model")
     baseline = read_baseline(config)
     anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
+    outputs = open_outputs(config)
     splits = splits or load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
-    if config.has_teacher and config.teacher_path:
+    if outputs:
+        layers = collect_outputs(inputs.make_losses(config)[0], "teacher_layers")
+        inputs.outputs = load_teacher_outputs(outputs, config, splits, layers)
+        inputs.fingerprint = inputs.outputs.fingerprint
+    elif config.has_teacher and config.teacher_path:
         inputs.teacher = load_teacher(config, splits)
         inputs.fingerprint = hash_weights(inputs.teacher)
     elif config.has_teacher:
@@ -128,7 +137,7 @@ def load_distillation_inputs(config, splits=None):
     inputs.layers = _choose_layers(config, inputs)
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
-    if config.has_teacher:
+    if inputs.teacher is not None:
         check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits)
     return inputs
 

@@ -26,6 +26,7 @@ __all__ = [
     "describe_student_run",
     "describe_teacher_run",
     "describe_versions",
+    "measure_given_outputs",
     "measure_model",
     "measure_teacher",
 ]
@@ -38,8 +39,9 @@ class MeasuredTeacher:
     """A teacher, and what was measured of it.
 
     Attributes:
-        model: the teacher, or an ensemble; None once it was released.
-        logits: its outputs for the test images, `(samples, classes)`; None where all classes are in the open set.
+        model: the teacher, or an ensemble; None once it was released, and where its outputs alone are given.
+        logits: its outputs for the test images, `(samples, classes)`; None where all classes are in the open set, and
+            where the outputs that are given are not for these.
         result: its `ModelResult`; of an ensemble that of the ensemble.
         members: of an ensemble a list with the `ModelResult` of each model by itself, else None.
     """
@@ -99,6 +101,12 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
         for member, own in zip(models, each, strict=True)
     ]
     return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+
+
+def measure_given_outputs(outputs, splits):
+    """Returns the `MeasuredTeacher` of a run's `GivenOutputs`: of a teacher that is not there to be run."""
+    result = _measure_outputs(None, outputs.test_logits, splits)
+    return MeasuredTeacher(None, outputs.test_logits, dataclasses.replace(result, outputs=outputs.source))
 
 
 def compute_closed_set_logits(model, splits):
@@ -196,16 +204,17 @@ def describe_generations(run, inputs, baseline, generations):
 
 
 def _measure_outputs(model, outputs, splits):
-    """Measures a model by its outputs for the test images; without outputs, only its size."""
-    # All classes in the open set: the test images have none that the model could name.
+    """Measures a model by its outputs for the test images; without outputs, only its size, and that if it is there."""
+    parameters = None if model is None else count_trainable_parameters(model)
+    # All classes in the open set, for one: the test images have none that the model could name.
     if outputs is None:
-        return ModelResult(parameters=count_trainable_parameters(model))
+        return ModelResult(parameters=parameters)
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     confusion = evaluation.confusion_matrix(outputs.argmax(-1), splits.test_labels, splits.num_classes)
     shares = [None if np.isnan(share) else float(share) for share in evaluation.class_accuracies(confusion)]
     return ModelResult(
         test_accuracy=accuracy,
-        parameters=count_trainable_parameters(model),
+        parameters=parameters,
         at_chance=evaluation.at_chance(accuracy, splits.test_labels, outputs.argmax(-1)),
         balanced_accuracy=evaluation.balanced_accuracy(confusion),
         per_class_accuracy=dict(zip(splits.class_names, shares, strict=True)),

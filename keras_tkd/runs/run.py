@@ -178,18 +178,20 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
 
 
 def _hash_given_files(config):
-    """Returns the SHA-256 of the files of models that a run is given, by the flag that names each, `--name=path`."""
+    """Returns the SHA-256 of the files that a run is given, by the flag that names each, `--name=path`."""
     # By name, a model is built anew each time; a file may be exchanged.
     named = [(name, getattr(config, name, None)) for name in _MODELS]
     files = {f"--{name}={path}": path for name, path in named if path}
     files |= {f"--teacher_path={path}": find_teacher_file(path) for path in getattr(config, "teacher_path", None) or ()}
+    given = getattr(config, "teacher_outputs", None)
+    files |= {f"--teacher_outputs={given}": given} if given else {}
     return {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
 
 
 def _check_inputs_stay(config, folder):
     """Raises `ValueError` for inputs of a run that are among the files which `existing="overwrite"` removes."""
     folder = folder.resolve()
-    for name in ("teacher_path", "baseline", *_MODELS, "dataset", "labels"):
+    for name in ("teacher_path", "teacher_outputs", "baseline", *_MODELS, "dataset", "labels"):
         values = getattr(config, name, None) or ()
         for value in (values,) if isinstance(values, str) else values:
             given = pathlib.Path(value).resolve()

@@ -14,6 +14,7 @@ from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, 
 from keras_tkd.runs.chance import StopAtChance, count_first_epochs
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import (
+    DistillationSetup,
     make_held_out_batches,
     make_pipeline,
     make_training_batches,
@@ -101,7 +102,7 @@ def train_student(run, inputs, teacher):
     """Trains the student by the method, in place, unless the folder has it.
 
     Args:
-        teacher: the `MeasuredTeacher`, whose model is released; None for a method without a teacher.
+        teacher: the `MeasuredTeacher`, whose model, if it has one, is released; None for a method without a teacher.
 
     Returns:
         `Trained`.
@@ -157,15 +158,18 @@ def _check_early(run, inputs, teacher):
     config, splits = run.config, inputs.splits
     if config.check == "off":
         return
-    for model in flatten_ensemble(teacher.model):
-        precision.set_precision(model, config.precision)
-    # Whose classes negatives are drawn by, a look at one batch does not need: all images would go through the teacher.
-    by_labels = dataclasses.replace(config, negative_classes=config.negative_classes and "labels")
-    pipeline = make_pipeline(by_labels, splits, teacher.model)
+    if inputs.outputs is not None:
+        setup = set_up_distillation(run, inputs, None)
+    else:
+        for model in flatten_ensemble(teacher.model):
+            precision.set_precision(model, config.precision)
+        # By labels, whoever's classes negatives are drawn by: a look at one batch does not need the teacher to name all
+        # images' classes.
+        pipeline = make_pipeline(config, splits, lambda: splits.train_labels)
+        setup = DistillationSetup(teacher.model, pipeline, {"image": (None, *splits.image_shape)})
     # Nothing of this stays: each training makes its models, and sets the seed, anew.
-    shapes = {"image": (None, *splits.image_shape)}
-    distiller = _make_distiller(config, inputs, teacher.model, copy_model(inputs.student), shapes)
-    check_first_batch(config, distiller, pipeline, splits)
+    distiller = _make_distiller(config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
+    check_first_batch(config, distiller, setup.pipeline, splits)
     run.first_batch_checked = True
 
 

@@ -10,7 +10,7 @@ from keras_tkd.runs.layout import TEACHER
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
-__all__ = ["choose_classes", "find_teacher_file", "load_teacher", "without_softmax"]
+__all__ = ["choose_classes", "find_classes", "find_teacher_file", "load_teacher", "without_softmax"]
 
 
 def find_teacher_file(path):
@@ -46,6 +46,11 @@ def without_softmax(model, name, role):
 def _load_one_teacher(path, preprocessing, config, splits):
     """The model of a file or a folder, with the data's classes."""
     given, path = pathlib.Path(path), find_teacher_file(path)
+    if path.suffix in (".npz", ".npy"):
+        raise ValueError(
+            f"`teacher_path` must be a model. Received: teacher_path={str(given)!r}, arrays of NumPy. A run of distill "
+            "takes a teacher's outputs with --teacher_outputs"
+        )
     if given.is_dir() and not path.exists():
         raise ValueError(
             "`teacher_path` must be a file of Keras's, a folder with a SavedModel, or the folder of a run that has "
@@ -91,12 +96,22 @@ def _give_new_head(model, preprocessing, config, splits):
 
 
 def choose_classes(teacher, path, config, splits):
-    """Returns `teacher` with the logits of the data's classes, in their order.
+    """Returns `teacher` with the logits of the data's classes, in their order: those of `find_classes`."""
+    chosen = find_classes(teacher.output_shape[-1], path, config, splits)
+    return teacher if chosen is None else teachers.with_classes(teacher, chosen)
+
+
+def find_classes(outputs, path, config, splits):
+    """Returns which of a teacher's outputs are the data's classes, in their order; None where they are all.
 
     Which of its classes they are, `teacher_classes` says. Without it they are those of the same place, if there are as
     many, or of the same name, if the data are some classes of a data set with as many classes as the teacher.
+
+    Args:
+        outputs: number of the teacher's outputs.
+        path: its file.
+        config, splits: the run's.
     """
-    outputs = teacher.output_shape[-1]
     names = splits.all_class_names or splits.class_names
     same_data = len(names) == outputs
     if config.teacher_classes:
@@ -109,7 +124,7 @@ def choose_classes(teacher, path, config, splits):
                 f"Received: teacher_classes={config.teacher_classes}"
             )
     elif splits.num_classes in (0, outputs):
-        return teacher
+        return None
     elif same_data:
         chosen = data.class_indices(splits.class_names, names)
     else:
@@ -124,7 +139,7 @@ def choose_classes(teacher, path, config, splits):
             + "; or distil with a new head for it, trained on the data: --teacher_head=new"
         )
     print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
-    return teachers.with_classes(teacher, chosen)
+    return chosen
 
 
 def _check_different(paths):

@@ -6,6 +6,7 @@ Who owns what:
 - `CacheFiles` is the folder: its manifest, its arrays, and how far they are written;
 - `RowWriter` appends rows to it, and `checksums` tells whether they are still the ones that were written;
 - `CacheRecipe` determines what the rows are, and `builder` computes them;
+- `given_outputs` makes rows of what another program computed, and `OutputsFile` reads its file;
 - `TeacherCache` opens it and adds its rows to batches.
 """
 
@@ -14,9 +15,10 @@ import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
-from keras_tkd.data.validation import check_batch_size
-from keras_tkd.teacher_cache import builder
+from keras_tkd.data.validation import check_batch_size, check_seed
+from keras_tkd.teacher_cache import builder, fingerprints
 from keras_tkd.teacher_cache.files import CacheFiles
+from keras_tkd.teacher_cache.given_outputs import arrange_outputs
 
 __all__ = ["TeacherCache"]
 
@@ -27,7 +29,8 @@ class TeacherCache:
     Training repeats exactly the views that were computed: the student sees, to the bit, what the teacher saw. Neither
     the training step nor the process then needs the teacher.
 
-    Make one with `build` or `open`. Any number of processes may have it open.
+    Make one with `build` or `open`; where the teacher is not at hand but its outputs are, with `from_arrays`. Any
+    number of processes may have it open.
 
     Attributes:
         outputs: dict from an output's name (`"logits"`, and the layers that the losses read) to its array,
@@ -47,10 +50,10 @@ class TeacherCache:
     ```
     """
 
-    def __init__(self, files):
-        self.outputs: dict[str, np.ndarray] = files.open_arrays()
-        self.made_from = files.manifest["made_from"]
-        self.views, self.samples = files.manifest["rows"]
+    def __init__(self, outputs, made_from):
+        self.outputs: dict[str, np.ndarray] = outputs
+        self.made_from = made_from
+        self.views, self.samples = next(iter(outputs.values())).shape[:2]
 
     @classmethod
     def build(
@@ -106,7 +109,7 @@ class TeacherCache:
             files.check_made_from(made_from)
         # A finished cache takes no lock: it may lie where nothing can be written.
         if files.manifest and files.rows_written == files.total_rows:
-            cache = cls(files)
+            cache = cls._map(files)
             recipe.check_outputs(cache.outputs)
             return cache
         with files.lock_for_writing():
@@ -116,7 +119,7 @@ class TeacherCache:
                 files.create(made_from, (views, len(images)), recipe.shapes, **facts)
             files.check_made_from(made_from)
             builder.compute_missing_rows(files, recipe, progress)
-        return cls(files)
+        return cls._map(files)
 
     @classmethod
     def open(cls, directory, **expected):
@@ -134,7 +137,93 @@ class TeacherCache:
         if files.manifest is None:
             raise ValueError(f"There is no teacher cache in {directory}. Make one with `TeacherCache.build`")
         files.check_made_from(expected)
-        return cls(files)
+        return cls._map(files)
+
+    @classmethod
+    def _map(cls, files):
+        return cls(files.open_arrays(), files.manifest["made_from"])
+
+    @classmethod
+    def from_arrays(
+        cls,
+        logits,
+        labels=None,
+        *,
+        features=None,
+        kind=None,
+        classes=None,
+        ids=None,
+        sample_ids=None,
+        augment=None,
+        seed=0,
+        name="logits",
+    ):
+        """Makes a cache, in memory, of outputs that any program computed: of a teacher of another framework, for one.
+
+        Args:
+            logits: `(samples, classes)`, the teacher's outputs for the images as they are; or `(views, samples,
+                classes)`, for views of them that `data.view_batches` makes with the same `augment` and `seed`. Or
+                probabilities, whose logarithm is taken; one of 0 counts as 1e-7.
+            labels: `(samples,)` class ids, with which the outputs must agree more than chance does: rows in another
+                order, or columns, are refused. None compares nothing.
+            features: dict from the name of a teacher's layer, as losses read it, to its outputs, with leading axes as
+                those of `logits`.
+            kind: `"logits"` or `"probabilities"`. None tells them by the rows: probabilities are not negative and sum
+                to 1.
+            classes: indices of the columns that are the labels' classes, in their order, of a teacher that knows more.
+            ids: `(rows,)`, the id of each row, whole numbers or texts: rows may come in any order, and there may be
+                more than samples. None takes the rows in the samples' order.
+            sample_ids: `(samples,)`, with `ids`: the id of each sample. None stands for 0, 1, ...
+            augment, seed: as in `data.triplet_dataset`: what made the views.
+            name: what an error calls `logits`.
+
+        Returns:
+            The `TeacherCache`.
+
+        Raises:
+            ValueError: arrays of other shapes; numbers that are not finite; outputs that are neither logits nor
+                probabilities, or agree with the labels by chance; ids that do not fit; views without `augment`, or
+                `augment` without views.
+
+        Example:
+
+        ```python
+        probabilities = forest.predict_proba(images.reshape(len(images), -1))
+        cache = TeacherCache.from_arrays(probabilities, labels)
+        batches = cache.attach(triplet_dataset(images, labels, 128, seed=0, negatives=None))
+        ```
+        """
+        check_seed(seed)
+        outputs, kind = arrange_outputs(
+            logits,
+            labels,
+            features=features,
+            kind=kind,
+            classes=classes,
+            ids=ids,
+            sample_ids=sample_ids,
+            name=name,
+        )
+        views, samples = outputs["logits"].shape[:2]
+        # An answer for the image as it is would be taken for one for whatever view the student sees.
+        if (augment and np.ndim(logits) == 2) or (not augment and views > 1):
+            raise ValueError(
+                f"`{name}` must have an axis of views where images are augmented, and no more than one view where they "
+                f"are not. Received: {name} of shape {np.shape(logits)}, augment={augment}. `data.view_batches` makes "
+                "the views; without `augment`, each image is seen as it is"
+            )
+        return cls(
+            outputs,
+            {
+                "teacher": f"given as {kind}",
+                "augmentation": fingerprints.describe_function(augment),
+                "seed": seed if augment else None,
+                "samples": samples,
+                "views": views,
+                "outputs": sorted(outputs),
+                "dtype": "float32",
+            },
+        )
 
     @property
     def shapes(self) -> dict[str, tuple]:

@@ -63,6 +63,7 @@ STALE = {
     "teacher_classes": "D",
     "teacher_output": "D",
     "teacher_head": "D",
+    "teacher_outputs": "D",
     "trust_teacher_code": "",
     "custom_objects": "TD",
     "teacher_embedding_layer": "",
@@ -143,7 +144,7 @@ SEVERAL = {"teacher_average", "teacher_weights"}
 ANCHORED = {"anchor_weight", "generations"}
 ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
 GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
-GIVEN |= {"teacher_head"}
+GIVEN |= {"teacher_head", "teacher_outputs"}
 TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
@@ -180,9 +181,9 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
             ),
             set(),
         ),
-        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER),
-        (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS),
-        (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), set()),
+        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER | {"teacher_outputs"}),
+        (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS | {"teacher_outputs"}),
+        (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), {"teacher_outputs"}),
         (
             DistillConfig(method="baseline"),
             OFFLINE | GIVEN | TRAINED_FIRST | CACHE | DRAWN | OF_ANY_TEACHER | OF_ONE_METHOD,
@@ -192,6 +193,12 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
             DistillConfig(method="kd", **TWO),
             (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - SEVERAL - OF_A_GIVEN_TEACHER
             | OF_ITS_TRAINING,
+        ),
+        (
+            DistillConfig(method="kd", teacher_outputs="a.npz"),
+            (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - {"teacher_classes"}
+            | OF_ITS_TRAINING
+            | {"teacher_cache", "teacher_cache_dtype"},
         ),
         (
             DistillConfig(method="kd", teacher_cache="off"),
@@ -237,6 +244,11 @@ def test_what_a_run_does_not_read(config, irrelevant):
         (TeacherTrainingConfig(), "test_fraction", "`test_fraction` is not read with `digits`, which are built in"),
         (TeacherTrainingConfig(), "schedule_factor", "`schedule_factor` is read with schedule='step' only"),
         (DistillConfig(**TWO), "teacher_epochs", "`teacher_epochs` is not read where `teacher_path` is given"),
+        (
+            DistillConfig(teacher_outputs="a.npz"),
+            "teacher_epochs",
+            "`teacher_epochs` is not read where `teacher_outputs` is given",
+        ),
         (DistillConfig(teacher_cache="off"), "teacher_cache_dtype", "is not read with teacher_cache='off'"),
         (DistillConfig(), "teacher_head", "`teacher_head` goes with `teacher_path`"),
     ],

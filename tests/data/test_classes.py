@@ -95,3 +95,16 @@ def test_classes_that_leave_nothing_to_tell_apart_or_to_test():
         splits().with_classes(["cat"])
     with pytest.raises(ValueError, match="test images.*class 'dog' of `pets`"):
         splits(test_labels=np.array([3, 2, 2, 0], np.int32)).with_classes(["cat", "dog"])
+
+
+@pytest.mark.parametrize("files", [None, {"train": [f"{i}.png" for i in range(12)], "test": list("abcd")}])
+def test_every_sample_knows_where_it_was_loaded_from(files):
+    """Through all that moves samples; an image's pixels are its number."""
+    moved = splits(loaded=files).with_open_set([1, 3]).with_classes(["bird", "cat"])
+    moved = moved.with_validation(0.4, seed=1).with_train_fraction(0.6, seed=2)
+    # Of three training images of two classes one each is held out, and one of the two others kept; of test images two.
+    for part, count in (("train", 2), ("validation", 2), ("test", 2)):
+        numbers = getattr(moved, f"{part}_images")[:, 0, 0, 0].tolist()
+        named = files and files["test" if part == "test" else "train"]
+        assert len(numbers) == count
+        assert moved.get_ids(part) == (numbers if files is None else [named[number] for number in numbers])

@@ -31,6 +31,14 @@ def cells(table):
     return {row[0]: row[1:] for row in rows}
 
 
+def test_a_teacher_of_which_little_is_known():
+    given = run(0.8312, 0.8)
+    given["teacher"] = {"outputs": {"file": "a.npz"}}
+    assert cells(tables.format_table([given]))["teacher"] == ["-", "-", "-", "-"]
+    given["teacher"]["test_accuracy"] = 0.9
+    assert cells(tables.format_table([given]))["teacher"] == ["90.00 %", "-", "-", "-"]
+
+
 def test_table_of_one_run():
     table = tables.format_table([run(0.8312, 0.8, seed=7)])
     caption = table.splitlines()[0]

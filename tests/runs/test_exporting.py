@@ -120,6 +120,17 @@ def test_the_teacher_of_a_run_may_lie_elsewhere_or_be_gone(run, tmp_path, capsys
     assert named.teacher.test_accuracy == said["teacher"]["test_accuracy"]
 
 
+def test_a_teacher_that_was_its_outputs_alone_is_not_measured(run, tmp_path, capsys):
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    (moved / "teacher.keras").unlink()
+    flags = moved / "flags.flags"
+    flags.write_text(flags.read_text() + "--teacher_outputs=a.npz\n--teacher_classes=8,3,1\n")
+    config = ExportConfig(source=moved, formats=("litert_float32",), output=tmp_path / "out")
+    assert runs.export(config).teacher is None
+    assert "Of the run's teacher there are outputs alone: it is not measured" in capsys.readouterr().out
+
+
 def test_a_run_that_trained_a_teacher(tmp_path):
     config = {name: value for name, value in QUICK.items() if name != "epochs"}
     said = runs.train_teacher(TeacherTrainingConfig(epochs=1, **config), tmp_path / "run")

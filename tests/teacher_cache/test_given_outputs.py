@@ -1,0 +1,159 @@
+"""A cache of outputs that another program computed: each sample gets its own row, or there is an error."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd import Distiller, TeacherCache, data
+from keras_tkd.losses import SimilarityPreserving, SoftTargets
+
+COUNT, CLASSES = 24, 3
+LABELS = np.arange(COUNT) % CLASSES
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
+# Right on each sample, and each row another.
+LOGITS = 9.0 * np.eye(CLASSES)[LABELS] + np.random.default_rng(1).normal(size=(COUNT, CLASSES))
+NAMES = np.array([f"class/{number}.png" for number in range(COUNT)])
+SHUFFLED = np.random.default_rng(2).permutation(COUNT)
+
+
+def read_rows(cache, **pipeline):
+    """What the batches bring, by sample and view."""
+    settings = {"seed": 5, "negatives": None} | pipeline
+    rows = {}
+    for batch, _ in cache.attach(data.triplet_dataset(IMAGES, LABELS, 7, **settings)):
+        views = batch["view"].numpy() if "view" in batch else np.zeros(len(batch["index"]), int)
+        for name, values in batch["teacher"].items():
+            rows |= {(name, v, i): row for v, i, row in zip(views, batch["index"].numpy(), values.numpy(), strict=True)}
+    return rows
+
+
+def test_each_sample_has_its_row():
+    features = np.arange(COUNT * 4.0).reshape(COUNT, 2, 2)
+    cache = TeacherCache.from_arrays(LOGITS, LABELS, features={"a": features})
+    rows = read_rows(cache)
+    assert len(rows) == 2 * COUNT and (cache.views, cache.samples) == (1, COUNT)
+    for sample in range(COUNT):
+        np.testing.assert_array_equal(rows["logits", 0, sample], LOGITS[sample].astype("float32"))
+        np.testing.assert_array_equal(rows["a", 0, sample], features[sample])
+    assert cache.shapes == {"logits": (None, CLASSES), "a": (None, 2, 2)}
+
+
+@pytest.mark.parametrize("ids", [np.arange(COUNT), NAMES], ids=["numbers", "names"])
+def test_rows_in_any_order_by_their_ids(ids):
+    """More rows than samples too: the last four samples are not asked for."""
+    some = COUNT - 4
+    arguments = {"ids": ids[SHUFFLED], "sample_ids": ids[:some]}
+    cache = TeacherCache.from_arrays(LOGITS[SHUFFLED], LABELS[:some], features={"a": LOGITS[SHUFFLED]}, **arguments)
+    for name in ("logits", "a"):
+        np.testing.assert_array_equal(cache.outputs[name][0], LOGITS[:some].astype("float32"))
+
+
+def test_the_logarithm_of_probabilities():
+    probabilities = np.array([[0.5, 0.5, 0], [0.25, 0.75, 0]], "float32")
+    cache = TeacherCache.from_arrays(probabilities, [0, 1])
+    small = math.log(1e-7)
+    expected = [[math.log(0.5), math.log(0.5), small], [math.log(0.25), math.log(0.75), small]]
+    np.testing.assert_allclose(cache.outputs["logits"][0], expected, rtol=1e-6)
+    assert cache.made_from["teacher"] == "given as probabilities" and (probabilities[:, 2] == 0).all()
+    # Said to be logits, they stay as they are.
+    kept = TeacherCache.from_arrays(probabilities, [0, 1], kind="logits")
+    np.testing.assert_array_equal(kept.outputs["logits"][0], probabilities)
+
+
+def test_classes_of_a_teacher_that_knows_more():
+    """Of probabilities the other classes count in the sums, and are dropped after."""
+    wide = np.full((COUNT, 5), 0.05)
+    wide[np.arange(COUNT), np.array([4, 0, 2])[LABELS]] = 0.8
+    cache = TeacherCache.from_arrays(wide, LABELS, classes=[4, 0, 2])
+    expected = np.where(np.eye(CLASSES)[LABELS] == 1, math.log(0.8), math.log(0.05))
+    np.testing.assert_allclose(cache.outputs["logits"][0], expected, rtol=1e-5)
+
+
+def network():
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6, 5, 2))
+    features = keras.layers.Dense(4, name="features")(keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs)))
+    return keras.Model(inputs, keras.layers.Dense(CLASSES)(features))
+
+
+def test_views_are_those_of_a_cache_that_ran_the_teacher(tmp_path):
+    teacher, views = network(), {"augment": data.crop_and_flip, "seed": 5, "views": 3}
+    losses = [SoftTargets(), SimilarityPreserving("features", "features")]
+    built = TeacherCache.build(teacher, IMAGES, tmp_path / "cache", losses=losses, progress=False, **views)
+    both = keras.Model(teacher.input, [teacher.output, teacher.get_layer("features").output])
+    # As another program would: batch by batch, in the order in which the views come.
+    answers = [both(images) for images in data.view_batches(IMAGES, 10, **views).as_numpy_iterator()]
+    logits, features = (np.concatenate(parts).reshape(3, COUNT, -1) for parts in zip(*answers, strict=True))
+    seen = {"augment": data.crop_and_flip, "seed": 5}
+    # An untrained teacher: the labels are those that it names.
+    cache = TeacherCache.from_arrays(logits, features={"features": features}, **seen)
+    pipeline = views | {"initial_epoch": 2}
+    given, kept = read_rows(cache, **pipeline), read_rows(built, **pipeline)
+    assert given.keys() == kept.keys() and len(given) == 2 * COUNT
+    for key, row in kept.items():
+        np.testing.assert_allclose(given[key], row, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="The teacher must have seen what the student sees"):
+        cache.attach(data.triplet_dataset(IMAGES, LABELS, 7, seed=5))
+
+
+def test_a_step_has_the_losses_of_the_teacher_itself():
+    teacher, loss = network(), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    cache = TeacherCache.from_arrays(teacher.predict(IMAGES, verbose=0))
+    batches = data.triplet_dataset(IMAGES, LABELS, 8, seed=0, training=False)
+    logs = []
+    for model, source in ((teacher, batches), (None, cache.attach(batches))):
+        keras.utils.set_random_seed(4)
+        student = keras.Sequential([keras.Input((6, 5, 2)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
+        distiller = Distiller(model, student, SoftTargets(temperature=4.0))
+        distiller.compile("sgd", loss)
+        logs.append(distiller.evaluate(source, verbose=0, return_dict=True))
+    assert logs[0]["kd"] == pytest.approx(logs[1]["kd"], rel=1e-5) and logs[0]["agreement"] == logs[1]["agreement"]
+
+
+@pytest.mark.parametrize(
+    ("logits", "arguments", "message"),
+    [
+        (LOGITS[SHUFFLED], {}, r"agree with the labels .* rows seem to be in another order.*permuted.*or with ids"),
+        (
+            LOGITS[:, [1, 2, 0]],
+            {},
+            r"columns seem to be in another order.*class 0 have their largest output in column 2",
+        ),
+        (LOGITS[:-1], {}, r"here \(24, ...\), a row for each sample or id. Received: logits of shape \(23, 3\)"),
+        (LOGITS[:, :2], {}, "column for each class of the labels. Received: 2 columns, and label 2"),
+        (LOGITS[:, 0], {}, r"of shape \(samples, classes\), or"),
+        (LOGITS[:0], {}, "not empty"),
+        (
+            np.where(np.arange(COUNT)[:, None] == 5, np.nan, LOGITS),
+            {},
+            "finite .* for sample 5 in view 0, and so 1 of 24",
+        ),
+        (LOGITS * 1e39, {}, "must be finite numbers in float32"),
+        (LOGITS.astype(complex), {}, "must be numbers. Received: logits of dtype complex128"),
+        (LOGITS.astype(object), {}, "dtype object"),
+        (np.clip(LOGITS / 20 + 0.3, 0, 1), {}, "each row sums to 1. Received: numbers from .*kind='logits'"),
+        (LOGITS, {"kind": "probabilities"}, "probabilities of which each row sums to 1"),
+        (
+            LOGITS,
+            {"kind": "softmax"},
+            "`kind` must be 'logits' or 'probabilities', or left out. Received: kind='softmax'",
+        ),
+        (LOGITS, {"ids": NAMES}, "as the samples' are: whole numbers, '0' for one. Received: texts"),
+        (LOGITS, {"ids": NAMES, "sample_ids": NAMES[::-1][:5]}, "must be of the same samples"),
+        (LOGITS, {"ids": np.arange(COUNT) + 2}, "none for 2 of 24 samples: 0, 1. The first of the ids is '2'"),
+        (LOGITS, {"ids": np.arange(COUNT) // 2}, "must differ. Received: '0' twice"),
+        (LOGITS, {"ids": np.arange(COUNT + 1)}, r"here \(25, ...\), a row for each sample or id"),
+        (LOGITS, {"ids": np.arange(COUNT)[:, None]}, "Received: whole numbers of shape"),
+        (LOGITS, {"sample_ids": NAMES}, "`sample_ids` go with `ids`"),
+        (LOGITS, {"features": {"a": LOGITS[:5]}}, r"`logits/a` must be \(samples, ...\)"),
+        (LOGITS, {"augment": data.crop_and_flip}, "must have an axis of views where images are augmented"),
+        (np.stack([LOGITS] * 2), {}, "no more than one view where they are not"),
+        (np.stack([LOGITS, LOGITS[SHUFFLED]]), {"augment": data.crop_and_flip}, "right of 24 samples in view 1"),
+        (LOGITS, {"seed": -1}, "`seed` must be in"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(logits, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TeacherCache.from_arrays(logits, LABELS, **arguments)

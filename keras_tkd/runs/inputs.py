@@ -5,8 +5,9 @@ import importlib
 import sys
 
 import keras
+import numpy as np
 
-from keras_tkd import data, models
+from keras_tkd import data, evaluation, models
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
@@ -35,6 +36,8 @@ class Inputs:
         teacher: the trained teacher, or the untrained one where the run is to train it; None where there is none, and
             once it was taken.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
+        baseline_predictions: the classes that the student alone of that run names for the test images, `(samples,)`;
+            None where its file is not there.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
         fingerprint: hash of the weights of a teacher that was trained elsewhere; None where there is none.
@@ -44,6 +47,7 @@ class Inputs:
     student: keras.Model | None = None
     teacher: keras.Model | None = None
     baseline: ModelResult | None = None
+    baseline_predictions: np.ndarray | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
     data: dict[str, str] | None = None
@@ -96,7 +100,7 @@ def load_distillation_inputs(config):
     _import_custom_objects(config)
     # Cheap checks come first.
     baseline = read_baseline(config)
-    anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
+    alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     splits = load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student")
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
@@ -106,8 +110,11 @@ def load_distillation_inputs(config):
     elif config.has_teacher:
         inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher")
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
-    if anchor:
-        inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
+    if alone:
+        model = build_model(alone, splits, config.seed, "Anchor")
+        if splits.num_classes:
+            inputs.baseline_predictions = evaluation.predict_classes(model, splits.test_images)
+        inputs.anchor = model if config.anchor == "trained" else None
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
     if config.has_teacher:

@@ -65,12 +65,14 @@ def compare(config, path, methods, seeds, parallel=1):
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
+    if not str(path).strip() or folder.is_file():
+        raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
     _check_numbers(seeds, parallel)
     comparison = _open(config, folder, methods, seeds)
     configs = make_configs(config, comparison.methods)
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
-        configs = {method: _check_method(config, each, folder) for method, each in configs.items()}
+        configs = {method: _check_method(each, folder) for method, each in configs.items()}
         steps = list_steps(config, configs, comparison.seeds, folder)
         found = {step.path: _read_finished(step) for step in steps}
         for step in steps:
@@ -131,7 +133,7 @@ def _check_numbers(seeds, parallel):
         raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
 
 
-def _check_method(base, config, folder):
+def _check_method(config, folder):
     """Returns a method's configuration with its teacher cache decided; what cannot be trained is refused here."""
     # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
     alone = resolve_auto(config, baseline="none") if config.has_teacher else config

@@ -218,6 +218,14 @@ def test_what_cannot_be_compared_is_refused_before_any_training(change, methods,
     assert not (tmp_path / "c").exists()
 
 
+def test_a_comparison_needs_a_folder(tmp_path, untrained):
+    (tmp_path / "file").write_text("mine")
+    for path in ("", " ", tmp_path / "file"):
+        with pytest.raises(ValueError, match="`workdir` must name a folder. Received: workdir="):
+            compare(BASE, path, ["kd"], [0])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_parallel_must_be_a_number_of_runs(tmp_path, untrained):
     with pytest.raises(ValueError, match="`parallel` must be a whole number >= 1. Received: parallel=0"):
         compare(BASE, tmp_path / "c", ["kd"], [0], parallel=0)

@@ -204,7 +204,7 @@ def _decided(comparison, decision):
 def _explain(run):
     which = f"{run.method}, seed {run.seed}"
     if run.status == "collapsed":
-        return f"Collapsed: {which}, at chance with {100 * run.test_accuracy:.2f} %. That is no comparison."
+        return f"Collapsed: {which}: at chance with {100 * run.test_accuracy:.2f} %"
     return f"{run.status.capitalize()}: {which}: {run.error}"
 
 

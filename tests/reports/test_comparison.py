@@ -163,7 +163,7 @@ def test_what_is_said():
         "Not shown: at|x; these seeds could have shown 1.1 points.",
     ]
     assert "Failed: sp, seed 2: ValueError: it broke" in lines
-    assert "Collapsed: sp, seed 1, at chance with 10.00 %. That is no comparison." in lines
+    assert "Collapsed: sp, seed 1: at chance with 10.00 %" in lines
     assert "corrected for 3 methods" in lines[-1]
 
 

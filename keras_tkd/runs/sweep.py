@@ -55,7 +55,7 @@ def compare(config, path, methods, seeds, parallel=1):
             need not be among them.
         seeds: seeds of the runs; fewer than three show nothing over seeds.
         parallel: number of runs at once. More than one are processes of their own, each with its share of the threads:
-            results are the same bytes with `deterministic`, and else differ as they do between machines.
+            results are the same with `deterministic`, and else differ as they do between machines.
 
     Returns:
         The `Comparison`, as in `comparison.json`; beside that are `results.csv` and `table.md`.

@@ -296,8 +296,8 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
     assert records[0] == records[1]
     # Every number of the files, the optimizer's too; its name counts those that a process made.
     for each in records[0]["runs"][1:]:
-        both, one = (read_arrays(tmp_path / name / each["path"] / "student.keras") for name in ("both", "one"))
-        assert len(both) >= 6 and both == one
+        there, here = (read_arrays(tmp_path / name / each["path"] / "student.keras") for name in ("both", "one"))
+        assert len(there) >= 6 and there == here
     for words in ("student alone", "kd", "sp", "verdict", "one/comparison.json", "one/table.md"):
         assert words in one.stdout
 

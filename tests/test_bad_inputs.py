@@ -1646,7 +1646,7 @@ def trained_in_no_time(monkeypatch):
 def test_what_a_teacher_at_chance_began_is_no_run_of_its_own(given, tmp_path, trained_in_no_time):
     save(build_dense(kernel_initializer="zeros"), tmp_path / "theirs.keras")
     with pytest.raises(ValueError, match="more than chance"):
-        start("distill", THEIRS, tmp_path, given)
+        start("distill", THEIRS | {"check": "strict"}, tmp_path, given)
     assert start("distill", GIVEN, tmp_path, given)["student"]
 
 

@@ -30,8 +30,10 @@ from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.methods import METHODS
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
+from keras_tkd.runs import stages
 from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.utils.augmentation_names import ARGUMENTS
+from keras_tkd.utils.files import save_model
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -104,6 +106,27 @@ def test_pictures(tmp_path):
     skipped["sub-folders of classes, which --nested reads"] = ["cat/monday"]
     assert f"```\n{format_image_counts('photos', counts, skipped)}\n```" in page
     assert all(f"`{name}/`" in page for name in HELD_OUT)
+
+
+def test_the_comparison_runs(tmp_path, monkeypatch, capsys):
+    """With trainings that end at once: nothing is learned, and nothing shown."""
+
+    def end_at_once(run, stage, *_, files, **__):
+        for path, model in files.items():
+            save_model(model, path)
+        stage.finish([{"val_accuracy": 0.1}], 1.0, files)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stages, "fit_stage", end_at_once)
+    page = (DOCS / "compare.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(example.replace("seeds=[0, 1, 2]", "seeds=[0]"), names)
+    assert capsys.readouterr().out.splitlines()[-1] == "NOT SHOWN None"
+    left = {path.name for path in (tmp_path / "runs" / "digits_comparison").iterdir()}
+    assert left == {"baseline", "kd", "tkd", "teacher", "output", "comparison.json", "results.csv", "table.md"}
+    assert all(f"`{name}`" in page for name in ("comparison.json", "results.csv", "table.md", "output/"))
+    assert all(f"`--{name}`" in page for name in ("methods", "seeds", "parallel", "workdir"))
 
 
 def small_model(width, channels=1):

@@ -153,8 +153,10 @@ def list_left_to_data(config):
 
 def resolve_auto(config, **values):
     """Returns the configuration with values in place of `"auto"`; what nothing reads any more has its default again."""
+    # Of its settings alone: what it derived of them may be another.
     resolved = copy.copy(config)
-    vars(resolved).update(values)
+    vars(resolved).clear()
+    vars(resolved).update({field.name: getattr(config, field.name) for field in dataclasses.fields(config)} | values)
     unread = {name: get_default(type(config), name) for name in resolved.irrelevant_fields}
     return dataclasses.replace(config, **unread | values)
 

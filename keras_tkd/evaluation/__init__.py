@@ -16,6 +16,7 @@ _MODULES = {
         "standard_error",
     ),
     "keras_tkd.evaluation.predictions": ("EMBEDDING", "embeddings", "logits", "predict_classes"),
+    "keras_tkd.evaluation.significance": ("Verdict", "judge_images", "judge_seeds"),
     "keras_tkd.evaluation.verification": ("verification_scores",),
 }
 _EXPORTS = {name: module for module, names in _MODULES.items() for name in names}

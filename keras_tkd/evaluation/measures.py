@@ -14,6 +14,8 @@ __all__ = [
     "standard_error",
 ]
 
+_PAIRINGS = 999  # random pairings of predictions with labels that a test draws
+
 
 def accuracy(outputs, labels):
     """Returns the share of rows of `outputs` whose largest entry is that of the label, 0..1.
@@ -116,9 +118,10 @@ def at_chance(accuracy, labels, predicted=None):
     class's share. Where this is the whole set or more, as with four images of two classes, the set is too small for
     luck to be told from knowledge, and an accuracy above the commonest class's share speaks for the model.
 
-    By its predictions, where they are given: of a model that guesses, the mean over the classes of their recalls is the
-    mean of how often it names each of them, whatever their sizes, up to two standard errors. A model whose recalls are
-    higher looks at the images, also if a model that always names the commonest class is right more often.
+    By its predictions, where they are given: an exact test of its balanced accuracy, the mean over the classes of their
+    recalls, against guesses that name each class as often as it does, the commonest alone for one. Where no more than
+    2.5 % of random pairings of its predictions with the labels reach as high, it looks at the images, also if a model
+    that always names the commonest class is right more often.
 
     Args:
         accuracy: share of correct answers on `labels`, 0..1.
@@ -133,7 +136,7 @@ def at_chance(accuracy, labels, predicted=None):
     >>> labels = np.repeat([0, 1], [45, 5])
     >>> at_chance(0.98, labels)     # 0.98 <= 0.9 + 2 * sqrt(0.9 * 0.1 / 50) = 0.985
     True
-    >>> at_chance(0.98, labels, np.repeat([0, 1], [46, 4]))     # recalls of 1 and 0.8, and guesses reach 0.628
+    >>> at_chance(0.98, labels, np.repeat([0, 1], [46, 4]))     # recalls of 1 and 0.8: five pairings in 230,300
     False
     """
     labels = read_class_ids(labels)
@@ -147,10 +150,13 @@ def at_chance(accuracy, labels, predicted=None):
 
 
 def _recalls_at_chance(predicted, labels, classes, counts):
-    """Returns whether the mean recall is at most two standard errors above that of guesses as frequent as these."""
-    named = np.array([np.mean(predicted == each) for each in classes])
-    recalls = np.array([np.mean(predicted[labels == each] == each) for each in classes])
-    # Each image of a class is guessed right as often as the class is named at all, independently of the others.
-    deviation = np.sqrt(np.sum(named * (1 - named) / counts)) / len(classes)
-    # Of a model that names one class both sides are equal, but for rounding.
-    return recalls.mean() <= named.mean() + 2 * deviation + 1e-9
+    """Returns whether more than 2.5 % of random pairings of predictions and labels have recalls as high on average."""
+    # A right answer counts as much as it adds to its class's recall.
+    shares = 1 / counts[np.searchsorted(classes, labels)]
+    # Sums of the same shares may differ by rounding.
+    reached = np.sum(shares[predicted == labels]) - 1e-9
+    generator = np.random.default_rng(0)
+    pairings = (generator.permutation(predicted) == labels for _ in range(_PAIRINGS))
+    as_high = sum(np.sum(shares[right]) >= reached for right in pairings)
+    # The pairing that was observed is one of them: so the test holds its level exactly, however few are drawn.
+    return (1 + as_high) / (1 + _PAIRINGS) > 0.025

@@ -117,9 +117,13 @@ class StudentResult(ModelResult):
     Attributes:
         epochs_to_baseline: the first epoch, from 1, whose held-out accuracy is that of the student alone on the test
             images, or more; None where there is none, or no student alone.
+        gained: number of test images that it names right and the student alone wrong; left out where that is not known.
+        lost: likewise, the other way round.
     """
 
     epochs_to_baseline: int | None = _field(default=None)
+    gained: int | None = _optional()
+    lost: int | None = _optional()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

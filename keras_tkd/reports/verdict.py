@@ -1,14 +1,32 @@
-"""A sentence that says whether distillation helped."""
+"""Sentences that say whether distillation helped, out of what `keras_tkd.evaluation.significance` decides."""
 
-import statistics
-
-from scipy.stats import t as student_t
-
-from keras_tkd.evaluation.measures import standard_error
+from keras_tkd.evaluation import significance
+from keras_tkd.evaluation.significance import NOT_SHOWN
 from keras_tkd.reports.schema import Results
 from keras_tkd.reports.tables import format_range
 
-__all__ = ["format_verdict"]
+__all__ = ["describe_power", "format_verdict", "judge_results"]
+
+
+def judge_results(methods, seeds):
+    """Decides for each method whether its students are better than the same students alone.
+
+    Over several seeds it decides by the differences within each, and with one seed by the test images on which the two
+    models disagree; where a file does not say how many these are, by as many as there can be.
+
+    Args:
+        methods: for each method that is compared a list of `Results` with a student and a baseline, one of each seed
+            that there is something of.
+        seeds: number of seeds that were planned.
+
+    Returns:
+        A `significance.Verdict` for each method.
+    """
+    samples = next((run.test_samples for runs in methods for run in runs), 1)
+    if seeds == 1:
+        return significance.judge_images([_count_disagreements(*runs) if runs else None for runs in methods], samples)
+    gains = [[run.student.test_accuracy - run.baseline.test_accuracy for run in runs] for runs in methods]
+    return significance.judge_seeds(gains, samples, seeds)
 
 
 def format_verdict(runs):
@@ -16,9 +34,6 @@ def format_verdict(runs):
 
     Where a callback ended one of the two trainings earlier, their budgets differ, and a difference that was measured is
     not put down to distillation.
-
-    Over several seeds the interval is Student's t of the differences; for one seed it is that of two accuracies
-    measured on so many images.
 
     Args:
         runs: list of results, as in `results.json`.
@@ -30,27 +45,43 @@ def format_verdict(runs):
         seeds = [str(run.seed) for run in compared if getattr(run, role).at_chance]
         if seeds:
             return f"The {name} is at chance (seed {', '.join(seeds)}): that training collapsed, and is no comparison."
-    gains = [run.student.test_accuracy - run.baseline.test_accuracy for run in compared]
-    gain = statistics.mean(gains)
-    samples = runs[0]["test_samples"]
-    if len(gains) > 1:
-        noise = student_t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-        noise = max(noise, 1 / samples)  # equal gains by luck do not resolve less than an image
-        measured = f"{len(gains)} seeds"
-    else:
-        # Two accuracies on the same images are taken as independent, which errs on the side of no difference.
-        accuracies = compared[0].student.test_accuracy, compared[0].baseline.test_accuracy
-        noise = 2 * sum(standard_error(accuracy, samples) ** 2 for accuracy in accuracies) ** 0.5
-        measured = f"{samples:,} test images and one seed"
+    (verdict,) = judge_results([compared], len(compared))
+    images = f"{compared[0].test_samples:,} test images"
+    measured = f"{len(compared)} seeds" if len(compared) > 1 else f"{images} and one seed"
     epochs = [(run.count_epochs(run.student), run.count_epochs(run.baseline)) for run in compared]
     same_budget = all(distilled == alone for distilled, alone in epochs)
     distilled, alone = map(format_range, zip(*epochs, strict=True))
     budget = "same budget" if same_budget else f"budgets differ ({distilled} and {alone} epochs)"
-    if abs(gain) <= noise:
-        judged = f"no difference that {measured} could show"
+    if verdict.decision == NOT_SHOWN:
+        judged = f"no difference that {measured} could show{describe_power(verdict)}"
     elif not same_budget:
         judged = "it may be the budget that made the difference"
     else:
-        judged = "distillation helped" if gain > 0 else "distillation harmed"
-    interval = f"95 % interval +-{100 * noise:.2f}, {measured}"
-    return f"Distilled minus alone, {budget}: {100 * gain:+.2f} points ({interval}): {judged}."
+        # With one seed two models are compared, and another seed would have made others.
+        scope = "" if len(compared) > 1 else " this student, which says nothing of another seed"
+        judged = f"distillation {'helped' if verdict.gain > 0 else 'harmed'}{scope}"
+    interval = _format_interval(verdict, len(compared))
+    return f"Distilled minus alone, {budget}: {100 * verdict.gain:+.2f} points ({interval}, {measured}): {judged}."
+
+
+def describe_power(verdict):
+    """Returns a clause that says which gain the seeds of a verdict could have shown; empty where none is known."""
+    if verdict.detectable is None:
+        return ""
+    return f"; these seeds could have shown {100 * verdict.detectable:.1f} points"
+
+
+def _count_disagreements(run):
+    """The test images that student and baseline disagree on, `(gained, lost)`, at worst where nobody counted them."""
+    student, baseline, samples = run.student, run.baseline, run.test_samples
+    if student.gained is not None and student.lost is not None:
+        return student.gained, student.lost
+    right = [round(model.test_accuracy * samples) for model in (student, baseline)]
+    return significance.bound_disagreements(*right, samples)
+
+
+def _format_interval(verdict, seeds):
+    low, high = verdict.interval
+    if seeds > 1:
+        return f"95 % interval +-{50 * (high - low):.2f}"
+    return f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}"

@@ -51,8 +51,11 @@ def read_baseline(config):
     return baseline
 
 
-def find_baseline_file(config):
+def find_baseline_file(config, needed=True):
     """Returns the file of the student alone in the other run that `config.baseline` names.
+
+    Args:
+        needed: whether there must be one; else None where there is none.
 
     Raises:
         ValueError: that run holds no such file, for it had its baseline from another run itself.
@@ -60,9 +63,9 @@ def find_baseline_file(config):
     folder = pathlib.Path(config.baseline)
     results = read_results(folder / "results.json")
     path = folder / ("student.keras" if results.method == "baseline" else "baseline.keras")
-    if not path.exists():
-        raise ValueError(
-            "A `baseline` that is to be the anchor must be the run that trained the student alone, and holds its file. "
-            f"Received: baseline={config.baseline!r}, without {path.name}"
-        )
-    return path
+    if path.exists() or not needed:
+        return path if path.exists() else None
+    raise ValueError(
+        "A `baseline` that is to be the anchor must be the run that trained the student alone, and holds its file. "
+        f"Received: baseline={config.baseline!r}, without {path.name}"
+    )

@@ -125,10 +125,13 @@ def _check_embeddings_of_one(model, layer, splits):
 
 
 def check_teacher(teacher, config, splits):
-    """Prints what each teacher knows; raises `ValueError` if one of them knows no more than chance.
+    """Prints what each teacher knows, and warns of one that knows no more than chance.
 
     Args:
         teacher: the `MeasuredTeacher`.
+
+    Raises:
+        ValueError: such a teacher, with `check="strict"`.
     """
     each = teacher.members or [teacher.result]
     if config.teacher_outputs:
@@ -149,11 +152,14 @@ def check_teacher(teacher, config, splits):
     for name, one in zip(names, each, strict=True):
         accuracy = f"{one.test_accuracy:.2%}"
         print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one.parameters:,} parameters")
-        if one.at_chance:
-            raise ValueError(
-                f"The teacher must know more than chance. Received: test accuracy {accuracy} of {name} on "
-                f"{config.dataset}. {advice}"
-            )
+        if not one.at_chance:
+            continue
+        received = f"Received: test accuracy {accuracy} of {name} on {config.dataset}. {advice}"
+        rule = "The teacher must know more than chance"
+        if config.check == "strict":
+            raise ValueError(f"{rule}. {received}")
+        # No more: on a few test images chance reaches far, and who trains knows more of them than a test does.
+        print(f"Warning: {rule}, or its student learns nothing of it. {received}", flush=True)
 
 
 def check_finite(model, outputs):

@@ -74,8 +74,8 @@ def distill(config, path, existing="refuse", callbacks=()):
 
     Raises:
         ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
-            folder; a teacher that turns out to know no more than chance, or whose outputs are not finite; with
-            `check="strict"`, what the check of the first batch warns of; logs that are no numbers.
+            folder; a teacher whose outputs are not finite; with `check="strict"`, a teacher that turns out to know no
+            more than chance, and what the check of the first batch warns of; logs that are no numbers.
         BlockingIOError: another process is at work in the folder.
         FloatingPointError: a loss that is not finite.
     """

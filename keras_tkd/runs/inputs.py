@@ -5,8 +5,9 @@ import importlib
 import sys
 
 import keras
+import numpy as np
 
-from keras_tkd import data, models
+from keras_tkd import data, evaluation, models
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
@@ -40,6 +41,8 @@ class Inputs:
             once it was taken.
         outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
+        baseline_predictions: the classes that the student alone of that run names for the test images, `(samples,)`;
+            None where its file is not there.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
             layer to that of a model which calls it otherwise.
@@ -53,6 +56,7 @@ class Inputs:
     teacher: keras.Model | None = None
     outputs: GivenOutputs | None = None
     baseline: ModelResult | None = None
+    baseline_predictions: np.ndarray | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
     layers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
@@ -117,7 +121,7 @@ def load_distillation_inputs(config, splits=None):
     if config.has_teacher and not (config.teacher_path or config.teacher_outputs):
         models.check_name(config.teacher_model, "teacher_model")
     baseline = read_baseline(config)
-    anchor = find_baseline_file(config) if baseline and config.anchor == "trained" else None
+    alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
     splits = splits or load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
@@ -132,8 +136,11 @@ def load_distillation_inputs(config, splits=None):
     elif config.has_teacher:
         inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
-    if anchor:
-        inputs.anchor = build_model(anchor, splits, config.seed, "Anchor")
+    if alone:
+        model = build_model(alone, splits, config.seed, "Anchor")
+        if splits.num_classes:
+            inputs.baseline_predictions = evaluation.predict_classes(model, splits.test_images)
+        inputs.anchor = model if config.anchor == "trained" else None
     inputs.layers = _choose_layers(config, inputs)
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)

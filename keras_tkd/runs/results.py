@@ -154,7 +154,8 @@ def describe_student_run(run, inputs, teacher, baseline, student):
         logits = teacher.logits
         models = {"teacher": teacher.result, "teachers": teacher.members}
     measured_baseline = _measure_baseline(run, inputs, baseline, logits)
-    measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline)
+    alone = _predict_alone(inputs, baseline)
+    measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline, alone)
     title = run.config.title
     return _describe_run(title, run, inputs, student.stage, baseline=measured_baseline, student=measured, **models)
 
@@ -181,10 +182,11 @@ def describe_generations(run, inputs, baseline, generations):
     chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
+    alone = _predict_alone(inputs, baseline)
     each = [
         GenerationResult(
             teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
-            student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline),
+            student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline, alone),
             validation_accuracy=generation.validation_accuracy,
         )
         for generation, own in zip(generations, logits, strict=True)
@@ -240,9 +242,23 @@ def _measure_baseline(run, inputs, trained, teacher_logits):
     return _measure_trained_student(run, inputs, trained.model, teacher_logits, trained.stage)
 
 
-def _measure_student(run, inputs, model, teacher_logits, stage, baseline):
+def _predict_alone(inputs, baseline):
+    """Returns the classes that the student alone names for the test images; None where that is not known."""
+    if baseline is None or not inputs.splits.num_classes:
+        return inputs.baseline_predictions
+    return evaluation.predict_classes(baseline.model, inputs.splits.test_images)
+
+
+def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
+    """The `StudentResult` of a student; `alone` are the classes that the student alone names, where they are known."""
     result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
-    return StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
+    result = StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
+    if alone is None:
+        return result
+    splits = inputs.splits
+    right = evaluation.predict_classes(model, splits.test_images) == splits.test_labels
+    alone_right = alone == splits.test_labels
+    return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))
 
 
 def _describe_run(method, run, inputs, stage, **models):

@@ -169,24 +169,38 @@ def test_verification_of_a_student_alone_and_of_a_teacher_alone():
     assert tables.format_verification_table([run(0.8, 0.7)]) == ""
 
 
-# One seed: the standard error of a difference of two accuracies, twice. Baseline 0.8, student 0.83, 10,000 images:
-# 2 * sqrt(0.8 * 0.2 / 10,000 + 0.83 * 0.17 / 10,000) = 2 * sqrt(0.000016 + 0.00001411) = 0.01097, 1.10 points.
-# On 400 images: five times that.
+# One seed: an exact McNemar test on the images that one of the two names right and the other wrong, 95 % interval of
+# Clopper and Pearson's for the share of gained ones. Its ends for 600 of 900, by scipy's quantiles of the beta
+# distribution (0.025 of 600, 301; 0.975 of 601, 300): 0.63481 and 0.69743, times 2, less 1, times 900: 242.7 and 355.4.
+# For 510 of 900: 0.53356 and 0.59933, so 60.4 and 178.8; for 465 of 900: 0.48345 and 0.54977, so -29.8 and 89.6.
 @pytest.mark.parametrize(
-    "student, samples, gain, noise, judged",
+    "student, samples, gained, gain, interval, judged",
     [
-        (0.83, 10_000, "+3.00", "1.10", "helped"),
-        (0.812, 10_000, "+1.20", "1.12", "helped"),
-        (0.81, 10_000, "+1.00", "1.12", "no difference"),
-        (0.79, 10_000, "-1.00", "1.14", "no difference"),
-        (0.77, 10_000, "-3.00", "1.16", "harmed"),
-        (0.83, 400, "+3.00", "5.49", "no difference"),
-        (0.8, 400, "+0.00", "5.66", "no difference"),
+        (0.83, 10_000, 600, "+3.00", "+2.43 to +3.55", "helped"),
+        (0.812, 10_000, 510, "+1.20", "+0.60 to +1.79", "helped"),
+        (0.803, 10_000, 465, "+0.30", "-0.30 to +0.90", "no difference"),
+        (0.797, 10_000, 435, "-0.30", "-0.90 to +0.30", "no difference"),
+        (0.77, 10_000, 300, "-3.00", "-3.55 to -2.43", "harmed"),
+        # Of 40 and 28 images that the two disagree on, 26 and 14 are gained: two tails of 0.081, and 1. Ends 0.48316
+        # and 0.79372, so -1.35 and 23.50 of 400 images; 0.30647 and 0.69353, so -10.84 and 10.84.
+        (0.83, 400, 26, "+3.00", "-0.34 to +5.87", "no difference"),
+        (0.8, 400, 14, "+0.00", "-2.71 to +2.71", "no difference"),
     ],
 )
-def test_verdict_of_one_seed(student, samples, gain, noise, judged):
-    sentence = verdict.format_verdict([run(student, 0.8, samples=samples)])
-    assert gain in sentence and noise in sentence and f"{samples:,} test images" in sentence
+def test_verdict_of_one_seed(student, samples, gained, gain, interval, judged):
+    counted = {"gained": gained, "lost": gained - round((student - 0.8) * samples)}
+    sentence = verdict.format_verdict([run(student, 0.8, samples=samples, **counted)])
+    assert gain in sentence and interval in sentence and f"{samples:,} test images" in sentence
+    assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
+    assert ("nothing of another seed" in sentence) == (judged != "no difference")
+
+
+# Where nobody counted, as many as there can be: of 10,000 images with 8,300 and 8,000 right, 6,300 at least are right
+# for both, and 2,000 and 1,700 for one. With 8,120 and 8,000 they are 2,000 and 1,880, too many for a difference of
+# 120: z = 120 / sqrt(3,880) = 1.93; with 8,140 it is 140 / sqrt(3,860) = 2.25.
+@pytest.mark.parametrize("student, judged", [(0.83, "helped"), (0.812, "no difference"), (0.814, "helped")])
+def test_verdict_of_one_seed_of_which_nobody_counted_disagreements(student, judged):
+    sentence = verdict.format_verdict([run(student, 0.8)])
     assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
 
 
@@ -209,6 +223,9 @@ def test_verdict_of_several_seeds(gains, mean, noise, judged):
     sentence = verdict.format_verdict(runs)
     assert mean in sentence and noise in sentence and f"{len(gains)} seeds" in sentence
     assert [word for word in ("helped", "harmed", "no difference") if word in sentence] == [judged]
+    # The noncentral t with two degrees of freedom exceeds 4.3027 in 80 % of cases at 5.653, of which a hundredth over
+    # sqrt(3) is 3.26 points.
+    assert ("could have shown 3.3 points" in sentence) == (judged == "no difference" and len(gains) > 2)
 
 
 # Accuracies far enough apart on 10,000 images, and not far enough: see above.
@@ -232,7 +249,8 @@ def test_verdict_of_trainings_that_were_stopped_alike():
 
 def test_verdict_counts_only_runs_with_a_baseline():
     sentence = verdict.format_verdict([run(0.1, seed=1), run(0.83, 0.8, seed=2)])
-    assert "+3.00" in sentence and "1.10" in sentence and "one seed" in sentence
+    # 2,000 and 1,700 images at worst: Clopper and Pearson's ends are 0.52432 and 0.55670, so 180.0 and 419.6 images.
+    assert "+3.00" in sentence and "+1.80 to +4.20" in sentence and "one seed" in sentence
 
 
 def test_verdict_without_baseline_says_nothing_of_distillation():

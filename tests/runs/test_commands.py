@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -67,6 +68,9 @@ def test_accuracy_is_that_of_the_file_handed_over(tkd_run, teacher_run):
         assert results[role]["test_accuracy"] == np.mean(z.argmax(-1) == labels)
     for role in ("student", "baseline"):
         assert results[role]["agreement"] == np.mean(outputs[role].argmax(-1) == outputs["teacher"].argmax(-1))
+    right, alone = (outputs[role].argmax(-1) == labels for role in ("student", "baseline"))
+    counts = sum(r and not a for r, a in zip(right, alone, strict=True)), sum(alone > right)
+    assert (results["student"]["gained"], results["student"]["lost"]) == counts and all(counts)
 
 
 def test_no_file_carries_our_freezing(tkd_run, teacher_run):
@@ -195,8 +199,21 @@ class TestBaselineOfAnotherRun:
     def test_is_taken_if_the_budget_is_equal(self, tkd_run, tmp_path, teacher_run):
         workdir, config, results = tkd_run
         kd = DistillConfig(**QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(workdir))
-        assert commands.distill(kd, tmp_path)["baseline"] == results["baseline"]
+        taken = commands.distill(kd, tmp_path)
+        assert taken["baseline"] == results["baseline"]
         assert not (tmp_path / "baseline.keras").exists()
+        # The images on which it disagrees with the student alone are counted by the other run's file.
+        images, labels = test_split()
+        models = [keras.saving.load_model(path) for path in (tmp_path / "student.keras", workdir / "baseline.keras")]
+        right, alone = (evaluation.logits(model, images).argmax(-1) == labels for model in models)
+        assert (taken["student"]["gained"], taken["student"]["lost"]) == (sum(right > alone), sum(alone > right))
+
+    def test_disagreements_are_not_said_without_its_file(self, tkd_run, tmp_path, teacher_run):
+        (tmp_path / "other").mkdir()
+        shutil.copy(tkd_run[0] / "results.json", tmp_path / "other")
+        kd = DistillConfig(**QUICK, method="kd", teacher_path=str(teacher_run[0]), baseline=str(tmp_path / "other"))
+        results = commands.distill(kd, tmp_path / "run")
+        assert results["baseline"] == tkd_run[2]["baseline"] and "gained" not in results["student"]
 
     @pytest.mark.parametrize(
         ("change", "message"), [({"epochs": 3}, "epochs 2 there, 3 here"), ({"seed": 1}, "seed 0 there")]
@@ -248,12 +265,18 @@ class TestTeachersOfOthers:
                 teacher_run[1]["teacher"]["test_accuracy"], abs=0.05
             )
 
-    def test_at_chance_is_an_error(self, tmp_path):
+    def test_at_chance_is_an_error_where_warnings_are(self, tmp_path, capsys):
         keras.utils.set_random_seed(0)  # some starting weights are above chance by luck
         models.build("digits_teacher", (8, 8, 1), 10).save(tmp_path / "untrained.keras")
-        config = DistillConfig(**QUICK, method="kd", teacher_path=str(tmp_path / "untrained.keras"))
+        settings = QUICK | {"method": "kd", "teacher_path": str(tmp_path / "untrained.keras"), "epochs": 1}
+        config = DistillConfig(**settings, check="strict")
         with pytest.raises(ValueError, match="more than chance.*teacher_preprocessing"):
             commands.distill(config, tmp_path / "run")
+        # Unless it was asked for, that is a warning: the user may know more of the teacher than a test does.
+        results = commands.distill(DistillConfig(**settings, baseline="none"), tmp_path / "warned")
+        assert results["teacher"]["at_chance"] and results["student"]
+        shown = capsys.readouterr().out
+        assert shown.count("Warning: The teacher must know more than chance") == 1 and "untrained.keras on dig" in shown
 
     @pytest.mark.parametrize(
         ("make", "error", "message"),
@@ -310,7 +333,7 @@ class TestSeveralTeachers:
         keras.utils.set_random_seed(0)  # some starting weights are above chance by luck
         models.build("digits_teacher", (8, 8, 1), 10).save(tmp_path / "untrained.keras")
         paths = (str(teacher_run[0]), str(tmp_path / "untrained.keras"))
-        config = DistillConfig(**QUICK, method="kd", teacher_path=paths, teacher_average="logits")
+        config = DistillConfig(**QUICK, method="kd", teacher_path=paths, teacher_average="logits", check="strict")
         with pytest.raises(ValueError, match="more than chance.*untrained.keras"):
             commands.distill(config, tmp_path / "run")
 

@@ -1,6 +1,7 @@
 """The scripts as a user runs them: in processes of their own."""
 
 import importlib
+import io
 import json
 import os
 import pathlib
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
+import h5py
 import pytest
 
 from keras_tkd.methods import METHODS
@@ -127,7 +130,7 @@ def test_every_method_has_its_flagfiles():
         assert {path.stem for path in (ROOT / "flags" / folder).glob("*.flags")} >= {"teacher", *METHODS}
 
 
-@pytest.mark.parametrize("script", ["train_teacher", "distill", "evaluate", "export"])
+@pytest.mark.parametrize("script", ["train_teacher", "distill", "compare", "evaluate", "export"])
 def test_help_imports_no_tensorflow(script):
     command = [sys.executable, "-X", "importtime", f"scripts/{script}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -252,6 +255,70 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_mea
     assert "Traceback" not in output + second.stderr
     assert "--workdir='a run'" in (tmp_path / "a run" / "flags.flags").read_text().splitlines()[0]
     assert not list((tmp_path / "a run").rglob(".*"))
+
+
+def read_arrays(path):
+    """The bytes of each array in a .keras file, by name."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+        file.visititems(lambda name, item: arrays.update({name: item[()].tobytes()} if hasattr(item, "shape") else {}))
+    return arrays
+
+
+def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
+    """A comparison: SIGTERM reaches the runs in processes of their own, and all is as if nothing had happened."""
+    flags = [f"--flagfile={ROOT}/flags/digits/kd.flags", "--methods=kd,sp", "--seeds=0", "--deterministic"]
+    flags += ["--epochs=2", "--teacher_epochs=2", "--train_fraction=0.3", "--teacher_cache=workdir"]
+    arguments = [*flags, "--parallel=2", "--workdir=both"]
+    command = [sys.executable, "-u", str(ROOT / "scripts" / "compare.py"), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        # Teacher and baseline begin together: each of them has written where it is.
+        while len(list((tmp_path / "both").glob("*/**/flags.flags"))) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    # TensorFlow itself writes lines about what it does for determinism.
+    assert process.returncode == 128 + 15 and "Traceback" not in errors, errors
+    assert "Interrupted (SIGTERM)" in output and "run the same command again" in output
+    record = json.loads((tmp_path / "both" / "comparison.json").read_text())
+    assert {run["status"] for run in record["runs"]} == {"waiting"}
+    both = run("compare", *arguments, cwd=tmp_path)
+    assert both.returncode == 0 and "Traceback" not in both.stderr, both.stderr
+    one = run("compare", *flags, "--workdir=one", cwd=tmp_path)
+    assert one.returncode == 0 and "Traceback" not in one.stderr, one.stderr
+    records = [json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("both", "one")]
+    for record in records:
+        for each in record["runs"]:
+            assert each.pop("seconds") > 0
+        assert [each["method"] for each in record["runs"]] == ["teacher", "baseline", "kd", "sp"]
+    assert records[0] == records[1]
+    # Every number of the files, the optimizer's too; its name counts those that a process made.
+    for each in records[0]["runs"][1:]:
+        there, here = (read_arrays(tmp_path / name / each["path"] / "student.keras") for name in ("both", "one"))
+        assert len(there) >= 6 and there == here
+    for words in ("student alone", "kd", "sp", "verdict", "one/comparison.json", "one/table.md"):
+        assert words in one.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workdir=w"], "methods"),
+        (["--workdir=w", "--methods="], "`methods` must name one"),
+        (["--workdir=w", "--methods=tkdd"], "Did you mean 'tkd'"),
+        (["--workdir=w", "--methods=sp", "--seeds=0,x"], "--seeds: invalid literal"),
+        (["--workdir=w", "--methods=sp", "--parallel=0"], "`parallel` must be"),
+        (["--workdir=w", "--methods=sp", "--margin=3"], "takes no `margin`"),
+    ],
+)
+def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path):
+    done = run("compare", *arguments, cwd=tmp_path)
+    assert done.returncode != 0 and message in done.stderr + done.stdout and "Traceback" not in done.stderr
+    assert not os.listdir(tmp_path)
 
 
 # A classifier without training: the class whose mean image is the nearest, |x - m|^2 = |x|^2 - 2 (m x - |m|^2 / 2).

@@ -245,7 +245,7 @@ def test_refused_before_any_work(teacher_run, tmp_path):
 
 
 def test_classes_in_another_order_are_found_out(teacher_run, tmp_path):
-    settings = {"classes": ("8", "3", "0"), "teacher_classes": ("3", "0", "8"), "method": "kd"}
+    settings = {"classes": ("8", "3", "0"), "teacher_classes": ("3", "0", "8"), "method": "kd", "check": "strict"}
     with pytest.raises(ValueError, match="more than chance.*--teacher_classes"):
         commands.distill(DistillConfig(**settings, teacher_path=str(teacher_run)), tmp_path / "run")
 

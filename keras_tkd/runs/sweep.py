@@ -1,0 +1,209 @@
+"""A comparison: several methods over several seeds in one folder, and what it shows."""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+import time
+
+from keras_tkd.config.fields import resolve_auto
+from keras_tkd.losses.base import collect_outputs
+from keras_tkd.reports.comparison import (
+    BASELINE,
+    ComparedRun,
+    Comparison,
+    format_csv,
+    format_markdown,
+    judge_comparison,
+    read_comparison,
+)
+from keras_tkd.reports.schema import Results
+from keras_tkd.runs.cached_teacher import resolve_teacher_cache
+from keras_tkd.runs.defaults import choose_defaults
+from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
+from keras_tkd.runs.layout import FLAGFILE
+from keras_tkd.runs.results import describe_versions
+from keras_tkd.runs.run import open_run
+from keras_tkd.runs.sweep_jobs import Failure, run_all
+from keras_tkd.runs.sweep_plan import TEACHER, format_shared_flags, list_steps, make_configs
+from keras_tkd.runs.sweep_progress import SweepProgress
+from keras_tkd.utils.files import write_json, write_text
+from keras_tkd.utils.locks import FolderLock
+
+__all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
+
+COMPARISON = "comparison.json"
+TABLE = "results.csv"
+MARKDOWN = "table.md"
+_CACHES = "teacher_cache"
+
+
+def compare(config, path, methods, seeds, parallel=1):
+    """Trains a student by each of several methods over several seeds, and decides which are better than the baseline.
+
+    Each run is a run of `distill` in a folder of its own, `DIR/METHOD/seedN`; the teacher's, of `train_teacher`, is
+    `DIR/teacher`. Within a seed all students start from the same weights and see the same images in the same order;
+    over all seeds they have one teacher, and one cache of what its losses read.
+
+    A comparison that was interrupted is taken up, with the run that was going on. Methods and seeds that the folder has
+    beside those given stay in the comparison. A run that fails does not stop the others, and is tried again the next
+    time.
+
+    Args:
+        config: `DistillConfig` with what all runs share. Its own method is passed over, and its seed is the teacher's.
+        path: the comparison's folder.
+        methods: names of methods, or lists of losses with `+` between such as `"kd@temperature=2:0.5+sp"`; the baseline
+            need not be among them.
+        seeds: seeds of the runs; fewer than three show nothing over seeds.
+        parallel: number of runs at once. More than one are processes of their own, each with its share of the threads:
+            results are the same with `deterministic`, and else differ as they do between machines.
+
+    Returns:
+        The `Comparison`, as in `comparison.json`; beside that are `results.csv` and `table.md`.
+
+    Raises:
+        ValueError: what cannot be compared, before anything is trained; another comparison's folder.
+        BlockingIOError: another process is at work in the folder.
+    """
+    folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
+    if not str(path).strip() or folder.is_file():
+        raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
+    _check_numbers(seeds, parallel)
+    # Once for all: what is chosen by the data is the same for every run.
+    config, _ = choose_defaults(config)
+    comparison = _open(config, folder, methods, seeds)
+    configs = make_configs(config, comparison.methods)
+    # What the checks print, the runs print as well.
+    with contextlib.redirect_stdout(io.StringIO()):
+        configs = {method: _check_method(each, folder) for method, each in configs.items()}
+        steps = list_steps(config, configs, comparison.seeds, folder)
+        found = {step.path: _read_finished(step) for step in steps}
+        for step in steps:
+            if step.method == TEACHER and found[step.path] is None:
+                load_teacher_inputs(step.config)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(folder)
+    lock.take()
+    try:
+        return _run(comparison, steps, found, folder, parallel)
+    finally:
+        lock.release()
+
+
+def _run(comparison, steps, found, folder, parallel):
+    """Runs what is not finished; writes the comparison's files whenever a run ends, and returns the `Comparison`."""
+    outcomes = {path: results for path, results in found.items() if results is not None}
+    waiting = [step for step in steps if step.path not in outcomes]
+    comparison = _write(comparison, steps, outcomes, folder)
+    progress = SweepProgress(steps, found, folder, parallel)
+    began = time.perf_counter()
+    with contextlib.closing(run_all(waiting, outcomes, folder, parallel)) as ended:
+        for step, outcome, took in ended:
+            outcomes[step.path] = outcome
+            comparison = _write(comparison, steps, outcomes, folder)
+            progress.report(step, _describe_step(step, outcome, folder), took)
+    if waiting:
+        progress.close(time.perf_counter() - began)
+    return comparison
+
+
+def _open(config, folder, methods, seeds):
+    """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
+    if (folder / FLAGFILE).exists():
+        raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
+    flags = format_shared_flags(config)
+    found = read_comparison(folder / COMPARISON)
+    if found and set(found.flags) != set(flags):
+        there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
+        raise ValueError(
+            f"{folder} holds another comparison: there {' '.join(sorted(there)) or '(nothing)'}, here "
+            f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"
+        )
+    # An earlier comparison's methods count among those that verdicts are corrected for, whether they are named or not.
+    return Comparison(
+        methods=tuple(dict.fromkeys((BASELINE, *(found.methods if found else ()), *map(str.strip, methods)))),
+        seeds=tuple(sorted({*(found.seeds if found else ()), *seeds})),
+        flags=flags,
+        dataset=config.dataset,
+        epochs=config.epochs,
+    )
+
+
+def _check_numbers(seeds, parallel):
+    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int for seed in seeds):
+        raise ValueError(f"`seeds` must be different whole numbers, one or more. Received: seeds={seeds}")
+    if type(parallel) is not int or parallel < 1:
+        raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
+
+
+def _check_method(config, folder):
+    """Returns a method's configuration with its teacher cache decided; what cannot be trained is refused here."""
+    # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
+    alone = resolve_auto(config, baseline="none") if config.has_teacher else config
+    alone = alone.resolved()
+    inputs = load_distillation_inputs(alone)
+    if not inputs.splits.num_classes:
+        raise ValueError(
+            "Methods are compared by the accuracy on classes that the student knows. Received: open_set_fraction="
+            f"{config.open_set_fraction}, which leaves none. Give less than 1"
+        )
+    if "teacher_cache" in alone.irrelevant_fields or alone.online:
+        return config
+    decided = resolve_teacher_cache(alone, folder, inputs).teacher_cache
+    if decided != "off":
+        # What a cache holds is the outputs that losses read: methods which read the same share one.
+        layers = collect_outputs(inputs.make_losses(alone)[0], "teacher_layers")
+        root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
+        decided = str(root / "+".join(layers).replace("/", "_"))
+    return resolve_auto(config, teacher_cache=decided)
+
+
+def _read_finished(step):
+    """Returns the results of a run that is finished, else None; refuses a folder that the run may not have."""
+    with open_run(step.command, step.config, step.path) as run:
+        return run.results
+
+
+def _describe_step(step, outcome, folder):
+    """Returns the `ComparedRun` of a step; its outcome are results, a `Failure`, or None where it has not ended."""
+    described = ComparedRun(method=step.method, seed=step.seed, path=str(step.path.relative_to(folder)))
+    if outcome is None:
+        return described
+    if isinstance(outcome, Failure):
+        status = "failed" if outcome.began else "waiting"
+        return dataclasses.replace(described, status=status, error=outcome.message)
+    results = Results.from_dict(outcome)
+    model = results.teacher if step.method == TEACHER else results.student
+    return dataclasses.replace(
+        described,
+        status="collapsed" if model.at_chance else "finished",
+        seconds=results.train.seconds,
+        test_accuracy=model.test_accuracy,
+        baseline_accuracy=results.baseline.test_accuracy if results.baseline else None,
+        agreement=model.agreement,
+    )
+
+
+def _write(comparison, steps, outcomes, folder):
+    """Writes what is known of a comparison into its folder; returns it as a `Comparison`."""
+    results = {}
+    for step in steps:
+        outcome = outcomes.get(step.path)
+        if isinstance(outcome, dict) and step.method != TEACHER:
+            results.setdefault(step.method, []).append(Results.from_dict(outcome))
+    runs = [run for each in results.values() for run in each]
+    teacher = next((run.teacher for run in runs if run.teacher), None)
+    others = [method for method in comparison.methods if method != BASELINE]
+    comparison = dataclasses.replace(
+        comparison,
+        test_samples=runs[0].test_samples if runs else None,
+        parameters=runs[0].student.parameters if runs else None,
+        teacher_accuracy=teacher and teacher.test_accuracy,
+        runs=tuple(_describe_step(step, outcomes.get(step.path), folder) for step in steps),
+        verdicts=judge_comparison(others, comparison.seeds, results),
+        versions=describe_versions(),
+    )
+    write_json(folder / COMPARISON, comparison.to_dict())
+    write_text(folder / TABLE, format_csv(comparison))
+    write_text(folder / MARKDOWN, format_markdown(comparison))
+    return comparison

@@ -1,0 +1,179 @@
+"""Runs of a comparison, one after another in this process, or several at once in processes of their own."""
+
+import contextlib
+import dataclasses
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+from keras_tkd.config.flagfile import format_flags
+from keras_tkd.runs import commands
+from keras_tkd.runs.layout import RESULTS
+from keras_tkd.utils.files import read_json
+
+__all__ = ["Failure", "execute", "run_all"]
+
+_WORKER = "keras_tkd.runs.sweep_worker"
+_OUTPUT = "output"
+_POLL = 0.1  # seconds between two looks at processes
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A run that did not end as it should.
+
+    Attributes:
+        message: one line that says why.
+        began: False for a run that was left out, because another that it builds on failed.
+    """
+
+    message: str
+    began: bool = True
+
+
+def run_all(steps, outcomes, folder, parallel):
+    """Runs the steps of a comparison; what fails stops those alone that build on it.
+
+    Args:
+        steps: list of `Step`, none before one that it builds on.
+        outcomes: dict from the folder of a step that has ended to its results, or to its `Failure`. The caller adds
+            those that are yielded.
+        folder: the comparison's; what the runs print is written there, in `output/`.
+        parallel: number of runs at once.
+
+    Yields:
+        `(step, outcome, seconds)` of each run, as it ends; seconds are None of one that was left out.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that were going on have written their state.
+    """
+    (folder / _OUTPUT).mkdir(exist_ok=True)
+    start = _Here if parallel == 1 else _Process
+    waiting, running = list(steps), []
+    try:
+        while waiting or running:
+            for step in list(waiting):
+                failed = [path for path in step.needs if isinstance(outcomes.get(path), Failure)]
+                if failed:
+                    waiting.remove(step)
+                    which = " and ".join(str(path.relative_to(folder)) for path in failed)
+                    yield step, Failure(f"left out, for it builds on {which}", began=False), None
+                elif len(running) < parallel and all(path in outcomes for path in step.needs):
+                    waiting.remove(step)
+                    running.append(start(step, _get_output(step, folder), parallel))
+            ended = [job for job in running if job.has_ended()]
+            for job in ended:
+                running.remove(job)
+                yield job.step, job.read_outcome(), job.seconds
+            if not ended and running:
+                time.sleep(_POLL)
+    except (KeyboardInterrupt, GeneratorExit) as ending:
+        # Processes of their own have not received the terminal's signal.
+        for job in running:
+            job.interrupt(getattr(ending, "signal", signal.SIGINT))
+        for job in running:
+            job.wait()
+        raise
+    finally:
+        # A second signal does not wait.
+        for job in running:
+            job.kill()
+
+
+def execute(command, config, path):
+    """Runs one step; returns its results, or the `Failure` that it ended in, of which the traceback is printed.
+
+    Args:
+        command: name of the command.
+        config: its configuration.
+        path: its folder.
+    """
+    try:
+        return getattr(commands, command)(config, path)
+    except Exception as error:  # whatever it is, the others go on
+        traceback.print_exc(file=sys.stdout)
+        return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _get_output(step, folder):
+    """The file that holds what a run prints."""
+    return folder / _OUTPUT / f"{'_'.join(step.path.relative_to(folder).parts)}.txt"
+
+
+class _Here:
+    """A run in this process, which has ended once it is made."""
+
+    def __init__(self, step, output, parallel):
+        self.step, began = step, time.perf_counter()
+        with open(output, "a", buffering=1, encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            self._outcome = execute(step.command, step.config, step.path)
+        self.seconds = time.perf_counter() - began
+        # Models and their graphs refer to each other, and take memory until somebody looks.
+        gc.collect()
+
+    def has_ended(self):
+        return True
+
+    def read_outcome(self):
+        return self._outcome
+
+    def kill(self):
+        pass
+
+    interrupt = wait = kill
+
+
+class _Process:
+    """A run in a process of its own."""
+
+    def __init__(self, step, output, parallel):
+        self.step, self._output, self._began = step, output, time.perf_counter()
+        threads = str(max(1, (os.cpu_count() or 1) // parallel))
+        # What the user set for all runs stays; and on a GPU none may take all of the memory.
+        environment = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+        environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
+        with open(output, "a", encoding="utf-8") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _WORKER, step.command, str(step.path)],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                # Ctrl-C in a terminal reaches all of a group, and a second signal would not wait for a step to end.
+                start_new_session=True,
+            )
+        # One that died at once reads nothing, and is told of by how it ended.
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as flags:
+            flags.write("\n".join(format_flags(step.config)))
+
+    def has_ended(self):
+        return self._process.poll() is not None
+
+    @property
+    def seconds(self):
+        return time.perf_counter() - self._began
+
+    def read_outcome(self):
+        code = self._process.returncode
+        if code == 0:
+            return read_json(self.step.path / RESULTS)
+        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
+        if code > 0 and lines and lines[-1].startswith("Error: "):
+            return Failure(lines[-1].removeprefix("Error: "))
+        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        return Failure(f"its process ended with {ending}; see {self._output}")
+
+    def interrupt(self, number):
+        self._process.send_signal(number)
+
+    def wait(self):
+        self._process.wait()
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()

@@ -1,0 +1,172 @@
+"""The runs of a comparison, planned before the first of them: which there are, and on which others each builds."""
+
+import dataclasses
+import pathlib
+import re
+import urllib.parse
+
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
+from keras_tkd.config.fields import COMPARED, FREE, check_choice, get_default, list_deciding, resolve_auto
+from keras_tkd.config.flagfile import format_flags
+from keras_tkd.methods.combination import parse_entry
+from keras_tkd.methods.registry import METHODS
+from keras_tkd.reports.comparison import BASELINE
+
+__all__ = ["Step", "TEACHER", "format_shared_flags", "list_steps", "make_configs", "name_folder"]
+
+TEACHER = "teacher"
+# What an entry of a list says for its own losses. For all methods alike it would be nobody's published value.
+_OF_ENTRIES = ("temperature", "margin", "distillation_loss_weights", "teacher_layers", "student_layers", "miner")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """One run of a comparison.
+
+    Attributes:
+        method: its method, as it was given; `TEACHER` for that of the teacher.
+        seed: its seed.
+        command: name of the command in `keras_tkd.runs`.
+        config: its configuration.
+        path: its folder.
+        needs: folders of the runs that it builds on.
+    """
+
+    method: str
+    seed: int
+    command: str
+    config: DistillConfig | TeacherTrainingConfig
+    path: pathlib.Path
+    needs: tuple[pathlib.Path, ...] = ()
+
+    @property
+    def title(self):
+        """The run's name for people."""
+        return self.method if self.method == TEACHER else f"{self.method}, seed {self.seed}"
+
+
+def make_configs(base, methods):
+    """Makes the configuration of each method that is compared, before its seed and what it builds on.
+
+    Args:
+        base: `DistillConfig` with what all runs share; its own method and losses are passed over.
+        methods: names of methods, or lists of losses with `+` between, each as `--losses` has it.
+
+    Returns:
+        dict from a method, as it was given, to its `DistillConfig`; the baseline is the first in any case.
+
+    Raises:
+        ValueError: an unknown method, two that are the same training, one that cannot have the shared settings;
+            settings that belong to a single method.
+    """
+    _check_shared(base)
+    listed = [text for text in map(str.strip, methods) if text != BASELINE]
+    if not listed:
+        raise ValueError(f"`methods` must name one besides the baseline. Received: methods={','.join(methods)!r}")
+    configs, seen = {}, {}
+    for text in (BASELINE, *listed):
+        configs[text] = _choose_method(base, text)
+        other = seen.setdefault(tuple(format_flags(configs[text].resolved())), text)
+        if other != text:
+            raise ValueError(f"`methods` must differ. Received: {other!r} and {text!r}, which are the same training")
+    _check_budgets(configs)
+    return configs
+
+
+def list_steps(base, configs, seeds, folder):
+    """Lists all runs of a comparison, in an order in which none comes before one that it builds on.
+
+    Seed after seed, so that a comparison which is interrupted has whole seeds. Runs of one seed have the same starting
+    weights and order of the images, and all have the same teacher, which is trained with the seed of `base`.
+
+    Args:
+        base: as in `make_configs`.
+        configs: what that gives.
+        seeds: seeds of the runs.
+        folder: that of the comparison, absolute.
+
+    Returns:
+        list of `Step`.
+    """
+    steps, teacher_path = [], base.teacher_path
+    if not (teacher_path or base.teacher_outputs) and any(config.takes_trained_teacher for config in configs.values()):
+        path = folder / TEACHER
+        teacher_path = (str(path),)
+        config = next(config for config in configs.values() if config.takes_trained_teacher).teacher
+        config = dataclasses.replace(config, seed=base.seed)
+        steps.append(Step(method=TEACHER, seed=base.seed, command="train_teacher", config=config, path=path))
+    for seed in seeds:
+        alone = folder / BASELINE / f"seed{seed}"
+        for method, config in configs.items():
+            settings, needs = {"seed": seed}, []
+            if config.has_teacher:
+                settings["baseline"] = str(alone)
+                needs.append(alone)
+            if config.takes_trained_teacher and teacher_path:
+                settings["teacher_path"] = teacher_path
+                # A teacher that was given is there.
+                needs += [step.path for step in steps if step.method == TEACHER]
+            # Under augmentation the views that a cache holds are a seed's own.
+            if config.augments and config.teacher_cache not in ("auto", "off", "workdir"):
+                settings["teacher_cache"] = f"{config.teacher_cache}_seed{seed}"
+            path = folder / name_folder(method) / f"seed{seed}"
+            config = resolve_auto(config, **settings)
+            step = Step(method=method, seed=seed, command="distill", config=config, path=path, needs=tuple(needs))
+            steps.append(step)
+    return steps
+
+
+def format_shared_flags(base):
+    """Returns the lines of a flagfile with what all runs of a comparison share."""
+    own = ("method", "losses", "baseline", *list_deciding(type(base), FREE))
+    return tuple(line for line in format_flags(base) if not line.startswith(tuple(f"--{name}=" for name in own)))
+
+
+def name_folder(method):
+    """Returns the name of a method's folder: as it was given, but for what paths have a use for, such as `/`."""
+    return urllib.parse.quote(method, safe="+@=:")
+
+
+def _choose_method(base, text):
+    """Returns the configuration of one method; what that does not read has its default."""
+    if text in METHODS:
+        return resolve_auto(base, method=text, losses=None)
+    entries = []
+    for part in text.split("+"):
+        # Names of layers have a `+` between them too: what does not begin with a method goes on.
+        if entries and not re.fullmatch(rf"({'|'.join(METHODS)})([@:].*)?", part.strip()):
+            entries[-1] += f"+{part}"
+        else:
+            entries.append(part.strip())
+    if not re.search("[@:+]", text):
+        check_choice("methods", text, tuple(METHODS))
+    for entry in entries:
+        parse_entry(entry)
+    return resolve_auto(base, method=get_default(DistillConfig, "method"), losses=tuple(entries))
+
+
+def _check_shared(base):
+    """Raises `ValueError` for settings that cannot be those of every method."""
+    whys = dict.fromkeys(_OF_ENTRIES, "has one of its own, in --methods: kd@temperature=2:0.5")
+    whys["baseline"] = "is compared with the student alone that the comparison trains"
+    whys["teacher_head"] = (
+        "learns from one teacher, and each run would train a head of its own. Train it once, by scripts/distill.py, and "
+        "give that run as --teacher_path"
+    )
+    for name, why in whys.items():
+        value = getattr(base, name)
+        if value != get_default(DistillConfig, name):
+            raise ValueError(f"A comparison takes no `{name}`: each method {why}. Received: {name}={value!r}")
+
+
+def _check_budgets(configs):
+    """Raises `ValueError` for methods that would have another budget than the baseline."""
+    alone, *others = [config.resolved() for config in configs.values()]
+    for name in list_deciding(DistillConfig, COMPARED):
+        for method, config in zip(list(configs)[1:], others, strict=True):
+            here, there = getattr(alone, name), getattr(config, name)
+            if name not in config.irrelevant_fields and here != there:
+                raise ValueError(
+                    f"Methods that are compared must have the same budget. Received: {name}={here!r} of the student "
+                    f"alone and {there!r} of {method}. Give --{name} for all"
+                )

@@ -1,0 +1,311 @@
+"""Comparisons of several methods over several seeds, on digits, an epoch at a time."""
+
+import collections
+import csv
+import dataclasses
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tkd.config import DistillConfig
+from keras_tkd.config.flagfile import read_flags
+from keras_tkd.reports.comparison import ComparedRun, read_comparison
+from keras_tkd.runs import commands, compare, stages, sweep_plan, sweep_progress
+from keras_tkd.runs.sweep_plan import list_steps, make_configs
+from keras_tkd.utils.files import save_model
+
+BASE = DistillConfig(epochs=1, teacher_epochs=2, batch_size=64, learning_rate=0.05, teacher_cache="workdir")
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C after three steps."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def interrupt_kd(config, path, existing="refuse", callbacks=()):
+    callbacks = [Interrupt()] if config.method == "kd" else []
+    return DISTILL(config, path, existing, callbacks)
+
+
+DISTILL = commands.distill
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison that was interrupted in the middle of a training, and gone on with; and its folder."""
+    folder = tmp_path_factory.mktemp("comparison") / "c"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "distill", interrupt_kd)
+        with pytest.raises(KeyboardInterrupt):
+            compare(BASE, folder, ["kd"], [0, 1])
+    halfway = read_comparison(folder / "comparison.json")
+    assert [(run.method, run.status) for run in halfway.runs] == [
+        ("teacher", "finished"),
+        ("baseline", "finished"),
+        ("kd", "waiting"),
+        ("baseline", "waiting"),
+        ("kd", "waiting"),
+    ]
+    assert list((folder / "kd" / "seed0" / "checkpoints").rglob("*.npz"))
+    return folder, compare(BASE, folder, ["kd"], [0, 1])
+
+
+def weights(path):
+    return keras.saving.load_model(path).get_weights()
+
+
+def test_an_interrupted_run_ends_as_one_that_was_not(compared, tmp_path):
+    folder, _ = compared
+    config = DistillConfig(**read_flags(DistillConfig, (folder / "kd/seed0/flags.flags").read_text()))
+    commands.distill(config, tmp_path)
+    there, here = weights(folder / "kd/seed0/student.keras"), weights(tmp_path / "student.keras")
+    assert all(np.array_equal(a, b) for a, b in zip(there, here, strict=True))
+
+
+def test_each_run_is_a_run_of_its_own(compared, untrained):
+    """It is finished for `distill`, by the flags that it left."""
+    folder, comparison = compared
+    assert len(comparison.runs) == 5
+    for run in comparison.runs[1:]:
+        path = folder / run.path
+        config = DistillConfig(**read_flags(DistillConfig, (path / "flags.flags").read_text()))
+        assert commands.distill(config, path) == json.loads((path / "results.json").read_text())
+        assert config.seed == run.seed and config.method == run.method
+        if run.method == "kd":
+            assert config.teacher_path == (str(folder / "teacher"),)
+            assert config.baseline == str(folder / "baseline" / f"seed{run.seed}")
+
+
+def test_numbers_are_those_of_the_runs(compared):
+    folder, comparison = compared
+    for run in comparison.runs[1:]:
+        results = json.loads((folder / run.path / "results.json").read_text())
+        assert run.test_accuracy == results["student"]["test_accuracy"] and run.seconds > 0
+        assert run.status == ("collapsed" if results["student"]["at_chance"] else "finished") and run.error is None
+        if run.method == "kd":
+            alone = json.loads((folder / f"baseline/seed{run.seed}/results.json").read_text())
+            assert run.baseline_accuracy == alone["student"]["test_accuracy"]
+            assert run.agreement == results["student"]["agreement"]
+    assert comparison.test_samples == 359 and comparison.parameters == 666 and comparison.epochs == 1
+    assert comparison.teacher_accuracy == comparison.runs[0].test_accuracy
+    assert comparison.methods == ("baseline", "kd") and comparison.seeds == (0, 1)
+    assert list(comparison.verdicts) == ["kd"] and comparison.verdicts["kd"].decision == "NOT SHOWN"
+
+
+def test_its_files_say_the_same(compared):
+    folder, comparison = compared
+    assert read_comparison(folder / "comparison.json") == comparison
+    rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    assert [(row["method"], float(row["test_accuracy"])) for row in rows] == [
+        (run.method, run.test_accuracy) for run in comparison.runs
+    ]
+    assert (folder / "table.md").read_text().startswith("| method | test accuracy |")
+
+
+def test_the_cache_is_built_once_for_all(compared):
+    folder, _ = compared
+    assert [path.name for path in (folder / "teacher_cache").iterdir()] == ["logits"]
+    built = [
+        path.name for path in (folder / "output").iterdir() if "Teacher cache: the teacher's out" in path.read_text()
+    ]
+    assert built == ["kd_seed0.txt"]
+
+
+def refuse_training(*arguments, **more):
+    raise AssertionError("nothing must be trained")
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    monkeypatch.setattr(stages, "fit_stage", refuse_training)
+
+
+def end_at_once(run, stage, splits, trained, *, title, files, config=None, **more):
+    for path, model in files.items():
+        save_model(model, path)
+    stage.finish([{"val_accuracy": 0.1}], 1.0, files)
+    TRAINED[f"{run.path.parent.name}/{run.path.name}"] += 1
+
+
+TRAINED = collections.Counter()
+
+
+@pytest.fixture
+def in_no_time(monkeypatch):
+    """Trainings that end at once, counted by the last two folders of their run: all models are at chance."""
+    TRAINED.clear()
+    monkeypatch.setattr(stages, "fit_stage", end_at_once)
+    return TRAINED
+
+
+def test_what_the_folder_has_is_not_done_again(compared, untrained, capsys):
+    folder, comparison = compared
+    again = compare(BASE, folder, ["kd"], [0])
+    assert again == comparison
+    assert "5 runs, 5 of which are there" in capsys.readouterr().out
+
+
+def test_methods_and_seeds_are_added(in_no_time, tmp_path):
+    config = dataclasses.replace(BASE, teacher_cache="off")
+    compare(config, tmp_path, ["kd"], [0])
+    assert set(in_no_time) == {f"{tmp_path.name}/teacher", "baseline/seed0", "kd/seed0"}
+    in_no_time.clear()
+    comparison = compare(config, tmp_path, ["sp"], [2])
+    # kd stays in it, and is corrected for.
+    assert set(in_no_time) == {"sp/seed0", "baseline/seed2", "kd/seed2", "sp/seed2"}
+    assert comparison.methods == ("baseline", "kd", "sp") and comparison.seeds == (0, 2)
+    assert list(comparison.verdicts) == ["kd", "sp"]
+    # Nothing was learned, and that is said.
+    assert {run.status for run in comparison.runs} == {"collapsed"}
+
+
+def test_a_run_that_fails_stops_those_alone_that_build_on_it(in_no_time, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(BASE, teacher_cache="off")
+
+    def fail(config, path, *arguments):
+        if (config.method, config.seed) in (("kd", 0), ("baseline", 1)):
+            raise FloatingPointError("the loss is\nnot finite")
+        return DISTILL(config, path, *arguments)
+
+    monkeypatch.setattr(commands, "distill", fail)
+    comparison = compare(config, tmp_path, ["kd", "tkd"], [0, 1])
+    found = {(run.method, run.seed): (run.status, run.error) for run in comparison.runs}
+    reason = "FloatingPointError: the loss is not finite"
+    assert found["kd", 0] == found["baseline", 1] == ("failed", reason)
+    assert found["tkd", 0] == found["baseline", 0] == ("collapsed", None)
+    left_out = ("waiting", "left out, for it builds on baseline/seed1")
+    assert found["kd", 1] == found["tkd", 1] == left_out
+    shown = capsys.readouterr().out
+    assert f"kd, seed 0: FAILED: {reason}" in shown and "7/7" in shown
+    assert "Traceback" in (tmp_path / "output" / "kd_seed0.txt").read_text() and "Traceback" not in shown
+    # The next time it is tried again, and nothing else is.
+    monkeypatch.setattr(commands, "distill", DISTILL)
+    in_no_time.clear()
+    again = compare(config, tmp_path, ["kd", "tkd"], [0, 1])
+    assert set(in_no_time) == {"kd/seed0", "baseline/seed1", "kd/seed1", "tkd/seed1"}
+    assert not [run for run in again.runs if run.error]
+
+
+@pytest.mark.parametrize(
+    ("change", "methods", "seeds", "message"),
+    [
+        ({}, ["tkdd"], [0], "Did you mean 'tkd'"),
+        ({}, ["kd@margin=3"], [0], "'kd' knows the arguments temperature"),
+        # The published numbers, written out.
+        ({}, ["kd+sp", "kd@temperature=4+sp"], [0], "`methods` must differ"),
+        ({}, ["baseline"], [0], "one besides the baseline"),
+        ({}, ["at@teacher_layers=no@student_layers=no"], [0], "no"),
+        ({}, ["kd"], [], "`seeds` must be"),
+        ({}, ["kd"], [1, 1], "`seeds` must be"),
+        ({}, ["kd"], [-1], "`seed` must be in"),
+        ({"method": "kd", "temperature": 2.0}, ["kd"], [0], "takes no `temperature`"),
+        ({"baseline": "none"}, ["kd"], [0], "takes no `baseline`"),
+        ({"method": "trikd", "generations": 2, "validation_fraction": None}, ["trikd"], [0], "the same budget"),
+        ({"student_model": "resnet999"}, ["kd"], [0], "resnet999"),
+        ({"teacher_path": "nowhere.keras"}, ["kd"], [0], "nowhere.keras"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_any_training(change, methods, seeds, message, tmp_path, untrained):
+    config = DistillConfig(epochs=1, **change)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        compare(config, tmp_path / "c", methods, seeds)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_comparison_needs_a_folder(tmp_path, untrained):
+    (tmp_path / "file").write_text("mine")
+    for path in ("", " ", tmp_path / "file"):
+        with pytest.raises(ValueError, match="`workdir` must name a folder. Received: workdir="):
+            compare(BASE, path, ["kd"], [0])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_parallel_must_be_a_number_of_runs(tmp_path, untrained):
+    with pytest.raises(ValueError, match="`parallel` must be a whole number >= 1. Received: parallel=0"):
+        compare(BASE, tmp_path / "c", ["kd"], [0], parallel=0)
+
+
+def test_another_comparisons_folder_is_refused(compared, untrained):
+    folder, _ = compared
+    before = (folder / "comparison.json").read_bytes()
+    other = dataclasses.replace(BASE, epochs=2)
+    with pytest.raises(ValueError, match="another comparison: there --epochs=1, here --epochs=2"):
+        compare(other, folder, ["kd"], [0])
+    with pytest.raises(ValueError, match="which is a run's"):
+        compare(BASE, folder / "kd" / "seed0", ["kd"], [0])
+    assert (folder / "comparison.json").read_bytes() == before
+    # The method that shared flags name is none of theirs.
+    compare(dataclasses.replace(BASE, method="sp"), folder, ["kd"], [0])
+
+
+def test_a_list_of_losses_is_one_method():
+    """A `+` between two methods begins another loss, between layers another layer."""
+    layers = "at@teacher_layers=stage1+stage2@student_layers=stage1+stage2:3"
+    configs = make_configs(BASE, [f"kd:0.5+{layers}+sp", "kd@temperature=2"])
+    assert configs[f"kd:0.5+{layers}+sp"].losses == ("kd:0.5", layers, "sp")
+    assert configs["kd@temperature=2"].losses == ("kd@temperature=2",)
+    assert configs["baseline"].losses is None and configs["baseline"].teacher_path is None
+
+
+def test_the_plan(tmp_path):
+    """Seed after seed; what a method does not read it is not given."""
+    config = dataclasses.replace(BASE, seed=7)
+    steps = list_steps(config, make_configs(config, ["kd", "trikd"]), (3, 4), tmp_path)
+    assert [step.title for step in steps] == [
+        "teacher",
+        *(f"{method}, seed {seed}" for seed in (3, 4) for method in ("baseline", "kd", "trikd")),
+    ]
+    teacher, baseline, kd, trikd = steps[:4]
+    assert (teacher.config.seed, teacher.config.epochs, teacher.command) == (7, 2, "train_teacher")
+    assert baseline.needs == () and kd.needs == (baseline.path, teacher.path) and trikd.needs == (baseline.path,)
+    assert trikd.config.teacher_path is None and trikd.config.baseline == str(baseline.path)
+    given = dataclasses.replace(BASE, teacher_path=("t.keras",), teacher_epochs=None)
+    steps = list_steps(given, make_configs(given, ["kd"]), (3,), tmp_path)
+    assert [step.title for step in steps] == ["baseline, seed 3", "kd, seed 3"]
+    assert steps[1].config.teacher_path == ("t.keras",)
+
+
+def test_folders_of_methods_differ_and_are_folders():
+    names = [sweep_plan.name_folder(method) for method in ("rkd:25/50", "rkd:25_50", "rkd:25%2F50", "kd+sp")]
+    assert len(set(names)) == 4 and not any("/" in name for name in names) and names[-1] == "kd+sp"
+
+
+def test_what_is_left_is_estimated():
+    estimate = sweep_progress.estimate_seconds
+    assert estimate({}, ["kd"]) is None
+    # By its own method's mean; of one without by the mean over the methods, 15 and 3.
+    assert estimate({"kd": [10, 20], "baseline": [3]}, ["kd", "baseline", "sp"]) == 15 + 3 + 9
+    assert estimate({"kd": [10, 20], "baseline": [3]}, ["kd", "baseline", "sp"], parallel=3) == 9
+    # The teacher is another kind of model, unless nothing else has ended.
+    assert estimate({"teacher": [100], "kd": [10]}, ["sp", "sp"]) == 20
+    assert estimate({"teacher": [100]}, ["sp", "sp"]) == 200
+    assert estimate({"kd": [10]}, []) == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(41.4, "41 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations(seconds, text):
+    assert sweep_progress.format_duration(seconds) == text
+
+
+def test_progress_counts_and_refines(tmp_path, capsys):
+    steps = list_steps(BASE, make_configs(BASE, ["kd"]), (0, 1), tmp_path)
+    found = {step.path: None for step in steps} | {steps[0].path: {"train": {"seconds": 8.0}}}
+    progress = sweep_progress.SweepProgress(steps, found, tmp_path, parallel=1)
+    run = ComparedRun(method="baseline", seed=0, path="p", status="finished", test_accuracy=0.5)
+    progress.report(steps[1], run, 4.0)
+    progress.report(steps[2], dataclasses.replace(run, status="failed", error="why"), 6.0)
+    lines = capsys.readouterr().out.splitlines()
+    # Four runs are taken to last as long as the teacher did; then as the baseline; then one of each kind is left.
+    assert lines == [
+        f"5 runs, 1 of which are there, in {tmp_path}; about 32 s left",
+        "  2/5  baseline, seed 0: 50.00 % in 4 s; about 12 s left",
+        "  3/5  kd, seed 0: FAILED: why in 6 s; about 10 s left",
+    ]

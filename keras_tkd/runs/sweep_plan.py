@@ -150,8 +150,8 @@ def _check_shared(base):
     whys = dict.fromkeys(_OF_ENTRIES, "has one of its own, in --methods: kd@temperature=2:0.5")
     whys["baseline"] = "is compared with the student alone that the comparison trains"
     whys["teacher_head"] = (
-        "learns from one teacher, and each run would train a head of its own. Train it once, by scripts/distill.py, and "
-        "give that run as --teacher_path"
+        "learns from one teacher, and each run would train a head of its own. Train it once, by scripts/distill.py, "
+        "and give that run as --teacher_path"
     )
     for name, why in whys.items():
         value = getattr(base, name)

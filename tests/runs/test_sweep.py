@@ -206,6 +206,7 @@ def test_a_run_that_fails_stops_those_alone_that_build_on_it(in_no_time, tmp_pat
         ({}, ["kd"], [-1], "`seed` must be in"),
         ({"method": "kd", "temperature": 2.0}, ["kd"], [0], "takes no `temperature`"),
         ({"baseline": "none"}, ["kd"], [0], "takes no `baseline`"),
+        ({"teacher_path": "t.keras", "teacher_head": "new"}, ["kd"], [0], "takes no `teacher_head`.*Train it once"),
         ({"method": "trikd", "generations": 2, "validation_fraction": None}, ["trikd"], [0], "the same budget"),
         ({"student_model": "resnet999"}, ["kd"], [0], "resnet999"),
         ({"teacher_path": "nowhere.keras"}, ["kd"], [0], "nowhere.keras"),
@@ -269,6 +270,20 @@ def test_the_plan(tmp_path):
     steps = list_steps(given, make_configs(given, ["kd"]), (3,), tmp_path)
     assert [step.title for step in steps] == ["baseline, seed 3", "kd, seed 3"]
     assert steps[1].config.teacher_path == ("t.keras",)
+    given = dataclasses.replace(BASE, teacher_outputs="t.npz", teacher_epochs=None)
+    steps = list_steps(given, make_configs(given, ["kd"]), (3,), tmp_path)
+    assert [(step.title, step.config.teacher_outputs) for step in steps] == [
+        ("baseline, seed 3", None),
+        ("kd, seed 3", "t.npz"),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"augmentation": "crop"}, {"mixup": 0.2}, {}])
+def test_views_of_a_seed_have_a_cache_of_their_own(change, tmp_path):
+    config = dataclasses.replace(BASE, teacher_cache="c", **change, **({"teacher_views": 2} if change else {}))
+    steps = list_steps(config, make_configs(config, ["kd"]), (3, 4), tmp_path)
+    caches = [step.config.teacher_cache for step in steps if step.method == "kd"]
+    assert caches == (["c_seed3", "c_seed4"] if change else ["c", "c"])
 
 
 def test_folders_of_methods_differ_and_are_folders():

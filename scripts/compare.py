@@ -8,12 +8,14 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 
 import early_signals  # noqa: F401, I001 (first, for it acts when it is imported)
 import os
+import re
 import sys
 
 import run_flags
 from absl import flags
 
 from keras_tkd.config import DistillConfig
+from keras_tkd.methods import METHODS
 
 run_flags.define(DistillConfig)
 flags.DEFINE_list(
@@ -30,8 +32,23 @@ flags.DEFINE_integer(
 flags.DEFINE_string("workdir", None, "Folder of the comparison; each run has a folder in it.", required=True)
 
 
+def read_shared():
+    """Returns the configuration of what all runs share: with a method that was given, or one of theirs that has it."""
+    if flags.FLAGS["method"].present or flags.FLAGS["losses"].present:
+        return run_flags.read(DistillConfig)
+    names = [re.match(r"\w*", method.strip())[0] for method in flags.FLAGS.methods]
+    tries = [{"method": name} for name in dict.fromkeys(names) if name in METHODS and METHODS[name].terms]
+    refusals = []
+    for settled in (*tries, {}):
+        try:
+            return run_flags.read(DistillConfig, **settled)
+        except SystemExit as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
+
+
 def main():
-    config = run_flags.read(DistillConfig)
+    config = read_shared()
     try:
         seeds = [int(seed) for seed in flags.FLAGS.seeds]
     except ValueError as error:

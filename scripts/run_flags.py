@@ -65,13 +65,18 @@ def define_workdir():
     )
 
 
-def read(config_class):
-    """Returns the configuration that the parsed flags describe; a bad value ends the program with one sentence."""
+def read(config_class, **settled):
+    """Returns the configuration that the parsed flags describe; a bad value ends the program with one sentence.
+
+    Args:
+        config_class: class of the configuration.
+        settled: values of flags that count as given, in place of what they have.
+    """
     values, typed = {}, _list_typed(sys.argv)
-    given = {field.name for field in dataclasses.fields(config_class) if flags.FLAGS[field.name].present}
+    given = {field.name for field in dataclasses.fields(config_class) if flags.FLAGS[field.name].present} | {*settled}
     for field in dataclasses.fields(config_class):
         kind, several = get_value_type(field)
-        value = flags.FLAGS[field.name].value
+        value = settled.get(field.name, flags.FLAGS[field.name].value)
         # A flagfile says how to train the teacher, for runs that are given none.
         others = field.metadata["yields_to"]
         if given & set(others) and field.metadata["unless"] not in given and field.name not in typed:

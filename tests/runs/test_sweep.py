@@ -270,7 +270,7 @@ def test_the_plan(tmp_path):
     steps = list_steps(given, make_configs(given, ["kd"]), (3,), tmp_path)
     assert [step.title for step in steps] == ["baseline, seed 3", "kd, seed 3"]
     assert steps[1].config.teacher_path == ("t.keras",)
-    given = dataclasses.replace(BASE, teacher_outputs="t.npz", teacher_epochs=None)
+    given = dataclasses.replace(BASE, teacher_outputs="t.npz", teacher_epochs=None, teacher_cache="auto")
     steps = list_steps(given, make_configs(given, ["kd"]), (3,), tmp_path)
     assert [(step.title, step.config.teacher_outputs) for step in steps] == [
         ("baseline, seed 3", None),
@@ -280,7 +280,9 @@ def test_the_plan(tmp_path):
 
 @pytest.mark.parametrize("change", [{"augmentation": "crop"}, {"mixup": 0.2}, {}])
 def test_views_of_a_seed_have_a_cache_of_their_own(change, tmp_path):
-    config = dataclasses.replace(BASE, teacher_cache="c", **change, **({"teacher_views": 2} if change else {}))
+    config = dataclasses.replace(
+        BASE, method="kd", teacher_cache="c", **change, **({"teacher_views": 2} if change else {})
+    )
     steps = list_steps(config, make_configs(config, ["kd"]), (3, 4), tmp_path)
     caches = [step.config.teacher_cache for step in steps if step.method == "kd"]
     assert caches == (["c_seed3", "c_seed4"] if change else ["c", "c"])

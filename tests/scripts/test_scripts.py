@@ -313,6 +313,10 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
         (["--workdir=w", "--methods=sp", "--seeds=0,x"], "--seeds: invalid literal"),
         (["--workdir=w", "--methods=sp", "--parallel=0"], "`parallel` must be"),
         (["--workdir=w", "--methods=sp", "--margin=3"], "takes no `margin`"),
+        # Nothing is said of tkd, the default of a single run.
+        (["--workdir=w", "--methods=kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),
+        (["--workdir=w", "--methods=dkd,kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),
+        (["--workdir=w", "--methods=dkd", "--mixup=0.2"], "DecoupledTargets is of images of one class each"),
     ],
 )
 def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path):

@@ -26,6 +26,7 @@ def weights_option(model, decides, yields_to=()):
             ),
         ),
         yields_to=yields_to,
+        names_file=True,
     )
 
 

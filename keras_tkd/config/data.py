@@ -47,6 +47,7 @@ class DataConfig:
         "digits",
         "'digits', a name of tensorflow-datasets (with --data_dir), or a folder of class folders.",
         decides="data",
+        names_file=True,
     )
     data_dir: str | None = option(
         None, "Folder of prepared tensorflow-datasets.", decides="nothing", read_when=_FROM_FILES
@@ -69,6 +70,7 @@ class DataConfig:
         "Table (CSV) of the files of a folder, in place of class folders: columns file and label; split (train, test) "
         "if it is divided, group for files of which none are to stand on both sides.",
         decides="data",
+        names_file=True,
         read_when=_OF_FOLDERS,
     )
     skip_bad_images: bool = option(

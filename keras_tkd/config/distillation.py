@@ -64,6 +64,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "not given.",
         decides="student",
         by_data=True,
+        names_file=True,
     )
     student_model_weights: str | None = weights_option("student_model", "student")
     teacher_head: str | None = _method_option(
@@ -199,6 +200,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "'train' the student alone on the same budget, 'none', or the workdir of a run that did.",
         read_when=_WITH_TEACHER,
         decides="nothing",
+        names_file=True,
     )
     check: str = _method_option(
         "warn",

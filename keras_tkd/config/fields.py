@@ -24,6 +24,7 @@ __all__ = [
     "collect_settings",
     "get_default",
     "list_deciding",
+    "list_given_files",
     "list_left_to_data",
     "option",
     "resolve_auto",
@@ -100,6 +101,7 @@ def option(
     unless=None,
     composed_by=None,
     by_data=False,
+    names_file=False,
 ):
     """Makes the field of a setting.
 
@@ -119,6 +121,7 @@ def option(
             value is one of them.
         by_data: whether a run may choose another value by the data and by other settings, where this one is not given:
             see `list_left_to_data`.
+        names_file: whether it may name a file or folder that a run reads: see `list_given_files`.
     """
     if decides not in DECIDES:
         raise ValueError(f"`decides` must be one of {', '.join(DECIDES)}. Received: decides={decides!r}")
@@ -137,6 +140,7 @@ def option(
         default = _LEFT_TO_DATA[type(default)](default)
     metadata = {"help": help, "choices": choices, "decides": decides, "recorded_as": recorded_as}
     metadata |= {"read_when": conditions, "yields_to": yields_to, "unless": unless, "composed_by": composed_by}
+    metadata["names_file"] = names_file
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -149,6 +153,13 @@ def list_left_to_data(config):
     """Returns the names of the settings that a run reads, nobody gave, and the data may decide."""
     left = [field.name for field in dataclasses.fields(config) if isinstance(getattr(config, field.name), _LeftToData)]
     return [name for name in left if name not in config.irrelevant_fields]
+
+
+def list_given_files(config):
+    """Returns what may name a file or folder that a run reads: list of `(field, value)`, one for each of several."""
+    named = [field for field in dataclasses.fields(config) if field.metadata["names_file"]]
+    values = [(field, getattr(config, field.name) or ()) for field in named]
+    return [(field, value) for field, given in values for value in ((given,) if isinstance(given, str) else given)]
 
 
 def resolve_auto(config, **values):

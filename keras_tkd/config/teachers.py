@@ -41,6 +41,7 @@ class PretrainedTeachersConfig(DataConfig):
         "SavedModel, or a run's folder. Without it, one is trained.",
         decides="distillation",
         read_when=_TRAINED_BEFORE,
+        names_file=True,
     )
     teacher_outputs: str | None = option(
         None,
@@ -48,6 +49,7 @@ class PretrainedTeachersConfig(DataConfig):
         "probabilities for the training and test images, in place of --teacher_path.",
         decides="distillation",
         read_when=(_STILL, _TRAINED_BEFORE, _DISTILLING),
+        names_file=True,
     )
     teacher_output: str | None = option(
         None,

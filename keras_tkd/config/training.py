@@ -137,6 +137,7 @@ class RunConfig(DataConfig):
         by_data=True,
         read_when=ReadWhen(lambda config: config.has_teacher),
         yields_to=GIVEN_TEACHER,
+        names_file=True,
     )
     teacher_model_weights: str | None = weights_option("teacher_model", "distillation", GIVEN_TEACHER)
 

@@ -5,7 +5,7 @@ import os
 import pathlib
 import shlex
 
-from keras_tkd.config.fields import FREE, collect_defaults, list_deciding
+from keras_tkd.config.fields import FREE, collect_defaults, list_deciding, list_given_files
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
@@ -19,9 +19,6 @@ from keras_tkd.runs.workdir import Workdir
 from keras_tkd.utils.files import hash_file, write_json
 
 __all__ = ["Run", "open_run"]
-
-# The settings that may name a file of a model that the run builds upon.
-_MODELS = ("student_model", "teacher_model", "student_model_weights", "teacher_model_weights")
 
 
 class Run:
@@ -179,28 +176,23 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
 
 def _hash_given_files(config):
     """Returns the SHA-256 of the files that a run is given, by the flag that names each, `--name=path`."""
-    # By name, a model is built anew each time; a file may be exchanged.
-    named = [(name, getattr(config, name, None)) for name in _MODELS]
-    files = {f"--{name}={path}": path for name, path in named if path}
-    files |= {f"--teacher_path={path}": find_teacher_file(path) for path in getattr(config, "teacher_path", None) or ()}
-    given = getattr(config, "teacher_outputs", None)
-    files |= {f"--teacher_outputs={given}": given} if given else {}
+    # By name, a model is built anew each time; a file may be exchanged. Data have hashes of their own.
+    named = [(field.name, value) for field, value in list_given_files(config) if field.metadata["decides"] != "data"]
+    files = {f"--{name}={path}": find_teacher_file(path) if name == "teacher_path" else path for name, path in named}
     return {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
 
 
 def _check_inputs_stay(config, folder):
     """Raises `ValueError` for inputs of a run that are among the files which `existing="overwrite"` removes."""
     folder = folder.resolve()
-    for name in ("teacher_path", "teacher_outputs", "baseline", *_MODELS, "dataset", "labels"):
-        values = getattr(config, name, None) or ()
-        for value in (values,) if isinstance(values, str) else values:
-            given = pathlib.Path(value).resolve()
-            # The folder itself stands for the teacher, or the baseline, in it.
-            inside = (given == folder and name != "dataset") or any(
-                given.is_relative_to(folder / own) for own in OWN_FILES
+    for field, value in list_given_files(config):
+        given = pathlib.Path(value).resolve()
+        # The folder itself stands for the teacher, or the baseline, in it.
+        inside = (given == folder and field.name != "dataset") or any(
+            given.is_relative_to(folder / own) for own in OWN_FILES
+        )
+        if given.exists() and inside:
+            raise ValueError(
+                f"--existing=overwrite removes the files of the run in {folder}, and this run reads one of them. "
+                f"Received: {field.name}={value!r}. Copy it to another place first, or choose another --workdir"
             )
-            if given.exists() and inside:
-                raise ValueError(
-                    f"--existing=overwrite removes the files of the run in {folder}, and this run reads one of them. "
-                    f"Received: {name}={value!r}. Copy it to another place first, or choose another --workdir"
-                )

@@ -1,6 +1,7 @@
 """What each setting decides and when it is read: what its field says, beside tables of what the settings mean."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -260,3 +261,33 @@ def test_why_a_setting_is_not_read(config, name, why):
 def test_a_rule_says_what_it_received():
     with pytest.raises(ValueError, match="`epochs` must be odd. Received: epochs=30, seed=0"):
         check(False, "`epochs` must be odd", TeacherTrainingConfig(), "epochs", "seed")
+
+
+# Settings whose help speaks of files that are no input of the run, or of which the run reads no content by itself.
+NO_INPUTS = {
+    "data_dir": "tensorflow-datasets finds them there; the data's own hashes tell",
+    "decoded_cache": "made of the data set's files, and compared with them",
+    "teacher_cache": "made of the teacher, and compared with it",
+    "trust_teacher_code": "allows what is in a file",
+    "teacher_output": "one of a model's outputs",
+    "custom_objects": "modules of Python",
+    "nested": "which files of the data set",
+    "skip_bad_images": "which files of the data set",
+    "test_fraction": "where no folder says it",
+    "max_pixels": "which files of the data set",
+    "shuffle_window": "how the data set's files are read",
+    "teacher_preprocessing": "how a teacher is to be run",
+    "teacher_classes": "which outputs of a teacher",
+}
+
+
+@pytest.mark.parametrize("cls", [DistillConfig, TeacherTrainingConfig])
+def test_settings_that_name_files_say_so(cls):
+    """A run compares the files that it is given with those that it began with, and does not remove them."""
+    speaking = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if re.search(r"\b([Ff]iles?|[Ff]olders?|workdir)\b", field.metadata["help"])
+    }
+    named = {field.name for field in dataclasses.fields(cls) if field.metadata["names_file"]}
+    assert named <= speaking and speaking - named <= NO_INPUTS.keys()

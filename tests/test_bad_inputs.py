@@ -1674,7 +1674,7 @@ def test_results_of_another_kind_are_named_and_measured_again(change, given, tmp
     assert after["student"] == before["student"] and json.loads(path.read_text())["files"] == before["files"]
 
 
-@pytest.mark.parametrize("weights", ["same", "other"])
+@pytest.mark.parametrize("weights", ["same", "other", "same behind another scaling"])
 def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
     weights, given, tmp_path, trained_in_no_time, capsys
 ):
@@ -1686,10 +1686,13 @@ def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
     model = build_teacher()
     if weights == "other":
         model.layers[-1].bias.assign_add(np.full(10, 0.5))
+    elif weights != "same":
+        model.layers[1].scale = 1 / 16
     save(model, path)
     assert path.read_bytes() != kept
-    if weights == "other":
-        with pytest.raises(ValueError, match="began with another teacher: the weights of --teacher_path have changed"):
+    if weights != "same":
+        what = "weights" if weights == "other" else "layers"
+        with pytest.raises(ValueError, match=f"began with another teacher: the {what} of --teacher_path have.* changed"):
             start("distill", settings, tmp_path, given)
         assert digest(tmp_path / "run") == before
     else:
@@ -1697,7 +1700,7 @@ def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
     said = capsys.readouterr().out
     assert f"The file of --teacher_path={path} has changed since the run" in said and "Finished already" not in said
     # And then it is the one that the run knows.
-    if weights == "other":
+    if weights != "same":
         path.write_bytes(kept)
     start("distill", settings, tmp_path, given)
     assert "Finished already" in capsys.readouterr().out

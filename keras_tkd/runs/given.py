@@ -11,7 +11,8 @@ def check_given(folder, given, retrains):
 
     Args:
         folder: the run's.
-        given: dict of what it is given now: `"weights"`, `"data"`, and the hashes of files by flag; None where unknown.
+        given: dict of what it is given now: `"weights"`, `"layers"`, `"data"`, and the hashes of files by flag; None
+            where unknown.
         retrains: whether what a teacher of other weights decides is to be trained again.
     """
     # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
@@ -23,9 +24,14 @@ def check_given(folder, given, retrains):
         _check_data(folder, given["data"])
     # Saved anew, a teacher is another file, and the same teacher by its weights; of its outputs these are the file.
     changed = [name for name in changed if not name.startswith(("--teacher_path=", "--teacher_outputs="))]
+    if "weights" in changed:
+        # Another model, whatever its layers.
+        changed = [name for name in changed if name != "layers"]
     if not changed:
         return
-    if changed == ["weights"]:
+    if changed == ["layers"]:
+        what, more = "teacher: the layers of --teacher_path have, or their settings, and its weights have not,", ""
+    elif changed == ["weights"]:
         # They are among the settings of what is trained by it, which is then done again.
         if retrains:
             return
@@ -35,7 +41,7 @@ def check_given(folder, given, retrains):
             ", or --existing=continue to train its student again",
         )
     else:
-        name = next(name for name in changed if name != "weights")
+        name = next(name for name in changed if name not in ("weights", "layers"))
         what, more = f"model: the file of {name} has", ""
     raise ValueError(
         f"The run in {folder} began with another {what} changed since. Put the file back that it began with, or "

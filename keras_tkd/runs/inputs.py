@@ -17,7 +17,7 @@ from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
 from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
-from keras_tkd.teacher_cache.fingerprints import hash_weights
+from keras_tkd.teacher_cache.fingerprints import hash_layers, hash_weights
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.standard_layers import MEANINGS, choose_layers
 
@@ -49,6 +49,8 @@ class Inputs:
         data: hashes of the images and labels by what they are for, see `hash_data`; None where nothing is trained.
         fingerprint: hash of the weights of a teacher that was trained elsewhere, or of the file of its outputs; None
             where there is neither.
+        architecture: hash of that teacher's layers and their settings: with the same weights but another scaling or
+            activation it says something else.
     """
 
     splits: data.Splits
@@ -59,6 +61,7 @@ class Inputs:
     baseline_predictions: np.ndarray | None = None
     anchor: keras.Model | None = None
     fingerprint: str | None = None
+    architecture: str | None = None
     layers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     data: dict[str, str] | None = None
 
@@ -132,7 +135,7 @@ def load_distillation_inputs(config, splits=None):
         inputs.fingerprint = inputs.outputs.fingerprint
     elif config.has_teacher and config.teacher_path:
         inputs.teacher = load_teacher(config, splits)
-        inputs.fingerprint = hash_weights(inputs.teacher)
+        inputs.fingerprint, inputs.architecture = hash_weights(inputs.teacher), hash_layers(inputs.teacher)
     elif config.has_teacher:
         inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.

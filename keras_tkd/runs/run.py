@@ -109,6 +109,7 @@ class Run:
             inputs.fingerprint,
             _hash_given_files(self._config),
             self._describe_data(inputs),
+            inputs.architecture,
         )
         splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.

@@ -85,7 +85,7 @@ class Workdir:
         """Lets other processes have the folder."""
         self._lock.release()
 
-    def begin(self, header="", teacher=None, files=None, data=None):
+    def begin(self, header="", teacher=None, files=None, data=None, layers=None):
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
 
         Args:
@@ -93,11 +93,12 @@ class Workdir:
             teacher: fingerprint of the teacher that the run is given; None where it is given none.
             files: dict from flags that name files of models, `--name=path`, to the files' SHA-256.
             data: dict from what of the data there is to its hash, and from `"flags"` to the flags that decide that.
+            layers: hash of that teacher's layers and their settings; None where it is given none.
 
         Raises:
             ValueError: another teacher than the one that the run began with, another model's file, or other data.
         """
-        given = {"weights": teacher, "data": data, **(files or {})}
+        given = {"weights": teacher, "layers": layers, "data": data, **(files or {})}
         if self._existing == "overwrite":
             self._remove_own_files()
             self._existing = "refuse"

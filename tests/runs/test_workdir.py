@@ -412,6 +412,24 @@ def test_another_teacher_than_the_run_began_with_is_refused(finished):
     begin("cc")
 
 
+def test_a_teacher_of_the_same_weights_and_other_layers_is_refused(finished):
+    def begin(teacher, layers, existing="refuse"):
+        Workdir(finished, FLAGS, existing).begin(teacher=teacher, layers=layers)
+
+    # An earlier version did not know of layers.
+    Workdir(finished, FLAGS).begin(teacher="aa")
+    begin("aa", "11")
+    before = tree(finished)
+    # What is trained by it would not be done again for that: its weights are what is compared there.
+    for existing in ("refuse", "continue"):
+        with pytest.raises(ValueError, match="another teacher: the layers of --teacher_path have.*existing=overwrite"):
+            begin("aa", "22", existing)
+    assert tree(finished) == before
+    # Another model is trained from anew, whatever its layers.
+    begin("bb", "22", "continue")
+    begin("bb", "22")
+
+
 def test_other_data_than_the_run_began_with_are_refused(finished):
     def begin(existing="refuse", flags=(), **data):
         Workdir(finished, FLAGS, existing).begin(data={"flags": list(flags)} | data)

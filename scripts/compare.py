@@ -15,7 +15,6 @@ import run_flags
 from absl import flags
 
 from keras_tkd.config import DistillConfig
-from keras_tkd.methods import METHODS
 
 run_flags.define(DistillConfig)
 flags.DEFINE_list(
@@ -33,13 +32,11 @@ flags.DEFINE_string("workdir", None, "Folder of the comparison; each run has a f
 
 
 def read_shared():
-    """Returns the configuration of what all runs share: with a method that was given, or one of theirs that has it."""
-    if flags.FLAGS["method"].present or flags.FLAGS["losses"].present:
-        return run_flags.read(DistillConfig)
-    names = [re.match(r"\w*", method.strip())[0] for method in flags.FLAGS.methods]
-    tries = [{"method": name} for name in dict.fromkeys(names) if name in METHODS and METHODS[name].terms]
+    """Returns the configuration of what all runs share: with the first of the methods that reads all of it."""
+    names = dict.fromkeys(re.match(r"\w*", method.strip())[0] for method in flags.FLAGS.methods)
     refusals = []
-    for settled in (*tries, {}):
+    # The method that was given, or the default, comes last: it is passed over.
+    for settled in (*({"method": name, "losses": None} for name in names), {}):
         try:
             return run_flags.read(DistillConfig, **settled)
         except SystemExit as refusal:

@@ -1692,7 +1692,9 @@ def test_a_teacher_that_changed_since_the_run_was_finished_is_refused(
     assert path.read_bytes() != kept
     if weights != "same":
         what = "weights" if weights == "other" else "layers"
-        with pytest.raises(ValueError, match=f"began with another teacher: the {what} of --teacher_path have.* changed"):
+        with pytest.raises(
+            ValueError, match=f"began with another teacher: the {what} of --teacher_path have.* changed"
+        ):
             start("distill", settings, tmp_path, given)
         assert digest(tmp_path / "run") == before
     else:

@@ -164,12 +164,17 @@ def list_given_files(config):
 
 def resolve_auto(config, **values):
     """Returns the configuration with values in place of `"auto"`; what nothing reads any more has its default again."""
-    # Of its settings alone: what it derived of them may be another.
-    resolved = copy.copy(config)
-    vars(resolved).clear()
-    vars(resolved).update({field.name: getattr(config, field.name) for field in dataclasses.fields(config)} | values)
-    unread = {name: get_default(type(config), name) for name in resolved.irrelevant_fields}
-    return dataclasses.replace(config, **unread | values)
+    settings, unread = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}, {}
+    while True:
+        # Of its settings alone: what it derived of them may be another.
+        resolved = copy.copy(config)
+        vars(resolved).clear()
+        vars(resolved).update(settings | unread | values)
+        more = {name: get_default(type(config), name) for name in resolved.irrelevant_fields if name not in unread}
+        if not more:
+            return dataclasses.replace(config, **unread | values)
+        # What is not read any more may be what others were read for.
+        unread |= more
 
 
 def list_deciding(cls, words):

@@ -73,8 +73,7 @@ class Comparison:
         epochs: those of every student.
         test_samples: number of test images; None while no run is finished.
         parameters: of the student, likewise.
-        teacher_accuracy: test accuracy of the teacher; None where no run that has one is finished. Of teachers that
-            learn with their students, that of the first.
+        teacher_accuracy: test accuracy of the teacher that all share; None where no run that has it is finished.
         runs: all of them, finished or not.
         verdicts: dict from each method but the baseline to its `Verdict`.
         versions: of Python, packages and machine.

@@ -6,7 +6,7 @@ import io
 import pathlib
 import time
 
-from keras_tkd.config.fields import resolve_auto
+from keras_tkd.config.fields import list_left_to_data, resolve_auto
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.reports.comparison import (
     BASELINE,
@@ -69,13 +69,13 @@ def compare(config, path, methods, seeds, parallel=1):
     if not str(path).strip() or folder.is_file():
         raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
     _check_numbers(seeds, parallel)
-    # Once for all: what is chosen by the data is the same for every run.
-    config, _ = choose_defaults(config)
-    comparison = _open(config, folder, methods, seeds)
-    configs = make_configs(config, comparison.methods)
+    chosen = _choose_by_data(config)
+    config = _complete(config, chosen)
+    comparison = _open(config, folder, methods, seeds, chosen)
+    configs = {name: _complete(each, chosen) for name, each in make_configs(config, comparison.methods).items()}
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
-        configs = {method: _check_method(each, folder) for method, each in configs.items()}
+        configs = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
         steps = list_steps(config, configs, comparison.seeds, folder)
         found = {step.path: _read_finished(step) for step in steps}
         for step in steps:
@@ -107,11 +107,25 @@ def _run(comparison, steps, found, folder, parallel):
     return comparison
 
 
-def _open(config, folder, methods, seeds):
+def _choose_by_data(config):
+    """Chooses what is left to the data, once for all runs; returns it as a dict."""
+    # A method that has both networks, and reads all that may be chosen.
+    asking = resolve_auto(config, method="dml", losses=None)
+    chosen, _ = choose_defaults(asking.resolved())
+    decided = set(list_left_to_data(asking)) - set(list_left_to_data(chosen))
+    return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen) if field.name in decided}
+
+
+def _complete(config, chosen):
+    """Returns a configuration with what the data decided, as far as it reads that and nobody gave it."""
+    return dataclasses.replace(config, **{name: chosen[name] for name in list_left_to_data(config) if name in chosen})
+
+
+def _open(config, folder, methods, seeds, chosen):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
     if (folder / FLAGFILE).exists():
         raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
-    flags = format_shared_flags(config)
+    flags = format_shared_flags(config, chosen)
     found = read_comparison(folder / COMPARISON)
     if found and set(found.flags) != set(flags):
         there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
@@ -136,12 +150,14 @@ def _check_numbers(seeds, parallel):
         raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
 
 
-def _check_method(config, folder):
+def _check_method(config, folder, seeds):
     """Returns a method's configuration with its teacher cache decided; what cannot be trained is refused here."""
     # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
     alone = resolve_auto(config, baseline="none") if config.has_teacher else config
     alone = alone.resolved()
-    inputs = load_distillation_inputs(alone)
+    # A file of outputs for views is of one seed.
+    for seed in seeds if alone.teacher_outputs else seeds[:1]:
+        inputs = load_distillation_inputs(dataclasses.replace(alone, seed=seed))
     if not inputs.splits.num_classes:
         raise ValueError(
             "Methods are compared by the accuracy on classes that the student knows. Received: open_set_fraction="
@@ -186,13 +202,17 @@ def _describe_step(step, outcome, folder):
 
 def _write(comparison, steps, outcomes, folder):
     """Writes what is known of a comparison into its folder; returns it as a `Comparison`."""
-    results = {}
+    results, teacher = {}, None
     for step in steps:
         outcome = outcomes.get(step.path)
-        if isinstance(outcome, dict) and step.method != TEACHER:
-            results.setdefault(step.method, []).append(Results.from_dict(outcome))
+        if isinstance(outcome, dict):
+            found = Results.from_dict(outcome)
+            # That of all; a teacher that learns with a student is that student's own.
+            if step.method == TEACHER or step.config.takes_trained_teacher:
+                teacher = teacher or found.teacher
+            if step.method != TEACHER:
+                results.setdefault(step.method, []).append(found)
     runs = [run for each in results.values() for run in each]
-    teacher = next((run.teacher for run in runs if run.teacher), None)
     others = [method for method in comparison.methods if method != BASELINE]
     comparison = dataclasses.replace(
         comparison,

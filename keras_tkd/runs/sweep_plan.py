@@ -66,7 +66,10 @@ def make_configs(base, methods):
     configs, seen = {}, {}
     for text in (BASELINE, *listed):
         configs[text] = _choose_method(base, text)
-        other = seen.setdefault(tuple(format_flags(configs[text].resolved())), text)
+        recipe = configs[text].recipe
+        # The sum of its losses is in no order.
+        same = dataclasses.replace(recipe, summary="", terms=tuple(sorted(recipe.terms, key=repr)))
+        other = seen.setdefault(repr(same), text)
         if other != text:
             raise ValueError(f"`methods` must differ. Received: {other!r} and {text!r}, which are the same training")
     _check_budgets(configs)
@@ -106,9 +109,13 @@ def list_steps(base, configs, seeds, folder):
                 settings["teacher_path"] = teacher_path
                 # A teacher that was given is there.
                 needs += [step.path for step in steps if step.method == TEACHER]
-            # Under augmentation the views that a cache holds are a seed's own.
-            if config.augments and config.teacher_cache not in ("auto", "off", "workdir"):
-                settings["teacher_cache"] = f"{config.teacher_cache}_seed{seed}"
+            if config.teacher_cache not in ("auto", "off", "workdir"):
+                # An online teacher's anchor is a student of its own seed.
+                if config.online:
+                    settings["teacher_cache"] = f"{config.teacher_cache}/{name_folder(method)}_seed{seed}"
+                # Under augmentation the views that a cache holds are a seed's own.
+                elif config.augments:
+                    settings["teacher_cache"] = f"{config.teacher_cache}_seed{seed}"
             path = folder / name_folder(method) / f"seed{seed}"
             config = resolve_auto(config, **settings)
             step = Step(method=method, seed=seed, command="distill", config=config, path=path, needs=tuple(needs))
@@ -116,10 +123,18 @@ def list_steps(base, configs, seeds, folder):
     return steps
 
 
-def format_shared_flags(base):
-    """Returns the lines of a flagfile with what all runs of a comparison share."""
+def format_shared_flags(base, chosen):
+    """Returns the lines of a flagfile with what all runs share, defaults left out, whatever the method of `base`.
+
+    Args:
+        base: as in `make_configs`.
+        chosen: dict of the settings that the data decided.
+    """
     own = ("method", "losses", "baseline", *list_deciding(type(base), FREE))
-    return tuple(line for line in format_flags(base) if not line.startswith(tuple(f"--{name}=" for name in own)))
+    default = [field.name for field in dataclasses.fields(base) if getattr(base, field.name) == field.default]
+    left_out = tuple(f"--{name}=" for name in (*own, *default, *chosen))
+    lines = [line for line in format_flags(base) if not line.startswith(left_out)]
+    return (*lines, *(f"--{name}={value}" for name, value in chosen.items()))
 
 
 def name_folder(method):

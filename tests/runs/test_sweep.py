@@ -8,8 +8,10 @@ import signal
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
+from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.comparison import ComparedRun, read_comparison
@@ -163,6 +165,79 @@ def test_methods_and_seeds_are_added(in_no_time, tmp_path):
     assert list(comparison.verdicts) == ["kd", "sp"]
     # Nothing was learned, and that is said.
     assert {run.status for run in comparison.runs} == {"collapsed"}
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two classes of pictures."""
+    for name, value in (("dark", 20), ("light", 200)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = np.full((8, 8, 3), value + i, "uint8")
+            PIL.Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+    return str(tmp_path / "pictures")
+
+
+def test_what_nobody_gave_is_chosen_by_the_data_once(in_no_time, pictures, tmp_path, capsys):
+    config = DistillConfig(dataset=pictures, teacher_cache="off")
+    comparison = compare(config, tmp_path / "c", ["kd", "dml"], [0])
+    assert capsys.readouterr().out.count("Not given and chosen") == 1
+    assert {"--epochs=100", "--batch_size=16", "--learning_rate=0.01"} <= set(comparison.flags)
+    assert len(in_no_time) == 4 and comparison.epochs == 100
+    for run in comparison.runs:
+        assert "--epochs=100" in (tmp_path / "c" / run.path / "flags.flags").read_text()
+
+
+@pytest.mark.parametrize(("first", "second"), [("dml", "kd"), ("kd", "dml"), ("trikd", "sp")])
+def test_methods_are_added_in_any_order(first, second, in_no_time, tmp_path):
+    config = DistillConfig(method=first, epochs=1, teacher_epochs=None)
+    compare(config, tmp_path, [first], [0])
+    comparison = compare(dataclasses.replace(config, method=second), tmp_path, [second], [0])
+    assert comparison.methods == ("baseline", first, second)
+    with pytest.raises(ValueError, match="holds another comparison: there --epochs=1, here --epochs=2"):
+        compare(dataclasses.replace(config, epochs=2), tmp_path, [second], [0])
+
+
+def test_an_ensemble_of_teachers_is_compared(in_no_time, tmp_path):
+    for seed, name in enumerate("ab"):
+        keras.utils.set_random_seed(seed)
+        save_model(models.build("digits_teacher", (8, 8, 1), 10), tmp_path / f"{name}.keras")
+    paths = tuple(str(tmp_path / f"{name}.keras") for name in "ab")
+    config = DistillConfig(
+        epochs=1, teacher_path=paths, teacher_average="losses", teacher_cache="off", teacher_weights=("1", "2")
+    )
+    comparison = compare(config, tmp_path / "c", ["kd"], [0])
+    assert set(in_no_time) == {"baseline/seed0", "kd/seed0"}
+    assert [run.status for run in comparison.runs] == ["collapsed", "collapsed"]
+
+
+@pytest.mark.parametrize("pair", [("tkd", "tkd:2.0"), ("tkd", "tkd@margin=5"), ("kd+sp", "sp+kd")])
+def test_one_training_is_not_two_methods(pair, tmp_path, untrained):
+    with pytest.raises(ValueError, match="`methods` must differ.*are the same training"):
+        compare(BASE, tmp_path, pair, [0])
+
+
+def test_online_teachers_of_each_seed_have_a_cache_of_their_own(tmp_path):
+    config = dataclasses.replace(BASE, teacher_cache="c")
+    steps = list_steps(config, make_configs(config, ["trikd"]), (3, 4), tmp_path)
+    caches = [step.config.teacher_cache for step in steps if step.method == "trikd"]
+    assert caches == ["c/trikd_seed3", "c/trikd_seed4"]
+
+
+def test_outputs_of_views_must_be_of_every_seed(pictures, tmp_path, untrained):
+    splits = data.load(pictures)
+    rng = np.random.default_rng(0)
+    # Right with certainty on all images and views.
+    train, test = (np.eye(2)[labels] * 9 for labels in (splits.train_labels, splits.test_labels))
+    train = np.stack([train, train]) + rng.uniform(size=(2, *train.shape)) / 10
+    np.savez(tmp_path / "views.npz", train=train, test=test, augmentation="crop", seed=0)
+    config = DistillConfig(
+        method="kd", dataset=pictures, teacher_outputs=str(tmp_path / "views.npz"), augmentation="crop",
+        teacher_views=2, epochs=1, batch_size=8, learning_rate=0.01, student_model="digits_student",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="seed"):
+        compare(config, tmp_path / "c", ["kd"], [0, 1])
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_run_that_fails_stops_those_alone_that_build_on_it(in_no_time, tmp_path, monkeypatch, capsys):

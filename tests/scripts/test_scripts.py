@@ -313,6 +313,27 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
         (["--workdir=w", "--methods=sp", "--seeds=0,x"], "--seeds: invalid literal"),
         (["--workdir=w", "--methods=sp", "--parallel=0"], "`parallel` must be"),
         (["--workdir=w", "--methods=sp", "--margin=3"], "takes no `margin`"),
+        # What a flagfile's own method does not read, one of those that are compared may.
+        (
+            [
+                "--flagfile=flags/digits/kd.flags",
+                "--workdir=w",
+                "--methods=kd,tkd",
+                "--negatives=in_batch",
+                "--parallel=0",
+            ],
+            "`parallel` must be",
+        ),
+        (
+            [
+                "--flagfile=flags/digits/baseline.flags",
+                "--workdir=w",
+                "--methods=kd",
+                "--teacher_path=t",
+                "--parallel=0",
+            ],
+            "`parallel` must be",
+        ),
         # Nothing is said of tkd, the default of a single run.
         (["--workdir=w", "--methods=kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),
         (["--workdir=w", "--methods=dkd,kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),
@@ -320,6 +341,7 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
     ],
 )
 def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path):
+    arguments = [argument.replace("=flags/", f"={ROOT}/flags/") for argument in arguments]
     done = run("compare", *arguments, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr + done.stdout and "Traceback" not in done.stderr
     assert not os.listdir(tmp_path)

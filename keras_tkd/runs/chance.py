@@ -8,7 +8,7 @@ import numpy as np
 from keras_tkd import evaluation
 from keras_tkd.data.options import count_batches
 
-__all__ = ["StopAtChance", "count_first_epochs"]
+__all__ = ["StopAtChance", "count_first_epochs", "is_at_chance"]
 
 # How long a model may take to leave chance: networks that learn at all have done so by then, in every run that we know.
 _STEPS, _EPOCHS = 100, 3
@@ -29,6 +29,20 @@ def count_first_epochs(samples, config):
     return max(_EPOCHS, math.ceil(_STEPS / count_batches(samples, config.batch_size)))
 
 
+def is_at_chance(accuracy, labels, config):
+    """Returns whether the accuracy in an epoch says that a model still guesses.
+
+    With balanced class weights it never says so: the loss favours no class, so that a guess may name any of them, and a
+    model that has learned to tell a rare class may be right less often than the commonest class is there.
+
+    Args:
+        accuracy: share of correct answers on `labels`, 0..1, each image counting the same.
+        labels: `(samples,)` class ids.
+        config: the training's configuration.
+    """
+    return config.class_weight != "balanced" and evaluation.at_chance(accuracy, labels)
+
+
 class StopAtChance(keras.callbacks.Callback):
     """Raises `ValueError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
 
@@ -37,7 +51,8 @@ class StopAtChance(keras.callbacks.Callback):
     before. The last epoch of a training ends it anyway, and its result says what it is.
 
     Where more than half of the training images are of one class, always naming that is how trainings usually begin, and
-    accuracies do not tell it from chance: then nothing is stopped.
+    accuracies do not tell it from chance: then nothing is stopped. Nor is anything with balanced class weights: see
+    `is_at_chance`.
 
     Args:
         title: what is being trained.
@@ -77,7 +92,7 @@ class StopAtChance(keras.callbacks.Callback):
     def _is_at_chance(self, epoch, *names):
         """Returns whether an epoch has accuracies of both names, neither of them above chance."""
         return all(
-            name in epoch and evaluation.at_chance(epoch[name], labels)
+            name in epoch and is_at_chance(epoch[name], labels, self._config)
             for name, labels in zip(names, self._labels, strict=True)
         )
 

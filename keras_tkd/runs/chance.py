@@ -8,7 +8,7 @@ import numpy as np
 from keras_tkd import evaluation
 from keras_tkd.data.options import count_batches
 
-__all__ = ["StopAtChance", "count_first_epochs", "is_at_chance"]
+__all__ = ["AtChanceError", "StopAtChance", "count_first_epochs", "is_at_chance"]
 
 # How long a model may take to leave chance: networks that learn at all have done so by then, in every run that we know.
 _STEPS, _EPOCHS = 100, 3
@@ -43,8 +43,12 @@ def is_at_chance(accuracy, labels, config):
     return config.class_weight != "balanced" and evaluation.at_chance(accuracy, labels)
 
 
+class AtChanceError(ValueError):
+    """The end of a training that has not left chance: no mistake of whoever called, but what the training came to."""
+
+
 class StopAtChance(keras.callbacks.Callback):
-    """Raises `ValueError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
+    """Raises `AtChanceError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
 
     How many these are, `count_first_epochs` says. A model has left chance if in any epoch, on training or on held-out
     images, its accuracy was above what guessing reaches. Nothing is lost by the end: the epoch's state is written
@@ -85,7 +89,7 @@ class StopAtChance(keras.callbacks.Callback):
             return
         for trained, held_out, whose in _ACCURACIES:
             if all(self._is_at_chance(epoch, trained, held_out) for epoch in history):
-                raise ValueError(self._explain(whose, history[-1][trained], history[-1][held_out]))
+                raise AtChanceError(self._explain(whose, history[-1][trained], history[-1][held_out]))
         # It has left chance once, and that is enough.
         self._watches = False
 

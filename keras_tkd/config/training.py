@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
-from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, list_left_to_data, option
 from keras_tkd.utils.augmentation_names import parse_augmentation
 from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, OPTIMIZERS, PRECISIONS
 
@@ -13,6 +13,8 @@ __all__ = ["RunConfig", "TeacherTrainingConfig"]
 _SCHEDULES = ("constant", "cosine", "step")
 _CLASS_WEIGHTS = ("none", "balanced")
 _AT_CHANCE = ("stop", "warn")
+# Their defaults are those that stand at the fields: what was measured on them is to stay what it was.
+_WITH_OWN_DEFAULTS = ("digits", "cifar10")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
 _BY_SGD = ReadWhen(
     lambda config: config.optimizer == "sgd",
@@ -156,9 +158,10 @@ class RunConfig(DataConfig):
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         check_weights(self, "teacher_model_weights")
-        # Batches are made inside a window.
-        rule = "`shuffle_window` must be a batch or more"
-        check((self.shuffle_window or self.batch_size) >= self.batch_size, rule, self, "shuffle_window", "batch_size")
+        # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
+        if self.shuffle_window and (self.has_own_defaults or "batch_size" not in list_left_to_data(self)):
+            rule = "`shuffle_window` must be a batch or more"
+            check(self.shuffle_window >= self.batch_size, rule, self, "shuffle_window", "batch_size")
         # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
         check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
         check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
@@ -189,6 +192,11 @@ class RunConfig(DataConfig):
             check(
                 not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
             )
+
+    @property
+    def has_own_defaults(self):
+        """True if the data set keeps the defaults of the fields; for others the data choose what is not given."""
+        return self.dataset in _WITH_OWN_DEFAULTS
 
     @property
     def mixes(self):

@@ -40,9 +40,9 @@ class ComparedRun:
         method: as it was given; `"teacher"` of the teacher that all share.
         seed: the run's.
         path: its folder, in that of the comparison.
-        status: `"finished"`; `"collapsed"`, finished at chance; `"failed"`; `"waiting"`, which it also is where another
-            run that it builds on failed.
-        error: one line that says why it failed, or is left out; None where it did neither.
+        status: `"finished"`; `"collapsed"`, finished at chance or stopped there; `"failed"`; `"waiting"`, which it also
+            is where another run that it builds on failed, or was stopped at chance.
+        error: one line that says why it failed, was stopped or is left out; None where nothing of this holds.
         seconds: of the training of its student, or of the teacher; None where there is none.
         test_accuracy: its student's, or the teacher's.
         baseline_accuracy: that of the student alone of the same seed; None where that was not trained.
@@ -202,7 +202,7 @@ def _decided(comparison, decision):
 
 def _explain(run):
     which = f"{run.method}, seed {run.seed}"
-    if run.status == "collapsed":
+    if run.status == "collapsed" and not run.error:
         return f"Collapsed: {which}: at chance with {100 * run.test_accuracy:.2f} %"
     return f"{run.status.capitalize()}: {which}: {run.error}"
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras_tkd import evaluation
 from keras_tkd.data.options import count_batches
 
-__all__ = ["StopAtChance", "count_first_epochs"]
+__all__ = ["AtChanceError", "StopAtChance", "count_first_epochs", "is_at_chance"]
 
 # How long a model may take to leave chance: networks that learn at all have done so by then, in every run that we know.
 _STEPS, _EPOCHS = 100, 3
@@ -29,15 +29,34 @@ def count_first_epochs(samples, config):
     return max(_EPOCHS, math.ceil(_STEPS / count_batches(samples, config.batch_size)))
 
 
+def is_at_chance(accuracy, labels, config):
+    """Returns whether the accuracy in an epoch says that a model still guesses.
+
+    With balanced class weights it never says so: the loss favours no class, so that a guess may name any of them, and a
+    model that has learned to tell a rare class may be right less often than the commonest class is there.
+
+    Args:
+        accuracy: share of correct answers on `labels`, 0..1, each image counting the same.
+        labels: `(samples,)` class ids.
+        config: the training's configuration.
+    """
+    return config.class_weight != "balanced" and evaluation.at_chance(accuracy, labels)
+
+
+class AtChanceError(ValueError):
+    """The end of a training that has not left chance: no mistake of whoever called, but what the training came to."""
+
+
 class StopAtChance(keras.callbacks.Callback):
-    """Raises `ValueError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
+    """Raises `AtChanceError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
 
     How many these are, `count_first_epochs` says. A model has left chance if in any epoch, on training or on held-out
     images, its accuracy was above what guessing reaches. Nothing is lost by the end: the epoch's state is written
     before. The last epoch of a training ends it anyway, and its result says what it is.
 
     Where more than half of the training images are of one class, always naming that is how trainings usually begin, and
-    accuracies do not tell it from chance: then nothing is stopped.
+    accuracies do not tell it from chance: then nothing is stopped. Nor is anything with balanced class weights: see
+    `is_at_chance`.
 
     Args:
         title: what is being trained.
@@ -70,14 +89,14 @@ class StopAtChance(keras.callbacks.Callback):
             return
         for trained, held_out, whose in _ACCURACIES:
             if all(self._is_at_chance(epoch, trained, held_out) for epoch in history):
-                raise ValueError(self._explain(whose, history[-1][trained], history[-1][held_out]))
+                raise AtChanceError(self._explain(whose, history[-1][trained], history[-1][held_out]))
         # It has left chance once, and that is enough.
         self._watches = False
 
     def _is_at_chance(self, epoch, *names):
         """Returns whether an epoch has accuracies of both names, neither of them above chance."""
         return all(
-            name in epoch and evaluation.at_chance(epoch[name], labels)
+            name in epoch and is_at_chance(epoch[name], labels, self._config)
             for name, labels in zip(names, self._labels, strict=True)
         )
 

@@ -8,8 +8,6 @@ from keras_tkd.runs.images import load_splits
 
 __all__ = ["choose_defaults"]
 
-# Their defaults are those that stand at the fields: what was measured on them is to stay what it was.
-_WITH_OWN_DEFAULTS = ("digits", "cifar10")
 # Teacher and student for images whose shorter side has at least so many pixels. What is flattened into a dense layer
 # grows with the image, and a network that averages over positions does not.
 _NETWORKS = {
@@ -41,7 +39,7 @@ def choose_defaults(config):
     chosen = {"learning_rate": _RATES[config.optimizer]}
     if config.optimizer == "adamw":
         chosen["weight_decay"] = _DECOUPLED_DECAY
-    if config.dataset in _WITH_OWN_DEFAULTS:
+    if config.has_own_defaults:
         if config.optimizer == "sgd":
             del chosen["learning_rate"]
     elif set(left) - chosen.keys() - {"weight_decay"}:

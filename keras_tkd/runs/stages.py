@@ -5,13 +5,13 @@ import functools
 
 import keras
 
-from keras_tkd import data, evaluation, teachers
+from keras_tkd import data, teachers
 from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
-from keras_tkd.runs.chance import StopAtChance, count_first_epochs
+from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
 from keras_tkd.runs.distillation_setup import (
     DistillationSetup,
@@ -216,7 +216,7 @@ def fit_stage(
         TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
         # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
         WarnAtChance(
-            lambda accuracy: evaluation.at_chance(accuracy, splits.held_out[1]),
+            lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),
             min(count_first_epochs(samples, config), max(config.epochs, 3)),
         ),
         backup,

@@ -47,7 +47,7 @@ def compare(config, path, methods, seeds, parallel=1):
 
     A comparison that was interrupted is taken up, with the run that was going on. Methods and seeds that the folder has
     beside those given stay in the comparison. A run that fails does not stop the others, and is tried again the next
-    time.
+    time; a training that was stopped at chance is not, unless `at_chance="warn"` is asked for or its folder is gone.
 
     Args:
         config: `DistillConfig` with what all runs share. Its own method is passed over, and its seed is the teacher's.
@@ -77,7 +77,7 @@ def compare(config, path, methods, seeds, parallel=1):
     with contextlib.redirect_stdout(io.StringIO()):
         configs = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
         steps = list_steps(config, configs, comparison.seeds, folder)
-        found = {step.path: _read_finished(step) for step in steps}
+        found = {step.path: _read_finished(step) or _recall_stopped(step, comparison, folder) for step in steps}
         for step in steps:
             if step.method == TEACHER and found[step.path] is None:
                 load_teacher_inputs(step.config)
@@ -140,6 +140,7 @@ def _open(config, folder, methods, seeds, chosen):
         flags=flags,
         dataset=config.dataset,
         epochs=config.epochs,
+        runs=found.runs if found else (),
     )
 
 
@@ -180,14 +181,21 @@ def _read_finished(step):
         return run.results
 
 
+def _recall_stopped(step, comparison, folder):
+    """Returns the `Failure` of a run that was stopped at chance earlier, and would be again; else None."""
+    path = str(step.path.relative_to(folder))
+    stopped = [run.error for run in comparison.runs if run.path == path and run.status == "collapsed" and run.error]
+    again = step.config.at_chance == "warn" or not step.path.is_dir()
+    return Failure(stopped[0], "collapsed") if stopped and not again else None
+
+
 def _describe_step(step, outcome, folder):
     """Returns the `ComparedRun` of a step; its outcome are results, a `Failure`, or None where it has not ended."""
     described = ComparedRun(method=step.method, seed=step.seed, path=str(step.path.relative_to(folder)))
     if outcome is None:
         return described
     if isinstance(outcome, Failure):
-        status = "failed" if outcome.began else "waiting"
-        return dataclasses.replace(described, status=status, error=outcome.message)
+        return dataclasses.replace(described, status=outcome.status, error=outcome.message)
     results = Results.from_dict(outcome)
     model = results.teacher if step.method == TEACHER else results.student
     return dataclasses.replace(

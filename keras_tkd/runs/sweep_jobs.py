@@ -12,11 +12,14 @@ import traceback
 
 from keras_tkd.config.flagfile import format_flags
 from keras_tkd.runs import commands
+from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.layout import RESULTS
 from keras_tkd.utils.files import read_json
 
-__all__ = ["Failure", "execute", "run_all"]
+__all__ = ["COLLAPSED_EXIT", "Failure", "execute", "run_all"]
 
+# Exit status of a process whose training was stopped at chance; Python itself ends with 1 or 2.
+COLLAPSED_EXIT = 3
 _WORKER = "keras_tkd.runs.sweep_worker"
 _OUTPUT = "output"
 _POLL = 0.1  # seconds between two looks at processes
@@ -28,11 +31,12 @@ class Failure:
 
     Attributes:
         message: one line that says why.
-        began: False for a run that was left out, because another that it builds on failed.
+        status: as in `ComparedRun`: `"failed"`; `"collapsed"`, stopped at chance; `"waiting"`, left out, for it builds
+            on another that ended in a `Failure`.
     """
 
     message: str
-    began: bool = True
+    status: str = "failed"
 
 
 def run_all(steps, outcomes, folder, parallel):
@@ -61,7 +65,7 @@ def run_all(steps, outcomes, folder, parallel):
                 if failed:
                     waiting.remove(step)
                     which = " and ".join(str(path.relative_to(folder)) for path in failed)
-                    yield step, Failure(f"left out, for it builds on {which}", began=False), None
+                    yield step, Failure(f"left out, for it builds on {which}", "waiting"), None
                 elif len(running) < parallel and all(path in outcomes for path in step.needs):
                     waiting.remove(step)
                     running.append(start(step, _get_output(step, folder), parallel))
@@ -96,6 +100,8 @@ def execute(command, config, path):
         return getattr(commands, command)(config, path)
     except Exception as error:  # whatever it is, the others go on
         traceback.print_exc(file=sys.stdout)
+        if isinstance(error, AtChanceError):
+            return Failure(" ".join(str(error).split()), "collapsed")
         return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
@@ -164,7 +170,8 @@ class _Process:
             return read_json(self.step.path / RESULTS)
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
         if code > 0 and lines and lines[-1].startswith("Error: "):
-            return Failure(lines[-1].removeprefix("Error: "))
+            status = "collapsed" if code == COLLAPSED_EXIT else "failed"
+            return Failure(lines[-1].removeprefix("Error: "), status)
         ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         return Failure(f"its process ended with {ending}; see {self._output}")
 

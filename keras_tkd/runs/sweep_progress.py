@@ -13,7 +13,8 @@ class SweepProgress:
 
     Args:
         steps: all `Step`s of the comparison.
-        found: dict from the folder of a step to its results, None of one that is to be done.
+        found: dict from the folder of a step to its results, or to the `Failure` of one that is not tried again; None
+            of one that is to be done.
         folder: the comparison's.
         parallel: number of runs at once.
     """
@@ -24,7 +25,8 @@ class SweepProgress:
         # What earlier comparisons trained tells how long trainings take here.
         self._seconds = {}
         for step in steps:
-            if found[step.path] is not None:
+            # How long one took that was stopped is not known, nor how long it would have taken.
+            if isinstance(found[step.path], dict):
                 self._seconds.setdefault(step.method, []).append(found[step.path]["train"]["seconds"])
         there = self._total - len(self._left)
         known = f", {there} of which are there" if there else ""

@@ -8,7 +8,7 @@ import pytest
 
 from keras_tkd.config import TeacherTrainingConfig
 from keras_tkd.runs import commands
-from keras_tkd.runs.chance import StopAtChance, count_first_epochs
+from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
 
 # Four classes of 100 training and of 25 held-out images. By two standard errors guesses reach 29.3 % of the former,
 # 0.25 + 2 sqrt(0.25 0.75 / 400), and 33.7 % of the latter.
@@ -71,6 +71,19 @@ def test_a_class_of_more_than_half_of_the_images_may_be_named_for_long():
     stop(history(*[(0.52, 0.25)] * 3), train=np.repeat([0, 1, 2, 3], [208, 64, 64, 64]))
     with pytest.raises(ValueError, match="at chance"):
         stop(history(*[(0.48, 0.25)] * 3), train=np.repeat([0, 1, 2, 3], [192, 69, 69, 70]))
+
+
+def test_with_balanced_class_weights_accuracies_do_not_say_who_guesses():
+    """Classes of 47, 18, 18 and 17 %: recalls of 0, 0, 0.9 and 0.4 are 0.325 on average, and right on 23 % of images.
+
+    0.18 * 0.9 + 0.17 * 0.4 = 0.23. Guesses have recalls of 0.25 on average, and are right on up to 47 %.
+    """
+    train, epochs = np.repeat(range(4), [188, 72, 72, 68]), history(*[(0.23, 0.23)] * 3)
+    stop(epochs, train=train, class_weight="balanced")
+    with pytest.raises(ValueError, match="at chance"):
+        stop(epochs, train=train)
+    assert not is_at_chance(0.23, train, TeacherTrainingConfig(class_weight="balanced"))
+    assert is_at_chance(0.23, train, TeacherTrainingConfig())
 
 
 def test_it_is_off_where_that_is_asked_for():

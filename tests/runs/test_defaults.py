@@ -84,6 +84,14 @@ def test_a_batch_is_no_larger_than_the_window(monkeypatch):
     assert config.batch_size == 128
     config, _ = choose(monkeypatch, DistillConfig(dataset="flowers", shuffle_window=128, epochs=3), images=3_000)
     assert config.batch_size == 64
+    # A window of less than the field's own 128, which nobody gave: at least 2,000 images have batches of 64.
+    for window, batch_size in ((60, 60), (64, 64), (100, 64), (8, 8)):
+        config, _ = choose(monkeypatch, DistillConfig(dataset="flowers", shuffle_window=window), images=3_000)
+        assert config.batch_size == batch_size
+    # What was given stands, the default's value too, and so does the default of a data set that has its own.
+    for settings in ({"dataset": "flowers", "batch_size": 128}, {"dataset": "cifar10"}):
+        with pytest.raises(ValueError, match="must be a batch or more. Received: shuffle_window=60, batch_size=128"):
+            DistillConfig(shuffle_window=60, **settings)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import collections
 import csv
 import dataclasses
 import json
+import shutil
 import signal
 
 import keras
@@ -14,7 +15,7 @@ import pytest
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
-from keras_tkd.reports.comparison import ComparedRun, read_comparison
+from keras_tkd.reports.comparison import ComparedRun, describe_comparison, read_comparison
 from keras_tkd.runs import commands, compare, stages, sweep_plan, sweep_progress
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.files import save_model
@@ -265,6 +266,36 @@ def test_a_run_that_fails_stops_those_alone_that_build_on_it(in_no_time, tmp_pat
     again = compare(config, tmp_path, ["kd", "tkd"], [0, 1])
     assert set(in_no_time) == {"kd/seed0", "baseline/seed1", "kd/seed1", "tkd/seed1"}
     assert not [run for run in again.runs if run.error]
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_training_that_is_stopped_at_chance_has_collapsed(parallel, tmp_path, monkeypatch):
+    """1,438 training images are 45 steps of 32 in each of the three epochs in which a model must leave chance."""
+    config = DistillConfig(epochs=4, batch_size=32, learning_rate=1e-20, teacher_model="digits_student")
+    comparison = compare(config, tmp_path, ["kd"], [0], parallel)
+    found = {run.method: run for run in comparison.runs}
+    for method in ("teacher", "baseline"):
+        run = found[method]
+        assert run.status == "collapsed" and run.test_accuracy is None
+        assert "after 3 epochs (135 steps) it still answers at chance" in run.error and "Error" not in run.error
+        assert f"Collapsed: {method}, seed 0: {run.error}" in describe_comparison(comparison)
+    assert found["kd"].status == "waiting" and found["kd"].error == "left out, for it builds on teacher"
+    tried = []
+
+    def fail(config, path, *arguments):
+        tried.append(path.name)
+        raise RuntimeError
+
+    for command in ("distill", "train_teacher"):
+        monkeypatch.setattr(commands, command, fail)
+    again = compare(config, tmp_path, ["kd"], [0])
+    assert again.runs[:2] == comparison.runs[:2] and again.runs[2].status == "waiting" and not tried
+    # It is tried again where its training was removed, and where it is to go on at chance.
+    shutil.rmtree(tmp_path / "baseline" / "seed0")
+    compare(config, tmp_path, ["kd"], [0])
+    assert tried == ["seed0"]
+    compare(dataclasses.replace(config, at_chance="warn"), tmp_path, ["kd"], [0])
+    assert tried == ["seed0", "teacher", "seed0"]
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,12 @@ def check_classifier(model, image_shape, num_classes, path, argument="path"):
         ValueError: it is no functional or built sequential model with one input and one output, or one of other shapes.
     """
     (output,) = _get_shapes(check_images(model, image_shape, path, argument).outputs)
-    # An output with more axes is a map or a sequence, not a row of logits.
-    if len(output) != 1 or num_classes not in (None, *output):
+    if len(output) != 1:
+        raise ValueError(
+            f"`{argument}` must be a classifier, which gives one row of logits for an image. Received: "
+            f"{argument}={str(path)!r}, which gives a map, or a sequence, of shape {output}. Save it with a head"
+        )
+    if num_classes not in (None, *output):
         raise ValueError(
             "`num_classes` must be the length of the saved model's output. "
             f"Received: num_classes={num_classes}, but {str(path)!r} returns {output}"

@@ -148,3 +148,9 @@ class TestGiveGraph:
     def test_others_stay(self, model):
         for given in (model, keras.Sequential([keras.layers.Dense(3)]), Subclassed(), "text"):
             assert models.give_graph(given, (6, 6, 3)) is given
+
+
+def test_a_map_is_no_row_of_logits(model):
+    maps = keras.Model(model.input, model.get_layer("maps").output)
+    with pytest.raises(ValueError, match=r"`p` must be a classifier.*p='a\.keras'.*\(4, 4, 4\).* with a head"):
+        models.check_classifier(maps, (6, 6, 3), None, "a.keras", "p")

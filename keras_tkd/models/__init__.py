@@ -3,7 +3,14 @@
 import difflib
 
 from keras_tkd.models.applications import build_application, check_application
-from keras_tkd.models.files import KERAS_FILES, check_classifier, load_any, select_output
+from keras_tkd.models.files import (
+    KERAS_FILES,
+    check_classifier,
+    check_images,
+    give_graph,
+    load_any,
+    select_output,
+)
 from keras_tkd.models.resnet_cifar import RESNETS
 from keras_tkd.models.small_cnn import (
     digits_student,
@@ -15,7 +22,17 @@ from keras_tkd.models.small_cnn import (
 from keras_tkd.utils.choices import APPLICATIONS
 from keras_tkd.utils.number_checks import check_whole
 
-__all__ = ["KERAS_FILES", "MODELS", "build", "check_classifier", "check_name", "load_any", "select_output"]
+__all__ = [
+    "KERAS_FILES",
+    "MODELS",
+    "build",
+    "check_classifier",
+    "check_images",
+    "check_name",
+    "give_graph",
+    "load_any",
+    "select_output",
+]
 
 MODELS = {
     "tkd_teacher": tkd_teacher,

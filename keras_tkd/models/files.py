@@ -7,7 +7,7 @@ import keras
 from keras_tkd.utils.model_files import load_model
 from keras_tkd.utils.saved_models import is_saved_model, load_saved_model
 
-__all__ = ["KERAS_FILES", "check_classifier", "load_any", "select_output"]
+__all__ = ["KERAS_FILES", "check_classifier", "check_images", "give_graph", "load_any", "select_output"]
 
 KERAS_FILES = (".keras", ".h5", ".hdf5")
 
@@ -79,6 +79,44 @@ def select_output(model, output, path, argument="output"):
     return keras.Model(model.inputs[0] if len(model.inputs) == 1 else model.inputs, outputs[name], name=model.name)
 
 
+def give_graph(model, image_shape):
+    """Makes a functional model around a subclassed one, whose call is then one layer; any other model stays.
+
+    Args:
+        model: `keras.Model` out of a file.
+        image_shape: `(height, width, channels)` of the images, where the file does not say which it was built for.
+
+    Returns:
+        A `keras.Model` of the same name. One that is not built stays as well: its weights would be random.
+    """
+    if not isinstance(model, keras.Model) or not model.built or getattr(model, "inputs", None):
+        return model
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if isinstance(shape, (list, tuple)) and len(shape) == 4 and all(isinstance(size, int) for size in shape[1:]):
+        image_shape = shape[1:]
+    images = keras.Input(tuple(image_shape))
+    return keras.Model(images, model(images), name=model.name)
+
+
+def check_images(model, image_shape, path, argument="path"):
+    """Returns the model, if it takes such images and gives one output.
+
+    Args, Raises: see `check_classifier`.
+    """
+    inputs, outputs = (_get_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
+    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(
+            f"`{argument}` must be a functional or built Sequential Keras model with one input and one output. "
+            f"Received: {argument}={str(path)!r}, a {type(model).__name__} with inputs {inputs} and outputs {outputs}"
+        )
+    if not _matches(image_shape, inputs[0]):
+        raise ValueError(
+            "`image_shape` must be that of the saved model. "
+            f"Received: image_shape={image_shape}, but {str(path)!r} takes {inputs[0]}"
+        )
+    return model
+
+
 def check_classifier(model, image_shape, num_classes, path, argument="path"):
     """Returns the model, if it classifies such images.
 
@@ -92,23 +130,16 @@ def check_classifier(model, image_shape, num_classes, path, argument="path"):
     Raises:
         ValueError: it is no functional or built sequential model with one input and one output, or one of other shapes.
     """
-    path = str(path)
-    inputs, outputs = (_get_shapes(getattr(model, side, None)) for side in ("inputs", "outputs"))
-    if not isinstance(model, keras.Model) or len(inputs) != 1 or len(outputs) != 1:
+    (output,) = _get_shapes(check_images(model, image_shape, path, argument).outputs)
+    if len(output) != 1:
         raise ValueError(
-            f"`{argument}` must be a functional or built Sequential Keras model with one input and one output. "
-            f"Received: {argument}={path!r}, a {type(model).__name__} with inputs {inputs} and outputs {outputs}"
+            f"`{argument}` must be a classifier, which gives one row of logits for an image. Received: "
+            f"{argument}={str(path)!r}, which gives a map, or a sequence, of shape {output}. Save it with a head"
         )
-    if not _matches(image_shape, inputs[0]):
-        raise ValueError(
-            "`image_shape` must be that of the saved model. "
-            f"Received: image_shape={image_shape}, but {path!r} takes {inputs[0]}"
-        )
-    # An output with more axes is a map or a sequence, not a row of logits.
-    if len(outputs[0]) != 1 or num_classes not in (None, *outputs[0]):
+    if num_classes not in (None, *output):
         raise ValueError(
             "`num_classes` must be the length of the saved model's output. "
-            f"Received: num_classes={num_classes}, but {path!r} returns {outputs[0]}"
+            f"Received: num_classes={num_classes}, but {str(path)!r} returns {output}"
         )
     return model
 

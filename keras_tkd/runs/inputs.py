@@ -15,11 +15,10 @@ from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
+from keras_tkd.runs.layer_choice import choose_run_layers
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
 from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_layers, hash_weights
-from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.utils.standard_layers import MEANINGS, choose_layers
 
 __all__ = [
     "Inputs",
@@ -144,7 +143,7 @@ def load_distillation_inputs(config, splits=None):
         if splits.num_classes:
             inputs.baseline_predictions = evaluation.predict_classes(model, splits.test_images)
         inputs.anchor = model if config.anchor == "trained" else None
-    inputs.layers = _choose_layers(config, inputs)
+    inputs.layers = choose_run_layers(config, inputs)
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
     if inputs.teacher is not None:
@@ -170,22 +169,6 @@ def load_evaluation_inputs(config):
         inputs.teacher = load_teacher(config, splits)
         check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
     return inputs
-
-
-def _choose_layers(config, inputs):
-    """Chooses layers for what losses read by the names of this package's models, of models that have none so named."""
-    losses = inputs.make_losses(config)[0] if config.has_teacher else []
-    chosen = {}
-    for role, model in (("teacher", inputs.teacher), ("student", inputs.student)):
-        side = f"{role}_layers"
-        # Teachers of an ensemble are read by one name for all.
-        if losses and not isinstance(model, TeacherEnsemble):
-            chosen[side] = choose_layers(model, collect_outputs(losses, side))
-            for name, layer in chosen[side].items():
-                print(
-                    f"The {role} has no layer '{name}': losses read {MEANINGS[name]}, '{layer}' (--{side} names others)"
-                )
-    return chosen
 
 
 def _import_custom_objects(config):

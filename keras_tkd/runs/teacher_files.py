@@ -61,12 +61,15 @@ def _load_one_teacher(path, preprocessing, config, splits):
     loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)
 
     def prepare(model):
+        model = models.give_graph(model, splits.image_shape)
         model = models.select_output(model, config.teacher_output, path, "teacher_output")
         # A teacher may take any image size (images are resized) and know more classes (the data's are chosen).
         shape = None, None, splits.image_shape[-1]
-        model = models.check_classifier(model, shape, None, path, "teacher_path")
         if getattr(config, "teacher_head", None):
-            return _give_new_head(model, preprocessing, config, splits)
+            # What a backbone without a head gives may be a map.
+            model = models.check_images(model, shape, path, "teacher_path")
+            return _give_new_head(model, path, preprocessing, config, splits)
+        model = models.check_classifier(model, shape, None, path, "teacher_path")
         model = without_softmax(model, path, "Teacher")
         return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
@@ -87,10 +90,13 @@ def _load_one_teacher(path, preprocessing, config, splits):
     return TeacherEnsemble(each, average=loaded.average, teacher_weights=loaded.teacher_weights)
 
 
-def _give_new_head(model, preprocessing, config, splits):
+def _give_new_head(given, path, preprocessing, config, splits):
     # Its starting weights depend on the seed alone.
     keras.utils.set_random_seed(config.seed)
-    model = teachers.with_new_head(model, splits.num_classes)
+    model = teachers.with_new_head(given, splits.num_classes)
+    left_out = ", ".join(f"'{layer.name}'" for layer in teachers.list_left_out(given, model))
+    place = f"in place of {left_out}" if left_out else "behind its output: it ends in no classifier"
+    print(f"Teacher {path} gets a new head {place}")
     # It is trained, and saved, on the data's images as they are.
     return teachers.fit_to_images(teachers.with_preprocessing(model, preprocessing), splits.image_shape)
 

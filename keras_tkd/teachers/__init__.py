@@ -1,7 +1,7 @@
 """Teachers made ready, read, and joined to ensembles."""
 
 from keras_tkd.teachers.ensemble import TeacherEnsemble
-from keras_tkd.teachers.heads import fit_to_images, list_body, with_new_head
+from keras_tkd.teachers.heads import fit_to_images, list_body, list_left_out, with_new_head
 from keras_tkd.teachers.logits import (
     check_logits,
     ends_in_softmax,
@@ -21,6 +21,7 @@ __all__ = [
     "fit_to_images",
     "freeze",
     "list_body",
+    "list_left_out",
     "logits_model",
     "with_classes",
     "with_new_head",

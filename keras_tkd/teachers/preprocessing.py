@@ -2,11 +2,19 @@
 
 import keras
 
+from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.pixel_scaling import PREPROCESSING, scale_pixels
 
 __all__ = ["with_preprocessing"]
 
 _OF_COLOURS = ("torch", "imagenet", "caffe")
+
+
+def _name_scaling(mode):
+    return f"pixels_{mode}"
+
+
+_SCALINGS = {_name_scaling(mode) for mode in PREPROCESSING}
 
 
 def with_preprocessing(model, mode):
@@ -22,7 +30,8 @@ def with_preprocessing(model, mode):
             ResNetV2, `"torch"` is DenseNet, `"caffe"` are VGG and ResNet.
 
     Raises:
-        ValueError: unknown mode; a mode for colour images on a model of other channels.
+        ValueError: unknown mode; a mode for colour images on a model of other channels; a model that this function has
+            made.
     """
     if mode not in PREPROCESSING:
         raise ValueError(f"`mode` must be one of {sorted(PREPROCESSING)}. Received: mode={mode!r}")
@@ -33,8 +42,15 @@ def with_preprocessing(model, mode):
     shape = tuple(model.input_shape[1:])
     if mode in _OF_COLOURS and shape[-1] != 3:
         raise ValueError(f"Preprocessing {mode!r} is for colour images of 3 channels. Received: input shape {shape}")
+    # Whatever the two modes: a model sees pixels of 0..255 once.
+    made = [layer.name for layer in flatten_layers(model) if layer.name in _SCALINGS]
+    if made:
+        raise ValueError(
+            f"Preprocessing goes before a model that does not scale its pixels itself. Received: mode={mode!r}, and "
+            f"'{model.name}', which scales its pixels already, by '{made[0]}'. Leave the preprocessing out: 'none'"
+        )
     # The scaling is nested, lest a layer of the model have its name. The model is not: its layers' paths would change.
     inputs = keras.Input(shape)
-    scaling = keras.Model(inputs, scale_pixels(inputs, mode), name=f"pixels_{mode}")
+    scaling = keras.Model(inputs, scale_pixels(inputs, mode), name=_name_scaling(mode))
     pixels = keras.Input(shape, name="pixels")
     return keras.Model(pixels, model.call(scaling(pixels)), name=model.name)

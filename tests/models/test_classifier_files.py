@@ -120,3 +120,37 @@ class TestSelectOutput:
         message = rf"`o` must be the name or .* 'a\.keras', .*\(None, .*Received: o={output!r}"
         with pytest.raises(ValueError, match=message):
             models.select_output(self.outputs(model, kind), output, "a.keras", "o")
+
+
+@keras.saving.register_keras_serializable("tests_of_files")
+class Subclassed(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scores = keras.layers.Dense(3)
+
+    def call(self, images):
+        return self.scores(keras.layers.Flatten()(images))
+
+
+class TestGiveGraph:
+    def test_a_subclassed_model_for_the_images_that_it_was_built_for(self, tmp_path):
+        given = Subclassed(name="mine")
+        given(X)
+        given.save(tmp_path / "a.keras")
+        loaded = models.load_any(tmp_path / "a.keras")
+        with pytest.raises(ValueError, match=r"a Subclassed with inputs \[\]"):
+            models.check_classifier(loaded, (None, None, 3), None, "a.keras")
+        found = models.give_graph(loaded, (9, 9, 3))
+        assert models.check_classifier(found, (None, None, 3), None, "a.keras") is found
+        assert (found.name, found.input_shape) == ("mine", (None, 6, 6, 3))
+        np.testing.assert_allclose(found(X), given(X), rtol=1e-6)
+
+    def test_others_stay(self, model):
+        for given in (model, keras.Sequential([keras.layers.Dense(3)]), Subclassed(), "text"):
+            assert models.give_graph(given, (6, 6, 3)) is given
+
+
+def test_a_map_is_no_row_of_logits(model):
+    maps = keras.Model(model.input, model.get_layer("maps").output)
+    with pytest.raises(ValueError, match=r"`p` must be a classifier.*p='a\.keras'.*\(4, 4, 4\).* with a head"):
+        models.check_classifier(maps, (6, 6, 3), None, "a.keras", "p")

@@ -49,3 +49,36 @@ def test_where_there_is_doubt_the_error_says_whose_and_what_to_name(role, folder
         load_distillation_inputs(DistillConfig(**SETTINGS, method="sp", **model).resolved())
     named = {f"{role}_layers": "conv"}
     load_distillation_inputs(DistillConfig(**SETTINGS, method="sp", **model, **named).resolved())
+
+
+def make_teachers(folder, names):
+    """Writes teachers whose only map is of a convolution of these names, and returns their paths."""
+    for number, name in enumerate(names):
+        head = [layers.GlobalAveragePooling2D(name="pool"), layers.Dense(10)]
+        keras.Sequential([keras.Input((8, 8, 1)), layers.Conv2D(4, 3, name=name), *head]).save(
+            folder / f"{number}.keras"
+        )
+    return tuple(str(folder / f"{number}.keras") for number in range(len(names)))
+
+
+def load_ensemble(paths, **settings):
+    settings = SETTINGS | {"method": "sp", "student_model": "digits_student", "teacher_average": "losses"} | settings
+    return load_distillation_inputs(DistillConfig(**settings, teacher_path=paths).resolved())
+
+
+def test_an_ensemble_whose_teachers_have_one_name_for_it(tmp_path, capsys):
+    inputs = load_ensemble(make_teachers(tmp_path, ["conv", "conv"]))
+    assert "The teachers have no layer 'features': losses read the last map" in capsys.readouterr().out
+    assert inputs.layers["teacher_layers"] == {"features": "conv"}
+
+
+@pytest.mark.parametrize("names", [("conv", "maps"), ("features", "maps")])
+def test_an_ensemble_of_several_names_is_refused_with_its_files(names, tmp_path):
+    paths = make_teachers(tmp_path, names)
+    with pytest.raises(
+        ValueError, match=rf"one name for all.*0\.keras: '{names[0]}'; .*1\.keras: '{names[1]}'.*--teacher_layers"
+    ):
+        load_ensemble(paths)
+    with pytest.raises(ValueError, match=rf"Received: '{names[1]}', .*0\.keras: none; .*1\.keras: '{names[1]}'"):
+        load_ensemble(paths, teacher_layers=names[1])
+    load_ensemble(paths, teacher_layers="pool")

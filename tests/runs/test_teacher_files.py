@@ -121,3 +121,51 @@ def test_a_run_with_a_saved_model(teacher, tmp_path):
     teacher.save(tmp_path / "a.keras")
     same = commands.distill(DistillConfig(**of_file), tmp_path / "same")
     assert results["teacher"]["test_accuracy"] == same["teacher"]["test_accuracy"] > 0.8
+
+
+@keras.saving.register_keras_serializable("tests_of_teacher_files")
+class Subclassed(keras.Model):
+    def __init__(self, inner, softmax=False, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.softmax = inner, softmax
+
+    def call(self, images):
+        logits = self.inner(images)
+        return keras.ops.softmax(logits) if self.softmax else logits
+
+    def get_config(self):
+        return {"inner": keras.saving.serialize_keras_object(self.inner), "softmax": self.softmax}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["inner"]), config["softmax"])
+
+
+@pytest.mark.parametrize("preprocessing", ["none", "unit"])
+def test_a_subclassed_model(preprocessing, teacher, splits, tmp_path):
+    model = Subclassed(teacher)
+    model(splits.test_images[:1])
+    model.save(tmp_path / "a.keras")
+    found = load_teacher(tmp_path / "a.keras", teacher_preprocessing=(preprocessing,))
+    images = splits.test_images / np.float32(255 if preprocessing == "unit" else 1)
+    expected = teacher.predict(images, verbose=0)
+    np.testing.assert_allclose(found.predict(splits.test_images, verbose=0), expected, 1e-5, 1e-5)
+    # What its graph does not show is refused in a sentence.
+    with pytest.raises(ValueError, match="of type Subclassed, which may hold its classifier"):
+        load_teacher(tmp_path / "a.keras", teacher_head="new")
+    model = Subclassed(teacher, softmax=True)
+    model(splits.test_images[:1])
+    model.save(tmp_path / "b.keras")
+    with pytest.raises(ValueError, match="gives probabilities that no softmax at its end makes"):
+        load_teacher(tmp_path / "b.keras")
+
+
+def test_a_new_head_says_what_it_left_out(teacher, tmp_path, capsys):
+    teacher.save(tmp_path / "a.keras")
+    assert load_teacher(tmp_path / "a.keras", teacher_head="new").output_shape == (None, 10)
+    assert "a.keras gets a new head in place of 'scores'" in capsys.readouterr().out
+    # A backbone, which gives a map.
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Conv2D(3, 3, activation="relu")(inputs)).save(tmp_path / "b.keras")
+    assert load_teacher(tmp_path / "b.keras", teacher_head="new").output_shape == (None, 10)
+    assert "b.keras gets a new head behind its output" in capsys.readouterr().out

@@ -289,3 +289,14 @@ def test_resize_keeps_the_range_of_the_pixels():
     assert small.shape == (1, 2, 2, 1) and small.dtype == "float32"
     # Antialiased: each half is averaged under a triangle that reaches over the edge by one pixel of weight 1 / 8.
     np.testing.assert_allclose(small[0, 0, :, 0], [255 / 7, 255 * 6 / 7], atol=255 * 0.02)
+
+
+@pytest.mark.parametrize("second", ["unit", "tf"])
+def test_pixels_are_scaled_once(second):
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten()], name="mine")
+    once = teachers.with_preprocessing(model, "unit")
+    images = keras.Input((4, 4, 1))
+    for model in (once, keras.Model(images, once(images), name="mine")):
+        with pytest.raises(ValueError, match=f"mode='{second}', and 'mine', which scales its pixels already"):
+            teachers.with_preprocessing(model, second)
+        assert teachers.with_preprocessing(model, "none") is model

@@ -165,7 +165,7 @@ FLAGS = [
     ("distill", "--teacher_path=a --teacher_model=digits_teacher", "not read where `teacher_path`", "'digits_teacher'"),
     ("distill", "--teacher_preprocessing=unit", "`teacher_preprocessing` goes with `teacher_path`", "unit"),
     ("distill", "--teacher_preprocessing=none", "`teacher_preprocessing` goes with `teacher_path`", "none"),
-    ("distill", "--teacher_path=a --teacher_preprocessing=pytorch", "`teacher_preprocessing` must be one of", "'pytorch'"),
+    ("distill", "--teacher_path=a --teacher_preprocessing=keras", "`teacher_preprocessing` must be one of", "'keras'"),
     ("distill", "--teacher_classes=1,2", "`teacher_classes` goes with `teacher_path`", "('1', '2')"),
     (
         "distill",
@@ -1546,7 +1546,7 @@ CALLS = {
         )
         for value in ([1.0], [0, 0], [1, -1], [1, math.nan], "sure", 1.0, [1, "a"])
     },
-    "scaling": (lambda here: teachers.with_preprocessing(build_pair()[0], "pytorch"), "`mode` must be one of", "'pytorch'"),
+    "scaling": (lambda here: teachers.with_preprocessing(build_pair()[0], "keras"), "`mode` must be one of", "'keras'"),
     "colours": (lambda here: teachers.with_preprocessing(build_pair()[0], "caffe"), "3 channels", "(4, 4, 1)"),
     "chosen": (lambda here: teachers.with_classes(build_pair()[0], [0, 3]), "from 0 to 2", "[0, 3]"),
     "chosen twice": (lambda here: teachers.with_classes(build_pair()[0], [1, 1]), "none twice", "[1, 1]"),

@@ -78,6 +78,8 @@ class Comparison:
         runs: all of them, finished or not.
         verdicts: dict from each method but the baseline to its `Verdict`.
         versions: of Python, packages and machine.
+        data: dict from what of the images and labels all runs share to its hash; None where an earlier version wrote
+            the file.
     """
 
     version: int = COMPARISON_VERSION
@@ -92,6 +94,7 @@ class Comparison:
     runs: tuple[ComparedRun, ...] = ()
     verdicts: dict = dataclasses.field(default_factory=dict)
     versions: dict | None = None
+    data: dict[str, str] | None = None
 
     def to_dict(self):
         """Returns what the file says, as plain data."""

@@ -20,6 +20,7 @@ from keras_tkd.reports.comparison import (
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.defaults import choose_defaults
+from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
@@ -62,7 +63,8 @@ def compare(config, path, methods, seeds, parallel=1):
         The `Comparison`, as in `comparison.json`; beside that are `results.csv` and `table.md`.
 
     Raises:
-        ValueError: what cannot be compared, before anything is trained; another comparison's folder.
+        ValueError: what cannot be compared, before anything is trained; another comparison's folder; data that have
+            changed since the comparison began.
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
@@ -75,7 +77,12 @@ def compare(config, path, methods, seeds, parallel=1):
     configs = make_configs(config, comparison.methods)
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
-        configs = {method: _check_method(each, folder) for method, each in configs.items()}
+        checked = {method: _check_method(each, folder) for method, each in configs.items()}
+        configs = {method: each for method, (each, _) in checked.items()}
+        # All methods have the same: what decides the data is part of the budget.
+        data = checked[BASELINE][1]
+        _check_data(comparison, data, folder)
+        comparison = dataclasses.replace(comparison, data=data)
         steps = list_steps(config, configs, comparison.seeds, folder)
         found = {step.path: _read_finished(step) for step in steps}
         for step in steps:
@@ -119,6 +126,9 @@ def _open(config, folder, methods, seeds):
             f"{folder} holds another comparison: there {' '.join(sorted(there)) or '(nothing)'}, here "
             f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"
         )
+    # What a file of an earlier version does not say, one of its runs does.
+    recorded = (read_data_hashes(folder / run.path) for run in found.runs) if found else ()
+    data = (found and found.data) or next(filter(None, recorded), None)
     # An earlier comparison's methods count among those that verdicts are corrected for, whether they are named or not.
     return Comparison(
         methods=tuple(dict.fromkeys((BASELINE, *(found.methods if found else ()), *map(str.strip, methods)))),
@@ -126,7 +136,25 @@ def _open(config, folder, methods, seeds):
         flags=flags,
         dataset=config.dataset,
         epochs=config.epochs,
+        data=data,
     )
+
+
+def _check_data(comparison, data, folder):
+    """Raises `ValueError` where the images and labels are not those that a comparison began with.
+
+    Args:
+        comparison: the `Comparison`, as its folder has it.
+        data: hashes of what there is now, see `hash_data`.
+        folder: the comparison's.
+    """
+    # Seeds on two data sets would be compared as if they were on one, with the same flags.
+    changed = list_changed(comparison.data or {}, data)
+    if changed:
+        raise ValueError(
+            f"All runs of a comparison must have the same data. Received: {', '.join(changed)} that have changed since "
+            f"the comparison in {folder} began. Put them back, or choose another --workdir, or remove the folder"
+        )
 
 
 def _check_numbers(seeds, parallel):
@@ -137,7 +165,10 @@ def _check_numbers(seeds, parallel):
 
 
 def _check_method(config, folder):
-    """Returns a method's configuration with its teacher cache decided; what cannot be trained is refused here."""
+    """Returns a method's configuration with its teacher cache decided, and the hashes of its data.
+
+    What cannot be trained is refused here.
+    """
     # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
     alone = resolve_auto(config, baseline="none") if config.has_teacher else config
     alone = alone.resolved()
@@ -148,14 +179,14 @@ def _check_method(config, folder):
             f"{config.open_set_fraction}, which leaves none. Give less than 1"
         )
     if "teacher_cache" in alone.irrelevant_fields or alone.online:
-        return config
+        return config, inputs.data
     decided = resolve_teacher_cache(alone, folder, inputs).teacher_cache
     if decided != "off":
         # What a cache holds is the outputs that losses read: methods which read the same share one.
         layers = collect_outputs(inputs.make_losses(alone)[0], "teacher_layers")
         root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
         decided = str(root / "+".join(layers).replace("/", "_"))
-    return resolve_auto(config, teacher_cache=decided)
+    return resolve_auto(config, teacher_cache=decided), inputs.data
 
 
 def _read_finished(step):

@@ -26,7 +26,7 @@ from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_jobs import Failure, run_all
-from keras_tkd.runs.sweep_plan import TEACHER, format_shared_flags, list_steps, make_configs
+from keras_tkd.runs.sweep_plan import TEACHER, check_recorded, format_shared_flags, list_steps, make_configs
 from keras_tkd.runs.sweep_progress import SweepProgress
 from keras_tkd.utils.files import write_json, write_text
 from keras_tkd.utils.locks import FolderLock
@@ -118,25 +118,27 @@ def _open(config, folder, methods, seeds):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
     if (folder / FLAGFILE).exists():
         raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
-    flags = format_shared_flags(config)
-    found = read_comparison(folder / COMPARISON)
-    if found and set(found.flags) != set(flags):
+    flags, path = format_shared_flags(config), folder / COMPARISON
+    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
+    found = read_comparison(path) or new
+    if set(found.flags) != set(flags):
         there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
         raise ValueError(
             f"{folder} holds another comparison: there {' '.join(sorted(there)) or '(nothing)'}, here "
             f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"
         )
+    try:
+        check_recorded(config, found.methods, found.seeds)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Put it back, or remove it") from error
     # What a file of an earlier version does not say, one of its runs does.
-    recorded = (read_data_hashes(folder / run.path) for run in found.runs) if found else ()
-    data = (found and found.data) or next(filter(None, recorded), None)
-    # An earlier comparison's methods count among those that verdicts are corrected for, whether they are named or not.
-    return Comparison(
-        methods=tuple(dict.fromkeys((BASELINE, *(found.methods if found else ()), *map(str.strip, methods)))),
-        seeds=tuple(sorted({*(found.seeds if found else ()), *seeds})),
-        flags=flags,
-        dataset=config.dataset,
-        epochs=config.epochs,
-        data=data,
+    recorded = filter(None, (read_data_hashes(folder / run.path) for run in found.runs))
+    return dataclasses.replace(
+        new,
+        # An earlier comparison's methods count among those that verdicts are corrected for, named or not.
+        methods=tuple(dict.fromkeys((BASELINE, *found.methods, *map(str.strip, methods)))),
+        seeds=tuple(sorted({*found.seeds, *seeds})),
+        data=found.data or next(recorded, None),
     )
 
 

@@ -9,6 +9,7 @@ import io
 import statistics
 
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, WORSE, Verdict
+from keras_tkd.reports.schema import check_kinds
 from keras_tkd.reports.tables import align
 from keras_tkd.reports.verdict import describe_power, judge_results
 from keras_tkd.utils.files import read_json
@@ -77,6 +78,8 @@ class Comparison:
         runs: all of them, finished or not.
         verdicts: dict from each method but the baseline to its `Verdict`.
         versions: of Python, packages and machine.
+        data: dict from what of the images and labels all runs share to its hash; None where an earlier version wrote
+            the file.
     """
 
     version: int = COMPARISON_VERSION
@@ -89,8 +92,9 @@ class Comparison:
     parameters: int | None = None
     teacher_accuracy: float | None = None
     runs: tuple[ComparedRun, ...] = ()
-    verdicts: dict = dataclasses.field(default_factory=dict)
+    verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
     versions: dict | None = None
+    data: dict[str, str] | None = None
 
     def to_dict(self):
         """Returns what the file says, as plain data."""
@@ -116,16 +120,23 @@ def read_comparison(path):
             f"version={values.get('version')!r}. If a later keras_tkd wrote it, update this one to read it"
         )
     try:
-        runs = tuple(ComparedRun(**run) for run in values.pop("runs"))
+        check_kinds(Comparison, values)
+        runs = tuple(_read(ComparedRun, run) for run in values.pop("runs"))
         verdicts = {name: _read_verdict(verdict) for name, verdict in values.pop("verdicts").items()}
         tuples = {name: tuple(values.pop(name)) for name in ("methods", "seeds", "flags")}
         return Comparison(**values, **tuples, runs=runs, verdicts=verdicts)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: it is no comparison ({error}). Put it back, or remove it") from error
 
 
+def _read(kind, values):
+    check_kinds(kind, values)
+    return kind(**values)
+
+
 def _read_verdict(values):
-    return Verdict(**values | {"interval": values["interval"] and tuple(values["interval"])})
+    verdict = _read(Verdict, values)
+    return dataclasses.replace(verdict, interval=verdict.interval and tuple(verdict.interval))
 
 
 def judge_comparison(methods, seeds, results):

@@ -20,6 +20,7 @@ __all__ = [
     "StudentResult",
     "TrainingResult",
     "VERSION",
+    "check_kinds",
     "read_results",
     "upgrade_results",
 ]
@@ -57,10 +58,10 @@ class _Result:
         Raises:
             ValueError: a field that must be there is not, or one is of another kind.
         """
-        read, kinds = {}, typing.get_type_hints(cls)
+        check_kinds(cls, values)
+        read = {}
         for field in dataclasses.fields(cls):
             if field.name in values:
-                _check_kind(field.name, values[field.name], kinds[field.name])
                 read[field.name] = _from_plain(values[field.name], field.metadata["of"])
             elif field.default is dataclasses.MISSING:
                 raise ValueError(f"Results must say `{field.name}`. Received: {', '.join(values) or 'nothing'}")
@@ -258,26 +259,27 @@ def upgrade_results(values):
     return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}
 
 
-def _check_kind(name, value, kind):
-    """Raises `ValueError` for a value that is not of the kind that a field's annotation says."""
-    if not _is_of(value, kind):
-        raise ValueError(
-            f"`{name}` must be of the kind that a run writes, which is {kind}. Received: {name}={reprlib.repr(value)}"
-        )
+def check_kinds(result_class, values):
+    """Raises `ValueError` for a value of plain data that is not of the kind that its field's annotation says."""
+    for name, kind in typing.get_type_hints(result_class).items():
+        if name in values and not _is_of(values[name], kind):
+            rule = f"`{name}` must be of the kind that a run writes, which is {kind}"
+            raise ValueError(f"{rule}. Received: {name}={reprlib.repr(values[name])}")
 
 
 def _is_of(value, kind):
     inside = typing.get_args(kind)
     if typing.get_origin(kind) is types.UnionType:
         return any(_is_of(value, one) for one in inside)
+    if typing.get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_of(item, inside[1]) for item in value.values())
     if typing.get_origin(kind) in (list, tuple):
         return isinstance(value, (list, tuple)) and all(_is_of(item, inside[0]) for item in value)
     if kind in (int, float):
         number = numbers.Integral if kind is int else numbers.Real
         return isinstance(value, number) and not isinstance(value, bool)
     # A result is an object in the file; its own fields are looked at when it is made.
-    kind = typing.get_origin(kind) or kind
-    return isinstance(value, dict if issubclass(kind, _Result) else kind)
+    return isinstance(value, dict if dataclasses.is_dataclass(kind) else kind)
 
 
 def _to_plain(value):

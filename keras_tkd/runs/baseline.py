@@ -5,8 +5,9 @@ import pathlib
 from keras_tkd.config.fields import COMPARED, list_deciding
 from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
+from keras_tkd.runs.given import list_changed, read_data_hashes
 
-__all__ = ["count_epochs_to_baseline", "find_baseline_file", "read_baseline"]
+__all__ = ["check_baseline_data", "count_epochs_to_baseline", "find_baseline_file", "read_baseline"]
 
 
 def count_epochs_to_baseline(baseline, history):
@@ -49,6 +50,22 @@ def read_baseline(config):
             + ". Train one for this run: --baseline=train"
         )
     return baseline
+
+
+def check_baseline_data(config, data):
+    """Raises `ValueError` where the baseline's run had other images or labels than this one, as far as it is known.
+
+    Args:
+        config: resolved `DistillConfig`, whose `baseline` names a finished run.
+        data: hashes of this run's, see `keras_tkd.runs.images.hash_data`.
+    """
+    # The same flags name the same folder, and not what is in it.
+    changed = list_changed(read_data_hashes(pathlib.Path(config.baseline)), data)
+    if changed:
+        raise ValueError(
+            f"A `baseline` must be of the data of this run. Received: baseline={config.baseline!r}, which had other "
+            f"data: {', '.join(changed)} have changed since. Put them back, or train one for this run: --baseline=train"
+        )
 
 
 def find_baseline_file(config, needed=True):

@@ -3,7 +3,7 @@
 from keras_tkd.runs.layout import GIVEN, TRAINED, holds_something
 from keras_tkd.utils.files import read_json, write_json
 
-__all__ = ["check_given", "has_other_files", "record_given"]
+__all__ = ["check_given", "has_other_files", "list_changed", "read_data_hashes", "record_given"]
 
 
 def check_given(folder, given, retrains):
@@ -69,13 +69,28 @@ def record_given(folder, given):
         write_json(folder / GIVEN, known)
 
 
+def read_data_hashes(folder):
+    """Returns the hashes of the data that the run in a folder began with; empty where they are not known."""
+    data = (read_json(folder / GIVEN) or {}).get("data")
+    return {what: digest for what, digest in data.items() if what != "flags"} if isinstance(data, dict) else {}
+
+
+def list_changed(there, here):
+    """Returns what of the data is not the same, by hashes; what is not known of either counts as the same.
+
+    Args:
+        there, here: dicts as `keras_tkd.runs.images.hash_data` gives them.
+    """
+    return [what for what, digest in here.items() if there.get(what, digest) != digest]
+
+
 def _check_data(folder, data):
     """Raises `ValueError` for data that have changed although the flags that decide them have not."""
     began_with = read_json(folder / GIVEN)["data"]
     # With other flags other data are no surprise, and what they decide is trained again.
     if not isinstance(began_with, dict) or began_with.get("flags") != data["flags"]:
         return
-    changed = [what for what, digest in data.items() if began_with.get(what, digest) != digest]
+    changed = list_changed(began_with, data)
     if changed:
         raise ValueError(
             f"The run in {folder} began with other data: {', '.join(changed)} have changed since. Put them "

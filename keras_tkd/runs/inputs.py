@@ -12,7 +12,7 @@ from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
-from keras_tkd.runs.baseline import find_baseline_file, read_baseline
+from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
@@ -114,7 +114,8 @@ def load_distillation_inputs(config, splits=None):
         splits: its data, where they are loaded already.
 
     Raises:
-        ValueError: another run's baseline of another budget; images, models and losses that do not go together.
+        ValueError: another run's baseline of another budget or other data; images, models and losses that do not go
+            together.
         FileNotFoundError: a file or a data set that is not there.
     """
     _import_custom_objects(config)
@@ -128,6 +129,8 @@ def load_distillation_inputs(config, splits=None):
     splits = splits or load_splits(config)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
+    if baseline:
+        check_baseline_data(config, inputs.data)
     if outputs:
         layers = collect_outputs(inputs.make_losses(config)[0], "teacher_layers")
         inputs.outputs = load_teacher_outputs(outputs, config, splits, layers)

@@ -20,12 +20,20 @@ from keras_tkd.reports.comparison import (
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.defaults import choose_defaults
+from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_jobs import Failure, run_all
-from keras_tkd.runs.sweep_plan import TEACHER, format_shared_flags, list_steps, make_configs
+from keras_tkd.runs.sweep_plan import (
+    check_recorded,
+    format_shared_flags,
+    list_steps,
+    make_configs,
+    name_folder,
+    TEACHER,
+)
 from keras_tkd.runs.sweep_progress import SweepProgress
 from keras_tkd.utils.files import write_json, write_text
 from keras_tkd.utils.locks import FolderLock
@@ -62,7 +70,8 @@ def compare(config, path, methods, seeds, parallel=1):
         The `Comparison`, as in `comparison.json`; beside that are `results.csv` and `table.md`.
 
     Raises:
-        ValueError: what cannot be compared, before anything is trained; another comparison's folder.
+        ValueError: what cannot be compared, before anything is trained; another comparison's folder; data that have
+            changed since the comparison began.
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
@@ -75,7 +84,12 @@ def compare(config, path, methods, seeds, parallel=1):
     configs = {name: _complete(each, chosen) for name, each in make_configs(config, comparison.methods).items()}
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
-        configs = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
+        checked = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
+        configs = {method: each for method, (each, _) in checked.items()}
+        # All methods have the same: what decides the data is part of the budget.
+        data = checked[BASELINE][1]
+        _check_data(comparison, data, folder)
+        comparison = dataclasses.replace(comparison, data=data)
         steps = list_steps(config, configs, comparison.seeds, folder)
         found = {step.path: _read_finished(step) or _recall_stopped(step, comparison, folder) for step in steps}
         for step in steps:
@@ -125,23 +139,46 @@ def _open(config, folder, methods, seeds, chosen):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
     if (folder / FLAGFILE).exists():
         raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
-    flags = format_shared_flags(config, chosen)
-    found = read_comparison(folder / COMPARISON)
-    if found and set(found.flags) != set(flags):
+    flags, path = format_shared_flags(config, chosen), folder / COMPARISON
+    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
+    found = read_comparison(path) or new
+    if set(found.flags) != set(flags):
         there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
         raise ValueError(
             f"{folder} holds another comparison: there {' '.join(sorted(there)) or '(nothing)'}, here "
             f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"
         )
-    # An earlier comparison's methods count among those that verdicts are corrected for, whether they are named or not.
-    return Comparison(
-        methods=tuple(dict.fromkeys((BASELINE, *(found.methods if found else ()), *map(str.strip, methods)))),
-        seeds=tuple(sorted({*(found.seeds if found else ()), *seeds})),
-        flags=flags,
-        dataset=config.dataset,
-        epochs=config.epochs,
-        runs=found.runs if found else (),
+    try:
+        check_recorded(config, found.methods, found.seeds)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Put it back, or remove it") from error
+    # What a file of an earlier version does not say, one of its runs does.
+    recorded = filter(None, (read_data_hashes(folder / run.path) for run in found.runs))
+    return dataclasses.replace(
+        new,
+        # An earlier comparison's methods count among those that verdicts are corrected for, named or not.
+        methods=tuple(dict.fromkeys((BASELINE, *found.methods, *map(str.strip, methods)))),
+        seeds=tuple(sorted({*found.seeds, *seeds})),
+        runs=found.runs,
+        data=found.data or next(recorded, None),
     )
+
+
+def _check_data(comparison, data, folder):
+    """Raises `ValueError` where the images and labels are not those that a comparison began with.
+
+    Args:
+        comparison: the `Comparison`, as its folder has it.
+        data: hashes of what there is now, see `hash_data`.
+        folder: the comparison's.
+    """
+    # Seeds on two data sets would be compared as if they were on one, with the same flags.
+    changed = list_changed(comparison.data or {}, data)
+    if changed:
+        raise ValueError(
+            f"All runs of a comparison must have the same data. Received: {', '.join(changed)} that have changed since "
+            f"the comparison in {folder} began. Put them back, or choose another --workdir, or remove the folder"
+        )
 
 
 def _check_numbers(seeds, parallel):
@@ -152,7 +189,10 @@ def _check_numbers(seeds, parallel):
 
 
 def _check_method(config, folder, seeds):
-    """Returns a method's configuration with its teacher cache decided; what cannot be trained is refused here."""
+    """Returns a method's configuration with its teacher cache decided, and the hashes of its data.
+
+    What cannot be trained is refused here.
+    """
     # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
     alone = resolve_auto(config, baseline="none") if config.has_teacher else config
     alone = alone.resolved()
@@ -165,14 +205,14 @@ def _check_method(config, folder, seeds):
             f"{config.open_set_fraction}, which leaves none. Give less than 1"
         )
     if "teacher_cache" in alone.irrelevant_fields or alone.online:
-        return config
+        return config, inputs.data
     decided = resolve_teacher_cache(alone, folder, inputs).teacher_cache
     if decided != "off":
         # What a cache holds is the outputs that losses read: methods which read the same share one.
         layers = collect_outputs(inputs.make_losses(alone)[0], "teacher_layers")
         root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
         decided = str(root / "+".join(layers).replace("/", "_"))
-    return resolve_auto(config, teacher_cache=decided)
+    return resolve_auto(config, teacher_cache=decided), inputs.data
 
 
 def _read_finished(step):
@@ -208,6 +248,20 @@ def _describe_step(step, outcome, folder):
     )
 
 
+def _check_pairs(results):
+    """Raises `ValueError` for a run whose figures are against another student alone than its seed has now."""
+    alone = {found.seed: found.student.test_accuracy for found in results.get(BASELINE, ())}
+    for method, runs in results.items():
+        for found in runs:
+            if found.baseline and found.seed in alone and found.baseline.test_accuracy != alone[found.seed]:
+                folder = f"{name_folder(method)}/seed{found.seed}"
+                raise ValueError(
+                    f"{folder} was measured beside another student alone than that of {BASELINE}/seed{found.seed}: "
+                    f"{found.baseline.test_accuracy:.2%} then, {alone[found.seed]:.2%} now. Remove {folder}, and the "
+                    "same command trains it again"
+                )
+
+
 def _write(comparison, steps, outcomes, folder):
     """Writes what is known of a comparison into its folder; returns it as a `Comparison`."""
     results, teacher = {}, None
@@ -220,6 +274,7 @@ def _write(comparison, steps, outcomes, folder):
                 teacher = teacher or found.teacher
             if step.method != TEACHER:
                 results.setdefault(step.method, []).append(found)
+    _check_pairs(results)
     runs = [run for each in results.values() for run in each]
     others = [method for method in comparison.methods if method != BASELINE]
     comparison = dataclasses.replace(

@@ -154,8 +154,10 @@ class _Process:
                 start_new_session=True,
             )
         # One that died at once reads nothing, and is told of by how it ended.
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as flags:
-            flags.write("\n".join(format_flags(step.config)))
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write("".join(f"{line}\n" for line in (*format_flags(step.config), "")))
+            # Left open: the run ends when the system closes it, as it does if this process is killed.
+            self._process.stdin.flush()
 
     def has_ended(self):
         return self._process.poll() is not None
@@ -165,6 +167,7 @@ class _Process:
         return time.perf_counter() - self._began
 
     def read_outcome(self):
+        self._release()
         code = self._process.returncode
         if code == 0:
             return read_json(self.step.path / RESULTS)
@@ -183,4 +186,8 @@ class _Process:
 
     def kill(self):
         self._process.kill()
-        self._process.wait()
+        self._release()
+
+    def _release(self):
+        # Closes its input, and waits. Sooner, that would be a second signal to one that is writing its state.
+        self._process.communicate()

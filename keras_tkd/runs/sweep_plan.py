@@ -12,7 +12,7 @@ from keras_tkd.methods.combination import parse_entry
 from keras_tkd.methods.registry import METHODS
 from keras_tkd.reports.comparison import BASELINE
 
-__all__ = ["Step", "TEACHER", "format_shared_flags", "list_steps", "make_configs", "name_folder"]
+__all__ = ["Step", "TEACHER", "check_recorded", "format_shared_flags", "list_steps", "make_configs", "name_folder"]
 
 TEACHER = "teacher"
 # What an entry of a list says for its own losses. For all methods alike it would be nobody's published value.
@@ -74,6 +74,14 @@ def make_configs(base, methods):
             raise ValueError(f"`methods` must differ. Received: {other!r} and {text!r}, which are the same training")
     _check_budgets(configs)
     return configs
+
+
+def check_recorded(base, methods, seeds):
+    """Raises `ValueError` for a method or a seed that a comparison with these shared settings cannot have."""
+    for method in methods:
+        _choose_method(base, method)
+    for seed in seeds:
+        resolve_auto(base, seed=seed)
 
 
 def list_steps(base, configs, seeds, folder):

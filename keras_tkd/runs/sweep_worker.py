@@ -1,10 +1,15 @@
 """The process of one run of a comparison: `python -m keras_tkd.runs.sweep_worker COMMAND FOLDER`.
 
-Its standard input are the lines of a flagfile. Of a run that fails, the last line of its output says why, and
-its exit status whether the training was stopped at chance.
+Its standard input are the lines of a flagfile, and an empty one; it is then left open for as long as the process that
+started this one is there. Of a run that fails, the last line of its output says why, and its exit status whether the
+training was stopped at chance.
 """
 
+import itertools
+import os
+import signal
 import sys
+import threading
 
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import read_flags
@@ -18,10 +23,23 @@ _CONFIGS = {"distill": DistillConfig, "train_teacher": TeacherTrainingConfig}
 def main():
     """Runs the step that the command line and the standard input describe."""
     command, path = sys.argv[1:]
-    outcome = execute(command, _read_config(_CONFIGS[command], sys.stdin.read()), path)
+    flags = "".join(itertools.takewhile(str.strip, sys.stdin))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    outcome = execute(command, _read_config(_CONFIGS[command], flags), path)
     if isinstance(outcome, Failure):
         print(f"Error: {outcome.message}", flush=True)
         sys.exit(COLLAPSED_EXIT if outcome.status == "collapsed" else 1)
+
+
+def _end_with_parent():
+    """Ends the run as SIGTERM does, with its state written, once the other end of the standard input is closed.
+
+    The system closes it when the other process ends, however it does: a run that went on would keep its folder locked.
+    """
+    # Not of the buffered stream, whose lock a thread that waits there would hold while Python shuts down.
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _read_config(config_class, text):

@@ -15,7 +15,7 @@ import pytest
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
-from keras_tkd.reports.comparison import ComparedRun, describe_comparison, read_comparison
+from keras_tkd.reports.comparison import ComparedRun, Comparison, describe_comparison, read_comparison
 from keras_tkd.runs import commands, compare, stages, sweep_plan, sweep_progress
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.files import save_model
@@ -199,6 +199,17 @@ def test_methods_are_added_in_any_order(first, second, in_no_time, tmp_path):
         compare(dataclasses.replace(config, epochs=2), tmp_path, [second], [0])
 
 
+def test_a_student_alone_that_is_another_is_not_compared_with(in_no_time, tmp_path):
+    config = dataclasses.replace(BASE, teacher_cache="off")
+    compare(config, tmp_path, ["kd"], [0])
+    path = tmp_path / "kd" / "seed0" / "results.json"
+    values = json.loads(path.read_text())
+    values["baseline"]["test_accuracy"] += 0.25
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="kd/seed0 was measured beside another student alone.*Remove kd/seed0"):
+        compare(config, tmp_path, ["kd"], [0])
+
+
 def test_an_ensemble_of_teachers_is_compared(in_no_time, tmp_path):
     for seed, name in enumerate("ab"):
         keras.utils.set_random_seed(seed)
@@ -349,6 +360,24 @@ def test_another_comparisons_folder_is_refused(compared, untrained):
     assert (folder / "comparison.json").read_bytes() == before
     # The method that shared flags name is none of theirs.
     compare(dataclasses.replace(BASE, method="sp"), folder, ["kd"], [0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["baseline", "kdd"]}, "`methods` must be.*'kdd'"),
+        ({"methods": ["baseline", "kd@margin=3"]}, "'kd' knows the arguments temperature"),
+        ({"seeds": [-1]}, r"`seed` must be in \[0, 2\^30\). Received: seed=-1"),
+    ],
+)
+def test_what_a_comparisons_file_cannot_say_is_blamed_on_the_file(change, message, tmp_path, untrained):
+    flags = sweep_plan.format_shared_flags(BASE)
+    written = Comparison(methods=("baseline", "sp"), seeds=(0,), flags=flags, dataset="digits", epochs=1).to_dict()
+    path = tmp_path / "comparison.json"
+    path.write_text(json.dumps(written | change))
+    with pytest.raises(ValueError, match=f"{path} is damaged: .*{message}.*Put it back, or remove it"):
+        compare(BASE, tmp_path, ["kd"], [0])
+    assert json.loads(path.read_text())["methods"] == list((written | change)["methods"])
 
 
 def test_a_list_of_losses_is_one_method():

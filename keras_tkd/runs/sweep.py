@@ -27,12 +27,12 @@ from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_jobs import Failure, run_all
 from keras_tkd.runs.sweep_plan import (
+    TEACHER,
     check_recorded,
     format_shared_flags,
     list_steps,
     make_configs,
     name_folder,
-    TEACHER,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
 from keras_tkd.utils.files import write_json, write_text

@@ -24,7 +24,7 @@ import numpy as np
 from keras_tkd.utils.files import atomic_folder, read_json, remove_unfinished, write_json
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["DecodedCache", "DecodedImages", "DecodedWriter"]
+__all__ = ["DecodedCache", "DecodedImages", "DecodedWriter", "check_apart"]
 
 _FOLDER, _IMAGES, _CHECKSUMS, _MANIFEST = "decoded", "images.npy", "checksums.npy", "decoded.json"
 _VERSION = 1
@@ -47,6 +47,23 @@ class DecodedImages:
     pixels: np.ndarray
     checksums: np.ndarray
     bad: list[str]
+
+
+def check_apart(folder, root):
+    """Raises `ValueError` for a cache in the folder of the data set, which would read it as images of its own.
+
+    Args:
+        folder: path of the cache.
+        root: path of the data set.
+    """
+    inside, outside = (pathlib.Path(path).expanduser().resolve() for path in (folder, root))
+    # The data set's folder itself is one that holds something else, and refused as such.
+    if outside in inside.parents:
+        raise ValueError(
+            "`decoded_cache` (--decoded_cache) must be a folder outside the data set's, where it would be taken for "
+            f"images, or for a class. Received: decoded_cache={str(folder)!r}, which is inside {root}. Choose another "
+            "folder; a cache that is there already can be moved"
+        )
 
 
 class DecodedCache:

@@ -147,6 +147,17 @@ def test_what_is_no_cache_is_refused_and_kept(folder, tmp_path):
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("place", ["cache", "cat/cache", ".cache"])
+def test_a_cache_in_the_data_set_is_refused_before_anything_is_read(place, folder, decodes, monkeypatch):
+    for given in (folder / place, os.path.join("pets", place), folder.parent / "link" / place):
+        (folder.parent / "link").unlink(missing_ok=True)
+        (folder.parent / "link").symlink_to(folder)
+        monkeypatch.chdir(folder.parent)
+        with pytest.raises(ValueError, match=f"outside the data set's.*{place}', which is inside .*Choose another"):
+            load_pets(folder, given)
+    assert not decodes and sorted(os.listdir(folder)) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("file", ["images.npy", "checksums.npy", "decoded.json"])
 def test_a_damaged_cache_is_refused(file, folder, cache):
     load_pets(folder, cache)

@@ -735,6 +735,15 @@ RUNS = [
         "pets, which holds something else: cat, dog",
     ),
     (
+        "cache in the data",
+        "distill",
+        PETS | {"decoded_cache": "{here}/pets/cache"},
+        write_pets,
+        "`decoded_cache` (--decoded_cache) must be a folder outside",
+        "pets/cache",
+        "Choose another",
+    ),
+    (
         "open folder",
         "distill",
         PETS | {"open_set_fraction": 0.5},

@@ -10,6 +10,7 @@ import typing
 import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
+from keras_tkd.data.decoded_cache import check_apart
 from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
 from keras_tkd.data.image_table import is_divided_table, load_divided_table, load_table
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
@@ -131,6 +132,8 @@ def load(
     for argument, value in of_folders.items():
         if value not in (None, False) and argument not in loader.reads:
             raise ValueError(f"{_OF_FOLDERS[argument]}. Received: {name} with {argument}={value}. Leave it out")
+    if decoded_cache is not None:
+        check_apart(decoded_cache, name)
 
     def unseen(class_names):
         return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)

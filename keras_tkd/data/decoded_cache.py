@@ -3,13 +3,12 @@
 DIR/decoded/
     images.npy     uint8, (files, height, width, channels): a place for each listed file; zeros for those left out
     checksums.npy  uint64, (files,): of the contents of the files
-    decoded.json   what they were made of
+    decoded.json   what they were made of, and the CRC-32 of each 1,024 rows of both arrays
 """
 
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import math
 import mmap
 import os
@@ -21,13 +20,16 @@ import time
 
 import numpy as np
 
+from keras_tkd.data.file_checksums import checksum_blocks, find_other_files, hash_files
 from keras_tkd.utils.files import atomic_folder, read_json, remove_unfinished, write_json
 from keras_tkd.utils.locks import FolderLock
+from keras_tkd.utils.naming import name_some
 
-__all__ = ["DecodedCache", "DecodedImages", "DecodedWriter"]
+__all__ = ["DecodedCache", "DecodedImages", "DecodedWriter", "check_apart"]
 
 _FOLDER, _IMAGES, _CHECKSUMS, _MANIFEST = "decoded", "images.npy", "checksums.npy", "decoded.json"
-_VERSION = 1
+_VERSION = 2  # the first one had no checksums of its arrays
+_SAMPLE = 64  # files that are read again where nothing speaks for others
 _WAIT = 0.2  # seconds between two tries to get a lock
 # Python names it from 3.13 on. Without it, the system refuses a mapping that is larger than its memory, though no page
 # is ever written to.
@@ -49,6 +51,23 @@ class DecodedImages:
     bad: list[str]
 
 
+def check_apart(folder, root):
+    """Raises `ValueError` for a cache in the folder of the data set, which would read it as images of its own.
+
+    Args:
+        folder: path of the cache.
+        root: path of the data set.
+    """
+    inside, outside = (pathlib.Path(path).expanduser().resolve() for path in (folder, root))
+    # The data set's folder itself is one that holds something else, and refused as such.
+    if outside in inside.parents:
+        raise ValueError(
+            "`decoded_cache` (--decoded_cache) must be a folder outside the data set's, where it would be taken for "
+            f"images, or for a class. Received: decoded_cache={str(folder)!r}, which is inside {root}. Choose another "
+            "folder; a cache that is there already can be moved"
+        )
+
+
 class DecodedCache:
     """A folder of decoded images, which is whole or not there.
 
@@ -62,17 +81,19 @@ class DecodedCache:
     def __init__(self, folder, images, size, max_pixels):
         self.folder = pathlib.Path(folder).expanduser()
         # The root is said and not compared: a folder of images may be moved, with the times of its files.
-        self._root = os.path.abspath(images.root)
+        self._root, self._files = os.path.abspath(images.root), images.files
         self._made_from = {
             "version": _VERSION,
             "files": len(images.files),
-            "fingerprint": _hash_files(images),
+            "fingerprint": hash_files(images),
             "image_size": None if size is None else list(size),
             "max_pixels": max_pixels,
         }
 
     def open(self):
         """Returns the `DecodedImages`, or None where none are there yet.
+
+        All of the cache is read, for its checksums, and some image files: all where their folder is another one.
 
         Raises:
             ValueError: the folder holds something else, images of other files, of another size, or damaged ones.
@@ -106,9 +127,30 @@ class DecodedCache:
             (_IMAGES, pixels, manifest["shape"]),
             (_CHECKSUMS, checksums, manifest["shape"][:1]),
         ):
-            if array is None or list(array.shape) != shape:
+            if array is None or list(array.shape) != shape or checksum_blocks(array) != manifest["crc32"][name]:
                 raise ValueError(f"{self._rule}. Received: {self.folder}, whose {name} is damaged. Remove it")
+        self._compare_contents(checksums, manifest)
         return DecodedImages(pixels, checksums, manifest["bad"])
+
+    def _compare_contents(self, checksums, manifest):
+        """Raises `ValueError` for image files of other contents, which names, sizes and times did not show."""
+        # Whoever makes variants of a data set by a program may give their files one time. In the folder that the cache
+        # was made of, another content with the old time is no accident, and a look at some of the files is enough.
+        count = len(self._files)
+        if manifest["root"] == self._root:
+            count = min(count, _SAMPLE)
+        places = np.linspace(0, len(self._files) - 1, count).astype(int)
+        # Those that could not be read are looked at again by whoever reads the cache.
+        bad = set(manifest["bad"])
+        places = [place for place in places if self._files[place] not in bad]
+        names = [self._files[place] for place in places]
+        others = find_other_files(self._root, names, checksums[places])
+        if others:
+            raise ValueError(
+                f"{self._rule}. Received: {self.folder}, which was made of {manifest['root']}, and of {len(places):,} "
+                f"files that were compared {len(others):,} have other contents in {self._root}, though their names, "
+                f"sizes and times are the same: {name_some(others)}. Remove it, or choose another folder"
+            )
 
     @property
     def _rule(self):
@@ -209,26 +251,14 @@ class DecodedWriter:
         """Writes what the images were made of."""
         self._file.close()
         np.save(self._folder / _CHECKSUMS, self._checksums)
-        write_json(self._folder / _MANIFEST, made_from | {"shape": list(self._shape), "bad": self._bad})
+        # Of what the files hold now: images were stored in any order.
+        crc = {name: checksum_blocks(_map_array(self._folder / name)) for name in (_IMAGES, _CHECKSUMS)}
+        write_json(self._folder / _MANIFEST, made_from | {"shape": list(self._shape), "bad": self._bad, "crc32": crc})
 
 
 def _get_size(made_from):
     size = made_from.get("image_size")
     return "x".join(map(str, size)) if size else "their own"
-
-
-def _hash_files(images):
-    """Returns a hash of the names of files, their sizes and the times when they were last written to."""
-    digest = hashlib.sha256()
-    for file in images.files:
-        try:
-            status = os.stat(os.path.join(images.root, file))
-            what = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            # It is a bad image then, which is said elsewhere.
-            what = "none"
-        digest.update(os.fsencode(file) + f"\0{what}\0".encode())
-    return digest.hexdigest()
 
 
 def _map_array(path):

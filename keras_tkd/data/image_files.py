@@ -12,7 +12,16 @@ import threading
 
 from keras_tkd.data.image_formats import open_jpeg, open_png, open_with_pillow, turn_upright
 
-__all__ = ["BadImageError", "ENDINGS", "FORMATS", "ImageMeasures", "measure_image", "pillow_unlimited", "read_image"]
+__all__ = [
+    "BadImageError",
+    "ENDINGS",
+    "FORMATS",
+    "ImageMeasures",
+    "hash_content",
+    "measure_image",
+    "pillow_unlimited",
+    "read_image",
+]
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff")
 FORMATS = "BMP, GIF, PPM, PGM, TIFF, WebP, PNG or JPEG"
@@ -79,9 +88,13 @@ def measure_image(path, max_pixels):
     """
     content = _read_content(path, max_pixels)
     header = _read_header(path, content, max_pixels)
-    checksum = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
     is_plain = header.is_plain and header.orientation == 1
-    return ImageMeasures((header.height, header.width, header.channels), is_plain, len(content), checksum)
+    return ImageMeasures((header.height, header.width, header.channels), is_plain, len(content), hash_content(content))
+
+
+def hash_content(content):
+    """Returns 64 bits of a hash of a file's content, as `ImageMeasures` has it."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def read_image(path, channels, max_pixels):

@@ -16,7 +16,8 @@ from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.teacher_files import find_teacher_file
 from keras_tkd.runs.workdir import Workdir
-from keras_tkd.utils.files import hash_file, write_json
+from keras_tkd.utils.files import hash_file, hash_folder, write_json
+from keras_tkd.utils.saved_models import SAVED_MODEL, VARIABLES
 
 __all__ = ["Run", "open_run"]
 
@@ -180,7 +181,11 @@ def _hash_given_files(config):
     # By name, a model is built anew each time; a file may be exchanged. Data have hashes of their own.
     named = [(field.name, value) for field, value in list_given_files(config) if field.metadata["decides"] != "data"]
     files = {f"--{name}={path}": find_teacher_file(path) if name == "teacher_path" else path for name, path in named}
-    return {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
+    hashes = {flag: hash_file(path) for flag, path in files.items() if os.path.isfile(path)}
+    # The weights of a SavedModel are not in its file. They have an entry of their own: a run that began before there
+    # was one has none to compare, and goes on by the file.
+    saved = {flag: pathlib.Path(path) for flag, path in files.items() if pathlib.Path(path).name == SAVED_MODEL}
+    return hashes | {f"{flag}/{VARIABLES}": hash_folder(path.with_name(VARIABLES)) for flag, path in saved.items()}
 
 
 def _check_inputs_stay(config, folder):

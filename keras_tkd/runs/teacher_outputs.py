@@ -99,7 +99,7 @@ def load_teacher_outputs(file, config, splits, layers):
             **shown,
         )
 
-    shown = {"augment": data.AUGMENTATIONS[config.augmentation], "seed": config.seed} if views else {}
+    shown = {"augment": data.make_augmentation(config.augmentation), "seed": config.seed} if views else {}
     caches = {"train": make_cache("train", "train", **shown)}
     caches["held_out"] = make_cache(held_out, "train" if held_out == "validation" else "test")
     test_logits = None

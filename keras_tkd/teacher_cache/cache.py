@@ -165,7 +165,8 @@ class TeacherCache:
                 classes)`, for views of them that `data.view_batches` makes with the same `augment` and `seed`. Or
                 probabilities, whose logarithm is taken; one of 0 counts as 1e-7.
             labels: `(samples,)` class ids, with which the outputs must agree more than chance does: rows in another
-                order, or columns, are refused. None compares nothing.
+                order, or columns, are refused; where samples are too few to tell, a warning is printed. None compares
+                nothing.
             features: dict from the name of a teacher's layer, as losses read it, to its outputs, with leading axes as
                 those of `logits`.
             kind: `"logits"` or `"probabilities"`. None tells them by the rows: probabilities are not negative and sum

@@ -1,5 +1,7 @@
 """Outputs of a teacher that somebody else computed, checked and laid out as the rows of a teacher cache."""
 
+import math
+
 import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned
@@ -68,7 +70,7 @@ def find_rows(ids, sample_ids, name="ids"):
         ValueError: ids of another kind than the samples', one twice, or a sample without a row.
     """
     # Through lists: of text that a table's column holds as objects, NumPy makes text.
-    ids, sample_ids = np.array(np.asarray(ids).tolist()), np.asarray(sample_ids)
+    ids, sample_ids = (np.array(np.asarray(given).tolist()) for given in (ids, sample_ids))
     kinds = {"U": "texts, such as the paths of files", "i": "whole numbers", "u": "whole numbers"}
     there, here = (kinds.get(of.dtype.kind, f"values of {of.dtype}") for of in (ids, sample_ids))
     if ids.ndim != 1 or there != here:
@@ -168,6 +170,8 @@ def take_log(probabilities):
 def _check_knows(outputs, labels, name="logits"):
     """Raises `ValueError` for outputs that agree with the labels no more than chance: rows in another order, for one.
 
+    Few samples may agree by chance and still be a good teacher's: then a warning is printed.
+
     Args:
         outputs: `(views, samples, classes)`.
         labels: `(samples,)` class ids; of a single class they say nothing.
@@ -184,6 +188,14 @@ def _check_knows(outputs, labels, name="logits"):
     for view, of_view in enumerate(outputs):
         named, right = of_view.argmax(-1), accuracy(of_view, labels)
         if not at_chance(right, labels, named):
+            continue
+        whose = f"{len(labels):,} samples{f' in view {view}' * (len(outputs) > 1)}"
+        if _may_know(right, labels):
+            print(
+                f"Warning: `{name}` must agree with the labels more than chance does, which so few cannot show. "
+                f"Received: {right:.2%} right of {whose}. See that the rows are in the samples' order",
+                flush=True,
+            )
             continue
         # If each class that is named stands for another one, it is the columns that are in another order.
         counts = np.zeros((classes, classes), int)
@@ -202,6 +214,28 @@ def _check_knows(outputs, labels, name="logits"):
                 "the samples' order, or with ids"
             )
         raise ValueError(
-            f"`{name}` must agree with the labels more than chance does. Received: {right:.2%} right of "
-            f"{len(labels):,} samples{f' in view {view}' * (len(outputs) > 1)}. {why}"
+            f"`{name}` must agree with the labels more than chance does. Received: {right:.2%} right of {whose}. {why}"
         )
+
+
+def _may_know(right, labels):
+    """Returns whether an accuracy is no surprise for a teacher that knows something, by an exact binomial test.
+
+    Its accuracy is halfway between 1 and that of always naming the commonest class. Where more than 2.5 % of such
+    teachers are right as seldom on so many samples, these do not tell it from one at chance.
+
+    Args:
+        right: share of right answers.
+        labels: `(samples,)` class ids, of several classes.
+    """
+    samples, known = len(labels), (1 + np.bincount(labels).max() / len(labels)) / 2
+    # By logarithms, for the factors of one term may be beyond any float.
+    terms = (
+        math.lgamma(samples + 1)
+        - math.lgamma(count + 1)
+        - math.lgamma(samples - count + 1)
+        + count * math.log(known)
+        + (samples - count) * math.log1p(-known)
+        for count in range(round(right * samples) + 1)
+    )
+    return math.fsum(map(math.exp, terms)) > 0.025

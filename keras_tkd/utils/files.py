@@ -13,6 +13,7 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "hash_file",
+    "hash_folder",
     "read_bytes",
     "read_json",
     "remove_unfinished",
@@ -127,6 +128,14 @@ def hash_file(path):
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
+
+
+def hash_folder(path):
+    """Returns the SHA-256 of the names and bytes of all files in a folder and below it, in the names' order."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in pathlib.Path(path).rglob("*") if file.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{hash_file(file)}\0".encode())
+    return digest.hexdigest()
 
 
 def read_bytes(path):

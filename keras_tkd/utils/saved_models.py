@@ -11,9 +11,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-__all__ = ["SAVED_MODEL", "is_saved_model", "load_saved_model"]
+__all__ = ["SAVED_MODEL", "VARIABLES", "is_saved_model", "load_saved_model"]
 
 SAVED_MODEL = "saved_model.pb"
+VARIABLES = "variables"  # the folder beside it, with the weights
 # How `tf.saved_model.save` names its default, and `keras.Model.export` beside it.
 _PREFERRED = ("serving_default", "serve")
 # Operations that reach out of the graph. Those that put a file's values into its variables run when it is loaded, by

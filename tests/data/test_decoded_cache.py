@@ -137,6 +137,52 @@ def test_a_folder_that_moves_keeps_its_cache(folder, cache, decodes):
     assert not decodes
 
 
+@pytest.fixture
+def other_pixels(folder):
+    """A file of the size and the time of another, whose pixels differ."""
+    path = folder / "cat" / "1.bmp"
+    content, times = bytearray(path.read_bytes()), path.stat()
+
+    def change():
+        content[-3] ^= 255  # in the last row of pixels, which end a BMP; at its very end, rows are filled up
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    return change
+
+
+def test_other_pixels_of_the_same_sizes_and_times_are_refused(folder, cache, other_pixels):
+    load_pets(folder, cache)
+    other_pixels()
+    message = "of 12 files that were compared 1 have other contents in .*pets.*: cat/1.bmp. Remove it, or choose"
+    with pytest.raises(ValueError, match=f"`decoded_cache` .*{cache}, which was made of .*pets, and {message}"):
+        load_pets(folder, cache)
+
+
+def test_of_another_folder_all_files_are_compared(folder, cache, other_pixels, monkeypatch):
+    """Of the folder itself only the first is, here, and another look is too dear."""
+    monkeypatch.setattr(decoded_cache, "_SAMPLE", 1)
+    load_pets(folder, cache)
+    shutil.copytree(folder, folder.with_name("copy"))
+    load_pets(folder.with_name("copy"), cache)
+    other_pixels()
+    load_pets(folder, cache)
+    variant = folder.rename(folder.with_name("variant"))
+    with pytest.raises(ValueError, match="made of .*pets, and of 12 .* 1 have other .*variant.*: cat/1.bmp"):
+        load_pets(variant, cache)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "checksums.npy"])
+def test_a_flipped_bit_is_damage(file, folder, cache):
+    load_pets(folder, cache)
+    path = cache / "decoded" / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is damaged. Remove it"):
+        load_pets(folder, cache)
+
+
 def test_what_is_no_cache_is_refused_and_kept(folder, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "thesis.txt").write_text("precious")
@@ -145,6 +191,17 @@ def test_what_is_no_cache_is_refused_and_kept(folder, tmp_path):
     with pytest.raises(ValueError, match="thesis.txt, which is no folder"):
         load_pets(folder, tmp_path / "notes" / "thesis.txt")
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("place", ["cache", "cat/cache", ".cache"])
+def test_a_cache_in_the_data_set_is_refused_before_anything_is_read(place, folder, decodes, monkeypatch):
+    for given in (folder / place, os.path.join("pets", place), folder.parent / "link" / place):
+        (folder.parent / "link").unlink(missing_ok=True)
+        (folder.parent / "link").symlink_to(folder)
+        monkeypatch.chdir(folder.parent)
+        with pytest.raises(ValueError, match=f"outside the data set's.*{place}', which is inside .*Choose another"):
+            load_pets(folder, given)
+    assert not decodes and sorted(os.listdir(folder)) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("file", ["images.npy", "checksums.npy", "decoded.json"])

@@ -1,5 +1,7 @@
 """Teachers that a run is given: files of several kinds, and what of them is its teacher."""
 
+import json
+import shutil
 import textwrap
 
 import keras
@@ -169,3 +171,27 @@ def test_a_new_head_says_what_it_left_out(teacher, tmp_path, capsys):
     keras.Model(inputs, keras.layers.Conv2D(3, 3, activation="relu")(inputs)).save(tmp_path / "b.keras")
     assert load_teacher(tmp_path / "b.keras", teacher_head="new").output_shape == (None, 10)
     assert "b.keras gets a new head behind its output" in capsys.readouterr().out
+
+
+def test_other_weights_of_a_saved_model_are_refused(teacher, tmp_path, capsys):
+    """They are beside its file, which stays as it was."""
+    model = keras.models.clone_model(teacher)
+    for folder, factor in (("saved", 1), ("other", 0.9)):
+        model.set_weights([factor * weights for weights in teacher.get_weights()])
+        model.export(str(tmp_path / folder))
+    config = DistillConfig(**SETTINGS, teacher_path=(str(tmp_path / "saved"),))
+    results = commands.distill(config, tmp_path / "run")
+    record = tmp_path / "run" / "checkpoints" / "teacher.json"
+    given = json.loads(record.read_text())
+    # A run that began before there was an entry of them: it is finished all the same.
+    old = {name: value for name, value in given.items() if not name.endswith("/variables")}
+    assert len(old) == len(given) - 1
+    capsys.readouterr()
+    for entries in (old, given):
+        record.write_text(json.dumps(entries))
+        assert commands.distill(config, tmp_path / "run") == results
+    assert "has changed" not in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "saved" / "variables")
+    shutil.copytree(tmp_path / "other" / "variables", tmp_path / "saved" / "variables")
+    with pytest.raises(ValueError, match="another teacher: the weights of --teacher_path have changed since"):
+        commands.distill(config, tmp_path / "run")

@@ -202,6 +202,16 @@ def test_views_are_those_that_the_student_sees(teacher, splits, outputs, tmp_pat
         load_outputs(save(tmp_path / "b.npz", outputs), **settings)
 
 
+@pytest.mark.parametrize("name", ["crop+horizontal_flip", "cutout@size=0.25"])
+def test_views_of_any_augmentation(name, outputs, tmp_path):
+    views = np.stack([outputs["train"], outputs["train"] + 1])
+    file = save(tmp_path / "a.npz", {"train": views, "test": outputs["test"]}, augmentation=name, seed=0)
+    cache = load_outputs(file, augmentation=name, teacher_views=2).caches["train"]
+    np.testing.assert_array_equal(cache.outputs["logits"], views)
+    for operation in name.split("@")[0].split("+"):
+        assert operation in cache.made_from["augmentation"]
+
+
 def test_negatives_by_the_classes_that_the_teacher_names(splits, outputs, tmp_path):
     found = load_outputs(save(tmp_path / "a.npz", outputs))
     np.testing.assert_array_equal(found.predict_classes(), outputs["train"].argmax(-1))

@@ -1,6 +1,7 @@
 """A cache of outputs that another program computed: each sample gets its own row, or there is an error."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -48,6 +49,35 @@ def test_rows_in_any_order_by_their_ids(ids):
     cache = TeacherCache.from_arrays(LOGITS[SHUFFLED], LABELS[:some], features={"a": LOGITS[SHUFFLED]}, **arguments)
     for name in ("logits", "a"):
         np.testing.assert_array_equal(cache.outputs[name][0], LOGITS[:some].astype("float32"))
+
+
+def test_ids_as_a_column_of_a_table_holds_them():
+    """Texts as objects, on both sides."""
+    names = NAMES.astype(object)
+    for ids, sample_ids in ((names, names), (NAMES, names), (names, NAMES)):
+        cache = TeacherCache.from_arrays(LOGITS[SHUFFLED], LABELS, ids=ids[SHUFFLED], sample_ids=sample_ids)
+        np.testing.assert_array_equal(cache.outputs["logits"][0], LOGITS.astype("float32"))
+
+
+# Of as many samples of class 0 as of class 1 a teacher that knows half of it is right on 3/4. Of 8, it is right on 3 or
+# less in (1 + 8 * 3 + 28 * 9 + 56 * 27) / 4**8 = 2.7 % of cases, on 2 or less in 0.4 %. Of 40, chance brings 20 right,
+# and 3/4 * 40 = 30 are right within 2 * sqrt(40 * 3/16) = 5.5.
+@pytest.mark.parametrize(
+    ("samples", "right", "refused"),
+    [(8, 6, False), (8, 3, False), (8, 2, True), (2, 0, False), (40, 20, True), (40, 25, False), (4000, 2000, True)],
+)
+def test_few_samples_at_chance_are_a_warning(samples, right, refused, capsys):
+    labels = np.arange(samples) % 2
+    # Wrong on as many of each class as of the other, as nearly as that goes.
+    named = np.where(np.arange(samples) < right, labels, 1 - labels)
+    logits = np.eye(2)[named] * 9 - 1
+    if refused:
+        with pytest.raises(ValueError, match="must agree with the labels more than chance does. Received"):
+            TeacherCache.from_arrays(logits, labels)
+    else:
+        TeacherCache.from_arrays(logits, labels, name="few")
+        expected = f"Warning: `few` must agree .* so few .* Received: {right / samples:.2%} right of {samples} samples"
+        assert re.search(expected, capsys.readouterr().out)
 
 
 def test_the_logarithm_of_probabilities():

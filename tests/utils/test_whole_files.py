@@ -14,6 +14,7 @@ from keras_tkd.utils.files import (
     atomic_folder,
     atomic_write,
     hash_file,
+    hash_folder,
     read_json,
     remove_unfinished,
     save_model,
@@ -121,6 +122,21 @@ def test_a_hash_is_that_of_the_bytes(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     # FIPS 180-4's example.
     assert hash_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_hash_of_a_folder_is_that_of_its_names_and_bytes(tmp_path):
+    hashes = [hash_folder(tmp_path)]
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    # Folders without files are none.
+    assert hash_folder(tmp_path) == hashes[0]
+    for name, content in (("b/c/d", b"1"), ("a", b"2"), ("a", b"1"), ("b/c/e", b"")):
+        (tmp_path / name).write_bytes(content)
+        hashes.append(hash_folder(tmp_path))
+    (tmp_path / "a").rename(tmp_path / "b" / "a")
+    hashes.append(hash_folder(tmp_path))
+    assert len(set(hashes)) == 6
+    (tmp_path / "b" / "a").rename(tmp_path / "a")
+    assert hash_folder(tmp_path) == hashes[4]
 
 
 def test_what_is_written_reaches_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):

@@ -158,7 +158,7 @@ class OutputsFile:
         """Makes one sentence of whatever a file raises that is not what it should be."""
         try:
             yield
-        # A damaged file fails in zipfile, any of its decompressors, or NumPy, which takes a header for Python: each with
+        # A damaged file fails in zipfile, any of its decompressors, or NumPy, which takes a header for Python: each has
         # errors of its own, MemoryError among them.
         except Exception as error:
             self._refuse(" ".join(str(error).split())[:400] or type(error).__name__, error)

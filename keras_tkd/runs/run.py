@@ -11,7 +11,7 @@ from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.defaults import choose_defaults
 from keras_tkd.runs.devices import resolve_precision, start_devices
-from keras_tkd.runs.given import check_given_files, has_other_files
+from keras_tkd.runs.given import has_other_files
 from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.teacher_files import find_teacher_file
@@ -149,7 +149,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     Raises:
         ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`; a
             run that is to be deterministic, in a process where TensorFlow has begun otherwise.
-        FileNotFoundError: a file that the run is given is not there.
+        FileNotFoundError: settings are chosen by data, and a file that the run is given is not there.
         BlockingIOError: another process is at work in the folder.
     """
     check_callbacks(callbacks)
@@ -165,11 +165,8 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     # chosen is compared with the folder's below.
     undecided = (*list_left_to_data(config), "precision")
     Workdir(path, format_flags(config), existing, (*free, *undecided), defaults)
-    # Of a finished run nothing is read any more.
-    if not (pathlib.Path(path) / RESULTS).exists():
-        check_given_files(config)
     # Of no record: one that says what somebody gave there must not be taken for what was chosen.
-    config, splits = choose_defaults(config)
+    config, splits = choose_defaults(config, finished=(pathlib.Path(path) / RESULTS).exists())
     config = resolve_precision(config)
     for sentence in config.unreached:
         print(f"Mind: {sentence}", flush=True)

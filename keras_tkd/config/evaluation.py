@@ -12,7 +12,7 @@ __all__ = ["EvaluateConfig"]
 class EvaluateConfig(PretrainedTeachersConfig):
     """One run of `evaluate`: a saved model, and its teacher if it is to be compared."""
 
-    model_path: str | None = option(None, "Keras model file to measure.", decides="measurement")
+    model_path: str | None = option(None, "Keras model file to measure.", decides="measurement", names_file=True)
 
     @property
     def has_teacher(self):

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.image_files import pillow_unlimited, read_image
+from keras_tkd.data.stream_errors import CHANGED
 
 __all__ = ["FileDecoder"]
 
@@ -56,16 +57,13 @@ class FileDecoder:
         content = tf.io.read_file(path)
         # All files were decoded before the first pass: one that is damaged now was written to since.
         unchanged = tf.equal(tf.strings.length(content), tf.cast(size, tf.int32))
-        message = "An image must not change while it is in use. Received another file than was there at the start:"
-        with tf.control_dependencies([tf.debugging.Assert(unchanged, [message, path])]):
+        with tf.control_dependencies([tf.debugging.Assert(unchanged, [CHANGED, path])]):
             return tf.io.decode_image(content, self._channels, expand_animations=False)
 
     def _read(self, path, size):
         path = os.fsdecode(path)
-        if os.path.getsize(path) != size:
-            raise ValueError(
-                "An image must not change while it is in use. Received another file than was there at the start: "
-                f"{path}"
-            )
+        # Also of none: what comes out of Python has no kind of its own in TensorFlow.
+        if not os.path.isfile(path) or os.path.getsize(path) != size:
+            raise ValueError(f"{CHANGED} {path}")
         with pillow_unlimited():
             return read_image(path, self._channels, self._max_pixels)

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.data.stream_errors import ONE_CLASS
 from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
 from keras_tkd.utils.number_checks import is_whole
 
@@ -14,8 +15,6 @@ __all__ = [
     "make_stateless_seed",
     "shuffle_samples",
 ]
-
-_TWO_CLASSES = "Samples of another class are only drawn from two classes or more"
 
 
 def shuffle_samples(count, seed, epoch):
@@ -70,8 +69,7 @@ class ClassSampler:
         """
         start, count = tf.gather(self._start, anchors), tf.gather(self._count, anchors)
         others = tf.size(self._order, tf.int64) - count
-        message = f"{_TWO_CLASSES}, and a window of streamed images has one. Pass a larger `shuffle_window`"
-        with tf.control_dependencies([tf.debugging.assert_positive(others, message)]):
+        with tf.control_dependencies([tf.debugging.assert_positive(others, ONE_CLASS)]):
             place = draw_integers(seed, others)
         return tf.gather(self._order, skip_run(place, start, count))
 
@@ -92,7 +90,9 @@ def check_two_classes(labels):
     """Raises `ValueError` for labels of a single class, which has no samples of another one."""
     classes = np.unique(np.asarray(labels))
     if len(classes) < 2:
-        raise ValueError(f"{_TWO_CLASSES}. Received: {len(classes)}: {classes}")
+        raise ValueError(
+            f"Samples of another class are only drawn from two classes or more. Received: {len(classes)}: {classes}"
+        )
 
 
 def draw_integers(seed, choices):

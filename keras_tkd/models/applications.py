@@ -43,10 +43,21 @@ _FAMILIES = {
     "vgg19": ("caffe", 32),
     "xception": ("tf", 71),
 }
+# Published networks have alpha up to 1.4 and depth_multiplier 1. Weights grow with alpha squared and depth_multiplier:
+# MobileNet at both bounds has 400 million, and beyond them one digit more is a machine's whole memory.
+_MAX_ALPHA, _MAX_DEPTH_MULTIPLIER = 4, 8
 # Of their arguments, those that change the body; each with how it is written, and what that may be.
 _ARGUMENTS = {
-    "alpha": (float, lambda value: is_finite(value) and value > 0, "a number > 0"),
-    "depth_multiplier": (int, lambda value: is_whole(value) and value >= 1, "a whole number >= 1"),
+    "alpha": (
+        float,
+        lambda value: is_finite(value) and 0 < value <= _MAX_ALPHA,
+        f"a number > 0, and {_MAX_ALPHA} at most",
+    ),
+    "depth_multiplier": (
+        int,
+        lambda value: is_whole(value) and 1 <= value <= _MAX_DEPTH_MULTIPLIER,
+        f"a whole number >= 1, and {_MAX_DEPTH_MULTIPLIER} at most",
+    ),
     "minimalistic": ({"True": True, "False": False}.__getitem__, lambda value: True, "True or False"),
 }
 

@@ -1,5 +1,6 @@
 """The four commands: `train_teacher(config, path)`, `distill(config, path)`, `evaluate(config)`, `export(config)`."""
 
+from keras_tkd.data.stream_errors import explain_stream_errors
 from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
@@ -20,6 +21,7 @@ from keras_tkd.runs.run import open_run
 __all__ = ["distill", "evaluate", "export", "train_teacher"]
 
 
+@explain_stream_errors()
 def train_teacher(config, path, existing="refuse", callbacks=()):
     """Trains a teacher on the labels and writes `teacher.keras`, `results.json`, logs and flags into a folder.
 
@@ -33,7 +35,8 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
         The results, as in `results.json`.
 
     Raises:
-        ValueError: what cannot be trained, before anything is written; another run's folder.
+        ValueError: what cannot be trained, before anything is written; another run's folder; a file of streamed images
+            that changes.
         BlockingIOError: another process is at work in the folder.
     """
     with open_run("train_teacher", config, path, existing, callbacks) as run:
@@ -45,6 +48,7 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
         return run.write(describe_teacher_run(run, inputs, teacher))
 
 
+@explain_stream_errors()
 def distill(config, path, existing="refuse", callbacks=()):
     """Trains a student by a method, and the same student alone, and writes everything into a folder.
 
@@ -75,7 +79,8 @@ def distill(config, path, existing="refuse", callbacks=()):
     Raises:
         ValueError: what cannot be trained, before anything is written; callbacks that cannot take part; another run's
             folder; a teacher whose outputs are not finite; with `check="strict"`, a teacher that turns out to know no
-            more than chance, and what the check of the first batch warns of; logs that are no numbers.
+            more than chance, and what the check of the first batch warns of; logs that are no numbers; a file
+            of streamed images that changes.
         BlockingIOError: another process is at work in the folder.
         FloatingPointError: a loss that is not finite.
     """
@@ -96,6 +101,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         return run.write(describe_student_run(run, inputs, teacher, baseline, student))
 
 
+@explain_stream_errors()
 def evaluate(config):
     """Measures a saved model on the test images, beside its teacher.
 
@@ -126,6 +132,7 @@ def evaluate(config):
     return measured.without_classes().to_dict() | described
 
 
+@explain_stream_errors()
 def export(config):
     """Writes a trained model in the formats of devices into a folder, and measures each file in its own runtime.
 

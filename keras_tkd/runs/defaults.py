@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.runs.devices import start_devices
+from keras_tkd.runs.given import check_given_files
 from keras_tkd.runs.images import load_splits
 
 __all__ = ["choose_defaults"]
@@ -23,17 +24,21 @@ _RATES = {"sgd": 0.01, "adam": 0.001, "adamw": 0.001}
 _DECOUPLED_DECAY = 0.004  # Keras's own default for AdamW, without which it would be Adam
 
 
-def choose_defaults(config):
+def choose_defaults(config, finished=False):
     """Chooses the settings that were left to the data, says which, and keeps those that were given.
 
     The choice depends on the configuration and on counts of the data alone: the same command chooses alike at any time.
 
     Args:
         config: `TeacherTrainingConfig` or `DistillConfig`, resolved.
+        finished: whether the run has results already, and so may read none of the files that it is given.
 
     Returns:
         `(config, splits)`: the same run with everything chosen, and its data where they were needed and so are loaded
         already, else None.
+
+    Raises:
+        FileNotFoundError: data are needed, and a file that the run is given is not there.
     """
     left, splits = list_left_to_data(config), None
     chosen = {"learning_rate": _RATES[config.optimizer]}
@@ -43,6 +48,8 @@ def choose_defaults(config):
         if config.optimizer == "sgd":
             del chosen["learning_rate"]
     elif set(left) - chosen.keys() - {"weight_decay"}:
+        if not finished:
+            check_given_files(config)
         if config.deterministic:
             # Images are decoded by TensorFlow, which then is as it began.
             start_devices(deterministic=True)

@@ -1,9 +1,31 @@
 """Models and data that a run is given from outside its folder, and whether they are still what it began with."""
 
+import os
+
+from keras_tkd.config.fields import list_given_files
+from keras_tkd.models import KERAS_FILES
 from keras_tkd.runs.layout import GIVEN, TRAINED, holds_something
 from keras_tkd.utils.files import read_json, write_json
 
-__all__ = ["check_given", "has_other_files", "list_changed", "read_data_hashes", "record_given"]
+__all__ = ["check_given", "check_given_files", "has_other_files", "list_changed", "read_data_hashes", "record_given"]
+
+
+def check_given_files(config):
+    """Raises `FileNotFoundError` for a model, weights or outputs of a configuration that are not there.
+
+    It looks at nothing but names: it comes before data are loaded, which may take hours.
+    """
+    for field, value in list_given_files(config):
+        # Of data and of another run's baseline, whoever reads them says what they must be. Architectures have names.
+        if field.metadata["decides"] in ("data", "nothing"):
+            continue
+        if field.name in ("student_model", "teacher_model") and not value.endswith(KERAS_FILES):
+            continue
+        if not os.path.exists(value):
+            raise FileNotFoundError(
+                f"`{field.name}` must be an existing file or folder. Received: {field.name}={value!r}. "
+                "Relative paths count from the folder in which the command is run"
+            )
 
 
 def check_given(folder, given, retrains):

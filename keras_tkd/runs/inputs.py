@@ -14,6 +14,7 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
+from keras_tkd.runs.given import check_given_files
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
@@ -100,6 +101,7 @@ def load_teacher_inputs(config, splits=None):
     """
     _import_custom_objects(config)
     models.check_name(config.teacher_model, "teacher_model")
+    check_given_files(config)
     splits = splits or load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
@@ -123,6 +125,7 @@ def load_distillation_inputs(config, splits=None):
     models.check_name(config.student_model, "student_model")
     if config.has_teacher and not (config.teacher_path or config.teacher_outputs):
         models.check_name(config.teacher_model, "teacher_model")
+    check_given_files(config)
     baseline = read_baseline(config)
     alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
@@ -160,6 +163,7 @@ def load_evaluation_inputs(config):
     if not config.model_path.endswith(".keras"):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
     _import_custom_objects(config)
+    check_given_files(config)
     splits = load_data(config)
     # The results go to the standard output, and nothing else.
     if splits.skipped or splits.bad_images:

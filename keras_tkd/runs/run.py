@@ -5,7 +5,7 @@ import os
 import pathlib
 import shlex
 
-from keras_tkd.config.fields import FREE, collect_defaults, list_deciding, list_given_files
+from keras_tkd.config.fields import FREE, collect_defaults, list_deciding, list_given_files, list_left_to_data
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
@@ -151,6 +151,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     Raises:
         ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`; a
             run that is to be deterministic, in a process where TensorFlow has begun otherwise.
+        FileNotFoundError: settings are chosen by data, and a file that the run is given is not there.
         BlockingIOError: another process is at work in the folder.
     """
     check_callbacks(callbacks)
@@ -160,11 +161,15 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
         config = resolve_from_record(config, pathlib.Path(path) / FLAGFILE)
     else:
         _check_inputs_stay(config, pathlib.Path(path))
-    # Of no record: one that says what somebody gave there must not be taken for what was chosen.
-    config, splits = choose_defaults(config)
-    config = resolve_precision(config)
     free = list_deciding(type(config), FREE)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    # What can be refused without the data comes before they are loaded, which may take hours: what is still to be
+    # chosen is compared with the folder's below.
+    undecided = (*list_left_to_data(config), "precision")
+    Workdir(path, format_flags(config), existing, (*free, *undecided), defaults)
+    # Of no record: one that says what somebody gave there must not be taken for what was chosen.
+    config, splits = choose_defaults(config, finished=(pathlib.Path(path) / RESULTS).exists())
+    config = resolve_precision(config)
     for sentence in config.unreached:
         print(f"Mind: {sentence}", flush=True)
     run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks, splits)

@@ -16,7 +16,6 @@ import math
 import os
 import pathlib
 import shutil
-import tokenize
 import urllib.parse
 import zlib
 
@@ -192,9 +191,11 @@ class CacheFiles:
         try:
             # Mapped copy-on-write: nothing is copied, no file is ever written to, and the memory counts as writable,
             # which TensorFlow needs to share it.
-            array = np.load(self.path(name), mmap_mode="c", allow_pickle=False)
-        # What NumPy's parser lets through where a header is damaged.
-        except (ValueError, TypeError, SyntaxError, EOFError, tokenize.TokenError) as error:
+            array = np.lib.format.open_memmap(self.path(name), mode="c")
+        except OSError:  # whoever may not read the file is told so, and not to build it anew
+            raise
+        # NumPy takes a header for Python, which fails in many ways where it is damaged: MemoryError is one.
+        except Exception as error:
             raise ValueError(f"{self.path(name)} is damaged: its header cannot be read. {_REBUILD}") from error
         if array.shape != self._shape(name) or array.dtype != self.dtype:
             raise ValueError(

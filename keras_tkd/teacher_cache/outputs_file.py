@@ -8,10 +8,8 @@ import difflib
 import math
 import pathlib
 import re
-import tokenize
 import typing
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -26,11 +24,6 @@ _EXAMPLES = ("train", "test", "train_ids", "test_ids", "kind", "seed", "augmenta
 _ENTRIES = 1000
 # Bytes that arrays may take: twenty times what the file has, and 64 MiB in any case. Packed, outputs lose little.
 _EXPANSION, _ALWAYS = 20, 2**26
-# What NumPy and the archive's reader let through where a file is damaged.
-_DAMAGE = (
-    *(ValueError, TypeError, SyntaxError, EOFError, OSError, OverflowError, RuntimeError, NotImplementedError),
-    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error),
-)
 
 
 class _Header(typing.NamedTuple):
@@ -69,6 +62,7 @@ class OutputsFile:
         with self._explain():
             self._headers = {"train": self._read_header("train")} if self.single else self._read_headers()
             self._check_bytes()
+            self._check_ids()
         self.shapes = {name: header.shape for name, header in self._headers.items()}
 
     def read(self, name):
@@ -116,6 +110,9 @@ class OutputsFile:
                 f"'{name}' holds Python objects, which may be code. Save it as numbers, `.astype('float32')`, or "
                 "text, `.astype(str)`"
             )
+        # It takes no bytes whatever its shape says, and a list of it has an entry for each of those that it claims.
+        if not dtype.itemsize or 0 in shape:
+            raise ValueError(f"'{name}' is empty: it has shape {shape} and dtype {dtype.str}")
         header = _Header(shape, dtype, start + math.prod(shape) * dtype.itemsize)
         if min(shape, default=0) < 0 or header.bytes != self._count_bytes(name):
             raise ValueError(f"'{name}' is of {self._count_bytes(name):,} bytes, and should be of {header.bytes:,}")
@@ -128,6 +125,18 @@ class OutputsFile:
                 f"its arrays take {needed:,} bytes, more than {_EXPANSION} times the {size:,} of the file. Save it "
                 "without compression: np.savez"
             )
+
+    def _check_ids(self):
+        """Raises `ValueError` for more ids than rows that they could be of: ids are read into lists."""
+        for part in PARTS:
+            outputs, ids = (self._headers.get(name) for name in (part, f"{part}_ids"))
+            # Outputs of no rows and columns are refused where they are read.
+            rows = math.prod(outputs.shape[:-1]) if outputs else 0
+            if ids and math.prod(ids.shape) > rows:
+                raise ValueError(
+                    f"'{part}_ids' must be an id for each row of '{part}'. It has shape {ids.shape}, "
+                    + (f"and '{part}' has shape {outputs.shape}" if outputs else f"and there is no '{part}'")
+                )
 
     @contextlib.contextmanager
     def _open(self, name):
@@ -149,7 +158,9 @@ class OutputsFile:
         """Makes one sentence of whatever a file raises that is not what it should be."""
         try:
             yield
-        except _DAMAGE as error:
+        # A damaged file fails in zipfile, any of its decompressors, or NumPy, which takes a header for Python: each has
+        # errors of its own, MemoryError among them.
+        except Exception as error:
             self._refuse(" ".join(str(error).split())[:400] or type(error).__name__, error)
 
     def _refuse(self, why, cause=None):

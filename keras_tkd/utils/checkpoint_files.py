@@ -6,7 +6,6 @@ import io
 import json
 import math
 import pathlib
-import tokenize
 import zipfile
 
 import numpy as np
@@ -132,7 +131,9 @@ def _read(path):
             text = entries[_ABOUT]
             about = json.loads(text.tobytes() if text.dtype == "uint8" else str(text))
             arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
-    except (KeyError, TypeError, EOFError, RecursionError, tokenize.TokenError, zipfile.BadZipFile) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # of zipfile, its decompressors, or NumPy, which takes a header for Python
         raise ValueError(f"it holds no checkpoint ({error})") from error
     if not isinstance(about, dict):
         raise ValueError(f"what it says of itself must be a dict, and is a {type(about).__name__}")

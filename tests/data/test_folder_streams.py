@@ -23,6 +23,7 @@ from keras_tkd.data import (
     triplet_dataset,
     view_batches,
 )
+from keras_tkd.data.stream_errors import explain_stream_errors
 
 CLASSES, PER_CLASS, BATCH = ("ant", "bee", "cat"), 20, 8
 TRAIN = 48  # four fifths of 20 in each of 3 classes
@@ -328,6 +329,37 @@ def test_a_file_that_changes_while_it_is_in_use_is_named(kind, tmp_path):
     path.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(tf.errors.OpError, match=f"must not change while it is in use(.|\n)*{path.name}"):
         one_pass(triplets(splits))
+
+
+@pytest.mark.parametrize("kind", ["rgb.jpg", "a.bmp"])
+@pytest.mark.parametrize(("change", "says"), [("grow", "change .* another file .*"), ("go", "vanish|another file")])
+def test_what_a_changed_file_ends_a_pass_with_is_one_sentence(change, says, kind, tmp_path):
+    splits = load(write_noise(tmp_path, (kind,), size=(4, 4)), shuffle_window=20)
+    path = tmp_path / splits.split["train"][5]
+    if change == "grow":
+        path.write_bytes(path.read_bytes() + b"more")
+    else:
+        path.unlink()
+    with pytest.raises(ValueError, match=f"^An image must not .*({says})") as raised, explain_stream_errors():
+        one_pass(triplets(splits))
+    text = str(raised.value)
+    assert f": {path}. Put back what was there" in text and "\n" not in text and "node" not in text
+    assert raised.value.__suppress_context__
+
+
+def test_a_window_of_one_class_is_one_sentence(tmp_path):
+    """Of 16 training images one is a bee: three of four windows are without."""
+    write_noise(tmp_path, ("rgb.png",), CLASSES[:1], 30, (4, 4))
+    write_noise(tmp_path, ("rgb.png",), CLASSES[1:2], 2, (4, 4))
+    splits = load(tmp_path, test_fraction=0.5, shuffle_window=4)
+    with pytest.raises(ValueError, match="window of streamed images has one. .*--shuffle_window$"):
+        with explain_stream_errors():
+            one_pass(triplets(splits, batch_size=4))
+
+
+def test_other_errors_of_tensorflow_pass():
+    with pytest.raises(tf.errors.NotFoundError, match="nowhere"), explain_stream_errors():
+        tf.io.read_file("nowhere")
 
 
 def test_images_are_told_apart_without_being_decoded(folder, tmp_path):

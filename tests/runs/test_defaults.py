@@ -12,6 +12,8 @@ from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.config.flagfile import format_flags
 from keras_tkd.runs import commands, defaults
+from keras_tkd.runs.run import open_run
+from keras_tkd.utils.locks import FolderLock
 
 CHOSEN = ("learning_rate", "epochs", "batch_size", "teacher_model", "student_model")
 
@@ -61,6 +63,52 @@ def test_data_sets_with_defaults_of_their_own_keep_them(dataset, cls, monkeypatc
     names = [name for name in CHOSEN if hasattr(config, name)]
     assert values(config, names) == (0.1, 30, 128, "digits_teacher", "digits_student")[: len(names)]
     assert splits is None and config == cls(dataset=dataset) and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "says"),
+    [
+        ({"teacher_path": ("nosuch.keras",)}, FileNotFoundError, "`teacher_path` must .*teacher_path='nosuch.keras'"),
+        ({"teacher_outputs": "nosuch.npz"}, FileNotFoundError, "`teacher_outputs` must .*'nosuch.npz'"),
+        ({"student_model": "nosuch.keras"}, FileNotFoundError, "`student_model` must .*'nosuch.keras'"),
+        (
+            {"teacher_model": "keras_applications/MobileNet", "teacher_model_weights": "nosuch.h5"},
+            FileNotFoundError,
+            "`teacher_model_weights` must .*'nosuch.h5'",
+        ),
+        ({"seed": 2}, ValueError, r"holds another experiment: there --seed=1.*, here --seed=2"),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_they_are_loaded(settings, error, says, monkeypatch, tmp_path):
+    monkeypatch.setattr(defaults, "load_splits", lambda config: pytest.fail("Data were loaded"))
+    if "seed" in settings:
+        held = DistillConfig(dataset="photos", seed=1).resolved()
+        (tmp_path / "flags.flags").write_text("\n".join(format_flags(held)))
+        (tmp_path / "student.keras").write_text("a model")
+    with pytest.raises(error, match=says):
+        open_run("distill", DistillConfig(dataset="photos", **settings), tmp_path)
+
+
+def test_what_data_are_to_decide_is_compared_with_a_folder_once_they_have(monkeypatch, tmp_path):
+    """The folder's run had another budget than this one will choose, and nobody knows before the data are there."""
+    config = DistillConfig(dataset="photos")
+    (tmp_path / "flags.flags").write_text("\n".join(format_flags(dataclasses.replace(config, epochs=77).resolved())))
+    (tmp_path / "student.keras").write_text("a model")
+    splits = types.SimpleNamespace(train_labels=np.zeros(20, "int32"), image_shape=(8, 8, 3))
+    monkeypatch.setattr(defaults, "load_splits", lambda config: splits)
+    with pytest.raises(ValueError, match="holds another experiment: there .*--epochs=77.*, here .*--epochs=100"):
+        open_run("distill", config, tmp_path)
+
+
+def test_a_folder_in_use_is_refused_before_data_are_loaded(monkeypatch, tmp_path):
+    monkeypatch.setattr(defaults, "load_splits", lambda config: pytest.fail("Data were loaded"))
+    lock = FolderLock(tmp_path)
+    lock.take()
+    try:
+        with pytest.raises(BlockingIOError, match="is in use"):
+            open_run("distill", DistillConfig(dataset="photos"), tmp_path)
+    finally:
+        lock.release()
 
 
 def test_what_is_given_is_kept_though_it_is_the_default(monkeypatch):

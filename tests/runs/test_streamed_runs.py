@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -37,9 +38,9 @@ def teacher_path(teacher, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def distill(stored, teacher_path):
-    def run(workdir, **settings):
+    def run(workdir, callbacks=(), **settings):
         arguments = {"data_dir": str(stored), "teacher_path": teacher_path, "method": "kd"}
-        return commands.distill(DistillConfig(**QUICK | arguments | settings), workdir)
+        return commands.distill(DistillConfig(**QUICK | arguments | settings), workdir, callbacks=callbacks)
 
     return run
 
@@ -121,6 +122,25 @@ def test_runs_of_a_folder_share_the_caches(distill, pictures, tmp_path):
         ]
     assert histories["streamed"] == histories["kept"] != histories["held"]
     assert {"val_tkd", "val_loss"} <= set(histories["streamed"][0])
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "vanish"), (b"another", "change")])
+def test_a_picture_that_changes_during_training_ends_it_by_its_name(content, says, distill, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "pictures")
+    paths = sorted((tmp_path / "pictures").rglob("*.png"))
+
+    def spoil(epoch, logs):
+        for path in paths:
+            path.unlink() if content is None else path.write_bytes(content)
+
+    with pytest.raises(
+        ValueError, match=rf"^An image must not {says} while .*: {tmp_path}/pictures/.*\.png\. Put back"
+    ):
+        distill(
+            tmp_path / "run",
+            callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=spoil)],
+            **{"dataset": str(tmp_path / "pictures"), "data_dir": None, "batch_size": 16, "shuffle_window": 18},
+        )
 
 
 def test_a_folder_that_changed_is_told_apart_without_being_decoded(pictures, tmp_path):

@@ -209,6 +209,16 @@ def test_a_header_that_changed_is_refused_or_says_the_same(finished, tmp_path):
     assert refused > 8 * 60
 
 
+@pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x93NUMPY\x01\x00\x28\x23" + b"-" * 8999 + b"3"])
+def test_a_file_of_another_kind_is_refused(begin, finished, tmp_path):
+    """As an archive's, and a header that is nested deeper than Python's parser goes."""
+    shutil.copytree(finished, tmp_path / "cache")
+    path = tmp_path / "cache" / "logits.npy"
+    path.write_bytes(begin + path.read_bytes()[len(begin) :])
+    with pytest.raises(ValueError, match="logits.npy is damaged: its header cannot be read. .*build it anew"):
+        CacheFiles(tmp_path / "cache").open_arrays()
+
+
 def test_rows_that_changed_are_not_built_upon(tmp_path):
     files = begun(tmp_path / "cache")
     fill(files, stop=1500)

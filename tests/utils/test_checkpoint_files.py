@@ -145,6 +145,7 @@ FORGED = {
     "a gap": (pack({"about": ABOUT, "1": save_array(np.zeros(3))}), "it holds no checkpoint"),
     "nothing about it": (pack({"0": save_array(np.zeros(3))}), "it holds no checkpoint"),
     "a long tale": (pack({"about": save_array(np.array("[" * 10**5))}), "it holds no checkpoint"),
+    "a deep header": (pack({"about": b"\x93NUMPY\x01\x00\x28\x23" + b"-" * 8999 + b"3"}), "it holds no checkpoint"),
     "no archive": (b"PK", "it holds no checkpoint"),
     "a list about it": (pack({"about": save_array(np.array("[1]"))}), "must be a dict, and is a list"),
     "arrays of text": (pack({"about": ABOUT, "0": save_array(np.array("abc"))}), "hold numbers, .*<U3"),

@@ -1,4 +1,4 @@
-"""What streamed images end a pass with: texts that TensorFlow carries, and the sentence that is found again in them.
+"""Errors of streamed images: texts that TensorFlow carries, and the sentence that is found again in them.
 
 Inside a pipeline an error is TensorFlow's, whose text has the graph around what was said.
 """

@@ -26,8 +26,9 @@ def choose_run_layers(config, inputs) -> dict[str, dict[str, str]]:
     for role, model in (("teacher", inputs.teacher), ("student", inputs.student)):
         side = f"{role}_layers"
         ensemble = isinstance(model, TeacherEnsemble)
-        # Of another average losses can read no layers, which the Distiller says.
-        if not losses or (ensemble and model.average != "losses"):
+        # Of another average losses can read no layers, which the Distiller says. A teacher of whom only outputs are
+        # given has those that the file names.
+        if not losses or model is None or (ensemble and model.average != "losses"):
             continue
         names = collect_outputs(losses, side)
         chosen[side] = _choose_common(model.teachers, names, config) if ensemble else choose_layers(model, names)

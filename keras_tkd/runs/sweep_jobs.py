@@ -61,12 +61,15 @@ def run_all(steps, outcomes, folder, parallel):
     try:
         while waiting or running:
             for step in list(waiting):
-                failed = [path for path in step.needs if isinstance(outcomes.get(path), Failure)]
+                # Only once all have ended: which of them ends first is a matter of chance.
+                if not all(path in outcomes for path in step.needs):
+                    continue
+                failed = [path for path in step.needs if isinstance(outcomes[path], Failure)]
                 if failed:
                     waiting.remove(step)
                     which = " and ".join(str(path.relative_to(folder)) for path in failed)
                     yield step, Failure(f"left out, for it builds on {which}", "waiting"), None
-                elif len(running) < parallel and all(path in outcomes for path in step.needs):
+                elif len(running) < parallel:
                     waiting.remove(step)
                     running.append(start(step, _get_output(step, folder), parallel))
             ended = [job for job in running if job.has_ended()]

@@ -290,7 +290,9 @@ def test_a_training_that_is_stopped_at_chance_has_collapsed(parallel, tmp_path, 
         assert run.status == "collapsed" and run.test_accuracy is None
         assert "after 3 epochs (135 steps) it still answers at chance" in run.error and "Error" not in run.error
         assert f"Collapsed: {method}, seed 0: {run.error}" in describe_comparison(comparison)
-    assert found["kd"].status == "waiting" and found["kd"].error == "left out, for it builds on teacher"
+    assert (
+        found["kd"].status == "waiting" and found["kd"].error == "left out, for it builds on baseline/seed0 and teacher"
+    )
     tried = []
 
     def fail(config, path, *arguments):

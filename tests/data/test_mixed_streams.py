@@ -48,7 +48,7 @@ def test_partners_come_out_of_the_window(stored):
 
 def test_nothing_is_kept_of_a_stream(stored, tmp_path):
     images = load("shades", stored, shuffle_window=40).train_images
-    with pytest.raises(ValueError, match="Mixed images come again only where all images are in memory.*ImageStream"):
+    with pytest.raises(ValueError, match="Mixed images come again only where all images are in memory.*RecordStream"):
         view_batches(images, 16, seed=5, mix=MIX)
     teacher = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="keep what a teacher says of mixed images only where all.*`mix` with an Ima"):

@@ -71,7 +71,8 @@ def _lock(handle, path):
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = path.read_text(errors="replace").strip() or "another process"
+        # Of the open file: who had the lock may give it up now, and remove the path.
+        holder = os.pread(handle, 1000, 0).decode(errors="replace").strip() or "another process"
         raise BlockingIOError(
             f"{path.parent} is in use: {holder} writes there. Wait until it has ended, or choose another folder"
         ) from error

@@ -373,7 +373,7 @@ def test_another_comparisons_folder_is_refused(compared, untrained):
     ],
 )
 def test_what_a_comparisons_file_cannot_say_is_blamed_on_the_file(change, message, tmp_path, untrained):
-    flags = sweep_plan.format_shared_flags(BASE)
+    flags = sweep_plan.format_shared_flags(BASE, {})
     written = Comparison(methods=("baseline", "sp"), seeds=(0,), flags=flags, dataset="digits", epochs=1).to_dict()
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(written | change))

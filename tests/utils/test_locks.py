@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from keras_tkd.utils import locks
 from keras_tkd.utils.locks import LOCK, FolderLock
 
 HOLD = """
@@ -66,3 +67,16 @@ def test_a_lock_whose_file_was_removed_is_a_lock_on_nothing(tmp_path, monkeypatc
     with pytest.raises(BlockingIOError):
         third.take()
     other.release()
+
+
+def test_a_lock_that_is_given_up_just_then_was_somebodys(tmp_path, monkeypatch):
+    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first.take()
+
+    def refuse(handle, operation):
+        first.release()
+        raise BlockingIOError
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(BlockingIOError, match="is in use: process"):
+        second.take()

@@ -169,7 +169,8 @@ class LabelGuard:
             return (
                 f"The losses {', '.join(self._by_one_class)} take the label for the one class of an image. Received: a "
                 f"row of labels that is {value:.2f} of a second class. Do not mix images (mixup, CutMix), or take a "
-                "loss that reads no label, such as SoftTargets"
+                "loss that reads no label, such as SoftTargets; losses that mine negatives tell classes apart by the "
+                'teacher with negative_classes="teacher"'
             )
         if self._by_label:
             return (

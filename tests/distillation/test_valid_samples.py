@@ -134,12 +134,14 @@ class TestNothingToCompare:
             distiller.evaluate(one_hot(blocks), blocks, 4, verbose=0)
 
     def test_with_labels_that_share_a_class(self):
-        # Distributions whose likeliest class is the first of all.
-        mixed = 0.6 * one_hot(np.zeros(18, int)) + 0.4 * one_hot(SHUFFLED)
+        # Distributions whose likeliest class is the first of all: mixed ones, and smoothed ones.
+        first = one_hot(np.zeros(18, int))
         distiller = compiled(TripletDistillation())
         distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+        with pytest.raises(ValueError, match="tkd take the label for the one class.*negative_classes=\"teacher\""):
+            distiller.fit(one_hot(SHUFFLED), 0.6 * first + 0.4 * one_hot(SHUFFLED), 4, verbose=0)
         with pytest.raises(ValueError, match="'tkd' compares .*class ids.*negative_classes=\"teacher\""):
-            distiller.fit(one_hot(SHUFFLED), mixed, 4, verbose=0)
+            distiller.fit(one_hot(SHUFFLED), 0.6 * first + 0.4 / 3, 4, verbose=0)
 
     def test_not_with_negatives_that_the_batches_bring(self):
         batch = {"image": one_hot(self.ALONE), "negative": one_hot(self.ALONE - 1)}

@@ -11,7 +11,7 @@ from keras_tkd.config.fields import resolve_auto
 from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
 
-__all__ = ["attach", "build", "get_folder", "make_mixing", "resolve_teacher_cache"]
+__all__ = ["attach", "build", "make_mixing", "resolve_teacher_cache"]
 
 _FOLDER = "teacher_cache"
 # What "auto" must save at least: images that the teacher need not be run on, times its parameters. About ten seconds of
@@ -23,23 +23,20 @@ _WORTH_SAVING = 4 * 10**9
 _LARGEST_SIZE = 10 * 10**9
 
 
-def get_folder(config, path):
-    """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
-    return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
-
-
-def build(config, path, splits, teacher, losses=()):
+def build(run, inputs, teacher, losses=(), part=""):
     """Builds or opens the caches of the training images, `"train"`, and of those held out, `"held_out"`.
 
     Args:
-        config: resolved `DistillConfig` whose `teacher_cache` is neither `"auto"` nor `"off"`.
-        path: their folder.
+        run: the `Run`, whose `teacher_cache` is neither `"auto"` nor `"off"`.
+        inputs: its `Inputs`.
         teacher: the teacher, or the anchor of one that learns, in the precision of the run.
         losses: the distillation losses.
+        part: name of a folder of their own below the run's caches, for a run with several.
 
     Returns:
         dict of `TeacherCache`.
     """
+    config, splits, path = run.config, inputs.splits, _get_folder(run.config, run.path) / part
     common = {
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
@@ -65,6 +62,11 @@ def attach(pipeline, caches, key=TEACHER):
         return caches["train" if training else "held_out"].attach(dataset, key)
 
     return with_outputs
+
+
+def _get_folder(config, path):
+    """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
+    return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
 
 
 def _shown(config, splits):
@@ -122,7 +124,7 @@ def resolve_teacher_cache(config, path, inputs):
         )
         config = resolve_auto(config, teacher_cache="off" if reason else "workdir")
     if config.teacher_cache != "off":
-        _check_room(get_folder(config, path), size)
+        _check_room(_get_folder(config, path), size)
     return config
 
 
@@ -134,7 +136,7 @@ def _check_folder(config, path, splits, teacher, losses):
         ("held_out", splits.held_out[0], {}),
     ):
         recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
-        check_directory(get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
+        check_directory(_get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
 
 
 def _about(config):

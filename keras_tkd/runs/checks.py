@@ -124,11 +124,12 @@ def _check_embeddings_of_one(model, layer, splits):
         raise ValueError(f"{rule}, of shape (batch, width). Received: layer '{layer}' of shape {shape}")
 
 
-def check_teacher(teacher, config, splits):
+def check_teacher(teacher, config):
     """Prints what each teacher knows, and warns of one that knows no more than chance.
 
     Args:
         teacher: the `MeasuredTeacher`.
+        config: the run's resolved `DistillConfig`.
 
     Raises:
         ValueError: such a teacher, with `check="strict"`.
@@ -180,22 +181,23 @@ def check_finite(model, outputs):
         )
 
 
-def check_first_batch(config, model, pipeline, splits, inspection=None):
+def check_first_batch(run, inputs, model, pipeline, inspection=None):
     """Prints what a Distiller says of the first batch of its training, unless the configuration leaves that out.
 
     Args:
-        config: resolved `DistillConfig`.
+        run: the `Run`, with a resolved `DistillConfig`.
+        inputs: its `Inputs`.
         model: a compiled `Distiller` or `TriKD`.
         pipeline: see `DistillationSetup`.
-        splits: the run's `Splits`.
         inspection: `Inspection` of a teacher that is no longer in memory.
 
     Raises:
         ValueError: warnings, with `check="strict"`.
     """
+    config = run.config
     if config.check == "off":
         return
-    batches = make_training_batches(config, splits, pipeline)
+    batches = make_training_batches(config, inputs.splits, pipeline)
     found = model.check(next(iter(batches)), inspection)
     print(found, flush=True)
     if config.check == "strict" and found.warnings:

@@ -165,7 +165,7 @@ def _obtain_teacher(run, inputs):
         return None
     if inputs.outputs is not None:
         teacher = measure_given_outputs(inputs.outputs, inputs.splits)
-        check_teacher(teacher, config, inputs.splits)
+        check_teacher(teacher, config)
         return teacher
     if not config.trains_teacher:
         model, stage = inputs.take_teacher(), None
@@ -179,5 +179,5 @@ def _obtain_teacher(run, inputs):
         model, stage = trained.model, trained.stage
     teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
-    check_teacher(teacher, config, inputs.splits)
+    check_teacher(teacher, config)
     return teacher

@@ -53,16 +53,16 @@ def set_up_distillation(run, inputs, teacher):
     config, splits = run.config, inputs.splits
     shapes = {"image": (None, *splits.image_shape)}
     if inputs.outputs is not None:
-        pipeline = make_pipeline(config, splits, inputs.outputs.predict_classes)
+        pipeline = make_pipeline(config, inputs.outputs.predict_classes)
         pipeline = cached_teacher.attach(pipeline, inputs.outputs.caches)
         return DistillationSetup(None, pipeline, shapes | {TEACHER: inputs.outputs.shapes})
     for model in flatten_ensemble(teacher):
         precision.set_precision(model, config.precision)
-    pipeline = make_pipeline(config, splits, lambda: evaluation.predict_classes(teacher, splits.train_images))
+    pipeline = make_pipeline(config, lambda: evaluation.predict_classes(teacher, splits.train_images))
     if config.teacher_cache == "off":
         return DistillationSetup(teacher, pipeline, shapes)
     losses, *_ = inputs.make_losses(config)
-    caches = cached_teacher.build(config, cached_teacher.get_folder(config, run.path), splits, teacher, losses)
+    caches = cached_teacher.build(run, inputs, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes[TEACHER] = caches["train"].shapes
@@ -75,12 +75,11 @@ def set_up_distillation(run, inputs, teacher):
     )
 
 
-def make_pipeline(config, splits, predict_classes):
+def make_pipeline(config, predict_classes):
     """Makes the function of a method's batches: images alone, or with the negatives or partners drawn for them.
 
     Args:
         config: resolved `DistillConfig`.
-        splits: the run's `Splits`.
         predict_classes: function to the classes that the teacher names for the training images, `(samples,)`; called
             where these decide what is drawn.
     """

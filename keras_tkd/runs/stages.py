@@ -118,11 +118,11 @@ def train_student(run, inputs, teacher):
         setup = set_up_distillation(run, inputs, teacher.release())
         distiller = _make_distiller(config, inputs, setup.teacher, student, setup.shapes)
         if not run.first_batch_checked:
-            check_first_batch(config, distiller, setup.pipeline, inputs.splits, setup.inspection)
+            check_first_batch(run, inputs, distiller, setup.pipeline, setup.inspection)
         fit_stage(
             run,
             stage,
-            inputs.splits,
+            inputs,
             distiller,
             title=f"Student, by {config.title}",
             pipeline=setup.pipeline,
@@ -165,22 +165,23 @@ def _check_early(run, inputs, teacher):
             precision.set_precision(model, config.precision)
         # By labels, whoever's classes negatives are drawn by: a look at one batch does not need the teacher to name all
         # images' classes.
-        pipeline = make_pipeline(config, splits, lambda: splits.train_labels)
+        pipeline = make_pipeline(config, lambda: splits.train_labels)
         setup = DistillationSetup(teacher.model, pipeline, {"image": (None, *splits.image_shape)})
     # Nothing of this stays: each training makes its models, and sets the seed, anew.
     distiller = _make_distiller(config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
-    check_first_batch(config, distiller, setup.pipeline, splits)
+    check_first_batch(run, inputs, distiller, setup.pipeline)
     run.first_batch_checked = True
 
 
 def fit_stage(
-    run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
+    run, stage, inputs, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
 ):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
         run: the `Run`, whose user's callbacks take part.
         stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
+        inputs: the run's `Inputs`.
         trained: what is fitted, compiled: a model itself, or the Distiller around it.
         title: what the progress bar says.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch, initial_step)` that
@@ -191,7 +192,7 @@ def fit_stage(
         config: what this training is configured by; the run's, if not given.
         before_saving: function that puts back what of the models was changed for their training alone.
     """
-    config = config or run.config
+    config, splits = config or run.config, inputs.splits
     held_out = make_held_out_batches(config, splits, pipeline)
     backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
     epoch, step = backup.restore(trained, held_out)
@@ -271,7 +272,7 @@ def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
         fit_stage(
             run,
             stage,
-            inputs.splits,
+            inputs,
             model,
             title=title,
             pipeline=data.image_dataset,

@@ -216,8 +216,10 @@ def _is_divided_folder(name):
 
 _BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
 
-# What all loaders of lists of files end with.
-_OF_LISTS = ("skip_bad_images", "shuffle_window", "decoded_cache", "progress")
+# What loaders of lists of image files pass on: how files are read, and how they are divided where nothing in the data
+# says which are for testing.
+_READING = ("max_pixels", "skip_bad_images", "size", "shuffle_window", "decoded_cache", "progress")
+_DIVIDING = ("test_fraction", "split_seed", "unseen")
 
 # The first that takes a name loads it: what is built in before a folder of that name, and names that only
 # tensorflow-datasets can judge at the end.
@@ -226,31 +228,15 @@ LOADERS = (
         Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
         for name, function in _BUILT_IN.items()
     ),
-    Loader(
-        takes=_is_divided_folder,
-        load=load_divided_folder,
-        reads=("size", "max_pixels", "nested", *_OF_LISTS),
-    ),
-    Loader(
-        takes=_is_folder,
-        load=load_folder,
-        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", *_OF_LISTS),
-    ),
+    Loader(takes=_is_divided_folder, load=load_divided_folder, reads=("nested", *_READING)),
+    Loader(takes=_is_folder, load=load_folder, reads=("nested", *_DIVIDING, *_READING)),
     Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
 
 # With a table of labels, the first that takes the table.
 TABLE_LOADERS = (
-    Loader(
-        takes=is_divided_table,
-        load=load_divided_table,
-        reads=("labels", "size", "max_pixels", *_OF_LISTS),
-    ),
-    Loader(
-        takes=lambda labels: True,
-        load=load_table,
-        reads=("labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", *_OF_LISTS),
-    ),
+    Loader(takes=is_divided_table, load=load_divided_table, reads=("labels", *_READING)),
+    Loader(takes=lambda labels: True, load=load_table, reads=("labels", *_DIVIDING, *_READING)),
 )
 
 # What an error says of an argument that only folders read.

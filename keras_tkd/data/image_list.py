@@ -54,10 +54,14 @@ class ImageList:
         return dataclasses.replace(self, files=[self.files[index] for index in kept], **rows)
 
 
-def read_list(name, images, test_fraction, split_seed, unseen, **reading):
-    """Reads an `ImageList` whose images are divided here; for the other arguments see `Loader` and `read_divided`.
+def read_list(name, images, *, test_fraction, split_seed, unseen, **reading):
+    """Reads an `ImageList` whose images are divided here.
 
-    The classes that are `unseen` are not divided: they may have a single image.
+    Args:
+        name, images: of the data set.
+        test_fraction, split_seed: as in `keras_tkd.data.load`.
+        unseen: see `Loader`. These classes are not divided: they may have a single image.
+        **reading: see `read_divided`.
     """
 
     def divide(images):
@@ -69,26 +73,25 @@ def read_list(name, images, test_fraction, split_seed, unseen, **reading):
     return _read(name, images, divide, split_is_ours=True, **reading)
 
 
-def read_divided(name, images, *, max_pixels, skip_bad_images, **reading):
+def read_divided(name, images, **reading):
     """Reads an `ImageList` that says which images are for testing.
-
-    Args:
-        name, images: of the data set.
-        max_pixels, skip_bad_images: as in `keras_tkd.data.load`.
-        reading: the other arguments of `make_reader`.
 
     Files that cannot be read are left out with `skip_bad_images`, and the result is that of a folder without them;
     else they are all named in one error.
+
+    Args:
+        name, images: of the data set.
+        **reading: `max_pixels` and `skip_bad_images`, as in `keras_tkd.data.load`, and the other arguments of
+            `make_reader`.
     """
 
     def divide(images):
         return np.flatnonzero(~images.is_test), np.flatnonzero(images.is_test)
 
-    reading |= {"max_pixels": max_pixels, "skip_bad_images": skip_bad_images}
     return _read(name, images, divide, split_is_ours=False, **reading)
 
 
-def _read(name, images, divide, split_is_ours, max_pixels, skip_bad_images, **reading):
+def _read(name, images, divide, *, split_is_ours, max_pixels, skip_bad_images, **reading):
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     bad = []
     with pillow_unlimited(), make_reader(name, images, max_pixels=max_pixels, **reading) as reader:

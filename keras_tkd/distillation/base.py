@@ -7,6 +7,7 @@ Who owns what:
   tracks it all;
 - `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
 - `GuardedModel` looks, around Keras's loops, at what a step noted of labels and of values that are not finite;
+- `CheckedModel` computes a step on one batch before a training, and says what it sees;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
 
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
 from keras_tkd.distillation import validation
-from keras_tkd.distillation.batch_check import check_batch
+from keras_tkd.distillation.batch_check import CheckedModel
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
     add_outputs,
@@ -24,7 +25,6 @@ from keras_tkd.distillation.forward_pass import (
     run_student,
     select_predictions,
 )
-from keras_tkd.distillation.guarded_model import GuardedModel
 from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
@@ -47,7 +47,7 @@ _AGREEMENT = "agreement"
 _OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
 
-class DistillationModel(FixedAttributes, GuardedModel):
+class DistillationModel(FixedAttributes, CheckedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -67,7 +67,6 @@ class DistillationModel(FixedAttributes, GuardedModel):
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
-    # Terms that are no distillation: losses on the labels, and what is to be small.
     _LABEL_LOSSES = (_STUDENT_LOSS,)
     _REGULARIZATIONS = (_REGULARIZATION,)
 
@@ -329,31 +328,6 @@ class DistillationModel(FixedAttributes, GuardedModel):
             metric for metric in super().metrics if metric not in (keras_graph.get_loss_tracker(self), self._total)
         ]
         return [self._total, *others]
-
-    # Before a training.
-
-    def check(self, batch, teacher=None):
-        """Looks at one batch before training: whether every term teaches, and whether the models go with the data.
-
-        It computes once what the first training step would compute of the batch, and changes nothing: no weight, no
-        statistics of BatchNorm, no optimizer, no metric, and nothing that random numbers are drawn from.
-
-        Args:
-            batch: what `fit` takes for one step, arrays or tensors: `(x, y)` or `(x, y, sample_weight)`, `x` being
-                images or the dict of a batch, as an element of a `tf.data.Dataset` has them.
-            teacher: `distillation.inspection.Inspection` of a teacher that is no longer in memory, where the batch
-                brings its outputs; or None.
-
-        Returns:
-            `distillation.self_check.SelfCheck`: in `rows` each term with its value, its weight and its share of the
-            norm of the gradient, in `models` what is seen of the models, and in `warnings` plain sentences, none if
-            there is nothing to mend. Its text, which `print` shows, is a short table.
-
-        Raises:
-            TypeError: what is no batch, such as a whole data set.
-            ValueError: before `compile`; whatever the first step of `fit` would refuse.
-        """
-        return check_batch(self, batch, teacher)
 
     # What a fit looks at.
 

@@ -57,14 +57,15 @@ class AveragedLoss(DistillationLoss):
         of_teachers = [output_key(k, name) for k in range(count) for name in names]
         vars(self).update(teacher_layers=of_teachers, student_layers=loss.student_layers)
 
-    @property
-    def layers(self):
-        return [layer for loss in self.losses for layer in loss.layers]
-
     def build(self, teacher_shapes, student_shapes):
         shapes = dict(zip(self.teacher_layers, teacher_shapes, strict=True))
         for k, loss in enumerate(self.losses):
             loss.build(select(_select_teacher(shapes, k), loss.teacher_layers), student_shapes)
+        # A loss that is built again keeps its layers, and so does this one.
+        if not self.layers:
+            for loss in self.losses:
+                for layer in loss.layers:
+                    self.add_layer(layer)
 
     def inputs(self, teacher, student, labels, index):
         if self.teacher_weights == "confidence" and labels is None:

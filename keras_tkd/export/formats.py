@@ -24,7 +24,7 @@ import tensorflow as tf
 from keras_tkd.export.inference import InferenceModel, check_operations, check_shippable, split_preprocessing
 from keras_tkd.export.runtimes import LiteRT, OnnxRuntime, SavedModel
 from keras_tkd.utils import choices
-from keras_tkd.utils.files import atomic_folder
+from keras_tkd.utils.files import atomic_folder, check_writable
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.native_output import hide_native_output
 
@@ -198,6 +198,7 @@ def check_replaceable(folder, existing):
     """Raises `ValueError` for a folder that an export may not replace."""
     folder = pathlib.Path(folder)
     if not folder.exists():
+        check_writable(folder, "output")
         return
     if not folder.is_dir():
         raise ValueError(f"What is exported goes into a folder. Received a file: {folder}")

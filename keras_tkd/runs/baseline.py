@@ -23,8 +23,12 @@ def count_epochs_to_baseline(baseline, history):
     return next(reached, None)
 
 
-def read_baseline(config):
+def read_baseline(config, undecided=()):
     """Returns the baseline's `ModelResult` out of another run's results; None where this run is to train its own.
+
+    Args:
+        config: resolved `DistillConfig`.
+        undecided: names of settings that the data are still to choose, and that are not compared.
 
     Raises:
         ValueError: no finished run with a baseline; one of another budget.
@@ -41,7 +45,8 @@ def read_baseline(config):
     # A student that was trained longer would win without a teacher, too.
     # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
     there, here = parse_lines(results.flags), parse_lines(format_flags(config))
-    compared = [name for name in list_deciding(type(config), COMPARED) if name not in config.irrelevant_fields]
+    left_out = {*config.irrelevant_fields, *undecided}
+    compared = [name for name in list_deciding(type(config), COMPARED) if name not in left_out]
     differing = [name for name in compared if there.get(name) != here.get(name)]
     if differing:
         raise ValueError(

@@ -1,7 +1,6 @@
 """Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
-import importlib
 import sys
 
 import keras
@@ -14,7 +13,7 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
-from keras_tkd.runs.given import check_given_files
+from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
 from keras_tkd.runs.teacher_files import load_teacher, without_softmax
@@ -99,9 +98,7 @@ def load_teacher_inputs(config, splits=None):
         config: `TeacherTrainingConfig`.
         splits: its data, where they are loaded already.
     """
-    _import_custom_objects(config)
-    models.check_name(config.teacher_model, "teacher_model")
-    check_given_files(config)
+    check_without_data(config)
     splits = splits or load_splits(config)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
@@ -120,12 +117,7 @@ def load_distillation_inputs(config, splits=None):
             together.
         FileNotFoundError: a file or a data set that is not there.
     """
-    _import_custom_objects(config)
-    # Cheap checks come first.
-    models.check_name(config.student_model, "student_model")
-    if config.has_teacher and not (config.teacher_path or config.teacher_outputs):
-        models.check_name(config.teacher_model, "teacher_model")
-    check_given_files(config)
+    check_without_data(config)
     baseline = read_baseline(config)
     alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
@@ -162,8 +154,7 @@ def load_evaluation_inputs(config):
     # A name would be that of a model with random weights, which nobody wants to be measured.
     if not config.model_path.endswith(".keras"):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
-    _import_custom_objects(config)
-    check_given_files(config)
+    check_without_data(config)
     splits = load_data(config)
     # The results go to the standard output, and nothing else.
     if splits.skipped or splits.bad_images:
@@ -176,22 +167,6 @@ def load_evaluation_inputs(config):
         inputs.teacher = load_teacher(config, splits)
         check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
     return inputs
-
-
-def _import_custom_objects(config):
-    """Imports the modules that register a user's own classes; their code runs.
-
-    Raises:
-        ValueError: a module that is not found, or fails.
-    """
-    for name in config.custom_objects or ():
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a user's code may raise anything
-            raise ValueError(
-                f"`custom_objects` must be Python modules that can be imported. Received: {name!r}, of which the "
-                f"import says: {type(error).__name__}: {error}. Python looks in PYTHONPATH and among installed packages"
-            ) from error
 
 
 def build_model(name, splits, seed, role, weights=None):

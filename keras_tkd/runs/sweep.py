@@ -20,6 +20,7 @@ from keras_tkd.reports.comparison import (
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.defaults import choose_defaults
+from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
@@ -35,7 +36,7 @@ from keras_tkd.runs.sweep_plan import (
     name_folder,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
-from keras_tkd.utils.files import write_json, write_text
+from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
 __all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
@@ -78,6 +79,12 @@ def compare(config, path, methods, seeds, parallel=1):
     if not str(path).strip() or folder.is_file():
         raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
     _check_numbers(seeds, parallel)
+    check_writable(folder, "workdir")
+    lock = FolderLock(folder)
+    lock.check_free()
+    # What is wrong of any method's run, before data are loaded to choose what nobody gave.
+    for each in make_configs(config, methods).values():
+        check_without_data(each.resolved(), undecided=list_left_to_data(each))
     chosen = _choose_by_data(config)
     config = _complete(config, chosen)
     comparison = _open(config, folder, methods, seeds, chosen)
@@ -96,7 +103,6 @@ def compare(config, path, methods, seeds, parallel=1):
             if step.method == TEACHER and found[step.path] is None:
                 load_teacher_inputs(step.config)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(folder)
     lock.take()
     try:
         return _run(comparison, steps, found, folder, parallel)

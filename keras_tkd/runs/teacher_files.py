@@ -10,7 +10,14 @@ from keras_tkd.runs.layout import TEACHER
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
-__all__ = ["choose_classes", "find_classes", "find_teacher_file", "load_teacher", "without_softmax"]
+__all__ = [
+    "check_teacher_files",
+    "choose_classes",
+    "find_classes",
+    "find_teacher_file",
+    "load_teacher",
+    "without_softmax",
+]
 
 
 def find_teacher_file(path):
@@ -21,9 +28,16 @@ def find_teacher_file(path):
     return path / (SAVED_MODEL if is_saved_model(path) else TEACHER)
 
 
+def check_teacher_files(paths):
+    """Raises `ValueError` for paths that name no files of models, or one twice; nothing is loaded."""
+    _check_different(paths)
+    for path in paths:
+        _check_teacher_file(path)
+
+
 def load_teacher(config, splits):
     """Loads the model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
-    _check_different(config.teacher_path)
+    check_teacher_files(config.teacher_path)
     scalings = config.teacher_preprocessing
     scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
     each = [
@@ -43,8 +57,8 @@ def without_softmax(model, name, role):
     return model
 
 
-def _load_one_teacher(path, preprocessing, config, splits):
-    """The model of a file or a folder, with the data's classes."""
+def _check_teacher_file(path):
+    """Raises `ValueError` for a file of another kind than models', or a folder in which there is none."""
     given, path = pathlib.Path(path), find_teacher_file(path)
     if path.suffix in (".npz", ".npy"):
         raise ValueError(
@@ -57,6 +71,12 @@ def _load_one_teacher(path, preprocessing, config, splits):
             f"trained its teacher. Received: teacher_path={str(given)!r}, in which there is neither {SAVED_MODEL} nor "
             f"{TEACHER}"
         )
+    models.check_loadable(given if is_saved_model(given) else path, "teacher_path")
+
+
+def _load_one_teacher(path, preprocessing, config, splits):
+    """The model of a file or a folder, with the data's classes."""
+    given, path = pathlib.Path(path), find_teacher_file(path)
     check_unseen(path, splits)
     loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)
 

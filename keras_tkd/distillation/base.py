@@ -36,7 +36,7 @@ from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
-from keras_tkd.utils.replicas import count_replicas, gather, unscale_loss
+from keras_tkd.utils.replicas import count_replicas, gather, share_gradients, unscale_loss
 
 __all__ = ["DistillationModel"]
 
@@ -222,7 +222,8 @@ class DistillationModel(FixedAttributes, GuardedModel):
             replicas = count_replicas()
             scaled = [objective.optimizer.scale_loss(objective.total / replicas) for objective in objectives]
         gradients = [
-            tape.gradient(loss, objective.variables) for loss, objective in zip(scaled, objectives, strict=True)
+            share_gradients(objective.optimizer, tape.gradient(loss, objective.variables))
+            for loss, objective in zip(scaled, objectives, strict=True)
         ]
         self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
         self.step.assign_add(1)

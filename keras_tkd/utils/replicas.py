@@ -12,7 +12,10 @@ import tensorflow as tf
 
 from keras_tkd.utils import keras_graph
 
-__all__ = ["any_replica", "count_replicas", "gather", "run_if", "unscale_loss"]
+__all__ = ["any_replica", "count_replicas", "gather", "run_if", "share_gradients", "unscale_loss"]
+
+# What Keras's optimizers do to each replica's own gradient, before they sum them.
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 def count_replicas() -> int:
@@ -71,6 +74,28 @@ def any_replica(flag):
         return flag
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, _place(tf.cast(flag, tf.int32))) > 0
+
+
+def share_gradients(optimizer, gradients: list) -> list:
+    """Returns gradients of this replica such that the optimizer moves every replica by the gradient of the whole batch.
+
+    Keras's optimizers sum the gradients of all replicas, but clip each replica's own before, and under loss scaling
+    look whether the first replica's own are finite. For these the gradients are summed here, and each replica hands on
+    its part of the sum: twice as much is sent.
+
+    Args:
+        optimizer: the `keras.optimizers.Optimizer` that gets them.
+        gradients: this replica's, None where there is none.
+    """
+    replicas = count_replicas()
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    own = optimizer.inner_optimizer if scales else optimizer
+    if replicas == 1 or not (scales or any(getattr(own, name) is not None for name in _CLIPS)):
+        return gradients
+    context = tf.distribute.get_replica_context()
+    present = [_place(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if gradient is None else next(sums) / replicas for gradient in gradients]
 
 
 def unscale_loss(value):

@@ -14,7 +14,7 @@ Who owns what:
 import keras
 import tensorflow as tf
 
-from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
+from keras_tkd.batches import ANCHOR, IMAGE, INDEX, SAME, TEACHER, get_class_ids, make_batch
 from keras_tkd.distillation import validation
 from keras_tkd.distillation.batch_check import CheckedModel
 from keras_tkd.distillation.forward_pass import (
@@ -36,6 +36,7 @@ from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
+from keras_tkd.utils.replicas import count_replicas, gather, share_gradients, unscale_loss
 
 __all__ = ["DistillationModel"]
 
@@ -90,7 +91,9 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
-        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+        self.step = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
+        )
 
     # Without a setter, as whatever else of a step that is traced already could not follow.
     @property
@@ -214,9 +217,12 @@ class DistillationModel(FixedAttributes, CheckedModel):
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
             forward_pass = self._run(x, y, sample_weight, batch, training=True)
             objectives = self._compute_objectives(forward_pass)
-            scaled = [objective.optimizer.scale_loss(objective.total) for objective in objectives]
+            # Each replica computes the whole total, and the optimizer sums what they all give.
+            replicas = count_replicas()
+            scaled = [objective.optimizer.scale_loss(objective.total / replicas) for objective in objectives]
         gradients = [
-            tape.gradient(loss, objective.variables) for loss, objective in zip(scaled, objectives, strict=True)
+            share_gradients(objective.optimizer, tape.gradient(loss, objective.variables))
+            for loss, objective in zip(scaled, objectives, strict=True)
         ]
         self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
         self.step.assign_add(1)
@@ -239,6 +245,10 @@ class DistillationModel(FixedAttributes, CheckedModel):
         """Runs the models on a prepared batch; returns the `ForwardPass`."""
         teacher = self._run_teacher(batch, training)
         y_pred, student = run_student(self._read_student, batch, training)
+        share = y, y_pred, sample_weight
+        kept = {key: value for key, value in batch.items() if key in (INDEX, SAME, TEACHER, ANCHOR)}
+        (y, y_pred, sample_weight), kept, teacher, student = gather((share, kept, teacher, student))
+        batch = batch | kept
         # Outside training every loss draws as in step 0, so that two evaluations of the same data agree.
         student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
         if SAME in batch:
@@ -248,7 +258,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         y = self._label_guard.note(y, student["logits"].shape[-1])
         labels, index = get_class_ids(y), batch.get(INDEX)
         pairs = self._terms.select_inputs(fixed, student, labels, index)
-        return ForwardPass(x, y, sample_weight, batch, y_pred, teacher, student, pairs, training)
+        return ForwardPass(x, y, sample_weight, batch, y_pred, share, teacher, student, pairs, training)
 
     def _run_teacher(self, batch, training):
         return batch[TEACHER]
@@ -283,30 +293,38 @@ class DistillationModel(FixedAttributes, CheckedModel):
 
     def _compute_objectives(self, forward_pass):
         """Returns an `Objective` for each model that learns, the student's first."""
-        x, y, sample_weight, *_ = forward_pass
         terms = {}
-        value = keras_graph.compute_loss(self, x, y, forward_pass.y_pred, sample_weight, forward_pass.training)
+        value = self._compute_student_loss(forward_pass)
         if value is not None:
-            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), validation.check_scalar(value)
-        terms |= self._terms.compute(forward_pass.pairs, sample_weight, forward_pass.training)
+            value = unscale_loss(validation.check_scalar(value))
+            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
+        terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
         if self.losses:
             terms[_REGULARIZATION] = 1.0, sum_regularization(self.losses)
         return [Objective(_TOTAL, self.optimizer, self.trainable_variables, terms)]
+
+    def _compute_student_loss(self, forward_pass):
+        x, y, sample_weight, _, y_pred, share, *_ = forward_pass
+        if type(self).compute_loss is not DistillationModel.compute_loss:
+            # An override may read the images, and each replica has those of its share.
+            y, y_pred, sample_weight = share
+        return keras_graph.compute_loss(self, x, y, y_pred, sample_weight, forward_pass.training)
 
     def _track(self, forward_pass, objectives):
         """Updates all metrics; returns their values so far, by name."""
         # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
         # may have no negative.
-        count, counts = get_batch_size(forward_pass.batch), self._terms.count_samples(forward_pass.pairs)
+        count, counts = forward_pass.count_images(), self._terms.count_samples(forward_pass.pairs)
         totals = {objective.name: objective.total for objective in objectives}
         values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
         self._total.update_state(objectives[0].terms, counts, count)
         for name, tracker in self._trackers.items():
             if name in values:
                 tracker.update_state(values[name], sample_weight=counts.get(name, count))
-        x, y, sample_weight, *_ = forward_pass
-        y_pred = select_predictions(y, forward_pass.y_pred)
-        results = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        # The metrics given to `compile` are summed over the replicas, each of which counts its own share.
+        y, y_pred, sample_weight = forward_pass.share
+        y_pred = select_predictions(y, y_pred)
+        results = self.compute_metrics(forward_pass.x, y, y_pred, sample_weight=sample_weight)
         # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
         validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
         # A tracker that was given nothing says 0, which would look like a value in a curve.

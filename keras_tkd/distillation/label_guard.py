@@ -29,7 +29,13 @@ class LabelGuard:
         self._by_one_class = [loss.name for loss in losses if loss.takes_one_class]
         self._readers = []
         # What was noted, if anything, and a number that says which. In float64 class ids are exact, fractions too.
-        self._note = tf.Variable([_NOTHING, 0], dtype="float64", trainable=False, name="first_bad_label")
+        self._note = tf.Variable(
+            [_NOTHING, 0],
+            dtype="float64",
+            trainable=False,
+            name="first_bad_label",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self._num_classes = None
 
     @property

@@ -32,7 +32,7 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
     x, y, sample_weight = self_check.read_batch(batch, model._label_guard.read)
     if not model.built:
         model.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
-    labels, metrics, readers = self_check.read_labels(y), list(model.metrics), model._frozen_readers()
+    metrics, readers = list(model.metrics), model._frozen_readers()
     for reader in readers:
         validation.check_frozen(reader.role, reader.teachers)
     running = [reader for reader in readers if reader.role not in model._make_batch(x)]
@@ -41,6 +41,8 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
         batch = model._prepare(x)
         with tf.GradientTape(persistent=True) as tape:
             forward_pass = model._run(x, y, sample_weight, batch, training=True)
+            several = model._label_guard.takes_several_classes(forward_pass.student["logits"].shape[-1])
+            labels = None if several else self_check.read_labels(y)
             foreign = judgements.judge_labels(labels, forward_pass.student["logits"], model.loss)
             # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
             objectives = [] if foreign else model._compute_objectives(forward_pass)
@@ -57,7 +59,7 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
     models = model._other_models() | {"student": model.student}
     parameters |= {role: inspection.count_parameters(one) for role, one in models.items() if one is not None}
     roles = [reader.role for reader in readers]
-    rows, of_models = _describe_models(forward_pass, parameters, labels, roles)
+    rows, of_models = _describe_models(forward_pass, parameters, labels, roles, several)
     return self_check.SelfCheck(
         samples=int(get_batch_size(batch)),
         rows=[row for table in tables for row in table],
@@ -66,7 +68,9 @@ def check_batch(model, batch, teacher=None) -> self_check.SelfCheck:
     )
 
 
-def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen: list[str]) -> tuple[list, list[str]]:
+def _describe_models(
+    forward_pass: ForwardPass, parameters: dict, labels, frozen: list[str], several: bool
+) -> tuple[list, list[str]]:
     """Measures the models on the batch of a forward pass, and says what is wrong with them.
 
     Args:
@@ -74,6 +78,7 @@ def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen
         parameters: number of the models' weights by role; None, or no entry, where it is not known.
         labels: `(batch,)` class ids of the student's outputs, or None.
         frozen: roles of models that do not learn. A teacher that learns with its student need not know anything yet.
+        several: whether each class is a yes or no of its own, so that no output names the one of an image.
 
     Returns:
         `(rows, warnings)`, a `ModelRow` for each model.
@@ -86,10 +91,11 @@ def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen
         logits = named.get("logits")
         # Of other classes, or of layers alone: the labels do not say what is right.
         known = labels if logits is not None and logits.shape[1:] == shape else None
-        rows[role] = self_check.measure_model(role, logits, known, parameters.get(role))
+        classes = None if several else logits
+        rows[role] = self_check.measure_model(role, classes, known, parameters.get(role))
         warnings += judgements.judge_outputs(role, logits)
     warnings += judgements.judge_sizes(rows[TEACHER], rows["student"])
-    if TEACHER in frozen:
+    if TEACHER in frozen and not several:
         logits = outputs[TEACHER].get("logits")
         named = None if logits is None else self_check.as_array(logits).argmax(-1)
         warnings += judgements.judge_accuracies(rows[TEACHER], rows["student"], labels, named)

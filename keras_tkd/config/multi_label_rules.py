@@ -48,7 +48,9 @@ def check_method(config):
     if not config.multi_label:
         return
     named = "losses" if config.losses else "method"
-    taken = "With task='multi_label' take kd, whose soft targets are then a yes or no for each class, or losses of layers"
+    taken = (
+        "With task='multi_label' take kd, whose soft targets are then a yes or no for each class, or losses of layers"
+    )
     rule = "Teachers that learn with their students do so by a softmax over the classes of images of one class each"
     check(not config.recipe.online, f"{rule}. {taken}", config, named, "task")
     readers = [term.loss for term in config.recipe.terms if term.is_of_one_class]

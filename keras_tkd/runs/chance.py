@@ -3,7 +3,6 @@
 import math
 
 import keras
-import numpy as np
 
 from keras_tkd import evaluation
 from keras_tkd.data.options import count_batches
@@ -33,9 +32,10 @@ def count_first_epochs(samples, config):
 def is_at_chance(accuracy, labels, config):
     """Returns whether the accuracy in an epoch says that a model still guesses.
 
-    With balanced class weights, and of images of several classes, it never says so. Of the latter most classes are at
-    first answered with no, which may long be right more often than what the model has learned. With weights, the loss favours no class, so that a guess may name any of them, and a
-    model that has learned to tell a rare class may be right less often than the commonest class is there.
+    With balanced class weights it never says so: the loss favours no class, so that a guess may name any of them, and a
+    model that has learned to tell a rare class may be right less often than the commonest class is there. Nor does it
+    of images of several classes: most are at first answered with no, which long is right more often than what a model
+    has learned.
 
     Args:
         accuracy: share of correct answers on `labels`, 0..1, each image counting the same.

@@ -41,7 +41,8 @@ class Inputs:
             once it was taken.
         outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
-        baseline_predictions: what the student alone of that run says of the test images, as labels have it; None where its file is not there.
+        baseline_predictions: what the student alone of that run says of the test images, as labels have it; None where
+            its file is not there.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
             layer to that of a model which calls it otherwise.

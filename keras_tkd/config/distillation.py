@@ -219,7 +219,8 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     @functools.cached_property
     def recipe(self):
         """The `Method` of this run: one by name, or that of the listed losses."""
-        return combine(self.losses) if self.losses else METHODS[self.method]
+        recipe = combine(self.losses) if self.losses else METHODS[self.method]
+        return recipe.for_several_classes() if self.multi_label else recipe
 
     @property
     def title(self):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.data import VERIFYING, DataConfig
 from keras_tkd.config.fields import ReadWhen, check, check_choice, option
 from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
@@ -112,6 +113,7 @@ class PretrainedTeachersConfig(DataConfig):
 
     def _check_rules(self):
         super()._check_rules()
+        multi_label_rules.check_teachers(self)
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
         check(
             len(scalings) in (1, len(paths)),

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, list_left_to_data, option
@@ -158,6 +159,7 @@ class RunConfig(DataConfig):
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         check_weights(self, "teacher_model_weights")
+        multi_label_rules.check_training(self)
         # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
         if self.shuffle_window and (self.has_own_defaults or "batch_size" not in list_left_to_data(self)):
             rule = "`shuffle_window` must be a batch or more"

@@ -37,6 +37,7 @@ def load(
     max_pixels=None,
     nested=False,
     labels=None,
+    multi_label=False,
     skip_bad_images=False,
     decoded_cache=None,
     progress=False,
@@ -80,6 +81,8 @@ def load(
         labels: path of a table, a CSV file with the columns `file` (below the folder) and `label`, in place of class
             folders. A column `split` says which files are for `train` and `test` (or `val` ...); without it, a column
             `group` keeps the files of each group on one side.
+        multi_label: True for images of several classes: a field of the column `label` names them with `|` between them,
+            and may be empty; labels become multi-hot rows.
         skip_bad_images: True leaves out images of a folder that cannot be read, and lists them in `Splits.bad_images`;
             the result is that of a folder without them. False names them all in one error.
         decoded_cache: path of a folder that keeps the images of a folder decoded and resized, for later calls with the
@@ -126,12 +129,18 @@ def load(
         "max_pixels": max_pixels,
         "nested": nested,
         "labels": labels,
+        "multi_label": multi_label,
         "skip_bad_images": skip_bad_images,
         "decoded_cache": None if decoded_cache is None else os.fspath(decoded_cache),
     }
     for argument, value in of_folders.items():
         if value not in (None, False) and argument not in loader.reads:
             raise ValueError(f"{_OF_FOLDERS[argument]}. Received: {name} with {argument}={value}. Leave it out")
+    if multi_label and open_set_fraction is not None:
+        raise ValueError(
+            "`open_set_fraction` takes out all images of some classes, of which an image has one. Received: "
+            f"open_set_fraction={open_set_fraction}, multi_label={multi_label}. Leave one of them out"
+        )
     if decoded_cache is not None:
         check_apart(decoded_cache, name)
 
@@ -235,8 +244,8 @@ LOADERS = (
 
 # With a table of labels, the first that takes the table.
 TABLE_LOADERS = (
-    Loader(takes=is_divided_table, load=load_divided_table, reads=("labels", *_READING)),
-    Loader(takes=lambda labels: True, load=load_table, reads=("labels", *_DIVIDING, *_READING)),
+    Loader(takes=is_divided_table, load=load_divided_table, reads=("labels", "multi_label", *_READING)),
+    Loader(takes=lambda labels: True, load=load_table, reads=("labels", "multi_label", *_DIVIDING, *_READING)),
 )
 
 # What an error says of an argument that only folders read.
@@ -245,6 +254,8 @@ _OF_FOLDERS = {
     "already",
     "nested": "`nested` is for a folder of class folders; a table of labels has paths",
     "labels": "`labels` is for a folder of images",
+    "multi_label": "`multi_label` is for a folder of images with a table of `labels`, which alone can name several "
+    "classes of an image",
     "skip_bad_images": "`skip_bad_images` leaves out files of a folder of images",
     "decoded_cache": "`decoded_cache` keeps the images of a folder of images",
 }

@@ -10,6 +10,7 @@ from keras_tkd.data.image_reading import make_reader
 from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.choices import MAX_PIXELS
+from keras_tkd.utils.multi_hot import count_classes
 from keras_tkd.utils.naming import name_some
 
 __all__ = ["HELD_OUT", "ImageList", "read_divided", "read_list"]
@@ -26,7 +27,7 @@ class ImageList:
         root: path of the folder.
         class_names: one name per class.
         files: paths below the folder, in the order of the samples.
-        labels: `(n,)`, int32, indices into the names.
+        labels: `(n,)`, int32, indices into the names; or multi-hot rows `(n, classes)`, uint8.
         skipped: what the folder also holds and is not read: a dict from a reason to paths below the folder.
         is_test: `(n,)`, bool, where the folder or a table says which files are for testing.
         groups: `(n,)`, where a table names the group of each file, none of which is to stand on both sides.
@@ -129,7 +130,7 @@ def _check_classes(images, bad):
     if images.is_test is not None:
         sides = {" for training": ~images.is_test, " for testing": images.is_test}
     for side, members in sides.items():
-        for label in sorted(set(range(len(images.class_names))) - set(images.labels[members].tolist())):
+        for label in np.flatnonzero(count_classes(images.labels[members], len(images.class_names)) == 0):
             raise ValueError(
                 f"A class must have an image{side} that can be read. Received: class `{images.class_names[label]}` of "
                 f"{images.root}, with none after {len(bad)} bad images were left out. Repair them: "

@@ -15,6 +15,7 @@ from keras_tkd.data.permutation import permute
 from keras_tkd.data.sampling import make_stateless_seed
 from keras_tkd.data.validation import check_seed
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.multi_hot import is_multi_hot, read_multi_hot
 from keras_tkd.utils.number_checks import check_whole, is_finite
 
 __all__ = ["Mixing", "apply_mixed_view", "check_mixing", "mix_batches"]
@@ -56,11 +57,18 @@ class Mixing:
             )
 
     def read_labels(self, labels):
-        """Returns class ids as an array.
+        """Returns class ids, or multi-hot rows of images of several classes, as an array.
 
         Raises:
-            ValueError: labels that are no class ids from 0 to `num_classes` - 1.
+            ValueError: labels that are no class ids from 0 to `num_classes` - 1, and no rows of `num_classes`.
         """
+        if is_multi_hot(labels):
+            rows = read_multi_hot(labels)
+            if rows.shape[1] != self.num_classes:
+                raise ValueError(
+                    f"Multi-hot rows that are mixed must be of {self.num_classes} classes. Received: shape {rows.shape}"
+                )
+            return rows
         ids = read_class_ids(labels)
         foreign = ids[(ids < 0) | (ids >= self.num_classes)]
         if foreign.size:
@@ -112,17 +120,19 @@ class Mixing:
         """Mixes labels as their images are mixed.
 
         Args:
-            labels, partner_labels: `(batch,)` class ids.
+            labels, partner_labels: `(batch,)` class ids, or multi-hot rows `(batch, num_classes)`.
             shares: float32 `(batch,)`.
 
         Returns:
-            float32 `(batch, num_classes)`, rows that sum to 1.
+            float32 `(batch, num_classes)`; of class ids rows that sum to 1.
         """
         rows, others = self.make_rows(labels), self.make_rows(partner_labels)
         return others + shares[:, None] * (rows - others)
 
     def make_rows(self, labels):
-        """Makes one-hot rows of class ids, float32 `(batch, num_classes)`: labels that nothing is mixed into."""
+        """Makes rows of class ids, one-hot, or of rows, float32 `(batch, num_classes)`: nothing is mixed into them."""
+        if len(labels.shape) == 2:
+            return tf.cast(labels, tf.float32)
         return tf.one_hot(tf.cast(labels, tf.int64), self.num_classes)
 
     def _draw_shares(self, alpha, seeds):

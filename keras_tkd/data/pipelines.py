@@ -46,7 +46,8 @@ def triplet_dataset(
     Args:
         images: `(samples, height, width, channels)`, kept in the dtype given. Memory from `keras_tkd.data.load` is
             shared; other arrays are copied once. Or an `ImageStream`, which says what then holds inside a window only.
-        labels: `(samples,)` class ids, any whole numbers, floats and booleans too.
+        labels: `(samples,)` class ids, any whole numbers, floats and booleans too; or multi-hot rows
+            `(samples, classes)` of images of several classes, with `negatives=None` and without `positives`.
         batch_size: anchors per batch, >= 1. The last batch of a pass may be smaller.
         seed: integer in [0, 2^30).
         negatives: `"other_class"`, or None for batches without negatives.
@@ -77,7 +78,9 @@ def triplet_dataset(
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
-    labels, sampling_labels = check_labels(images, labels), {}
+    # Of images of several classes none is of another class than the anchor's, or of the same, as such.
+    labels = check_labels(images, labels, multi_hot=negatives is None and positives is None)
+    sampling_labels = {}
     if negatives:
         sampling_labels["negative"] = labels
         if negative_labels is not None:

@@ -9,6 +9,7 @@ from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.classes import class_indices
 from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.streaming import ImageStream
+from keras_tkd.utils.multi_hot import count_classes, is_multi_hot
 
 __all__ = ["Splits", "take_rows"]
 
@@ -21,7 +22,8 @@ class Splits:
         name: the name it was loaded by.
         train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`. Arrays, or where they are
             larger than memory, an `ImageStream`.
-        train_labels: `(n,)`, int32, `0 <= label < num_classes`; likewise `test_labels`.
+        train_labels: `(n,)`, int32, `0 <= label < num_classes`; of images of several classes multi-hot rows,
+            `(n, num_classes)`, uint8. Likewise `test_labels`.
         class_names: one name per class; a label is an index into it.
         validation_images, validation_labels: as above, or None where `with_validation` was not called.
         split: for a folder that `load` divided itself, `{"train": paths, "test": paths}`, later also
@@ -71,6 +73,11 @@ class Splits:
     def num_classes(self):
         """The number of classes."""
         return len(self.class_names)
+
+    @property
+    def multi_label(self):
+        """True if an image may have several classes: labels are multi-hot rows."""
+        return is_multi_hot(self.test_labels)
 
     @property
     def image_shape(self):
@@ -163,6 +170,7 @@ class Splits:
         Raises:
             ValueError: unknown classes, fewer than two, one given twice, or one without training or test samples.
         """
+        self._check_one_class("Classes are chosen")
         chosen = class_indices(classes, self.class_names)
         if len(chosen) < 2:
             raise ValueError(f"`classes` must be at least two. Received: classes={list(classes)}")
@@ -235,6 +243,7 @@ class Splits:
             ValueError: for ids that there are not, for one class, and if there already is an open set or a
                 validation split.
         """
+        self._check_one_class("Classes are taken out")
         classes = np.unique(np.asarray(classes, int))
         if len(classes) < 2 or classes[0] < 0 or classes[-1] >= self.num_classes:
             raise ValueError(
@@ -278,6 +287,13 @@ class Splits:
             open_set_names=tuple(self.class_names[index] for index in classes),
         )
 
+    def _check_one_class(self, what):
+        if self.multi_label:
+            raise ValueError(
+                f"{what} where an image has one class. Received: `{self.name}`, whose images have several. Leave the "
+                "others out of the table of labels"
+            )
+
     def _move(self, **rows):
         """Returns the positions where of some parts only these rows are kept."""
         return self.positions | {part: self.positions[part][kept] for part, kept in rows.items()}
@@ -287,7 +303,7 @@ class Splits:
 
 
 def _count(labels, names):
-    return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    return dict(zip(names, count_classes(labels, len(names)).tolist(), strict=True))
 
 
 def take_rows(array, indices):

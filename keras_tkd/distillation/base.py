@@ -335,7 +335,12 @@ class DistillationModel(FixedAttributes, CheckedModel):
         values = self._terms.compute_statistics(forward_pass.pairs)
         teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]
         # Of other classes, of a single one, or of layers alone: there is nothing to agree on.
-        if teacher is not None and teacher.shape[1:] == student.shape[1:] and student.shape[-1] != 1:
+        if teacher is None or teacher.shape[1:] != student.shape[1:]:
+            return values
+        if self._label_guard.takes_several_classes(student.shape[-1]):
+            # Of each class a yes or no: a logit above 0, or not.
+            values[_AGREEMENT] = compute_agreement(tf.cast(teacher > 0, tf.int64), tf.cast(student > 0, tf.int64))
+        elif student.shape[-1] != 1:
             values[_AGREEMENT] = compute_agreement(tf.argmax(teacher, -1), tf.argmax(student, -1))
         return values
 

@@ -52,7 +52,7 @@ class CheckedModel(GuardedModel):
         x, y, sample_weight = self_check.read_batch(batch, self._label_guard.read)
         if not self.built:
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
-        labels, metrics, readers = self_check.read_labels(y), list(self.metrics), self._frozen_readers()
+        metrics, readers = list(self.metrics), self._frozen_readers()
         for reader in readers:
             validation.check_frozen(reader.role, reader.teachers)
         running = [reader for reader in readers if reader.role not in self._make_batch(x)]
@@ -61,6 +61,8 @@ class CheckedModel(GuardedModel):
             batch = self._prepare(x)
             with tf.GradientTape(persistent=True) as tape:
                 forward_pass = self._run(x, y, sample_weight, batch, training=True)
+                several = self._label_guard.takes_several_classes(forward_pass.student["logits"].shape[-1])
+                labels = None if several else self_check.read_labels(y)
                 foreign = judgements.judge_labels(labels, forward_pass.student["logits"], self.loss)
                 # Of labels that no output has, TensorFlow makes an error of its own, or NaN.
                 objectives = [] if foreign else self._compute_objectives(forward_pass)
@@ -77,7 +79,7 @@ class CheckedModel(GuardedModel):
         models = self._other_models() | {"student": self.student}
         parameters |= {role: inspection.count_parameters(one) for role, one in models.items() if one is not None}
         roles = [reader.role for reader in readers]
-        rows, of_models = _describe_models(forward_pass, parameters, labels, roles)
+        rows, of_models = _describe_models(forward_pass, parameters, labels, roles, several)
         return self_check.SelfCheck(
             samples=int(get_batch_size(batch)),
             rows=[row for table in tables for row in table],
@@ -86,7 +88,9 @@ class CheckedModel(GuardedModel):
         )
 
 
-def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen: list[str]) -> tuple[list, list[str]]:
+def _describe_models(
+    forward_pass: ForwardPass, parameters: dict, labels, frozen: list[str], several: bool
+) -> tuple[list, list[str]]:
     """Measures the models on the batch of a forward pass, and says what is wrong with them.
 
     Args:
@@ -94,6 +98,7 @@ def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen
         parameters: number of the models' weights by role; None, or no entry, where it is not known.
         labels: `(batch,)` class ids of the student's outputs, or None.
         frozen: roles of models that do not learn. A teacher that learns with its student need not know anything yet.
+        several: whether each class is a yes or no of its own, so that no output names the one of an image.
 
     Returns:
         `(rows, warnings)`, a `ModelRow` for each model.
@@ -106,10 +111,11 @@ def _describe_models(forward_pass: ForwardPass, parameters: dict, labels, frozen
         logits = named.get("logits")
         # Of other classes, or of layers alone: the labels do not say what is right.
         known = labels if logits is not None and logits.shape[1:] == shape else None
-        rows[role] = self_check.measure_model(role, logits, known, parameters.get(role))
+        classes = None if several else logits
+        rows[role] = self_check.measure_model(role, classes, known, parameters.get(role))
         warnings += judgements.judge_outputs(role, logits)
     warnings += judgements.judge_sizes(rows[TEACHER], rows["student"])
-    if TEACHER in frozen:
+    if TEACHER in frozen and not several:
         logits = outputs[TEACHER].get("logits")
         named = None if logits is None else self_check.as_array(logits).argmax(-1)
         warnings += judgements.judge_accuracies(rows[TEACHER], rows["student"], labels, named)

@@ -107,5 +107,5 @@ def select_predictions(y, y_pred):
 
 
 def compute_agreement(first, second):
-    """Computes the share of samples, 0..1, in which two tensors of class ids are equal."""
+    """Computes the share, 0..1, of the entries in which two tensors of class ids, or of yes and no, are equal."""
     return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))

@@ -74,9 +74,11 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
     # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
-    # Whether it takes outputs for logits of classes of which an image has one; whether it reads that of the label; and
-    # whether it takes the label for the one class of the image, so that labels of mixed images are refused.
+    # Whether it takes outputs for logits of classes of which an image has one, or for those of classes that are each a
+    # yes or no; whether it reads the class of the label; and whether it takes the label for the one class of the image,
+    # so that labels of mixed images are refused.
     compares_classes = False
+    compares_binary = False
     reads_label = False
     takes_one_class = False
     # A traced step would not follow: what may change while training is a `Hyperparameter`.
@@ -217,7 +219,8 @@ class LogitsLoss(DistillationLoss):
                 f"Received: teacher {teacher_shapes}, student {student_shapes}. "
                 "Name layers of equal shape, or give both models the same classes."
             )
-        check_classes(self.name, student_shapes)
+        if self.compares_classes:
+            check_classes(self.name, student_shapes)
 
 
 class LabelledLogitsLoss(LogitsLoss):

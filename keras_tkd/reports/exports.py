@@ -54,6 +54,7 @@ class ExportResults:
         dataset: name of the data set whose test images are the measure.
         test_samples: number of these.
         classes: names of the classes, in the order of the outputs.
+        task: `"multi_label"` where an image may have several: accuracies are then exact matches; None where it has one.
         image_shape: `(height, width, channels)` of the images.
         preprocessing: `"inside"` or `"outside"`.
         scaling: where it is outside, the steps from pixels 0..255 to what the files take: a list of dicts with the
@@ -73,6 +74,7 @@ class ExportResults:
     dataset: str
     test_samples: int
     classes: list[str]
+    task: str | None = None
     image_shape: list[int]
     preprocessing: str
     scaling: list[dict]
@@ -97,7 +99,8 @@ class ExportResults:
 def format_export_table(results):
     """Returns a text table of `ExportResults`: teacher and student in Keras, and each file in its own runtime."""
     sizes = [latency["batch_size"] for latency in results.student.latency]
-    header = ["", "size", "test accuracy", "drop", "agrees with student", "largest difference"]
+    accuracy = "exact match" if results.task == "multi_label" else "test accuracy"
+    header = ["", "size", accuracy, "drop", "agrees with student", "largest difference"]
     rows = [[*header, *(f"ms for {size}" for size in sizes)]]
     for model in filter(None, (results.teacher, results.student, *results.files)):
         is_file = model in results.files

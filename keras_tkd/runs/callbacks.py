@@ -167,6 +167,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         history: list of logs of the epochs that are behind, where a training is taken up: they are written anew, so
             that no epoch is there twice.
         of_labels: what is to be said of the losses on the labels beside, as a sentence with a space before it.
+        multi_label: whether an image may have several classes.
     """
 
     GROUPS = {
@@ -195,10 +196,18 @@ class TensorBoardScalars(keras.callbacks.Callback):
         "regularization": "Sum of the student's regularization losses (weight decay).",
     }
 
+    # What is said otherwise where an image may have several classes.
+    SEVERAL_CLASSES = {
+        "accuracy": "Share of images of which every class is answered right; a logit above 0 is a yes.",
+        "binary_accuracy": "Share of all yes and no, of each class for each image, that are right.",
+        "agreement": "Share of all yes and no, of each class for each image, in which student and teacher agree.",
+    }
+
     _OF_LABELS = ("loss", "student_loss", "teacher_loss")  # the total holds one of the others
 
-    def __init__(self, folder, history=(), of_labels=""):
+    def __init__(self, folder, history=(), of_labels="", multi_label=False):
         super().__init__()
+        self.explained = self.EXPLAINED | (self.SEVERAL_CLASSES if multi_label else {})
         self.folder = pathlib.Path(folder)
         self.of_labels = of_labels
         self._history = history
@@ -237,7 +246,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
         for group, endings in self.GROUPS.items():
             for ending in endings:
                 if name.endswith(ending):
-                    return group, name, self.EXPLAINED[ending]
-        explained = self.EXPLAINED.get(name, f"Distillation loss '{name}', before its weight.")
+                    return group, name, self.explained.get(name, self.explained[ending])
+        explained = self.explained.get(name, f"Distillation loss '{name}', before its weight.")
         explained += self.of_labels * (name in self._OF_LABELS)
         return "loss", "total" if name == "loss" else name, explained

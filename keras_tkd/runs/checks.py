@@ -151,11 +151,13 @@ def check_teacher(teacher, config):
             "another order, say which of them the data's are: --teacher_classes"
         )
     for name, one in zip(names, each, strict=True):
-        accuracy = f"{one.test_accuracy:.2%}"
-        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one.parameters:,} parameters")
+        accuracy, kind = f"{one.test_accuracy:.2%}", "test accuracy"
+        if one.mean_average_precision is not None:
+            kind = f"mean average precision {one.mean_average_precision:.2%}, exact match"
+        print(f"Teacher{f' {name}' * (len(each) > 1)}: {kind} {accuracy}, {one.parameters:,} parameters")
         if not one.at_chance:
             continue
-        received = f"Received: test accuracy {accuracy} of {name} on {config.dataset}. {advice}"
+        received = f"Received: {kind} {accuracy} of {name} on {config.dataset}. {advice}"
         rule = "The teacher must know more than chance"
         if config.check == "strict":
             raise ValueError(f"{rule}. {received}")

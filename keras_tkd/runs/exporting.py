@@ -68,6 +68,7 @@ def export_source(config):
         dataset=measured.dataset,
         test_samples=len(splits.test_labels),
         classes=list(splits.class_names),
+        task=measured.task if splits.multi_label else None,
         image_shape=list(splits.image_shape),
         preprocessing=config.preprocessing,
         scaling=exported.preprocessing,
@@ -90,7 +91,8 @@ class _Measurer:
     def __init__(self, splits, outputs):
         self._splits = splits
         self._outputs = outputs
-        self._accuracy = evaluation.accuracy(outputs, splits.test_labels)
+        measure_accuracy = evaluation.exact_match if splits.multi_label else evaluation.accuracy
+        self._accuracy = measure_accuracy(outputs, splits.test_labels)
 
     def measure_in_keras(self, title, model, paths):
         """Measures a model as Keras runs it. `paths` are its files; several of an ensemble."""

@@ -40,6 +40,7 @@ def load_data(config):
         max_pixels=config.max_pixels,
         nested=config.nested,
         labels=config.labels,
+        multi_label=config.multi_label,
         skip_bad_images=config.skip_bad_images,
         decoded_cache=config.decoded_cache,
         progress=sys.stdout.isatty(),
@@ -49,7 +50,10 @@ def load_data(config):
 
 def describe_images(splits):
     """Returns text on how many images there are of each class, and on what was not read."""
-    return format_image_counts(splits.name, splits.count_images(), splits.skipped, splits.bad_images)
+    counts, totals = splits.count_images(), None
+    if splits.multi_label:
+        totals = {part: len(getattr(splits, f"{part}_labels")) for part in counts}
+    return format_image_counts(splits.name, counts, splits.skipped, splits.bad_images, totals)
 
 
 def hash_data(splits):

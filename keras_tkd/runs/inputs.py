@@ -16,7 +16,7 @@ from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
-from keras_tkd.runs.teacher_files import load_teacher, without_softmax
+from keras_tkd.runs.teacher_files import load_teacher, without_activation
 from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_layers, hash_weights
 
@@ -40,8 +40,8 @@ class Inputs:
             once it was taken.
         outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
-        baseline_predictions: the classes that the student alone of that run names for the test images, `(samples,)`;
-            None where its file is not there.
+        baseline_predictions: what the student alone of that run says of the test images, as labels have it; None where
+            its file is not there.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
             layer to that of a model which calls it otherwise.
@@ -139,7 +139,7 @@ def load_distillation_inputs(config, splits=None):
     if alone:
         model = build_model(alone, splits, config.seed, "Anchor")
         if splits.num_classes:
-            inputs.baseline_predictions = evaluation.predict_classes(model, splits.test_images)
+            inputs.baseline_predictions = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
         inputs.anchor = model if config.anchor == "trained" else None
     inputs.layers = choose_run_layers(config, inputs)
     check_together(config, inputs)
@@ -176,4 +176,4 @@ def build_model(name, splits, seed, role, weights=None):
     # The anchor is the student alone of the run that `baseline` names.
     argument = "baseline" if role == "Anchor" else f"{role.lower()}_model"
     model = models.build(name, splits.image_shape, splits.num_classes or None, argument, weights)
-    return without_softmax(model, name, role)
+    return without_activation(model, name, role, splits)

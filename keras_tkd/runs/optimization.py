@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.metrics import ExactMatch
 from keras_tkd.utils.choices import OPTIMIZERS, check_complete
 
 __all__ = [
@@ -58,9 +59,14 @@ def schedule_learning_rate(optimizer, config):
 def compile_model(model, config, **arguments):
     """Compiles a model, or a Distiller, for training as a configuration says: on class ids, or on rows.
 
-    Rows are what `make_label_map` makes, or those of mixed images.
+    Rows are what `make_label_map` makes, or those of mixed images, or the labels of images of several classes.
     """
-    if config.label_smoothing or config.mixes:
+    more = []
+    if config.multi_label:
+        # What is called an accuracy here is that of whole images, as for images of one class each.
+        loss, accuracy = keras.losses.BinaryCrossentropy(from_logits=True), ExactMatch
+        more = [keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0)]
+    elif config.label_smoothing or config.mixes:
         # Keras smooths rows alone; and what it is compiled with also measures the held-out images. The class of a mixed
         # label is that of its larger share.
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
@@ -72,7 +78,7 @@ def compile_model(model, config, **arguments):
         make_optimizer(config),
         loss,
         # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
-        metrics=[accuracy("accuracy")],
+        metrics=[accuracy("accuracy"), *more],
         steps_per_execution=STEPS_PER_EXECUTION,
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",

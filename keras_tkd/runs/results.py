@@ -16,6 +16,7 @@ from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
+from keras_tkd.utils.multi_hot import count_classes
 
 __all__ = [
     "MeasuredTeacher",
@@ -77,7 +78,7 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         verification = evaluation.verification_scores(embeddings, splits.open_set_identities)
     return dataclasses.replace(
         _measure_outputs(model, outputs, splits),
-        agreement=None if teacher_logits is None else evaluation.agreement(outputs, teacher_logits),
+        agreement=None if teacher_logits is None else _measure_agreement(outputs, teacher_logits, splits),
         seconds=None if stage is None else round(stage.seconds, 2),
         epochs=None if stage is None else len(stage.history),
         verification=verification,
@@ -211,6 +212,8 @@ def _measure_outputs(model, outputs, splits):
     # All classes in the open set, for one: the test images have none that the model could name.
     if outputs is None:
         return ModelResult(parameters=parameters)
+    if splits.multi_label:
+        return _measure_several_classes(outputs, splits, parameters)
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     confusion = evaluation.confusion_matrix(outputs.argmax(-1), splits.test_labels, splits.num_classes)
     shares = [None if np.isnan(share) else float(share) for share in evaluation.class_accuracies(confusion)]
@@ -225,14 +228,40 @@ def _measure_outputs(model, outputs, splits):
     )
 
 
+def _measure_several_classes(outputs, splits, parameters):
+    """Measures outputs for test images of several classes: each class is a yes or no."""
+    labels = splits.test_labels
+    precisions, scores = evaluation.average_precisions(outputs, labels), evaluation.f1_scores(outputs, labels)
+    # Of a class without test images a wrong yes is all that there could be: it says nothing.
+    tested = count_classes(labels, splits.num_classes) > 0
+    per_class = {
+        name: {"average_precision": float(precision) if known else None, "f1": float(score) if known else None}
+        for name, precision, score, known in zip(splits.class_names, precisions, scores, tested, strict=True)
+    }
+    return ModelResult(
+        test_accuracy=evaluation.exact_match(outputs, labels),
+        parameters=parameters,
+        at_chance=evaluation.ranks_at_chance(outputs, labels),
+        mean_average_precision=float(precisions[tested].mean()),
+        macro_f1=float(scores[tested].mean()),
+        binary_accuracy=evaluation.binary_accuracy(outputs, labels),
+        per_class=per_class,
+    )
+
+
+def _measure_agreement(outputs, teacher_outputs, splits):
+    measure = evaluation.binary_agreement if splits.multi_label else evaluation.agreement
+    return measure(outputs, teacher_outputs)
+
+
 def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
     outputs = evaluation.logits(model, splits.test_images)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
     # Beside the test accuracy it tells underfitting from overfitting.
-    predicted = evaluation.predict_classes(model, splits.train_images)
-    return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))
+    predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
+    return dataclasses.replace(result, train_accuracy=float(evaluation.is_right(predicted, splits.train_labels).mean()))
 
 
 def _measure_baseline(run, inputs, trained, teacher_logits):
@@ -243,21 +272,22 @@ def _measure_baseline(run, inputs, trained, teacher_logits):
 
 
 def _predict_alone(inputs, baseline):
-    """Returns the classes that the student alone names for the test images; None where that is not known."""
+    """Returns what the student alone says of the test images, as labels have it; None where that is not known."""
     if baseline is None or not inputs.splits.num_classes:
         return inputs.baseline_predictions
-    return evaluation.predict_classes(baseline.model, inputs.splits.test_images)
+    return evaluation.predict_labels(baseline.model, inputs.splits.test_images, inputs.splits.multi_label)
 
 
 def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
-    """The `StudentResult` of a student; `alone` are the classes that the student alone names, where they are known."""
+    """The `StudentResult` of a student; `alone` is what the student alone says of the test images, where known."""
     result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
     result = StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
     if alone is None:
         return result
     splits = inputs.splits
-    right = evaluation.predict_classes(model, splits.test_images) == splits.test_labels
-    alone_right = alone == splits.test_labels
+    predicted = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
+    right = evaluation.is_right(predicted, splits.test_labels)
+    alone_right = evaluation.is_right(alone, splits.test_labels)
     return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))
 
 
@@ -270,6 +300,7 @@ def _describe_run(method, run, inputs, stage, **models):
         method=method,
         dataset=config.dataset,
         classes=list(splits.class_names) if config.classes else None,
+        task=config.task if config.multi_label else None,
         seed=config.seed,
         epochs=config.epochs,
         test_samples=len(splits.test_labels),

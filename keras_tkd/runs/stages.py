@@ -214,7 +214,7 @@ def fit_stage(
         *run.callbacks,
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
-        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
+        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config), config.multi_label),
         # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
         WarnAtChance(
             lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),

@@ -16,7 +16,7 @@ __all__ = [
     "find_classes",
     "find_teacher_file",
     "load_teacher",
-    "without_softmax",
+    "without_activation",
 ]
 
 
@@ -48,12 +48,26 @@ def load_teacher(config, splits):
     return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
 
 
-def without_softmax(model, name, role):
-    """Returns a model that gives logits: without the softmax at its end, if it has one, which is said."""
+def without_activation(model, name, role, splits):
+    """Returns a model that gives logits: without the softmax at its end, if it has one, which is said.
+
+    Of images of several classes it is a sigmoid that is taken off.
+
+    Raises:
+        ValueError: a softmax, where images have several classes.
+    """
     # Temperatures and margins are meant for logits; probabilities would be distilled without an error, and badly.
-    if teachers.ends_in_softmax(model):
-        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
-        model = teachers.logits_model(model)
+    softmax = teachers.ends_in_softmax(model)
+    if splits.multi_label and softmax:
+        raise ValueError(
+            "Where an image may have several classes, each output must be a yes or no of its own. Received: "
+            f"{role.lower()} {name}, whose softmax makes the classes share one whole. Give a model that was trained on "
+            "several classes per image, or a new head for it: --teacher_head=new"
+        )
+    if softmax or (splits.multi_label and teachers.ends_in_sigmoid(model)):
+        kind = "softmax" if softmax else "sigmoid"
+        print(f"{role} {name} ends in a {kind}: it is taken off, distillation works on logits")
+        model = teachers.logits_model(model, splits.multi_label)
     return model
 
 
@@ -90,7 +104,7 @@ def _load_one_teacher(path, preprocessing, config, splits):
             model = models.check_images(model, shape, path, "teacher_path")
             return _give_new_head(model, path, preprocessing, config, splits)
         model = models.check_classifier(model, shape, None, path, "teacher_path")
-        model = without_softmax(model, path, "Teacher")
+        model = without_activation(model, path, "Teacher", splits)
         return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
     if not isinstance(loaded, TeacherEnsemble):

@@ -47,6 +47,7 @@ class AveragedLoss(DistillationLoss):
         self.statistic_names = loss.statistic_names
         self.owns_layers = loss.owns_layers
         self.compares_classes = loss.compares_classes
+        self.compares_binary = loss.compares_binary
         self.reads_label = loss.reads_label or teacher_weights == "confidence"
         self.takes_one_class = loss.takes_one_class or teacher_weights == "confidence"
         # A loss that has layers makes them for one teacher's outputs.
@@ -120,10 +121,28 @@ def average_over_teachers(losses: list[DistillationLoss], teacher) -> list[Disti
     Args:
         losses: list of `DistillationLoss`.
         teacher: one model, a `TeacherEnsemble`, or None.
+
+    Raises:
+        ValueError: an ensemble that takes softmaxes, with a loss of classes that are each a yes or no.
     """
+    _check_averages(losses, teacher)
     if isinstance(teacher, TeacherEnsemble) and teacher.average == "losses":
         return [AveragedLoss(loss, teacher.teacher_weights, len(teacher.teachers)) for loss in losses]
     return list(losses)
+
+
+def _check_averages(losses, teacher):
+    names = [loss.name for loss in losses if loss.compares_binary]
+    if not names or not isinstance(teacher, TeacherEnsemble) or len(teacher.teachers) == 1:
+        return
+    average, weights = teacher.average, teacher.teacher_weights
+    # Of `"losses"` the ensemble's own output, which the agreement is measured with, is that of `"probabilities"`.
+    if average != "logits" or isinstance(weights, str):
+        raise ValueError(
+            f"Loss '{names[0]}' takes each class for a yes or no, and an ensemble takes a softmax over the classes "
+            "unless it averages logits by given weights. Received: "
+            f"average={average!r}, teacher_weights={weights!r}. Give average='logits', and numbers if any"
+        )
 
 
 def _select_teacher(outputs, k):

@@ -213,7 +213,7 @@ def load_guarded(max_bytes, safe_mode=True):
 
 
 def mend_multi_worker_fit():
-    """Lets `fit` of Keras train under `MultiWorkerMirroredStrategy`, where it fails for two reasons (keras issue 20585).
+    """Lets `fit` of Keras train under `MultiWorkerMirroredStrategy`, where it fails (keras issue 20585).
 
     It builds a model on a batch of all workers, which it takes for a tensor, and takes the mean of scalars along their
     first axis. From here on, in this process, models are built on what this worker has of a batch, and scalars are

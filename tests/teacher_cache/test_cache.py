@@ -27,8 +27,9 @@ from keras_tkd.data import (
 from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillation
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.checksums import extend_checksums
-from keras_tkd.teacher_cache.files import CacheFiles, _locked
+from keras_tkd.teacher_cache.files import CacheFiles
 from keras_tkd.teacher_cache.fingerprints import describe_function
+from keras_tkd.utils.locks import wait_for_folder
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
 IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
@@ -509,13 +510,13 @@ class TestSeveralProcesses:
         folder.mkdir()
         caches = []
         thread = threading.Thread(target=lambda: caches.append(build(teacher, folder)))
-        with _locked(folder):
+        with wait_for_folder(folder, "building the teacher cache"):
             thread.start()
             thread.join(timeout=0.5)
             assert not (folder / "manifest.json").exists()
             # The other one builds it meanwhile.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("keras_tkd.teacher_cache.files.fcntl", None)
+                patch.setattr("keras_tkd.utils.locks.fcntl", None)
                 build(teacher, folder)
             before = read_files(folder)
         thread.join()

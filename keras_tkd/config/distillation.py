@@ -310,7 +310,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def teacher(self):
         """The configuration of the teacher's own training."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherTrainingConfig)}
-        for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer"):
+        for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer", "image_size"):
             own = getattr(self, f"teacher_{name}")
             values[name] = values[name] if own is None else own
         # Of a run that is not resolved, the share held out may still be None, which here is no value.

@@ -90,6 +90,7 @@ class ModelResult(_Result):
             in the order of the labels; None with more than 256 classes.
         outputs: of a teacher whose outputs alone were given, where they came from: the file, its SHA-256, what they
             were given as, their views and layers.
+        image_shape: of a teacher that sees images of another size than the student, their height, width and channels.
     """
 
     test_accuracy: float | None = _optional()
@@ -105,6 +106,7 @@ class ModelResult(_Result):
     per_class_accuracy: dict | None = _optional()
     confusion_matrix: list[list[int]] | None = _optional()
     outputs: dict | None = _optional()
+    image_shape: list[int] | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""

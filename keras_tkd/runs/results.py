@@ -90,17 +90,20 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
     """
+    # Where it sees what the student sees, nothing is said of it.
+    seen = list(splits.image_shape) if splits.view_size else None
     models = flatten_ensemble(model)
     each = [compute_closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
         result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
-        return MeasuredTeacher(model, each[0], result)
+        return MeasuredTeacher(model, each[0], dataclasses.replace(result, image_shape=seen))
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
     members = [
         measure_model(member, own, splits, logits, embedding_layer=embedding_layer)
         for member, own in zip(models, each, strict=True)
     ]
-    return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+    result = dataclasses.replace(_measure_outputs(model, logits, splits), image_shape=seen)
+    return MeasuredTeacher(model, logits, result, members)
 
 
 def measure_given_outputs(outputs, splits):

@@ -17,6 +17,7 @@ from keras_tkd.runs.distillation_setup import (
     DistillationSetup,
     make_held_out_batches,
     make_pipeline,
+    make_shapes,
     make_training_batches,
     set_up_distillation,
 )
@@ -65,13 +66,13 @@ def train_teacher(run, inputs):
     if not inputs.fingerprint:
         decisive |= {"model": config.teacher_model, "teacher_model_weights": config.teacher_model_weights}
         stage = run.open_stage("teacher", decisive)
-        return _train_on_labels(run, inputs, stage, inputs.take_teacher(), config, "Teacher")
+        return _train_on_labels(run, inputs.splits.for_teacher, stage, inputs.take_teacher(), config, "Teacher")
     # A new head on a teacher that was trained elsewhere, whose weights say which it is.
     given = {name: getattr(run.config, name) for name in ("teacher_path", "teacher_output", "teacher_preprocessing")}
     stage = run.open_stage("teacher", decisive | given | {"teacher_weights": inputs.fingerprint})
     model = inputs.take_teacher()
     body = teachers.list_body(model)
-    return _train_on_labels(run, inputs, stage, model, config, "Teacher's new head", fixed=body)
+    return _train_on_labels(run, inputs.splits.for_teacher, stage, model, config, "Teacher's new head", fixed=body)
 
 
 def train_baseline(run, inputs, teacher=None):
@@ -95,7 +96,8 @@ def train_baseline(run, inputs, teacher=None):
     stage = run.open_stage("baseline", _collect_alone(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
-    return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
+    alone = copy_model(inputs.student)
+    return _train_on_labels(run, inputs.splits, stage, alone, config, "Baseline: the student alone")
 
 
 def train_student(run, inputs, teacher):
@@ -110,7 +112,7 @@ def train_student(run, inputs, teacher):
     config, student = run.config, inputs.student
     if teacher is None:
         stage = run.open_stage("student", _collect_alone(config))
-        return _train_on_labels(run, inputs, stage, student, config, "Student")
+        return _train_on_labels(run, inputs.splits, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
     stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
@@ -165,8 +167,8 @@ def _check_early(run, inputs, teacher):
             precision.set_precision(model, config.precision)
         # By labels, whoever's classes negatives are drawn by: a look at one batch does not need the teacher to name all
         # images' classes.
-        pipeline = make_pipeline(config, splits, lambda: splits.train_labels)
-        setup = DistillationSetup(teacher.model, pipeline, {"image": (None, *splits.image_shape)})
+        pipeline = make_pipeline(config, splits, lambda: splits.train_labels, with_teacher_images=True)
+        setup = DistillationSetup(teacher.model, pipeline, make_shapes(splits))
     # Nothing of this stays: each training makes its models, and sets the seed, anew.
     distiller = _make_distiller(config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
     check_first_batch(config, distiller, setup.pipeline, splits)
@@ -258,7 +260,7 @@ def copy_model(model):
     return copy
 
 
-def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
+def _train_on_labels(run, splits, stage, model, config, title, fixed=()):
     """Trains a model on the labels, as any Keras model, unless the stage is finished; the layers `fixed` stay."""
     if not stage.finished:
         before = [(layer, layer.trainable) for layer in fixed]
@@ -271,7 +273,7 @@ def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
         fit_stage(
             run,
             stage,
-            inputs.splits,
+            splits,
             model,
             title=title,
             pipeline=data.image_dataset,

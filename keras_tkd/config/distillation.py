@@ -222,6 +222,11 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         return combine(self.losses) if self.losses else METHODS[self.method]
 
     @property
+    def has_validation(self):
+        # A share that is not given is chosen in `resolved`: some, where one of several generations is chosen.
+        return bool(self.validation_fraction) or (self.validation_fraction is None and (self.generations or 1) > 1)
+
+    @property
     def title(self):
         """The run's name in tables: the method's name, or the listed losses with their numbers."""
         return self.recipe.summary if self.losses else self.method

@@ -2,27 +2,21 @@
 
 import dataclasses
 import functools
-import math
 import operator
 import os
 import typing
 
-import numpy as np
-
-from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.decoded_cache import check_apart
+from keras_tkd.data.digits import load_digits
 from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
 from keras_tkd.data.image_table import is_divided_table, load_divided_table, load_table
-from keras_tkd.data.partition import draw_open_set_classes, stratified_split
-from keras_tkd.data.splits import Splits, take_rows
+from keras_tkd.data.partition import draw_open_set_classes
+from keras_tkd.data.splits import Splits
 from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
 __all__ = ["LOADERS", "Loader", "TABLE_LOADERS", "find_loader", "load"]
-
-_RESIZED_PIXELS = 2**24  # of the images that are resized at a time
-_DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
 
 def load(
@@ -189,41 +183,6 @@ class Loader:
     reads: tuple[str, ...]
 
 
-def _load_digits(name, size, teacher_size, split_seed):
-    import sklearn.datasets
-
-    digits = sklearn.datasets.load_digits()
-    images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
-    sizes = [size or images.shape[1:3], *([teacher_size] if teacher_size else [])]
-    check_memory(len(images), [(*size, 1) for size in sizes], name)
-    images, *others = (_resize_all(images, size) for size in sizes)
-    labels = digits.target.astype(np.int32)
-    class_names = tuple(str(digit) for digit in digits.target_names)
-    train, test = stratified_split(labels, _DIGITS_TEST_FRACTION, split_seed, class_names)
-    splits = Splits(
-        name=name,
-        train_images=take_rows(images, train),
-        train_labels=labels[train],
-        test_images=take_rows(images, test),
-        test_labels=labels[test],
-        class_names=class_names,
-    )
-    if others:
-        splits = splits.with_teacher_images(take_rows(others[0], train), take_rows(others[0], test))
-    return splits
-
-
-def _resize_all(images, size):
-    if images.shape[1:3] == size:
-        return images
-    resized = allocate_aligned((len(images), *size, images.shape[-1]))
-    # A few at a time, for on the way an image takes several times its room.
-    step = max(1, _RESIZED_PIXELS // math.prod(size))
-    for start in range(0, len(images), step):
-        resized[start : start + step] = resize_uint8(images[start : start + step], size)
-    return resized
-
-
 def _is_folder(name):
     if not os.path.isdir(os.path.expanduser(name)):
         return False
@@ -235,7 +194,7 @@ def _is_divided_folder(name):
     return _is_folder(name) and is_divided(name)
 
 
-_BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
+_BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": load_digits})
 
 # What all loaders of lists of files end with.
 _OF_LISTS = ("size", "teacher_size", "max_pixels", "skip_bad_images", "shuffle_window", "decoded_cache", "progress")

@@ -14,6 +14,7 @@ from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ImageCounts, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
+from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 
@@ -81,6 +82,7 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         seconds=None if stage is None else round(stage.seconds, 2),
         epochs=None if stage is None else len(stage.history),
         verification=verification,
+        selected_epoch=_find_selected_epoch(stage),
     )
 
 
@@ -206,6 +208,11 @@ def describe_generations(run, inputs, baseline, generations):
         generations=each,
         generation=chosen.number,
     )
+
+
+def _find_selected_epoch(stage):
+    chosen = stage is not None and stage.settings["select"] == "best_validation"
+    return find_best_epoch(stage.history) if chosen else None
 
 
 def _measure_outputs(model, outputs, splits):

@@ -21,6 +21,7 @@ from keras_tkd.runs.distillation_setup import (
     make_training_batches,
     set_up_distillation,
 )
+from keras_tkd.runs.epoch_selection import EpochSelection
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import (
     add_weight_decay,
@@ -203,6 +204,7 @@ def fit_stage(
         # The one place where a training that is not taken up is removed. Of one that is, TensorBoardScalars writes the
         # event files anew.
         stage.remove_training()
+    selection = EpochSelection(config, stage, files.values(), backup)
     stop = StopAtSignal(backup)
     samples = len(splits.train_labels)
     steps = count_batches(samples, config.batch_size)
@@ -221,6 +223,8 @@ def fit_stage(
             lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),
             min(count_first_epochs(samples, config), max(config.epochs, 3)),
         ),
+        # Before what writes the epoch's state: see there.
+        selection,
         backup,
         # After what writes the epoch's state: that is not lost.
         StopAtChance(title, config, splits, backup),
@@ -228,7 +232,7 @@ def fit_stage(
     ]
     with check_unchanged(frozen or {}):
         # One call, or two: the rest of an epoch that was begun has a data set of its own.
-        while epoch < config.epochs and not getattr(trained, "stop_training", False):
+        while epoch < config.epochs and not selection.is_over and not getattr(trained, "stop_training", False):
             train = make_training_batches(config, splits, pipeline, initial_epoch=epoch, initial_step=step)
             with stop:
                 trained.fit(
@@ -242,6 +246,7 @@ def fit_stage(
                 )
             epoch, step = backup.position
     seconds = backup.seconds
+    selection.finish()
     if before_saving:
         before_saving()
     for path, model in files.items():
@@ -250,6 +255,7 @@ def fit_stage(
     # Last: a stage is finished once its models are saved.
     stage.finish(backup.history, seconds, files)
     backup.remove()
+    selection.remove()
 
 
 def copy_model(model):

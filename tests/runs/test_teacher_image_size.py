@@ -98,7 +98,8 @@ def test_outputs_that_are_kept_are_those_of_the_live_teacher(settings, distill, 
         losses[name] = read_losses(tmp_path / name, term, f"val_{term}")
     # Sums in other orders.
     np.testing.assert_allclose(losses["kept"], losses["live"], rtol=1e-6, atol=1e-5)
-    assert np.abs(losses["blind"] - losses["live"]).min() > 3e-4
+    # Of both terms, that of the training and that of the held-out images, in some epoch.
+    assert np.abs(losses["blind"] - losses["live"]).max(0).min() > 3e-4
 
 
 def test_streamed_images_are_those_of_memory(distill, tmp_path):

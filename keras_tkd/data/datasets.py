@@ -197,7 +197,7 @@ def _is_divided_folder(name):
 _BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": load_digits})
 
 # What all loaders of lists of files end with.
-_OF_LISTS = ("size", "teacher_size", "max_pixels", "skip_bad_images", "shuffle_window", "decoded_cache", "progress")
+_OF_LISTS = ("skip_bad_images", "shuffle_window", "decoded_cache", "progress")
 
 # The first that takes a name loads it: what is built in before a folder of that name, and names that only
 # tensorflow-datasets can judge at the end.
@@ -209,12 +209,15 @@ LOADERS = (
     Loader(
         takes=_is_divided_folder,
         load=load_divided_folder,
-        reads=("nested", *_OF_LISTS),
+        reads=("size", "teacher_size", "max_pixels", "nested", *_OF_LISTS),
     ),
     Loader(
         takes=_is_folder,
         load=load_folder,
-        reads=("test_fraction", "split_seed", "unseen", "nested", *_OF_LISTS),
+        reads=(
+            *("size", "teacher_size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested"),
+            *_OF_LISTS,
+        ),
     ),
     Loader(
         takes=lambda name: True,
@@ -228,12 +231,15 @@ TABLE_LOADERS = (
     Loader(
         takes=is_divided_table,
         load=load_divided_table,
-        reads=("labels", *_OF_LISTS),
+        reads=("labels", "size", "teacher_size", "max_pixels", *_OF_LISTS),
     ),
     Loader(
         takes=lambda labels: True,
         load=load_table,
-        reads=("labels", "test_fraction", "split_seed", "unseen", *_OF_LISTS),
+        reads=(
+            *("labels", "size", "teacher_size", "test_fraction", "split_seed", "unseen", "max_pixels"),
+            *_OF_LISTS,
+        ),
     ),
 )
 

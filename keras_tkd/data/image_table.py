@@ -21,8 +21,10 @@ def is_divided_table(labels):
     return "split" in _read_header(labels)
 
 
-def load_divided_table(name, labels, **reading):
-    """Loads the images of a table with a column `split`; `reading` are the arguments of `read_divided`."""
+def load_divided_table(
+    name, labels, size, teacher_size, max_pixels, skip_bad_images, shuffle_window, decoded_cache, progress
+):
+    """Loads the images of a table with a column `split`; for the arguments see `Loader` and `load`."""
     images = _read_table(name, labels)
     sides = {False: "train", True: "test"}
     for side, part in sides.items():
@@ -38,12 +40,43 @@ def load_divided_table(name, labels, **reading):
                 f"A group must not stand on both sides of `split`. Received: {labels}, where these do: "
                 f"{name_some(sorted(both))}. Leave `split` out to have the groups divided"
             )
+    reading = {
+        "size": size,
+        "teacher_size": teacher_size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_divided(name, images, **reading)
 
 
-def load_table(name, labels, test_fraction, split_seed, unseen, **reading):
-    """Loads the images of a table without a column `split`; for the arguments see `load_folder`."""
+def load_table(
+    name,
+    labels,
+    size,
+    teacher_size,
+    test_fraction,
+    split_seed,
+    unseen,
+    max_pixels,
+    skip_bad_images,
+    shuffle_window,
+    decoded_cache,
+    progress,
+):
+    """Loads the images of a table without a column `split`; for the arguments see `Loader` and `load`."""
     images = _read_table(name, labels)
+    reading = {
+        "size": size,
+        "teacher_size": teacher_size,
+        "max_pixels": max_pixels,
+        "skip_bad_images": skip_bad_images,
+        "shuffle_window": shuffle_window,
+        "decoded_cache": decoded_cache,
+        "progress": progress,
+    }
     return read_list(name, images, test_fraction, split_seed, unseen, **reading)
 
 

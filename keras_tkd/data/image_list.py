@@ -109,11 +109,12 @@ def _read(name, images, divide, *, split_is_ours, max_pixels, skip_bad_images, *
             _check_classes(images, bad)
     train, test = parts
     split = {part: [images.files[index] for index in rows] for part, rows in (("train", train), ("test", test))}
-    return Splits(
+    (own, *teachers) = arrays
+    splits = Splits(
         name=name,
-        train_images=arrays[0],
+        train_images=own[0],
         train_labels=images.labels[train],
-        test_images=arrays[1],
+        test_images=own[1],
         test_labels=images.labels[test],
         class_names=images.class_names,
         split=split if split_is_ours else None,
@@ -122,6 +123,7 @@ def _read(name, images, divide, *, split_is_ours, max_pixels, skip_bad_images, *
         skipped=images.skipped,
         bad_images=tuple(sorted(f"{os.path.relpath(error.path, images.root)} {error.reason}" for error in bad)),
     )
+    return splits.with_teacher_images(*teachers[0]) if teachers else splits
 
 
 def _check_classes(images, bad):

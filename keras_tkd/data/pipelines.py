@@ -56,7 +56,9 @@ def triplet_dataset(
         positives: `"same_class"`, another sample of the anchor's class (the anchor itself if it has no other), or
             None for batches without positives.
         teacher_images: `(samples, ...)`, what a privileged teacher sees in place of `images`: the same samples, and
-            views of the same seeds, which are the same views where the images are of one size. Or None.
+            views of the same seeds, which are the same views where the images are of one size, and where
+            `make_augmentation(..., drawn_for=...)` draws them for one. Or the stream of the same samples in another
+            size, `Splits.teacher`'s, where `images` are a stream. Or None.
         augment: a function `(images, seeds) -> images` such as `keras_tkd.data.crop_and_flip`, or None.
         mix: a `Mixing`, which mixes each image and its label with those of another sample, after `augment`; or None.
             With it `negatives` and `positives` must be None, and labels come as rows, one-hot outside of training.
@@ -117,6 +119,7 @@ def pair_dataset(
     *,
     seed,
     partner_labels=None,
+    teacher_images=None,
     augment=None,
     views=None,
     training=True,
@@ -130,14 +133,14 @@ def pair_dataset(
     itself if there is no other), and else uniform over all samples of all other classes.
 
     Args:
-        images, labels, batch_size, seed, augment, views, training, initial_epoch, initial_step: as in
+        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step: as in
             `triplet_dataset`.
         partner_labels: the classes by which partners are drawn, in place of `labels`: for example those that the
             teacher predicts.
 
     Returns:
-        `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`; `"same"`
-        is True where the partner is of the anchor's class.
+        `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`, and
+        `"teacher_image"` where asked for; `"same"` is True where the partner is of the anchor's class.
 
     Raises:
         ValueError: as in `triplet_dataset`.
@@ -162,6 +165,7 @@ def pair_dataset(
         draw_extra_images,
         sampling_labels={"partner": sampling_labels},
         seed=seed,
+        teacher_images=teacher_images,
         augment=augment,
         views=views,
         training=training,

@@ -40,6 +40,10 @@ class Splits:
         loaded: a dict from `"train"` and `"test"` to the ids of the samples that were loaded, in their order: of a
             folder the files' paths relative to it, else positions from 0. It stays as it is when samples are moved.
         positions: where in `loaded` the samples of each part are; those of `"validation"` are among `"train"`'s.
+        teacher: the `Splits` of the same samples in the size that a teacher sees them in, where that is another one
+            (`load(..., teacher_image_size=...)`); None where it is not. What moves samples moves them here too.
+        view_size: `(height, width)` of the student's images where a teacher sees others: in both, augmentation draws
+            its places for images of this size (`make_augmentation`). None where there is one size.
     """
 
     name: str
@@ -60,6 +64,8 @@ class Splits:
     bad_images: tuple[str, ...] = ()
     loaded: dict[str, Sequence] | None = None
     positions: dict[str, np.ndarray] | None = None
+    teacher: "Splits | None" = None
+    view_size: tuple[int, int] | None = None
 
     def __post_init__(self):
         # As they are loaded; what moves samples passes their positions on.
@@ -85,11 +91,22 @@ class Splits:
         return self.train_images.shape[1:]
 
     @property
+    def for_teacher(self):
+        """The `Splits` that a teacher sees: these, or `teacher`."""
+        return self.teacher or self
+
+    @property
     def held_out(self):
         """`(images, labels)` that training is measured on after each epoch: validation's, or without it the test's."""
         if self.validation_images is None:
             return self.test_images, self.test_labels
         return self.validation_images, self.validation_labels
+
+    def with_teacher_images(self, train_images, test_images):
+        """Returns the same with images of another size for a teacher, of the same samples in the same order."""
+        size = tuple(self.image_shape[:2])
+        teacher = dataclasses.replace(self, train_images=train_images, test_images=test_images, view_size=size)
+        return dataclasses.replace(self, teacher=teacher, view_size=size)
 
     def get_ids(self, part):
         """Returns the ids of a part's samples in their order: paths, or positions among those that were loaded."""
@@ -154,6 +171,7 @@ class Splits:
             split=split,
             positions=self._move(train=kept) | {"validation": self.positions["train"][taken]},
             train_groups=self._take_groups(kept),
+            teacher=self.teacher and self.teacher.with_validation(fraction, seed),
         )
 
     def with_classes(self, classes):
@@ -198,6 +216,7 @@ class Splits:
         # After a second choice, these are still the classes of the data set and not those of the first choice.
         all_names = self.all_class_names or self.class_names
         fields |= {"class_names": names, "all_class_names": all_names, "split": split, "positions": self._move(**rows)}
+        fields["teacher"] = self.teacher and self.teacher.with_classes(classes)
         return dataclasses.replace(self, **fields)
 
     def with_train_fraction(self, fraction, seed):
@@ -224,6 +243,7 @@ class Splits:
             split=split,
             positions=self._move(train=kept),
             train_groups=self._take_groups(kept),
+            teacher=self.teacher and self.teacher.with_train_fraction(fraction, seed),
         )
 
     def with_open_set(self, classes):
@@ -285,6 +305,7 @@ class Splits:
                 np.concatenate([self.train_labels[unseen["train"]], self.test_labels[unseen["test"]]])
             ],
             open_set_names=tuple(self.class_names[index] for index in classes),
+            teacher=self.teacher and self.teacher.with_open_set(classes),
         )
 
     def _check_one_class(self, what):

@@ -96,6 +96,8 @@ class ModelResult(_Result):
         per_class: for each class, by its name, its `average_precision` and `f1`, 0..1, null without test images.
         outputs: of a teacher whose outputs alone were given, where they came from: the file, its SHA-256, what they
             were given as, their views and layers.
+        image_shape: of a teacher that sees images of another size than the student, their height, width and channels.
+        selected_epoch: the epoch, from 1, whose weights it has, where that was chosen by the validation images.
     """
 
     test_accuracy: float | None = _optional()
@@ -115,6 +117,8 @@ class ModelResult(_Result):
     binary_accuracy: float | None = _optional()
     per_class: dict | None = _optional()
     outputs: dict | None = _optional()
+    image_shape: list[int] | None = _optional()
+    selected_epoch: int | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""

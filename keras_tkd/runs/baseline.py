@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_tkd.config.fields import COMPARED, list_deciding
+from keras_tkd.config.fields import COMPARED, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.given import list_changed, read_data_hashes
@@ -45,9 +45,11 @@ def read_baseline(config, undecided=()):
     # A student that was trained longer would win without a teacher, too.
     # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
     there, here = parse_lines(results.flags), parse_lines(format_flags(config))
+    # Before there was a flag, all runs did what its default says.
+    defaults = {name: str(value) for name, value in collect_defaults(type(config)).items() if value is not None}
     left_out = {*config.irrelevant_fields, *undecided}
     compared = [name for name in list_deciding(type(config), COMPARED) if name not in left_out]
-    differing = [name for name in compared if there.get(name) != here.get(name)]
+    differing = [name for name in compared if there.get(name, defaults.get(name)) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "

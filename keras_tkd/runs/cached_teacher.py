@@ -42,9 +42,10 @@ def build(run, inputs, teacher, losses=(), part=""):
         "dtype": config.teacher_cache_dtype,
         "about": _about(config),
     }
+    seen = splits.for_teacher
     return {
-        "train": TeacherCache.build(teacher, splits.train_images, path / "train", **common, **_shown(config, splits)),
-        "held_out": TeacherCache.build(teacher, splits.held_out[0], path / "held_out", **common),
+        "train": TeacherCache.build(teacher, seen.train_images, path / "train", **common, **_shown(config, splits)),
+        "held_out": TeacherCache.build(teacher, seen.held_out[0], path / "held_out", **common),
     }
 
 
@@ -71,13 +72,15 @@ def _get_folder(config, path):
 
 def _shown(config, splits):
     """Returns the views in which the teacher sees the training images."""
-    augment, mix = data.make_augmentation(config.augmentation), make_mixing(config, splits)
+    augment, mix = data.make_augmentation(config.augmentation, splits.view_size), make_mixing(config, splits)
     return {"augment": augment, "mix": mix, "seed": config.seed, "views": config.teacher_views or 1}
 
 
 def make_mixing(config, splits):
     """Makes the `Mixing` of a run's training images; None where none are mixed."""
-    return data.Mixing(splits.num_classes, config.mixup, config.cutmix) if config.mixes else None
+    if not config.mixes:
+        return None
+    return data.Mixing(splits.num_classes, config.mixup, config.cutmix, drawn_for=splits.view_size)
 
 
 def resolve_teacher_cache(config, path, inputs):
@@ -104,7 +107,7 @@ def resolve_teacher_cache(config, path, inputs):
     splits = inputs.splits
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
-    source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config, splits))
+    source = CacheRecipe(frozen, splits.for_teacher.train_images, losses, **_shown(config, splits))
     # A new head is yet to be trained.
     if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
         _check_folder(config, path, splits, frozen, losses)
@@ -132,8 +135,8 @@ def _check_folder(config, path, splits, teacher, losses):
     """Raises `ValueError` for a folder, of several runs, in which no cache of this teacher can be built or used."""
     # Now, and not when the student is trained: the student alone comes before it.
     for part, images, shown in (
-        ("train", splits.train_images, _shown(config, splits)),
-        ("held_out", splits.held_out[0], {}),
+        ("train", splits.for_teacher.train_images, _shown(config, splits)),
+        ("held_out", splits.for_teacher.held_out[0], {}),
     ):
         recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
         check_directory(_get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))

@@ -122,7 +122,7 @@ def evaluate(config):
     logits, described = None, {}
     if inputs.teacher is not None:
         layer = config.teacher_embedding_layer or config.embedding_layer
-        teacher = measure_teacher(inputs.teacher, splits, embedding_layer=layer)
+        teacher = measure_teacher(inputs.teacher, splits.for_teacher, embedding_layer=layer)
         logits, described = teacher.logits, {"teacher": teacher.result.without_classes().to_dict()}
         if teacher.members:
             described["teachers"] = [member.without_classes().to_dict() for member in teacher.members]
@@ -177,7 +177,7 @@ def _obtain_teacher(run, inputs):
         )
         trained = stages.train_teacher(run, inputs)
         model, stage = trained.model, trained.stage
-    teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)
+    teacher = measure_teacher(model, inputs.splits.for_teacher, stage, config.teacher.embedding_layer)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
     check_teacher(teacher, config)
     return teacher

@@ -128,7 +128,7 @@ def _train_generation(run, inputs, number, stage, anchor):
         stages.fit_stage(
             run,
             stage,
-            inputs,
+            inputs.splits,
             trikd,
             title=title,
             pipeline=pipeline,

@@ -29,10 +29,13 @@ def load_splits(config):
 def load_data(config):
     """Loads the data that a configuration names, whole, with the classes that it asks for."""
     _check_data_are_read(config)
+    # A run that trains a teacher alone has one size, its own.
+    teacher_size = getattr(config, "teacher_image_size", None)
     splits = data.load(
         config.dataset,
         config.data_dir,
         image_size=config.image_size,
+        teacher_image_size=None if teacher_size == config.image_size else teacher_size,
         test_fraction=config.test_fraction,
         split_seed=config.split_seed,
         open_set_fraction=config.open_set_fraction,

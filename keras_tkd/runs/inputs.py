@@ -131,10 +131,12 @@ def load_distillation_inputs(config, splits=None):
         inputs.outputs = load_teacher_outputs(outputs, config, splits, layers)
         inputs.fingerprint = inputs.outputs.fingerprint
     elif config.has_teacher and config.teacher_path:
-        inputs.teacher = load_teacher(config, splits)
+        inputs.teacher = load_teacher(config, splits.for_teacher)
         inputs.fingerprint, inputs.architecture = hash_weights(inputs.teacher), hash_layers(inputs.teacher)
     elif config.has_teacher:
-        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
+        inputs.teacher = build_model(
+            config.teacher_model, splits.for_teacher, config.seed, "Teacher", config.teacher_model_weights
+        )
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
     if alone:
         model = build_model(alone, splits, config.seed, "Anchor")
@@ -145,7 +147,7 @@ def load_distillation_inputs(config, splits=None):
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
     if inputs.teacher is not None:
-        check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits)
+        check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits.for_teacher)
     return inputs
 
 
@@ -164,8 +166,9 @@ def load_evaluation_inputs(config):
     check_embeddings(model, config.embedding_layer, splits)
     inputs = Inputs(splits, model)
     if config.teacher_path:
-        inputs.teacher = load_teacher(config, splits)
-        check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
+        inputs.teacher = load_teacher(config, splits.for_teacher)
+        layer = config.teacher_embedding_layer or config.embedding_layer
+        check_embeddings(inputs.teacher, layer, splits.for_teacher)
     return inputs
 
 

@@ -14,6 +14,7 @@ from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ImageCounts, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
+from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.multi_hot import count_classes
@@ -82,6 +83,7 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         seconds=None if stage is None else round(stage.seconds, 2),
         epochs=None if stage is None else len(stage.history),
         verification=verification,
+        selected_epoch=_find_selected_epoch(stage),
     )
 
 
@@ -91,17 +93,20 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
     """
+    # Where it sees what the student sees, nothing is said of it.
+    seen = list(splits.image_shape) if splits.view_size else None
     models = flatten_ensemble(model)
     each = [compute_closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
         result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
-        return MeasuredTeacher(model, each[0], result)
+        return MeasuredTeacher(model, each[0], dataclasses.replace(result, image_shape=seen))
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
     members = [
         measure_model(member, own, splits, logits, embedding_layer=embedding_layer)
         for member, own in zip(models, each, strict=True)
     ]
-    return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+    result = dataclasses.replace(_measure_outputs(model, logits, splits), image_shape=seen)
+    return MeasuredTeacher(model, logits, result, members)
 
 
 def measure_given_outputs(outputs, splits):
@@ -204,6 +209,11 @@ def describe_generations(run, inputs, baseline, generations):
         generations=each,
         generation=chosen.number,
     )
+
+
+def _find_selected_epoch(stage):
+    chosen = stage is not None and stage.settings["select"] == "best_validation"
+    return find_best_epoch(stage.history) if chosen else None
 
 
 def _measure_outputs(model, outputs, splits):

@@ -17,9 +17,11 @@ from keras_tkd.runs.distillation_setup import (
     DistillationSetup,
     make_held_out_batches,
     make_pipeline,
+    make_shapes,
     make_training_batches,
     set_up_distillation,
 )
+from keras_tkd.runs.epoch_selection import EpochSelection
 from keras_tkd.runs.interruption import StopAtSignal
 from keras_tkd.runs.optimization import (
     add_weight_decay,
@@ -65,13 +67,13 @@ def train_teacher(run, inputs):
     if not inputs.fingerprint:
         decisive |= {"model": config.teacher_model, "teacher_model_weights": config.teacher_model_weights}
         stage = run.open_stage("teacher", decisive)
-        return _train_on_labels(run, inputs, stage, inputs.take_teacher(), config, "Teacher")
+        return _train_on_labels(run, inputs.splits.for_teacher, stage, inputs.take_teacher(), config, "Teacher")
     # A new head on a teacher that was trained elsewhere, whose weights say which it is.
     given = {name: getattr(run.config, name) for name in ("teacher_path", "teacher_output", "teacher_preprocessing")}
     stage = run.open_stage("teacher", decisive | given | {"teacher_weights": inputs.fingerprint})
     model = inputs.take_teacher()
     body = teachers.list_body(model)
-    return _train_on_labels(run, inputs, stage, model, config, "Teacher's new head", fixed=body)
+    return _train_on_labels(run, inputs.splits.for_teacher, stage, model, config, "Teacher's new head", fixed=body)
 
 
 def train_baseline(run, inputs, teacher=None):
@@ -95,7 +97,8 @@ def train_baseline(run, inputs, teacher=None):
     stage = run.open_stage("baseline", _collect_alone(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
-    return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
+    alone = copy_model(inputs.student)
+    return _train_on_labels(run, inputs.splits, stage, alone, config, "Baseline: the student alone")
 
 
 def train_student(run, inputs, teacher):
@@ -110,7 +113,7 @@ def train_student(run, inputs, teacher):
     config, student = run.config, inputs.student
     if teacher is None:
         stage = run.open_stage("student", _collect_alone(config))
-        return _train_on_labels(run, inputs, stage, student, config, "Student")
+        return _train_on_labels(run, inputs.splits, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
     stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
@@ -122,7 +125,7 @@ def train_student(run, inputs, teacher):
         fit_stage(
             run,
             stage,
-            inputs,
+            inputs.splits,
             distiller,
             title=f"Student, by {config.title}",
             pipeline=setup.pipeline,
@@ -165,8 +168,8 @@ def _check_early(run, inputs, teacher):
             precision.set_precision(model, config.precision)
         # By labels, whoever's classes negatives are drawn by: a look at one batch does not need the teacher to name all
         # images' classes.
-        pipeline = make_pipeline(config, lambda: splits.train_labels)
-        setup = DistillationSetup(teacher.model, pipeline, {"image": (None, *splits.image_shape)})
+        pipeline = make_pipeline(config, lambda: splits.train_labels, splits.teacher)
+        setup = DistillationSetup(teacher.model, pipeline, make_shapes(splits))
     # Nothing of this stays: each training makes its models, and sets the seed, anew.
     distiller = _make_distiller(config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
     check_first_batch(run, inputs, distiller, setup.pipeline)
@@ -174,14 +177,14 @@ def _check_early(run, inputs, teacher):
 
 
 def fit_stage(
-    run, stage, inputs, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
+    run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
 ):
     """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
 
     Args:
         run: the `Run`, whose user's callbacks take part.
         stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
-        inputs: the run's `Inputs`.
+        splits: the `Splits` that the model is trained on.
         trained: what is fitted, compiled: a model itself, or the Distiller around it.
         title: what the progress bar says.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch, initial_step)` that
@@ -192,7 +195,7 @@ def fit_stage(
         config: what this training is configured by; the run's, if not given.
         before_saving: function that puts back what of the models was changed for their training alone.
     """
-    config, splits = config or run.config, inputs.splits
+    config = config or run.config
     held_out = make_held_out_batches(config, splits, pipeline)
     backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
     epoch, step = backup.restore(trained, held_out)
@@ -202,6 +205,7 @@ def fit_stage(
         # The one place where a training that is not taken up is removed. Of one that is, TensorBoardScalars writes the
         # event files anew.
         stage.remove_training()
+    selection = EpochSelection(config, stage, files.values(), backup)
     stop = StopAtSignal(backup)
     samples = len(splits.train_labels)
     steps = count_batches(samples, config.batch_size)
@@ -220,6 +224,8 @@ def fit_stage(
             lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),
             min(count_first_epochs(samples, config), max(config.epochs, 3)),
         ),
+        # Before what writes the epoch's state: see there.
+        selection,
         backup,
         # After what writes the epoch's state: that is not lost.
         StopAtChance(title, config, splits, backup),
@@ -227,7 +233,7 @@ def fit_stage(
     ]
     with check_unchanged(frozen or {}):
         # One call, or two: the rest of an epoch that was begun has a data set of its own.
-        while epoch < config.epochs and not getattr(trained, "stop_training", False):
+        while epoch < config.epochs and not selection.is_over and not getattr(trained, "stop_training", False):
             train = make_training_batches(config, splits, pipeline, initial_epoch=epoch, initial_step=step)
             with stop:
                 trained.fit(
@@ -241,6 +247,7 @@ def fit_stage(
                 )
             epoch, step = backup.position
     seconds = backup.seconds
+    selection.finish()
     if before_saving:
         before_saving()
     for path, model in files.items():
@@ -249,6 +256,7 @@ def fit_stage(
     # Last: a stage is finished once its models are saved.
     stage.finish(backup.history, seconds, files)
     backup.remove()
+    selection.remove()
 
 
 def copy_model(model):
@@ -259,7 +267,7 @@ def copy_model(model):
     return copy
 
 
-def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
+def _train_on_labels(run, splits, stage, model, config, title, fixed=()):
     """Trains a model on the labels, as any Keras model, unless the stage is finished; the layers `fixed` stay."""
     if not stage.finished:
         before = [(layer, layer.trainable) for layer in fixed]
@@ -272,7 +280,7 @@ def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
         fit_stage(
             run,
             stage,
-            inputs,
+            splits,
             model,
             title=title,
             pipeline=data.image_dataset,

@@ -62,6 +62,7 @@ def main():
     print("", *describe_comparison(comparison), sep="\n")
     files = [os.path.join(flags.FLAGS.workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
     print(f"\nFiles     {'  '.join(files)}")
+    run_flags.show_report(flags.FLAGS.workdir)
     if any(run.status == "failed" for run in comparison.runs):
         sys.exit("Error: some runs failed. The same command tries them again")
 

@@ -13,7 +13,7 @@ from keras_tkd.config import get_default
 from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.native_output import hide_native_output
 
-__all__ = ["define", "define_workdir", "import_commands", "read", "run", "show"]
+__all__ = ["define", "define_workdir", "import_commands", "read", "run", "show", "show_report"]
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()
@@ -210,3 +210,15 @@ def show(runs, workdirs):
         path = os.path.join(workdirs[0], name)
         if os.path.exists(path):
             print(f"{name.removesuffix('.keras').capitalize():10}{path}")
+
+
+def show_report(workdir):
+    """Draws the report of a finished run or comparison, and prints where it is; without the extra, how to get it."""
+    from keras_tkd.runs.reporting import write_report
+
+    try:
+        path = write_report(workdir)
+    except ValueError as error:
+        # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
+        path = f"not drawn: {error}"
+    print(f"Report    {path}")

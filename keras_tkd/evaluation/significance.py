@@ -18,6 +18,7 @@ __all__ = [
     "adjust_by_holm",
     "bound_disagreements",
     "decide",
+    "estimate_accuracy",
     "find_detectable_gain",
     "judge_images",
     "judge_seeds",
@@ -135,6 +136,28 @@ def judge_images(disagreements, images):
         decision = str(decide(gain, p))
         verdicts.append(Verdict(gain=gain, interval=(low, high), p=float(p), seeds=1, decision=decision))
     return verdicts
+
+
+def estimate_accuracy(accuracies, images):
+    """Returns the 95 % interval `(low, high)` of an accuracy, within 0..1.
+
+    Of several seeds that of their mean, by Student's t; of one that of Clopper and Pearson, by the test images.
+
+    Args:
+        accuracies: one of each seed, 0..1.
+        images: number of test images that they are shares of.
+
+    Example: the mean of three accuracies is 0.6, their standard deviation 0.01, the half interval
+    `4.3027 * 0.01 / sqrt(3) = 0.0248`.
+
+    >>> [round(bound, 4) for bound in estimate_accuracy([0.59, 0.6, 0.61], 10_000)]
+    [0.5752, 0.6248]
+    """
+    if len(accuracies) == 1:
+        share = binomtest(round(accuracies[0] * images), images).proportion_ci(1 - _LEVEL, "exact")
+        return float(share.low), float(share.high)
+    mean, half, _ = _test_seeds(np.asarray(accuracies, "float64"), images)
+    return max(0.0, float(mean - half)), min(1.0, float(mean + half))
 
 
 def bound_disagreements(right, baseline_right, images):

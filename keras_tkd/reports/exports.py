@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from keras_tkd.reports.schema import check_kinds
 from keras_tkd.reports.tables import align
+from keras_tkd.utils.files import read_json
 
-__all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure", "format_export_table"]
+__all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure", "format_export_table", "read_export"]
 
 # Raise it when a field changes its meaning or its name, or goes.
 EXPORT_VERSION = 1
@@ -94,6 +96,29 @@ class ExportResults:
     def to_dict(self):
         """Returns what the file says, as plain data."""
         return dataclasses.asdict(self) | {"passed": self.passed}
+
+
+def read_export(path):
+    """Returns the `ExportResults` of a file; None where there is none of this version.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
+    values = read_json(path)
+    if values is None or values.get("version") != EXPORT_VERSION:
+        return None
+    try:
+        check_kinds(ExportResults, values)
+        models = {name: values[name] and _read_model(values[name]) for name in ("student", "teacher")}
+        models["files"] = [_read_model(model) for model in values["files"]]
+        return ExportResults(**{name: value for name, value in values.items() if name != "passed"} | models)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: it holds no measurements ({error}). Put it back, or remove it") from error
+
+
+def _read_model(values):
+    check_kinds(MeasuredModel, values)
+    return MeasuredModel(**values)
 
 
 def format_export_table(results):

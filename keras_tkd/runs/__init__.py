@@ -2,5 +2,6 @@
 
 from keras_tkd.runs.commands import distill, evaluate, export, train_teacher
 from keras_tkd.runs.sweep import compare
+from keras_tkd.runs.tuning import tune
 
-__all__ = ["compare", "distill", "evaluate", "export", "train_teacher"]
+__all__ = ["compare", "distill", "evaluate", "export", "train_teacher", "tune"]

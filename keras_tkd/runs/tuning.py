@@ -248,7 +248,7 @@ def _report(tuning, trial, left):
     ended += f": {trial.error}" if trial.error else ""
     settings = " ".join(f"{name}={value:g}" for name, value in trial.settings.items())
     print(
-        f"  {trial.method}, trial {trial.number + 1}/{tuning.trials}: {ended} with {settings}"
+        f"  {trial.method}, trial {trial.number + 1}/{tuning.trials}, {settings}: {ended}"
         + (f"; best {100 * best.accuracy:.2f} %" if best else "")
         + f", in {format_duration(trial.seconds)}; about {format_duration(left)} left",
         flush=True,

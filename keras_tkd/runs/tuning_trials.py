@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import sys
 import traceback
 
 import keras
@@ -101,7 +102,7 @@ def evaluate_trial(config, folder, seeds, splits, report):
         except OSError:
             raise
         except Exception as error:  # whatever it is, the other trials go on
-            traceback.print_exc()
+            traceback.print_exc(file=sys.stdout)
             status = "collapsed" if isinstance(error, AtChanceError) else "failed"
             return Outcome(tuple(accuracies), status, " ".join(f"{type(error).__name__}: {error}".split()))
         finally:

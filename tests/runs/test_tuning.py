@@ -11,7 +11,6 @@ import pytest
 
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
-from keras_tkd.data.splits import Splits
 from keras_tkd.reports.tuning import Outcome, read_tuning
 from keras_tkd.runs import images, stages, tune, tuning_trials
 from keras_tkd.runs.sweep_plan import make_configs
@@ -19,7 +18,7 @@ from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_study import run_study
 
-BASE = DistillConfig(epochs=2, teacher_epochs=2, batch_size=64, learning_rate=0.05, train_fraction=0.2)
+BASE = DistillConfig(epochs=4, teacher_epochs=4, batch_size=32, learning_rate=0.02, train_fraction=0.8)
 SPACE = {"learning_rate": Parameter(0.01, 0.25, 0.05), "kd.temperature": Parameter(1.0, 8.0, 4.0)}
 
 
@@ -226,8 +225,7 @@ def tuned(tmp_path_factory):
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "load_data", load)
-        patch.setattr(Splits, "count_images", lambda self: {})
+        patch.setattr(tuning_trials, "load_splits", load)
         patch.setattr(tuning_trials, "_train", disturb)
         with pytest.raises(KeyboardInterrupt):
             tune(BASE, folder, ["kd"], 2, [7])
@@ -242,7 +240,7 @@ def tuned(tmp_path_factory):
         return folder, tune(BASE, folder, ["kd"], 2, [7])
 
 
-LOAD = images.load_data
+LOAD = tuning_trials.load_splits
 
 
 def test_a_tuning_reads_no_test_image_and_goes_on(tuned):
@@ -292,7 +290,7 @@ def test_a_comparison_takes_its_flagfiles(tuned):
     """Each method's own settings are those of its best trial; what all share is what the tuning was given."""
     folder, tuning = tuned
     shared = DistillConfig(**read_flags(DistillConfig, (folder / "shared.flags").read_text()))
-    assert shared == dataclasses.replace(BASE, teacher_learning_rate=0.05)
+    assert shared == dataclasses.replace(BASE, teacher_learning_rate=0.02)
     methods = [f"{name}={folder}/{name}/best.flags" for name in ("baseline", "kd")]
     settings = read_settings(shared, methods)
     configs = make_configs(shared, settings, settings)
@@ -304,7 +302,7 @@ def test_a_comparison_takes_its_flagfiles(tuned):
         best["kd.temperature"],
         (best["kd.weight"],),
     )
-    assert kd.validation_fraction is None and kd.train_fraction == 0.2
+    assert kd.validation_fraction is None and kd.train_fraction == 0.8
     command = (folder / "shared.flags").read_text()
     assert "scripts/compare.py" in command and f"kd={folder}/kd/best.flags" in command and "--seeds=0,1,2" in command
 

@@ -66,6 +66,7 @@ def _run_trial(study, trial, parameters, evaluate):
 
     def report(step, accuracy):
         if step not in reported:
+            reported.add(step)
             trial.report(accuracy, step)
         return trial.should_prune()
 

@@ -100,8 +100,8 @@ def measure(values, epoch=3):
 
 
 def evaluate(number, values, report):
-    """Four epochs."""
-    for epoch in range(4):
+    """Four epochs, of which the last is reported twice."""
+    for epoch in (0, 1, 2, 3, 3):
         if report(epoch, measure(values, epoch)) and epoch < 3:
             return Outcome((), "pruned")
     return Outcome((measure(values),))

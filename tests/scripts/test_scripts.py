@@ -130,7 +130,7 @@ def test_every_method_has_its_flagfiles():
         assert {path.stem for path in (ROOT / "flags" / folder).glob("*.flags")} >= {"teacher", *METHODS}
 
 
-@pytest.mark.parametrize("script", ["train_teacher", "distill", "compare", "evaluate", "export"])
+@pytest.mark.parametrize("script", ["train_teacher", "distill", "compare", "tune", "evaluate", "export"])
 def test_help_imports_no_tensorflow(script):
     command = [sys.executable, "-X", "importtime", f"scripts/{script}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)

@@ -17,7 +17,7 @@ STATUSES = ("finished", "pruned", "collapsed", "failed")
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What the trainings of a trial ended in.
+    """Outcome of the trainings of a trial.
 
     Attributes:
         accuracies: share of the validation images, 0..1, of each seed that was trained to its end.

@@ -29,6 +29,7 @@ TRIALS = "trials.csv"
 _JOURNAL = "studies.journal"
 _OUTPUT = "output"
 _FRACTION = 0.2
+_TRIALS = 10  # that a teacher cache is reckoned for
 
 
 def tune(config, path, methods, trials=20, seeds=(100,), space=()):
@@ -63,8 +64,10 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     _check_arguments(path, trials, seeds)
     ranges, known = parse_space(space), read_tuning(folder / TUNING)
     fraction = config.validation_fraction or _FRACTION
+    # As for the runs that will have what is found, which train on all training images.
+    config = resolve_auto(config, validation_fraction=None)
     chosen = choose_by_data(config)
-    shared = _keep_rate_of_teacher(complete(resolve_auto(config, validation_fraction=None), chosen))
+    shared = _keep_rate_of_teacher(complete(config, chosen))
     settled = {
         "flags": format_shared_flags(shared, chosen),
         "seeds": seeds,
@@ -92,9 +95,7 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
             raise ValueError(
                 f"All trials must have the same data. Received: {changed} that have changed since {folder} began"
             )
-        # In all trials together a cache saves more than in one of them.
-        times = trials * len(seeds)
-        configs = {name: _share_cache(config, folder, splits, times) for name, config in configs.items()}
+        configs = {name: _share_cache(config, folder, splits, len(seeds)) for name, config in configs.items()}
     tuning = Tuning(
         **settled,
         methods=tuple(configs),
@@ -123,7 +124,7 @@ def _run(tuning, shared, configs, spaces, splits, folder):
 
     with _redirect(folder, "teacher"):
         teacher = obtain_teacher(shared, configs, folder, splits)
-    total, seconds = len(configs) * tuning.trials, []
+    total, seconds, seeds = len(configs) * tuning.trials, [], tuning.seeds
     print(f"{len(configs)} methods, {tuning.trials} trials of each, in {folder}", flush=True)
     for name, config in configs.items():
         if config.has_teacher:
@@ -133,9 +134,7 @@ def _run(tuning, shared, configs, spaces, splits, folder):
         def evaluate(number, values, report, name=name, config=config):
             path = folder / name_folder(name)
             with _redirect(folder, path.name):
-                return evaluate_trial(
-                    apply_values(config, values), path / f"trial{number}", tuning.seeds, splits, report
-                )
+                return evaluate_trial(apply_values(config, values), path / f"trial{number}", seeds, splits, report)
 
         study = run_study(
             name,
@@ -220,12 +219,14 @@ def _prepare(name, config, space, fraction):
     return resolve_auto(config, **settings)
 
 
-def _share_cache(config, folder, splits, times):
-    """Returns the configuration with its teacher cache decided, for so many trainings; refuses what cannot train."""
+def _share_cache(config, folder, splits, seeds):
+    """Returns the configuration with its teacher cache decided; refuses what cannot train."""
     inputs = load_distillation_inputs(config, splits)
     if "teacher_cache" in config.irrelevant_fields:
         return config
-    all_of_them = dataclasses.replace(config, epochs=times * config.epochs)
+    # In all trials together a cache saves more than in one of them. Not in as many as there are to be: trials that are
+    # added later must have what the first had.
+    all_of_them = dataclasses.replace(config, epochs=_TRIALS * seeds * config.epochs)
     return resolve_auto(config, teacher_cache=choose_shared_cache(all_of_them, folder, inputs))
 
 

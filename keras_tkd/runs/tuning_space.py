@@ -34,7 +34,7 @@ class Parameter:
 
     @property
     def log(self):
-        """Whether it is searched on the scale of logarithms."""
+        """True if it is searched on the scale of logarithms."""
         return self.low > 0
 
     def round(self, value):

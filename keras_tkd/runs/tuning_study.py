@@ -39,9 +39,10 @@ def run_study(name, path, parameters, *, trials, seed, warmup_steps, evaluate):
     """
     _drop_torn_line(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     study = optuna.create_study(
         study_name=name,
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(path))),
+        storage=storage,
         direction="maximize",
         load_if_exists=True,
         sampler=_Sampler(parameters, seed),
@@ -51,11 +52,18 @@ def run_study(name, path, parameters, *, trials, seed, warmup_steps, evaluate):
         found = study.get_trials(deepcopy=False)
         new = number == len(found) or not found[number].state.is_finished()
         if new:
-            # Of Optuna's own trials this is the one way to take one up; `ask` begins another.
-            trial = study.ask() if number == len(found) else optuna.Trial(study, found[number]._trial_id)
-            _run_trial(study, trial, parameters, evaluate)
+            _run_trial(study, _open_trial(study, storage, number, len(found)), parameters, evaluate)
             found = study.get_trials(deepcopy=False)
         yield _describe(name, found[number], parameters), new
+
+
+def _open_trial(study, storage, number, count):
+    """Returns the trial of a number: a new one, or the one of `count` that there are which was interrupted."""
+    if number == count:
+        return study.ask()
+    # `ask` knows no trial that is going on.
+    study_id = storage.get_study_id_from_name(study.study_name)
+    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
 def _run_trial(study, trial, parameters, evaluate):

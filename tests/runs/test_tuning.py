@@ -18,7 +18,9 @@ from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_study import run_study
 
-BASE = DistillConfig(epochs=4, teacher_epochs=4, batch_size=32, learning_rate=0.02, train_fraction=0.8)
+BASE = DistillConfig(
+    epochs=4, teacher_epochs=4, batch_size=32, learning_rate=0.02, train_fraction=0.8, teacher_cache="workdir"
+)
 SPACE = {"learning_rate": Parameter(0.01, 0.25, 0.05), "kd.temperature": Parameter(1.0, 8.0, 4.0)}
 
 
@@ -258,9 +260,10 @@ def test_a_tuning_reads_no_test_image_and_goes_on(tuned):
     assert not list(folder.rglob("results.json"))
 
 
-def test_one_teacher_and_what_each_trial_has(tuned):
+def test_one_teacher_one_cache_and_what_each_trial_has(tuned):
     folder, tuning = tuned
     assert len(list(folder.rglob("teacher.keras"))) == 1
+    assert [path.name for path in folder.rglob("teacher_cache/*")] == ["logits"]
     for trial in tuning.list_trials("kd"):
         text = (folder / "kd" / f"trial{trial.number}" / "seed7" / "flags.flags").read_text()
         config = DistillConfig(**read_flags(DistillConfig, text))

@@ -8,7 +8,6 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 
 import early_signals  # noqa: F401, I001 (first, for it acts when it is imported)
 import os
-import re
 import sys
 
 import run_flags
@@ -21,7 +20,7 @@ flags.DEFINE_list(
     "methods",
     None,
     "Methods to compare with the student alone: names as in --method, or lists of losses with + between, each as in "
-    "--losses: kd,sp,kd@temperature=2:0.5+sp.",
+    "--losses: kd,sp,kd@temperature=2:0.5+sp. One may have settings of its own, in a flagfile: kd=DIR/kd/best.flags.",
     required=True,
 )
 flags.DEFINE_list("seeds", "0,1,2", "Seeds of each method's runs; fewer than three show nothing over seeds.")
@@ -31,21 +30,8 @@ flags.DEFINE_integer(
 flags.DEFINE_string("workdir", None, "Folder of the comparison; each run has a folder in it.", required=True)
 
 
-def read_shared():
-    """Returns the configuration of what all runs share: with the first of the methods that reads all of it."""
-    names = dict.fromkeys(re.match(r"\w*", method.strip())[0] for method in flags.FLAGS.methods)
-    refusals = []
-    # The method that was given, or the default, comes last: it is passed over.
-    for settled in (*({"method": name, "losses": None} for name in names), {}):
-        try:
-            return run_flags.read(DistillConfig, **settled)
-        except SystemExit as refusal:
-            refusals.append(refusal)
-    raise refusals[0]
-
-
 def main():
-    config = read_shared()
+    config = run_flags.read_shared()
     try:
         seeds = [int(seed) for seed in flags.FLAGS.seeds]
     except ValueError as error:
@@ -54,17 +40,10 @@ def main():
         # This process looks at the models before the others train them, and must leave them room on a GPU.
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     run_flags.import_commands(config.deterministic)
-    from keras_tkd.reports.comparison import describe_comparison, format_comparison_table
-    from keras_tkd.runs import sweep
+    from keras_tkd.runs import compare
 
-    comparison = sweep.compare(config, flags.FLAGS.workdir, flags.FLAGS.methods, seeds, flags.FLAGS.parallel)
-    print("", format_comparison_table(comparison), sep="\n")
-    print("", *describe_comparison(comparison), sep="\n")
-    files = [os.path.join(flags.FLAGS.workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
-    print(f"\nFiles     {'  '.join(files)}")
-    run_flags.show_report(flags.FLAGS.workdir)
-    if any(run.status == "failed" for run in comparison.runs):
-        sys.exit("Error: some runs failed. The same command tries them again")
+    comparison = compare(config, flags.FLAGS.workdir, flags.FLAGS.methods, seeds, flags.FLAGS.parallel)
+    run_flags.show_comparison(comparison, flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":

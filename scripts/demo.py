@@ -1,8 +1,9 @@
-"""The main job on a small data set: digits, a teacher, a student alone, and the student distilled; over three seeds.
+"""The main job on a small data set, digits: which methods help a small student, over three seeds.
 
 python scripts/demo.py
 
-Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable is set already.
+Each method has the settings that scripts/tune.py chose for it, on images held out of the training images and by other
+seeds than these. Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable is set already.
 """
 
 import os
@@ -13,23 +14,29 @@ from absl import flags
 
 from keras_tkd.config import DistillConfig
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FLAGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "flags", "digits")
+# The flagfile of each method's own settings.
+METHODS = {
+    "baseline": "baseline_tuned",
+    "tkd": "tkd_tuned",
+    "kd": "kd_tuned",
+    "sp": "sp_tuned",
+    "tkd+kd": "tkd_kd_tuned",
+}
 SEEDS = (0, 1, 2)
+WORKDIR = os.path.join("runs", "demo")
 run_flags.define(DistillConfig)
 
 
 def main():
-    flags.FLAGS(["demo", f"--flagfile={os.path.join(ROOT, 'flags', 'digits', 'tkd.flags')}"])
-    commands = None
-    runs, workdirs = [], []
-    for seed in SEEDS:
-        flags.FLAGS.seed = seed
-        config = run_flags.read(DistillConfig)
-        commands = commands or run_flags.import_commands(config.deterministic)
-        workdirs.append(os.path.join("runs", "demo", f"seed{seed}"))
-        print(f"Seed {seed} of {SEEDS}", flush=True)
-        runs.append(commands.distill(config, workdirs[-1]))
-    run_flags.show(runs, workdirs)
+    # Of this the comparison takes what all methods share: data, networks, epochs, the teacher's training.
+    flags.FLAGS(["demo", f"--flagfile={os.path.join(FLAGS, 'tkd.flags')}"])
+    config = run_flags.read(DistillConfig)
+    run_flags.import_commands(config.deterministic)
+    from keras_tkd.runs import compare
+
+    methods = [f"{name}={os.path.join(FLAGS, file)}.flags" for name, file in METHODS.items()]
+    run_flags.show_comparison(compare(config, WORKDIR, methods, SEEDS), WORKDIR)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shlex
 import signal
 import sys
@@ -9,11 +10,21 @@ import sys
 import early_signals
 from absl import app, flags, logging
 
-from keras_tkd.config import get_default
+from keras_tkd.config import DistillConfig, get_default
 from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.native_output import hide_native_output
 
-__all__ = ["define", "define_workdir", "import_commands", "read", "run", "show", "show_report"]
+__all__ = [
+    "define",
+    "define_workdir",
+    "import_commands",
+    "read",
+    "read_shared",
+    "run",
+    "show",
+    "show_comparison",
+    "show_report",
+]
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()
@@ -101,6 +112,19 @@ def read(config_class, **settled):
         if values[name] == ():
             sys.exit(f"Error: `{name}` must hold a value or more; leave it out for its default. Received: --{name}=")
     return config
+
+
+def read_shared():
+    """Returns the configuration of what all methods of --methods share: with the first of them that reads all of it."""
+    names = dict.fromkeys(re.match(r"\w*", method.strip())[0] for method in flags.FLAGS.methods)
+    refusals = []
+    # The method that was given, or the default, comes last: it is passed over.
+    for settled in (*({"method": name, "losses": None} for name in names), {}):
+        try:
+            return read(DistillConfig, **settled)
+        except SystemExit as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
 
 
 def _list_typed(arguments):
@@ -222,3 +246,17 @@ def show_report(workdir):
         # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
         path = f"not drawn: {error}"
     print(f"Report    {path}")
+
+
+def show_comparison(comparison, workdir):
+    """Prints the table of a comparison, its verdicts and its files; ends the program with 1 where runs failed."""
+    from keras_tkd.reports.comparison import describe_comparison, format_comparison_table
+    from keras_tkd.runs import sweep
+
+    print("", format_comparison_table(comparison), sep="\n")
+    print("", *describe_comparison(comparison), sep="\n")
+    files = [os.path.join(workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
+    print(f"\nFiles     {'  '.join(files)}")
+    show_report(workdir)
+    if any(run.status == "failed" for run in comparison.runs):
+        sys.exit("Error: some runs failed. The same command tries them again")

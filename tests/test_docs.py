@@ -24,13 +24,13 @@ import tensorflow as tf
 
 import keras_tkd.data
 import keras_tkd.export
-from keras_tkd import losses, metrics, models
+from keras_tkd import losses, metrics, models, runs
 from keras_tkd.config import DistillConfig
 from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.methods import METHODS
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
-from keras_tkd.runs import stages
+from keras_tkd.runs import stages, tuning, tuning_flags
 from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.utils.augmentation_names import ARGUMENTS
 from keras_tkd.utils.files import save_model
@@ -127,6 +127,22 @@ def test_the_comparison_runs(tmp_path, monkeypatch, capsys):
     assert left == {"baseline", "kd", "tkd", "teacher", "output", "comparison.json", "results.csv", "table.md"}
     assert all(f"`{name}`" in page for name in ("comparison.json", "results.csv", "table.md", "output/"))
     assert all(f"`--{name}`" in page for name in ("methods", "seeds", "parallel", "workdir"))
+
+
+def test_the_page_of_tuning(tmp_path):
+    """Its call can be made, and it names every flag and file that there is."""
+    page = (DOCS / "tuning.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    call = next(
+        node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call) and "tune" in ast.unparse(node.func)
+    )
+    inspect.signature(runs.tune).bind(*call.args, **{word.arg: word.value for word in call.keywords})
+    script = (ROOT / "scripts" / "tune.py").read_text()
+    own = re.findall(r'flags.DEFINE_\w+\(\s*"(\w+)"', script)
+    assert sorted(own) == ["methods", "seeds", "space", "trials", "workdir"]
+    assert all(f"| `--{name}` |" in page or f"`--{name}=" in page for name in own)
+    for name in (tuning.TUNING, tuning.TRIALS, f"METHOD/{tuning_flags.BEST}", tuning_flags.SHARED):
+        assert f"| `{name}` |" in page
 
 
 def small_model(width, channels=1):

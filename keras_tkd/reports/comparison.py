@@ -70,6 +70,8 @@ class Comparison:
         methods: as they were given, the baseline first.
         seeds: those of every method.
         flags: lines of a flagfile with what all runs share.
+        settings: dict from a method to the lines of a flagfile with what it has of its own; without those that have
+            nothing.
         dataset: name of the data set.
         epochs: those of every student.
         test_samples: number of test images; None while no run is finished.
@@ -86,6 +88,7 @@ class Comparison:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     flags: tuple[str, ...]
+    settings: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dataset: str
     epochs: int
     test_samples: int | None = None
@@ -124,6 +127,7 @@ def read_comparison(path):
         runs = tuple(_read(ComparedRun, run) for run in values.pop("runs"))
         verdicts = {name: _read_verdict(verdict) for name, verdict in values.pop("verdicts").items()}
         tuples = {name: tuple(values.pop(name)) for name in ("methods", "seeds", "flags")}
+        tuples["settings"] = {name: tuple(lines) for name, lines in values.pop("settings", {}).items()}
         return Comparison(**values, **tuples, runs=runs, verdicts=verdicts)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: it is no comparison ({error}). Put it back, or remove it") from error

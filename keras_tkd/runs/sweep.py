@@ -7,7 +7,6 @@ import pathlib
 import time
 
 from keras_tkd.config.fields import list_left_to_data, resolve_auto
-from keras_tkd.losses.base import collect_outputs
 from keras_tkd.reports.comparison import (
     BASELINE,
     ComparedRun,
@@ -18,24 +17,26 @@ from keras_tkd.reports.comparison import (
     read_comparison,
 )
 from keras_tkd.reports.schema import Results
-from keras_tkd.runs.cached_teacher import resolve_teacher_cache
-from keras_tkd.runs.defaults import choose_defaults
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.run import open_run
+from keras_tkd.runs.shared_cache import choose_shared_cache
 from keras_tkd.runs.sweep_jobs import Failure, run_all
 from keras_tkd.runs.sweep_plan import (
     TEACHER,
     check_recorded,
+    choose_by_data,
+    complete,
     format_shared_flags,
     list_steps,
     make_configs,
     name_folder,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
+from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_name
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
@@ -44,7 +45,6 @@ __all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
 COMPARISON = "comparison.json"
 TABLE = "results.csv"
 MARKDOWN = "table.md"
-_CACHES = "teacher_cache"
 
 
 def compare(config, path, methods, seeds, parallel=1):
@@ -62,7 +62,8 @@ def compare(config, path, methods, seeds, parallel=1):
         config: `DistillConfig` with what all runs share. Its own method is passed over, and its seed is the teacher's.
         path: the comparison's folder.
         methods: names of methods, or lists of losses with `+` between such as `"kd@temperature=2:0.5+sp"`; the baseline
-            need not be among them.
+            need not be among them. `"kd=tuned/kd/best.flags"` has settings of its own, of that flagfile: see
+            `read_settings`.
         seeds: seeds of the runs; fewer than three show nothing over seeds.
         parallel: number of runs at once. More than one are processes of their own, each with its share of the threads:
             results are the same with `deterministic`, and else differ as they do between machines.
@@ -83,12 +84,14 @@ def compare(config, path, methods, seeds, parallel=1):
     lock = FolderLock(folder)
     lock.check_free()
     # What is wrong of any method's run, before data are loaded to choose what nobody gave.
-    for each in make_configs(config, methods).values():
+    names = dict.fromkeys(split_name(text)[0] for text in methods)
+    for each in make_configs(config, names).values():
         check_without_data(each.resolved(), undecided=list_left_to_data(each))
-    chosen = _choose_by_data(config)
-    config = _complete(config, chosen)
+    chosen = choose_by_data(config)
+    config = complete(config, chosen)
     comparison = _open(config, folder, methods, seeds, chosen)
-    configs = {name: _complete(each, chosen) for name, each in make_configs(config, comparison.methods).items()}
+    configs = make_configs(config, comparison.methods, comparison.settings)
+    configs = {name: complete(each, chosen) for name, each in configs.items()}
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
         checked = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
@@ -127,27 +130,14 @@ def _run(comparison, steps, found, folder, parallel):
     return comparison
 
 
-def _choose_by_data(config):
-    """Chooses what is left to the data, once for all runs; returns it as a dict."""
-    # A method that has both networks, and reads all that may be chosen.
-    asking = resolve_auto(config, method="dml", losses=None)
-    chosen, _ = choose_defaults(asking.resolved())
-    decided = set(list_left_to_data(asking)) - set(list_left_to_data(chosen))
-    return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen) if field.name in decided}
-
-
-def _complete(config, chosen):
-    """Returns a configuration with what the data decided, as far as it reads that and nobody gave it."""
-    return dataclasses.replace(config, **{name: chosen[name] for name in list_left_to_data(config) if name in chosen})
-
-
 def _open(config, folder, methods, seeds, chosen):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
     if (folder / FLAGFILE).exists():
         raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
     flags, path = format_shared_flags(config, chosen), folder / COMPARISON
     new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
-    found = read_comparison(path) or new
+    settings, recorded = read_settings(config, methods), read_comparison(path)
+    found = recorded or new
     if set(found.flags) != set(flags):
         there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
         raise ValueError(
@@ -155,15 +145,24 @@ def _open(config, folder, methods, seeds, chosen):
             f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"
         )
     try:
-        check_recorded(config, found.methods, found.seeds)
+        check_recorded(config, found.methods, found.seeds, found.settings)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}. Put it back, or remove it") from error
+    for method, own in settings.items():
+        before = found.settings.get(method, ())
+        if recorded and method in found.methods and own != before:
+            raise ValueError(
+                "A method has the same settings in all of a comparison. "
+                f"Received: {method} with {describe_lines(own)}; "
+                f"in {folder} it has {describe_lines(before)}. Choose another --workdir"
+            )
     # What a file of an earlier version does not say, one of its runs does.
     recorded = filter(None, (read_data_hashes(folder / run.path) for run in found.runs))
     return dataclasses.replace(
         new,
         # An earlier comparison's methods count among those that verdicts are corrected for, named or not.
-        methods=tuple(dict.fromkeys((BASELINE, *found.methods, *map(str.strip, methods)))),
+        methods=tuple(dict.fromkeys((BASELINE, *found.methods, *settings))),
+        settings=found.settings | {method: own for method, own in settings.items() if own},
         seeds=tuple(sorted({*found.seeds, *seeds})),
         runs=found.runs,
         data=found.data or next(recorded, None),
@@ -212,13 +211,7 @@ def _check_method(config, folder, seeds):
         )
     if "teacher_cache" in alone.irrelevant_fields or alone.online:
         return config, inputs.data
-    decided = resolve_teacher_cache(alone, folder, inputs).teacher_cache
-    if decided != "off":
-        # What a cache holds is the outputs that losses read: methods which read the same share one.
-        layers = collect_outputs(inputs.make_losses(alone)[0], "teacher_layers")
-        root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
-        decided = str(root / "+".join(layers).replace("/", "_"))
-    return resolve_auto(config, teacher_cache=decided), inputs.data
+    return resolve_auto(config, teacher_cache=choose_shared_cache(alone, folder, inputs)), inputs.data
 
 
 def _read_finished(step):

@@ -6,13 +6,32 @@ import re
 import urllib.parse
 
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
-from keras_tkd.config.fields import COMPARED, FREE, check_choice, get_default, list_deciding, resolve_auto
-from keras_tkd.config.flagfile import format_flags
+from keras_tkd.config.fields import (
+    COMPARED,
+    FREE,
+    check_choice,
+    get_default,
+    list_deciding,
+    list_left_to_data,
+    resolve_auto,
+)
+from keras_tkd.config.flagfile import format_flags, read_flags
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.methods.registry import METHODS
 from keras_tkd.reports.comparison import BASELINE
+from keras_tkd.runs.defaults import choose_defaults
 
-__all__ = ["Step", "TEACHER", "check_recorded", "format_shared_flags", "list_steps", "make_configs", "name_folder"]
+__all__ = [
+    "Step",
+    "TEACHER",
+    "check_recorded",
+    "choose_by_data",
+    "complete",
+    "format_shared_flags",
+    "list_steps",
+    "make_configs",
+    "name_folder",
+]
 
 TEACHER = "teacher"
 # What an entry of a list says for its own losses. For all methods alike it would be nobody's published value.
@@ -45,12 +64,27 @@ class Step:
         return self.method if self.method == TEACHER else f"{self.method}, seed {self.seed}"
 
 
-def make_configs(base, methods):
+def choose_by_data(config):
+    """Chooses what is left to the data, once for all runs; returns it as a dict."""
+    # A method that has both networks, and reads all that may be chosen.
+    asking = resolve_auto(config, method="dml", losses=None)
+    chosen, _ = choose_defaults(asking.resolved())
+    decided = set(list_left_to_data(asking)) - set(list_left_to_data(chosen))
+    return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen) if field.name in decided}
+
+
+def complete(config, chosen):
+    """Returns a configuration with what the data decided, as far as it reads that and nobody gave it."""
+    return dataclasses.replace(config, **{name: chosen[name] for name in list_left_to_data(config) if name in chosen})
+
+
+def make_configs(base, methods, settings=None):
     """Makes the configuration of each method that is compared, before its seed and what it builds on.
 
     Args:
         base: `DistillConfig` with what all runs share; its own method and losses are passed over.
         methods: names of methods, or lists of losses with `+` between, each as `--losses` has it.
+        settings: dict from a method to the lines of a flagfile with what it has of its own; see `read_settings`.
 
     Returns:
         dict from a method, as it was given, to its `DistillConfig`; the baseline is the first in any case.
@@ -63,23 +97,23 @@ def make_configs(base, methods):
     listed = [text for text in map(str.strip, methods) if text != BASELINE]
     if not listed:
         raise ValueError(f"`methods` must name one besides the baseline. Received: methods={','.join(methods)!r}")
-    configs, seen = {}, {}
+    configs, seen, settings = {}, {}, settings or {}
     for text in (BASELINE, *listed):
-        configs[text] = _choose_method(base, text)
+        configs[text] = _choose_method(base, text, settings.get(text, ()))
         recipe = configs[text].recipe
         # The sum of its losses is in no order.
         same = dataclasses.replace(recipe, summary="", terms=tuple(sorted(recipe.terms, key=repr)))
-        other = seen.setdefault(repr(same), text)
+        other = seen.setdefault(repr((same, settings.get(text, ()))), text)
         if other != text:
             raise ValueError(f"`methods` must differ. Received: {other!r} and {text!r}, which are the same training")
     _check_budgets(configs)
     return configs
 
 
-def check_recorded(base, methods, seeds):
+def check_recorded(base, methods, seeds, settings):
     """Raises `ValueError` for a method or a seed that a comparison with these shared settings cannot have."""
     for method in methods:
-        _choose_method(base, method)
+        _choose_method(base, method, settings.get(method, ()))
     for seed in seeds:
         resolve_auto(base, seed=seed)
 
@@ -103,8 +137,9 @@ def list_steps(base, configs, seeds, folder):
     if not (teacher_path or base.teacher_outputs) and any(config.takes_trained_teacher for config in configs.values()):
         path = folder / TEACHER
         teacher_path = (str(path),)
-        config = next(config for config in configs.values() if config.takes_trained_teacher).teacher
-        config = dataclasses.replace(config, seed=base.seed)
+        config = next(config for config in configs.values() if config.takes_trained_teacher)
+        # A method's own learning rate is its student's: the teacher is everybody's.
+        config = dataclasses.replace(config, learning_rate=base.learning_rate, seed=base.seed).teacher
         steps.append(Step(method=TEACHER, seed=base.seed, command="train_teacher", config=config, path=path))
     for seed in seeds:
         alone = folder / BASELINE / f"seed{seed}"
@@ -150,10 +185,11 @@ def name_folder(method):
     return urllib.parse.quote(method, safe="+@=:")
 
 
-def _choose_method(base, text):
-    """Returns the configuration of one method; what that does not read has its default."""
+def _choose_method(base, text, settings):
+    """Returns the configuration of one method with its own settings; what that does not read has its default."""
+    own = read_flags(DistillConfig, "\n".join(settings))
     if text in METHODS:
-        return resolve_auto(base, method=text, losses=None)
+        return resolve_auto(base, **{"method": text, "losses": None} | own)
     entries = []
     for part in text.split("+"):
         # Names of layers have a `+` between them too: what does not begin with a method goes on.
@@ -165,7 +201,7 @@ def _choose_method(base, text):
         check_choice("methods", text, tuple(METHODS))
     for entry in entries:
         parse_entry(entry)
-    return resolve_auto(base, method=get_default(DistillConfig, "method"), losses=tuple(entries))
+    return resolve_auto(base, **{"method": get_default(DistillConfig, "method"), "losses": tuple(entries)} | own)
 
 
 def _check_shared(base):

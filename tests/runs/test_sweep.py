@@ -463,3 +463,65 @@ def test_progress_counts_and_refines(tmp_path, capsys):
         "  2/5  baseline, seed 0: 50.00 % in 4 s; about 12 s left",
         "  3/5  kd, seed 0: FAILED: why in 6 s; about 10 s left",
     ]
+
+
+@pytest.fixture
+def own_rate(tmp_path):
+    """A flagfile with which kd has a learning rate and a temperature of its own, and one of the student alone."""
+    (tmp_path / "kd.flags").write_text("# Why.\n--epochs=1\n--method=kd\n--learning_rate=0.01\n--temperature=2.0\n")
+    (tmp_path / "alone.flags").write_text("--method=baseline\n--learning_rate=0.02\n")
+    return f"kd={tmp_path}/kd.flags", f"baseline={tmp_path}/alone.flags"
+
+
+def test_a_method_may_have_settings_of_its_own(own_rate, in_no_time, tmp_path):
+    config = dataclasses.replace(BASE, teacher_cache="off", teacher_learning_rate=None)
+    comparison = compare(config, tmp_path / "c", [*own_rate, "tkd"], [0])
+    assert comparison.methods == ("baseline", "kd", "tkd")
+    assert comparison.settings == {
+        "kd": ("--learning_rate=0.01", "--temperature=2.0"),
+        "baseline": ("--learning_rate=0.02",),
+    }
+    rates = {}
+    for run in comparison.runs:
+        text = (tmp_path / "c" / run.path / "flags.flags").read_text()
+        rates[run.method] = next(line for line in text.splitlines() if line.startswith("--learning_rate"))
+        assert ("--temperature=2.0" in text) == (run.method == "kd")
+    # The teacher, which all share, has the rate that all share.
+    assert rates == {
+        "teacher": "--learning_rate=0.05",
+        "baseline": "--learning_rate=0.02",
+        "kd": "--learning_rate=0.01",
+        "tkd": "--learning_rate=0.05",
+    }
+    # The comparison holds them: it goes on without the files, and refuses others.
+    for name in ("kd.flags", "alone.flags"):
+        (tmp_path / name).unlink()
+    again = compare(config, tmp_path / "c", ["tkd"], [0, 1])
+    assert again.settings == comparison.settings == read_comparison(tmp_path / "c" / "comparison.json").settings
+    with pytest.raises(ValueError, match="same settings.*kd with no settings.*it has --learning_rate=0"):
+        compare(config, tmp_path / "c", ["kd"], [0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("--learning_rate=x\n", "may name a flagfile"),
+        ("learning_rate=1\n", "may name a flagfile"),
+        ("--method=tkd\n", "must be of that method.*of tkd"),
+        ("--losses=kd,sp\n", r"must be of that method.*of kd\+sp"),
+        ("--epochs=2\n", "may set losses, learning_rate.*with epochs=2 where the comparison has 1"),
+        ("--temperature=0\n", "`temperature` must be > 0"),
+        (None, "may name a flagfile.*No such file"),
+    ],
+)
+def test_settings_that_no_method_may_have_are_refused(text, message, tmp_path, untrained):
+    if text is not None:
+        (tmp_path / "own.flags").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        compare(BASE, tmp_path / "c", [f"kd={tmp_path}/own.flags"], [0])
+    assert not (tmp_path / "c").exists()
+
+
+def test_one_method_has_one_of_two_settings(own_rate, tmp_path, untrained):
+    with pytest.raises(ValueError, match="`methods` must differ. Received: 'kd' twice"):
+        compare(BASE, tmp_path / "c", [*own_rate, "kd"], [0])

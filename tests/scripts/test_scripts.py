@@ -25,6 +25,7 @@ OTHERS = {
     "ensemble": "teacher_average='losses'",
     "four_classes": "classes=('airplane', 'automobile', 'bird', 'cat')",
     "patient": "mixup=1.0",
+    "tkd_kd_tuned": "losses=('tkd",
 }
 QUICK = ["--epochs=2", "--batch_size=128"]
 
@@ -132,7 +133,7 @@ def test_every_method_has_its_flagfiles():
         assert {path.stem for path in (ROOT / "flags" / folder).glob("*.flags")} >= {"teacher", *METHODS}
 
 
-@pytest.mark.parametrize("script", ["train_teacher", "distill", "compare", "evaluate", "export"])
+@pytest.mark.parametrize("script", ["train_teacher", "distill", "compare", "tune", "evaluate", "export"])
 def test_help_imports_no_tensorflow(script):
     command = [sys.executable, "-X", "importtime", f"scripts/{script}.py", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
@@ -346,6 +347,19 @@ def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp
     arguments = [argument.replace("=flags/", f"={ROOT}/flags/") for argument in arguments]
     done = run("compare", *arguments, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr + done.stdout and "Traceback" not in done.stderr
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods=kd,tkd", "--space=margin=3,temperatur=1..8"], "`space` must name what is tuned"),
+        (["--methods=kd", "--seeds=0,x"], "--seeds: invalid literal"),
+    ],
+)
+def test_bad_flags_of_a_tuning_end_with_one_sentence(arguments, message, tmp_path):
+    done = run("tune", "--workdir=w", *arguments, cwd=tmp_path)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
     assert not os.listdir(tmp_path)
 
 

@@ -1,0 +1,30 @@
+"""The teacher cache that several runs of one folder share."""
+
+import pathlib
+
+from keras_tkd.losses.base import collect_outputs
+from keras_tkd.runs.cached_teacher import resolve_teacher_cache
+
+__all__ = ["choose_shared_cache"]
+
+_CACHES = "teacher_cache"
+
+
+def choose_shared_cache(config, folder, inputs):
+    """Returns the folder of the teacher cache that runs of a method share, or `"off"`.
+
+    Args:
+        config: resolved `DistillConfig` of one of the runs.
+        folder: the folder that holds them all.
+        inputs: the run's `Inputs`.
+
+    Raises:
+        ValueError, OSError: as `resolve_teacher_cache`.
+    """
+    decided = resolve_teacher_cache(config, folder, inputs).teacher_cache
+    if decided == "off":
+        return decided
+    # What a cache holds is the outputs that losses read: methods which read the same share one.
+    layers = collect_outputs(inputs.make_losses(config)[0], "teacher_layers")
+    root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
+    return str(root / "+".join(layers).replace("/", "_"))

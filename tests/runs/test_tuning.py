@@ -1,0 +1,357 @@
+"""Tunings: spaces and studies with outcomes that are given, and one on a part of digits, an epoch or two at a time."""
+
+import csv
+import dataclasses
+import importlib.util
+import json
+import signal
+
+import numpy as np
+import pytest
+
+from keras_tkd.config import DistillConfig
+from keras_tkd.config.flagfile import read_flags
+from keras_tkd.reports.tuning import Outcome, read_tuning
+from keras_tkd.runs import images, stages, tune, tuning_trials
+from keras_tkd.runs.sweep_plan import make_configs
+from keras_tkd.runs.sweep_settings import read_settings
+from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
+from keras_tkd.runs.tuning_study import run_study
+
+BASE = DistillConfig(
+    epochs=4, teacher_epochs=4, batch_size=32, learning_rate=0.02, train_fraction=0.8, teacher_cache="workdir"
+)
+SPACE = {"learning_rate": Parameter(0.01, 0.25, 0.05), "kd.temperature": Parameter(1.0, 8.0, 4.0)}
+
+
+def make_space(method, ranges=(), **settings):
+    config = DistillConfig(**settings)
+    configs = {name: each.resolved() for name, each in make_configs(config, [method]).items()}
+    spaces = make_spaces(configs, parse_space(ranges))
+    return configs[method], spaces[method], spaces["baseline"]
+
+
+def test_ranges_lie_around_the_published_values():
+    """A fifth to five times the learning rate, a tenth to ten times a weight, a quarter to four times a margin."""
+    _, space, alone = make_space("kd+tkd@margin=2", learning_rate=0.05)
+    assert alone == {"learning_rate": Parameter(0.01, 0.25, 0.05)}
+    assert space == {
+        "learning_rate": Parameter(0.01, 0.25, 0.05),
+        "kd.temperature": Parameter(1.0, 8.0, 4.0),
+        "kd.weight": Parameter(0.09, 9.0, 0.9),
+        "tkd.margin": Parameter(0.5, 8.0, 2.0),
+        "tkd.weight": Parameter(0.2, 20.0, 2.0),
+    }
+    assert list(make_space("rkd")[1]) == ["learning_rate", "rkd.weight_1", "rkd.weight_2"]
+    assert list(make_space("kd@temperature=9+kd")[1])[1:4] == ["kd.temperature", "kd.weight", "kd_2.temperature"]
+    assert make_space("kd@temperature=9")[1]["kd.temperature"] == Parameter(1.0, 9.0, 9.0)
+
+
+def test_ranges_are_given_by_a_name_or_its_last_part():
+    ranges = [
+        "temperature=2..3",
+        "kd.temperature=4",
+        "learning_rate=0.1..0.2",
+        "margin=0..1e1",
+        "student_loss_weight=.5",
+    ]
+    _, space, alone = make_space("kd+tkd_soft", ranges)
+    assert space["kd.temperature"] == Parameter(4, 4, 4) and not space["tkd_soft.margin"].log
+    assert space["tkd_soft.temperature"] == Parameter(2, 3, 1) and space["tkd_soft.margin"] == Parameter(0, 10, 5)
+    assert space["learning_rate"] == alone["learning_rate"] == Parameter(0.1, 0.2, 0.1)
+    assert space["student_loss_weight"] == Parameter(0.5, 0.5, 1.0) and len(alone) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temperature", "list of name=low..high"),
+        ("temperature=1..x", "list of name=low..high"),
+        ("temperature=8..1", "must have 0 < low <= high"),
+        ("learning_rate=0..1", "must have 0 < low <= high"),
+        ("kd.weight=-1..1", "must have 0 <= low <= high"),
+        ("weight=1..1e39", "must have 0 <= low <= high, and finite"),
+        ("learning_rat=0.1..1", "must name what is tuned: learning_rate, kd.temperature, temperature, kd.weight"),
+        ("margin=1..2", "range of 'margin', which none of baseline, kd has"),
+    ],
+)
+def test_ranges_that_mean_nothing_are_refused_before_any_work(text, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    with pytest.raises(ValueError, match=message):
+        tune(BASE, tmp_path / "t", ["kd"], 1, space=[text])
+    with pytest.raises(ValueError, match="'weight' twice"):
+        tune(BASE, tmp_path / "t", ["kd"], 1, space=["weight=1..2", "weight=1..3"])
+    assert not (tmp_path / "t").exists()
+
+
+def test_values_become_settings():
+    config, _, _ = make_space("kd")
+    applied = apply_values(config, {"learning_rate": 0.02, "kd.temperature": 2.0, "kd.weight": 0.5})
+    expected = {"learning_rate": 0.02, "temperature": 2.0, "distillation_loss_weights": (0.5,)}
+    assert applied == dataclasses.replace(config, **expected) and applied.student_loss_weight == 0.1
+    config, _, _ = make_space("rkd+kd@temperature=3")
+    values = {"rkd.weight_1": 1.0, "rkd.weight_2": 2.0, "kd.temperature": 5.0, "student_loss_weight": 0.5}
+    applied = apply_values(config, values)
+    assert applied.losses == ("rkd:1.0/2.0", "kd@temperature=5.0:0.9") and applied.student_loss_weight == 0.5
+
+
+def measure(values, epoch=3):
+    """A made-up accuracy: the better the closer to a learning rate of 0.03, and to a temperature of 2."""
+    distance = abs(np.log(values["learning_rate"] / 0.03)) + abs(np.log(values["kd.temperature"] / 2))
+    return float(np.exp(-distance)) * (epoch + 1) / 4
+
+
+def evaluate(number, values, report):
+    """Four epochs, of which the last is reported twice."""
+    for epoch in (0, 1, 2, 3, 3):
+        if report(epoch, measure(values, epoch)) and epoch < 3:
+            return Outcome((), "pruned")
+    return Outcome((measure(values),))
+
+
+def run_trials(folder, evaluate=evaluate, trials=12, seed=0, name="kd"):
+    study = run_study(name, folder / "j", SPACE, trials=trials, seed=seed, warmup_steps=1, evaluate=evaluate)
+    return [dataclasses.replace(trial, seconds=0.0) for trial, _ in study]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return run_trials(tmp_path_factory.mktemp("study"))
+
+
+def test_a_study_starts_from_the_methods_own_settings_and_gets_better(uninterrupted):
+    first, *others = uninterrupted
+    assert first.settings == {"learning_rate": 0.05, "kd.temperature": 4.0}
+    # exp(-(log 5/3 + log 2)): 3/5 of a half.
+    assert first.accuracy == pytest.approx(0.3)
+    finished = [trial for trial in others if trial.status == "finished"]
+    assert max(trial.accuracy for trial in finished) > 0.3
+    assert {trial.status for trial in others} == {"finished", "pruned"}
+    for trial in uninterrupted:
+        assert all(SPACE[name].low <= value <= SPACE[name].high for name, value in trial.settings.items())
+        assert all(value == float(f"{value:.3g}") for value in trial.settings.values())
+
+
+def test_pruned_trials_were_below_the_median_of_those_before(uninterrupted):
+    for trial in uninterrupted:
+        if trial.status == "pruned":
+            before = uninterrupted[: trial.number]
+            # All accuracies of a trial stand in one proportion to its last.
+            ended = [each.accuracy for each in before if each.status == "finished"]
+            assert len(ended) >= 5 and measure(trial.settings) < np.median(ended)
+            assert trial.accuracy is None and not trial.accuracies
+
+
+@pytest.mark.parametrize("at", [(2, 0), ("last", 0), ("last", 3)])
+def test_an_interrupted_study_ends_with_the_same_trials(at, uninterrupted, tmp_path):
+    """Killed in a trial, before or after some of its reports; the line that was being written is torn."""
+    calls = []
+    if at[0] == "last":
+        at = max(trial.number for trial in uninterrupted if trial.status == "finished"), at[1]
+        assert at[0] > 5  # by then the sampler learns from the trials before
+
+    def interrupt(number, values, report):
+        def counted(epoch, accuracy):
+            if (number, epoch) == at:
+                raise KeyboardInterrupt
+            return report(epoch, accuracy)
+
+        return evaluate(number, values, counted)
+
+    def go_on(number, values, report):
+        calls.append(number)
+        return evaluate(number, values, report)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(tmp_path, interrupt)
+    with open(tmp_path / "j", "ab") as file:
+        file.write(b'{"op_code":')
+    assert run_trials(tmp_path, go_on) == uninterrupted
+    assert calls == list(range(at[0], 12))
+
+
+def test_more_trials_are_added_and_methods_do_not_share_random_numbers(uninterrupted, tmp_path):
+    assert run_trials(tmp_path, trials=7) == uninterrupted[:7]
+    assert run_trials(tmp_path) == uninterrupted
+    assert run_trials(tmp_path, name="other", trials=2)[1].settings != uninterrupted[1].settings
+    assert run_trials(tmp_path, name="third", seed=1, trials=2)[1].settings != uninterrupted[1].settings
+
+
+def test_a_trial_that_fails_is_recorded_and_not_repeated(tmp_path):
+    def fail(number, values, report):
+        return Outcome((), "failed", "it broke") if number == 1 else evaluate(number, values, report)
+
+    trials = run_trials(tmp_path, fail, trials=3)
+    assert [trial.status for trial in trials] == ["finished", "failed", "finished"]
+    assert trials[1].error == "it broke" and trials[1].accuracy is None
+    assert run_trials(tmp_path, None, trials=3) == trials
+
+
+class Untouchable(np.ndarray):
+    """Images that nobody may look at."""
+
+    def __getitem__(self, key):
+        raise AssertionError("test images were read")
+
+    __array_ufunc__ = __array_function__ = __getitem__
+
+    def __array__(self, *arguments, **more):
+        raise AssertionError("test images were read")
+
+
+def disturb(config, path, splits, ends):
+    """The second trial of kd receives Ctrl-C in its second epoch; that of the student alone fails."""
+
+    def interrupt(epoch, accuracy):
+        if epoch == 1:
+            signal.raise_signal(signal.SIGINT)
+        return ends(epoch, accuracy)
+
+    if path.parts[-3:-1] == ("baseline", "trial1"):
+        raise FloatingPointError("the loss is\nnot finite")
+    return TRAIN(config, path, splits, interrupt if path.parts[-3:-1] == ("kd", "trial1") else ends)
+
+
+TRAIN = tuning_trials._train
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A tuning whose test images nobody may look at; one trial failed, one was interrupted; and its folder."""
+    folder = tmp_path_factory.mktemp("tuning") / "t"
+
+    def load(config):
+        splits = LOAD(config)
+        return dataclasses.replace(
+            splits, test_images=splits.test_images.view(Untouchable), test_labels=splits.test_labels.view(Untouchable)
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning_trials, "load_splits", load)
+        patch.setattr(tuning_trials, "_train", disturb)
+        with pytest.raises(KeyboardInterrupt):
+            tune(BASE, folder, ["kd"], 2, [7])
+        halfway = read_tuning(folder / "tuning.json")
+        assert [(trial.method, trial.status) for trial in halfway.results] == [
+            ("baseline", "finished"),
+            ("baseline", "failed"),
+            ("kd", "finished"),
+        ]
+        assert list((folder / "kd" / "trial1").rglob("*.npz"))
+        patch.setattr(tuning_trials, "_train", TRAIN)
+        return folder, tune(BASE, folder, ["kd"], 2, [7])
+
+
+LOAD = tuning_trials.load_splits
+
+
+def test_a_tuning_reads_no_test_image_and_goes_on(tuned):
+    folder, tuning = tuned
+    assert [(trial.method, trial.number, trial.status) for trial in tuning.results] == [
+        ("baseline", 0, "finished"),
+        ("baseline", 1, "failed"),
+        ("kd", 0, "finished"),
+        ("kd", 1, "finished"),
+    ]
+    assert tuning.results[1].error == "FloatingPointError: the loss is not finite"
+    # A fifth of the training images, class by class.
+    assert tuning.validation_fraction == 0.2 and 280 <= tuning.validation_samples <= 295
+    assert "labels of test" in tuning.data and tuning.data["labels of test"] == tuning.data["labels of validation"]
+    assert not list(folder.rglob("results.json"))
+
+
+def test_one_teacher_one_cache_and_what_each_trial_has(tuned):
+    folder, tuning = tuned
+    assert len(list(folder.rglob("teacher.keras"))) == 1
+    assert [path.name for path in folder.rglob("teacher_cache/*")] == ["logits"]
+    for trial in tuning.list_trials("kd"):
+        text = (folder / "kd" / f"trial{trial.number}" / "seed7" / "flags.flags").read_text()
+        config = DistillConfig(**read_flags(DistillConfig, text))
+        assert config.teacher_path == (str(folder / "teacher"),) and config.seed == 7
+        assert config.temperature == trial.settings["kd.temperature"]
+        assert config.distillation_loss_weights == (trial.settings["kd.weight"],)
+        assert config.learning_rate == trial.settings["learning_rate"] and config.validation_fraction == 0.2
+
+
+def test_its_files_say_what_it_found(tuned):
+    folder, tuning = tuned
+    assert read_tuning(folder / "tuning.json") == tuning
+    best = json.loads((folder / "tuning.json").read_text())["best"]
+    assert best["baseline"] == 0 and best["kd"] == tuning.find_best("kd").number
+    rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    assert [(row["method"], row["number"], row["status"]) for row in rows] == [
+        (trial.method, str(trial.number), trial.status) for trial in tuning.results
+    ]
+    assert rows[0]["kd.weight"] == "" and float(rows[2]["kd.weight"]) == 0.9
+    header = [line for line in (folder / "kd" / "best.flags").read_text().splitlines() if line.startswith("#")]
+    said = " ".join(line.removeprefix("# ") for line in header)
+    for words in ("the best of 2 trials", f"by {tuning.validation_samples} images", "seed 7;", "(2 finished)"):
+        assert words in said
+
+
+def test_a_comparison_takes_its_flagfiles(tuned):
+    """Each method's own settings are those of its best trial; what all share is what the tuning was given."""
+    folder, tuning = tuned
+    shared = DistillConfig(**read_flags(DistillConfig, (folder / "shared.flags").read_text()))
+    assert shared == dataclasses.replace(BASE, teacher_learning_rate=0.02)
+    methods = [f"{name}={folder}/{name}/best.flags" for name in ("baseline", "kd")]
+    settings = read_settings(shared, methods)
+    configs = make_configs(shared, settings, settings)
+    best = tuning.find_best("kd").settings
+    assert configs["baseline"].learning_rate == tuning.find_best("baseline").settings["learning_rate"]
+    kd = configs["kd"]
+    assert (kd.learning_rate, kd.temperature, kd.distillation_loss_weights) == (
+        best["learning_rate"],
+        best["kd.temperature"],
+        (best["kd.weight"],),
+    )
+    assert kd.validation_fraction is None and kd.train_fraction == 0.8
+    command = (folder / "shared.flags").read_text()
+    assert "scripts/compare.py" in command and f"kd={folder}/kd/best.flags" in command and "--seeds=0,1,2" in command
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        ({"learning_rate": 0.1}, {}, "holds another tuning.*flags="),
+        ({"seed": 1}, {}, "holds another tuning"),
+        ({"validation_fraction": 0.1}, {}, "another tuning.*validation_fraction=0.1"),
+        ({}, {"seeds": [8]}, "another tuning.*seeds="),
+        ({}, {"space": ["weight=1..2"]}, "another tuning.*spaces="),
+        ({}, {"trials": 1}, "has 2 trials of each method.*trials=1"),
+    ],
+)
+def test_another_tuning_is_not_mixed_in(change, more, message, tuned, monkeypatch):
+    folder, _ = tuned
+    monkeypatch.setattr(stages, "fit_stage", None)
+    with pytest.raises(ValueError, match=message):
+        tune(dataclasses.replace(BASE, **change), folder, ["kd"], **{"trials": 2, "seeds": [7]} | more)
+
+
+def test_what_is_there_is_not_trained_again(tuned, monkeypatch):
+    folder, tuning = tuned
+    monkeypatch.setattr(stages, "fit_stage", None)
+    assert tune(BASE, folder, ["kd"], 2, [7]) == tuning
+
+
+@pytest.mark.parametrize(
+    ("methods", "more", "message"),
+    [
+        (["dml"], {}, "learns from a trained teacher's model. Received: dml, with a teacher that learns"),
+        (["kd", "kd@temperature=2"], {}, "must be of different losses.*'kd' and 'kd@temperature=2'"),
+        (["tkdd"], {}, "Did you mean 'tkd'"),
+        (["kd"], {"trials": 0}, "`trials` must be"),
+        (["kd"], {"seeds": []}, "`seeds` must be"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_any_work(methods, more, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    with pytest.raises(ValueError, match=message):
+        tune(BASE, tmp_path / "t", methods, **{"trials": 1} | more)
+    assert not (tmp_path / "t").exists()
+
+
+def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "keras_tkd\[tune\]"'):
+        tune(BASE, tmp_path / "t", ["kd"])

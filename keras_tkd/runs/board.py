@@ -9,6 +9,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from keras_tkd import data, evaluation
 from keras_tkd.config.fields import DISTILLED, list_deciding
+from keras_tkd.runs.board_graphs import make_graph
 from keras_tkd.runs.board_pictures import draw_confusion, draw_triplet
 from keras_tkd.runs.board_projector import write_projector
 from keras_tkd.runs.board_triplets import choose_triplets, measure_triplets
@@ -26,8 +27,8 @@ _RESULTS = {
     "test_accuracy": ("test/accuracy", "Share of test images that the model names right."),
     "balanced_accuracy": ("test/balanced_accuracy", "Mean of the classes' own accuracies on test images."),
     "agreement": ("test/agreement", "Share of test images for which student and teacher name the same class."),
-    "parameters": ("cost/parameters", "Trainable parameters."),
-    "seconds": ("cost/seconds", "Duration of the training, validation included."),
+    "parameters": ("training/parameters", "Trainable parameters."),
+    "seconds": ("training/seconds", "Duration of the training, validation included."),
 }
 
 
@@ -109,11 +110,7 @@ class Board:
         if len(flatten_ensemble(model)) == 1 and has_output(model, name):
             embeddings = evaluation.embeddings(model, self._images, name)
         self._embeddings[role] = embeddings.reshape(len(embeddings), -1)
-        try:
-            self._graphs[role] = model.to_json()
-        except (NotImplementedError, TypeError, ValueError) as error:
-            # A subclassed model need not say what it is made of.
-            print(f"TensorBoard shows no graph of the {role}, which cannot be described: {error}", flush=True)
+        self._graphs[role] = make_graph(model, role)
 
     def _write_numbers(self, results, result):
         values = {tag: (getattr(result, name), text) for name, (tag, text) in _RESULTS.items()}
@@ -131,11 +128,14 @@ class Board:
                 tf.summary.scalar(tag, value, description=text)
 
     def _write_graphs(self):
-        for role, text in self._graphs.items():
-            # As Keras's own callback writes the conceptual graph of the one model that it knows.
-            metadata = tf.compat.v1.SummaryMetadata()
-            metadata.plugin_data.plugin_name, metadata.plugin_data.content = "graph_keras_model", b"1"
-            tf.summary.write(role, text, step=0, metadata=metadata)
+        # One graph with a box for each model. Of graphs such as Keras's own callback writes, TensorBoard shows an error
+        # until a person has chosen "conceptual graph".
+        both = tf.compat.v1.GraphDef()
+        for graph in self._graphs.values():
+            if graph is not None:
+                both.node.extend(graph.node)
+        if both.node:
+            tf.summary.graph(both)
 
     def _write_confusions(self, results):
         models = {_TEACHER: results.teacher, _STUDENT: results.student, "student_alone": results.baseline}
@@ -170,9 +170,12 @@ class Board:
     def _write_embeddings(self):
         names = self._splits.class_names
         named = {role: logits.argmax(-1) for role, logits in self._logits.items()}
-        columns = {"label": [names[label] for label in self._labels]}
-        columns |= {f"{role} says": [names[label] for label in labels] for role, labels in named.items()}
-        columns |= {f"{role} is": np.where(of == self._labels, "right", "wrong") for role, of in named.items()}
+        # TensorBoard writes the first column that is no number beside the points.
+        model, labels = named[self._role], self._labels
+        seen = [names[b] if a == b else f"{names[b]}, taken for {names[a]}" for a, b in zip(model, labels, strict=True)]
+        columns = {"image": seen, "label": [names[label] for label in labels]}
+        columns |= {f"{role} says": [names[label] for label in of] for role, of in named.items()}
+        columns |= {f"{role} is": np.where(of == labels, "right", "wrong") for role, of in named.items()}
         columns["test image"] = self._chosen
         write_projector(self._folder, self._images, columns, self._embeddings)
 

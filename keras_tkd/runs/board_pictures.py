@@ -4,13 +4,13 @@ import functools
 import math
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 __all__ = ["draw_confusion", "draw_sprite", "draw_triplet"]
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (32, 33, 36), (218, 220, 224)
 _RIGHT, _WRONG = (26, 115, 232), (197, 57, 41)  # blue and red, which nearly everyone can tell apart
-_LINE = 14  # pixels of a line of text, in the only font that every Pillow has
+_LINE = 17  # pixels of a line of text
 _TILE = 96
 _MATRIX = 512
 _NAMED_CLASSES = 32  # more names than these do not fit beside the rows
@@ -31,7 +31,7 @@ def draw_confusion(matrix, class_names):
     """
     matrix = np.asarray(matrix)
     count = len(matrix)
-    cell = max(2, min(36, _MATRIX // count))
+    cell = max(2, min(40, _MATRIX // count))
     names = [_shorten(name) for name in class_names] if count <= _NAMED_CLASSES else []
     width = max((_measure(name) for name in names), default=0)
     margin = 8 + max(width, _LINE)
@@ -132,8 +132,8 @@ def _shorten(name, most=14):
 
 @functools.cache
 def _load_font():
-    # Pillow would decode it anew for each text.
-    return ImageFont.load_default()
+    # Once: Pillow would decode it anew for each text. Without FreeType it has a font of one size.
+    return ImageFont.load_default(13) if features.check("freetype2") else ImageFont.load_default()
 
 
 def _measure(text):

@@ -53,6 +53,8 @@ STALE = {
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "at_chance": "",
+    "tensorboard": "",
+    "profile_steps": "",
     "student_model": "DC",
     "student_model_weights": "DC",
     "teacher_model": "D",

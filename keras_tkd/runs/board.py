@@ -1,6 +1,7 @@
 """What TensorBoard shows of a whole run: settings and results, pictures, embeddings, graphs."""
 
 import dataclasses
+import math
 import shutil
 
 import numpy as np
@@ -18,7 +19,8 @@ from keras_tkd.utils.layer_outputs import has_output
 
 __all__ = ["Board"]
 
-_MOST_IMAGES = 1000  # of which embeddings are shown, and triplets chosen
+# Test images of which embeddings are shown, and triplets chosen; they stay in memory while the run trains.
+_MOST_IMAGES, _MOST_BYTES = 1000, 2**26
 _TRIPLETS = 6
 _STUDENT, _TEACHER = "student", "teacher"
 # Settings that are said of each run, also where they are the defaults: what people compare runs by.
@@ -45,7 +47,7 @@ class Board:
     """
 
     def __init__(self, run, inputs):
-        self._run, self._config, self._splits = run, run.config, inputs.splits
+        self._config, self._splits = run.config, inputs.splits
         self._folder = run.path / "logs" / "result"
         shutil.rmtree(self._folder, ignore_errors=True)
         # Where all classes are in the open set, there are no images of classes.
@@ -53,9 +55,7 @@ class Board:
         self._role = _TEACHER if inputs.student is None else _STUDENT
         self._logits, self._embeddings, self._graphs = {}, {}, {}
         if self._pictured:
-            count = len(self._splits.test_labels)
-            # Evenly over all: of images that are stored class by class, the first are of one class.
-            self._chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_IMAGES)).round().astype(int))
+            self._chosen = _choose_images(len(self._splits.test_labels), math.prod(self._splits.image_shape))
             self._images = _take_rows(self._splits.test_images, self._chosen)
             self._labels = np.asarray(self._splits.test_labels)[self._chosen]
             model = inputs.teacher if inputs.student is None else inputs.student
@@ -98,7 +98,7 @@ class Board:
                     self._write_triplets(epochs)
                     self._write_embeddings()
             writer.close()
-        except OSError as error:
+        except (OSError, tf.errors.OpError) as error:
             # What is trained is worth more than its pictures.
             print(f"Warning: TensorBoard's results of this run could not be written: {error}", flush=True)
 
@@ -154,13 +154,14 @@ class Board:
         if self._role == _STUDENT and _TEACHER in logits:
             rows["the teacher"] = measure_triplets(logits[_TEACHER], triplets)
         for place, triplet in enumerate(triplets):
+            here = [(time, distances[place]) for time, distances in rows.items()]
             text = [
                 f"Euclidean distances of the {self._role}'s logits from those of the anchor. The negative is the image "
                 "of another class that is nearest to the anchor by the teacher, or without one by the trained student.",
                 "",
                 "| | positive | negative |",
                 "|---|---|---|",
-                *(f"| {time} | {near:.3g} | {far:.3g} |" for time, (near, far) in _pick(rows, place)),
+                *(f"| {time} | {near:.3g} | {far:.3g} |" for time, (near, far) in here),
             ]
             for time, (step, _) in times.items():
                 classes = [names[label] for label in self._labels[triplet]]
@@ -180,6 +181,13 @@ class Board:
         write_projector(self._folder, self._images, columns, self._embeddings)
 
 
+def _choose_images(count, size):
+    """Chooses which of a number of images, each of `size` bytes, are shown; returns their ids in order."""
+    most = max(1, min(count, _MOST_IMAGES, _MOST_BYTES // size))
+    # Evenly over all: of images that are stored class by class, the first are of one class.
+    return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+
+
 def _take_rows(images, chosen):
     """Returns some images of an array or a stream, of which single ones may be far to seek: by one pass over all."""
     rows, start = [], 0
@@ -187,10 +195,6 @@ def _take_rows(images, chosen):
         rows.append(batch[chosen[(chosen >= start) & (chosen < start + len(batch))] - start])
         start += len(batch)
     return np.concatenate(rows)
-
-
-def _pick(rows, place):
-    return [(time, values[place]) for time, values in rows.items()]
 
 
 def _list_settings(config, method):

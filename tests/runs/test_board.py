@@ -19,13 +19,14 @@ from tensorboard.backend.event_processing.event_accumulator import TENSORS, Even
 from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands
+from keras_tkd.runs.board import _choose_images
 from keras_tkd.runs.board_graphs import make_graph
 from keras_tkd.runs.board_pictures import draw_confusion
 from keras_tkd.runs.board_projector import write_projector
 
 QUICK = {"dataset": "digits", "epochs": 1, "batch_size": 256, "learning_rate": 0.05, "at_chance": "warn"}
-KD = DistillConfig(**QUICK, method="kd", warmup_epochs=2)
-ALONE = DistillConfig(**QUICK, method="baseline", profile_steps=(1, 2))
+KD = DistillConfig(**QUICK, method="kd", warmup_epochs=2, profile_steps=(1, 2))
+ALONE = DistillConfig(**QUICK, method="baseline")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,14 @@ def test_wide_embeddings_keep_their_distances(tmp_path):
     assert (tmp_path / "labels.tsv").read_text().splitlines()[1] == "a b"
 
 
+@pytest.mark.parametrize(("count", "size", "chosen"), [(3, 64, 3), (5000, 64, 1000), (5000, 2**20, 64), (2, 2**27, 1)])
+def test_images_that_are_shown_are_spread_over_all_and_bounded(count, size, chosen):
+    ids = _choose_images(count, size)
+    assert len(ids) == len(set(ids)) == chosen and ids[0] == 0
+    # Of 64 MiB, 64 images of a MiB each. The largest gap is that of an even spread.
+    assert chosen == 1 or (ids[-1] == count - 1 and np.diff(ids).max() <= np.ceil((count - 1) / (chosen - 1)))
+
+
 def read_picture(event):
     return tf.io.decode_png(tf.make_ndarray(event.tensor_proto)[2]).numpy()
 
@@ -186,7 +195,7 @@ def test_a_run_that_is_measured_again_is_there_once(folder, results, tmp_path):
 
 def test_a_profile_is_beside_the_curves_of_the_runs_own_model(folder):
     profiles = [path.relative_to(folder) for path in folder.rglob("*.xplane.pb")]
-    assert [path.parts[:4] for path in profiles] == [("alone", "logs", "student", "train")]
+    assert [path.parts[:4] for path in profiles] == [("kd", "logs", "student", "train")]
 
 
 @pytest.mark.parametrize("steps", [(3, 7), (7, 7)])
@@ -200,8 +209,7 @@ def test_steps_that_a_training_does_not_have_are_refused_before_anything_is_done
 
 @pytest.mark.parametrize(("choice", "files"), [("off", []), ("scalars", ["events"])])
 def test_less_can_be_written_and_the_student_is_the_same(choice, files, folder, tmp_path):
-    settings = {"tensorboard": choice, "profile_steps": ()}
-    commands.distill(dataclasses.replace(ALONE, **settings), tmp_path)
+    commands.distill(dataclasses.replace(ALONE, tensorboard=choice), tmp_path)
     students = [keras.saving.load_model(path / "student.keras") for path in (folder / "alone", tmp_path)]
     assert all(np.array_equal(a, b) for a, b in zip(*(student.get_weights() for student in students), strict=True))
     written = {path.parent.name for path in (tmp_path / "logs").rglob("*") if path.is_file()}

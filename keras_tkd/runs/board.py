@@ -188,10 +188,10 @@ def _choose_images(count, size):
     return np.unique(np.linspace(0, count - 1, most).round().astype(int))
 
 
-def _take_rows(images, chosen):
+def _take_rows(images, chosen, batch_size=256):
     """Returns some images of an array or a stream, of which single ones may be far to seek: by one pass over all."""
     rows, start = [], 0
-    for batch in data.iterate_batches(images, 256):
+    for batch in data.iterate_batches(images, batch_size):
         rows.append(batch[chosen[(chosen >= start) & (chosen < start + len(batch))] - start])
         start += len(batch)
     return np.concatenate(rows)

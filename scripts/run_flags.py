@@ -228,8 +228,8 @@ def show(runs, workdirs):
     verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")
-    tensorboard = os.path.join(os.path.dirname(sys.executable), "tensorboard")
-    print(f"\nCurves    {shlex.quote(tensorboard)} --logdir={shlex.quote(os.path.join(workdirs[0], 'logs'))}")
+    tensorboard, logs = os.path.join(os.path.dirname(sys.executable), "tensorboard"), os.path.join(workdirs[0], "logs")
+    print(f"\nCurves    {shlex.quote(tensorboard)} --logdir={shlex.quote(logs)}" if os.path.isdir(logs) else "")
     for name in ("student.keras", "teacher.keras"):
         path = os.path.join(workdirs[0], name)
         if os.path.exists(path):

@@ -15,6 +15,7 @@ _SCHEDULES = ("constant", "cosine", "step")
 _CLASS_WEIGHTS = ("none", "balanced")
 _AT_CHANCE = ("stop", "warn")
 _SELECTIONS = ("last", "best_validation")
+_TENSORBOARD = ("all", "scalars", "off")
 # Their defaults are those that stand at the fields: what was measured on them is to stay what it was.
 _WITH_OWN_DEFAULTS = ("digits", "cifar10")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
@@ -154,6 +155,20 @@ class RunConfig(DataConfig):
         _AT_CHANCE,
         decides="warnings",
     )
+    tensorboard: str = option(
+        "all",
+        "What to write for TensorBoard: 'scalars' (curves, the run's settings and results), 'all' (pictures, "
+        "embeddings and the models' graphs too, once, at the end), or 'off'.",
+        _TENSORBOARD,
+        decides="display",
+    )
+    profile_steps: tuple[int, ...] = option(
+        (),
+        "First and last step, from 1, of the student's training (or the teacher's that is trained alone) to record for "
+        "TensorBoard's profiler: 10,20.",
+        decides="display",
+        read_when=ReadWhen(lambda config: config.tensorboard != "off", "`{name}` is not read with tensorboard='off'"),
+    )
     teacher_model: str = option(
         "digits_teacher",
         f"Name of the teacher's architecture, a .keras file of it, or {APPLICATIONS}NAME; by the size of the images if "
@@ -183,6 +198,10 @@ class RunConfig(DataConfig):
             check(value is None or value > 0, f"`{name}` must be > 0; leave it out to mix nothing", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        if self.profile_steps:
+            rule = "`profile_steps` must be two steps, the first from 1 on and the last no earlier: 10,20"
+            first, last = self.profile_steps if len(self.profile_steps) == 2 else (0, 0)
+            check(1 <= first <= last, rule, self, "profile_steps")
         check_weights(self, "teacher_model_weights")
         multi_label_rules.check_training(self)
         # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.

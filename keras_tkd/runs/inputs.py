@@ -16,6 +16,7 @@ from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
+from keras_tkd.runs.profiling import check_profiled_steps
 from keras_tkd.runs.teacher_files import load_teacher, without_activation
 from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_layers, hash_weights
@@ -100,6 +101,7 @@ def load_teacher_inputs(config, splits=None):
     """
     check_without_data(config)
     splits = splits or load_splits(config)
+    check_profiled_steps(config, splits)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
     return Inputs(splits, teacher=teacher, data=hash_data(splits))
@@ -122,6 +124,7 @@ def load_distillation_inputs(config, splits=None):
     alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
     splits = splits or load_splits(config)
+    check_profiled_steps(config, splits)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if baseline:

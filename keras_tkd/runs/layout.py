@@ -32,7 +32,7 @@ OWN_FILES = (SPLIT, REPORT, "logs", *TRAINED, FLAGFILE)
 _STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
 # What must be a folder, and what a file, wherever there is something of that name.
 _FOLDERS = (
-    *("logs", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
+    *("logs", "logs/result", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
     *(f"teacher_cache/{part}" for part in ("train", "held_out", "anchor_*", "anchor_*/train", "anchor_*/held_out")),
     *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
 )

@@ -10,6 +10,7 @@ from keras_tkd.metrics import ExactMatch
 from keras_tkd.utils.choices import OPTIMIZERS, check_complete
 
 __all__ = [
+    "SCHEDULE",
     "STEPS_PER_EXECUTION",
     "add_weight_decay",
     "compile_model",
@@ -20,6 +21,9 @@ __all__ = [
     "make_optimizer",
     "schedule_learning_rate",
 ]
+
+# What names in the logs begin with that say what an epoch was trained with; no metric has such a name.
+SCHEDULE = "schedule/"
 
 # Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
@@ -48,12 +52,18 @@ def make_optimizer(config):
 
 
 def schedule_learning_rate(optimizer, config):
-    """Makes a callback that sets an optimizer's learning rate: a second one's, which Keras's scheduler does not see."""
+    """Makes a callback that sets an online teacher's learning rate, whose optimizer Keras's scheduler does not see.
+
+    It adds the rate to the logs of the epoch, as `schedule/teacher_learning_rate`.
+    """
 
     def set_rate(epoch, logs=None):
         optimizer.learning_rate = compute_learning_rate(config, epoch)
 
-    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+    def show_rate(epoch, logs=None):
+        logs[f"{SCHEDULE}teacher_learning_rate"] = float(optimizer.learning_rate)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate, on_epoch_end=show_rate)
 
 
 def compile_model(model, config, **arguments):

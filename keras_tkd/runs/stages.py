@@ -10,9 +10,10 @@ from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
+from keras_tkd.runs.curves import Schedules, make_logging
 from keras_tkd.runs.distillation_setup import (
     DistillationSetup,
     make_held_out_batches,
@@ -23,12 +24,7 @@ from keras_tkd.runs.distillation_setup import (
 )
 from keras_tkd.runs.epoch_selection import EpochSelection
 from keras_tkd.runs.interruption import StopAtSignal
-from keras_tkd.runs.optimization import (
-    add_weight_decay,
-    compile_model,
-    compute_learning_rate,
-    describe_label_loss,
-)
+from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
@@ -213,12 +209,13 @@ def fit_stage(
         *callbacks,
         keras.callbacks.LearningRateScheduler(lambda epoch, _: compute_learning_rate(config, epoch)),
         Throughput(samples, config.batch_size),
+        Schedules(),
         TerminateOnNonFinite(),
         # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
         *run.callbacks,
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
-        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config), config.multi_label),
+        *make_logging(run, stage, config, backup.history, steps),
         # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
         WarnAtChance(
             lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),

@@ -118,7 +118,6 @@ class Mixing:
         Returns:
             float32 `(batch, num_classes)`, rows that sum to 1.
         """
-        # Not as a sum of two products: where both are of one class, the row stays one-hot to the bit.
         rows, others = self.make_rows(labels), self.make_rows(partner_labels)
         return others + shares[:, None] * (rows - others)
 
@@ -147,7 +146,6 @@ class Mixing:
             box.append((tf.maximum(start, 0), tf.minimum(start + length, size)))
         (top, bottom), (left, right) = box
         inside = make_box_mask(top, left, bottom, right, height, width)
-        # Of the box as it is, not as it was drawn: the border cuts it off.
         area = tf.cast((bottom - top) * (right - left), tf.float64)
         return tf.where(inside, partners, images), tf.cast(1 - area / (height * width), tf.float32)
 

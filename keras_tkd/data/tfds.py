@@ -112,7 +112,7 @@ def _supervised_keys(name, info):
 
 
 def _read_tfds(builder, split, keys, size, image_shape, progress):
-    """Reads the images and labels of one split, in the order in which it is stored."""
+    """Images and labels of one split, in the order in which it is stored."""
     image_key, label_key = keys
     count = builder.info.splits[split].num_examples
     images, labels = allocate_aligned((count, *image_shape)), np.empty(count, np.int32)
@@ -132,7 +132,7 @@ def _read_tfds(builder, split, keys, size, image_shape, progress):
 
 
 def _read_labels(builder, split, label_key, progress):
-    """Reads the labels of one split, in the order in which it is stored; no image is decoded."""
+    """Labels of one split, in the order in which it is stored; no image is decoded."""
     import tensorflow_datasets as tfds
 
     decoders = tfds.decode.PartialDecoding({label_key: True})

@@ -191,6 +191,7 @@ def image_dataset(
 
     Arguments and errors are those of `triplet_dataset`.
     """
+    # Of that very pipeline: a student alone must see what a distilled one sees, in the same order.
     dataset = triplet_dataset(
         images,
         labels,

@@ -194,6 +194,7 @@ def adjust_by_holm(p):
     order = np.argsort(p, axis=-1)
     factors = np.arange(p.shape[-1], 0, -1)
     stepped = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
+    # Back into the order of the comparisons: the argsort of a permutation is its inverse.
     return np.minimum(1.0, np.take_along_axis(stepped, np.argsort(order, axis=-1), -1))
 
 
@@ -216,12 +217,13 @@ def find_detectable_gain(deviation, seeds, comparisons=1):
 
 
 def _deviation(gains, images):
-    """The standard deviations of gains `(..., seeds)`, at least one image."""
+    """Computes the standard deviations of gains `(..., seeds)`, at least one image."""
+    # An accuracy counts images: gains that happen to agree in all seeds are known no better than that.
     return np.maximum(np.std(gains, axis=-1, ddof=1), 1 / images)
 
 
 def _test_seeds(gains, images):
-    """Means, half 95 % intervals and p-values of gains `(..., seeds)` by Student's t."""
+    """Computes means, half 95 % intervals and p-values of gains `(..., seeds)` by Student's t."""
     seeds, mean = gains.shape[-1], gains.mean(axis=-1)
     error = _deviation(gains, images) / seeds**0.5
     p = 2 * student_t.sf(np.abs(mean) / error, seeds - 1)

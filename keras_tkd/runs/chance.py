@@ -47,7 +47,7 @@ def is_at_chance(accuracy, labels, config):
 
 
 class AtChanceError(ValueError):
-    """The end of a training that has not left chance: no mistake of whoever called, but what the training came to."""
+    """Raised where a training has not left chance. The arguments may all be right: it is what the training came to."""
 
 
 class StopAtChance(keras.callbacks.Callback):

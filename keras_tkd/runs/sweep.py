@@ -229,7 +229,7 @@ def _recall_stopped(step, comparison, folder):
 
 
 def _describe_step(step, outcome, folder):
-    """Returns the `ComparedRun` of a step; its outcome are results, a `Failure`, or None where it has not ended."""
+    """Returns the `ComparedRun` of a step; its outcome is results, a `Failure`, or None where it has not ended."""
     described = ComparedRun(method=step.method, seed=step.seed, path=str(step.path.relative_to(folder)))
     if outcome is None:
         return described

@@ -53,7 +53,7 @@ def rounding(steps):
     their roundings, at most half of eps and as often up as down, come to the square root of that, 24, and of two orders
     apart by no more than twice as much. Each step goes on from the ones before it, whose differences it keeps.
     """
-    return steps * 24 * np.finfo("float32").eps
+    return steps * 24 * float(np.finfo("float32").eps)
 
 
 def history(workdir):

@@ -5,10 +5,13 @@ The scripts import this module first. It takes effect when it is imported, and u
 
 import os
 import signal
+import sys
+import threading
 
 __all__ = ["hand_over", "leave"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN = 0.05  # seconds until a signal that was lost is sent again
 
 
 def leave(number, frame):
@@ -20,7 +23,10 @@ def leave(number, frame):
 
 
 def hand_over(**handlers):
-    """Lets others act on signals from now on.
+    """Lets others act on signals from now on; what they raise is not lost.
+
+    Python prints what a signal's handler raises, and goes on, where it comes in a `__del__` or in a callback of the
+    garbage collector, of which TensorFlow has many. Such a signal is sent again.
 
     Args:
         **handlers: what `signal.signal` takes, by the signals' names. What somebody has set since stays.
@@ -29,6 +35,18 @@ def hand_over(**handlers):
         number = signal.Signals[name]
         if signal.getsignal(number) is leave:
             signal.signal(number, handler)
+    sys.unraisablehook = _send_again
+
+
+def _send_again(unraisable):
+    """Sends the signal again whose exception Python is about to ignore; what else it ignores is printed as ever."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        return sys.__unraisablehook__(unraisable)
+    number = getattr(unraisable.exc_value, "signal", signal.SIGINT)
+    # In a moment: here it would be lost again.
+    timer = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 # What is ignored (`nohup`, a background job of a script) stays ignored.

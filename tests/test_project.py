@@ -41,8 +41,8 @@ ALLOWED = {
     "reports": "evaluation.measures evaluation.significance",
     "distillation": "batches callbacks losses methods teachers",
     "teacher_cache": "data evaluation.measures losses teachers",
-    "runs": "batches callbacks config data distillation evaluation export losses methods metrics miners models reports "
-    "teacher_cache teachers",
+    "runs": "batches callbacks config data distillation distribution evaluation export losses methods metrics miners "
+    "models reports teacher_cache teachers",
     "scripts": "config runs reports",
 }
 

@@ -61,7 +61,7 @@ class KerasDistillation(DistillationLoss):
     def call(self, y_true, y_pred):
         if count_replicas() > 1:
             raise ValueError(
-                "Keras divides the losses of keras.distillation by the number of replicas, some of them and not others: "
+                "Keras divides the losses of keras.distillation by the number of replicas, some and not others: "
                 f"no value of them is sure. Received: {type(self.loss).__name__} under a strategy of "
                 f"{count_replicas()} replicas. Take a loss of keras_tkd.losses"
             )

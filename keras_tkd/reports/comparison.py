@@ -203,6 +203,9 @@ def describe_comparison(comparison):
     if unknown:
         lines.append(f"Not shown: {', '.join(name + describe_power(each) for name, each in unknown)}.")
     lines += [_explain(run) for run in comparison.runs if run.status in ("failed", "collapsed") or run.error]
+    others = [f"{_name(method)} {without}" for method, without in _list_means_without_chance(comparison)]
+    if others:
+        lines.append(f"Means hold the runs that ended at chance. Without these: {', '.join(others)}.")
     if comparison.verdicts and len(comparison.seeds) == 1:
         lines.append("With one seed two models are compared by the test images, which says nothing of another seed.")
     elif comparison.verdicts and len(comparison.seeds) == 2:
@@ -229,12 +232,11 @@ def _list_rows(comparison):
     rows = [["method", "test accuracy", "against alone", "95 % interval", "p", "verdict", "runs"]]
     for method in comparison.methods:
         runs = comparison.list_runs(method)
-        measured = [run.test_accuracy for run in runs if run.test_accuracy is not None]
         verdict = comparison.verdicts.get(method)
         rows.append(
             [
-                "student alone" if method == BASELINE else method,
-                _format_accuracies(measured),
+                _name(method),
+                _format_accuracies(_list_accuracies(runs), len(_list_accuracies(runs, "collapsed"))),
                 "-" if verdict is None or verdict.gain is None else f"{100 * verdict.gain:+.2f}",
                 "-" if verdict is None or verdict.interval is None else _format_interval(verdict.interval),
                 "-" if verdict is None else f"{verdict.p:.3f}",
@@ -245,11 +247,33 @@ def _list_rows(comparison):
     return rows
 
 
-def _format_accuracies(shares):
+def _name(method):
+    return "student alone" if method == BASELINE else method
+
+
+def _list_accuracies(runs, *statuses):
+    """The accuracies of the runs that were measured, of all or of those with one of the statuses."""
+    measured = [run for run in runs if run.test_accuracy is not None]
+    return [run.test_accuracy for run in measured if not statuses or run.status in statuses]
+
+
+def _list_means_without_chance(comparison):
+    """Pairs of a method, of whose runs some ended at chance and others did not, and the mean of the others as text."""
+    runs = {method: comparison.list_runs(method) for method in comparison.methods}
+    return [
+        (method, _format_accuracies(_list_accuracies(each, "finished")))
+        for method, each in runs.items()
+        if _list_accuracies(each, "finished") and _list_accuracies(each, "collapsed")
+    ]
+
+
+def _format_accuracies(shares, collapsed=0):
+    """The mean of runs, and how many of these ended at chance: none is left out, and none goes unsaid."""
     if not shares:
         return "-"
+    marked = f", {collapsed} at chance" if collapsed else ""
     spread = f" ({100 * min(shares):.2f} to {100 * max(shares):.2f})" if len(shares) > 1 else ""
-    return f"{100 * statistics.mean(shares):.2f} %{spread}"
+    return f"{100 * statistics.mean(shares):.2f} %{spread}{marked}"
 
 
 def _format_interval(interval):

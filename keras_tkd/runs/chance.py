@@ -47,7 +47,16 @@ def is_at_chance(accuracy, labels, config):
 
 
 class AtChanceError(ValueError):
-    """Raised where a training has not left chance. The arguments may all be right: it is what the training came to."""
+    """Raised where a training has not left chance. The arguments may all be right: it is what the training came to.
+
+    Args:
+        finding: text that says what was found.
+        advice: text that says what a single run may be given instead. A comparison of runs has advice of its own.
+    """
+
+    def __init__(self, finding, advice):
+        super().__init__(f"{finding} {advice}")
+        self.finding = finding
 
 
 class StopAtChance(keras.callbacks.Callback):
@@ -92,7 +101,7 @@ class StopAtChance(keras.callbacks.Callback):
             return
         for trained, held_out, whose in _ACCURACIES:
             if all(self._is_at_chance(epoch, trained, held_out) for epoch in history):
-                raise AtChanceError(self._explain(whose, history[-1][trained], history[-1][held_out]))
+                raise AtChanceError(self._explain(whose, history[-1][trained], history[-1][held_out]), self._advise())
         # It has left chance once, and that is enough.
         self._watches = False
 
@@ -105,12 +114,17 @@ class StopAtChance(keras.callbacks.Callback):
 
     def _explain(self, whose, trained, held_out):
         epochs = len(self._backup.history)
-        rate = self._config.learning_rate
         return (
             f"{self._title}: after {epochs} epochs ({epochs * self._steps} steps) {whose} still answers at chance, "
             f"accuracy {trained:.2%} on training images and {held_out:.2%} on others: as a rule the training has "
             f"collapsed. Stopped, to spare the other {self._config.epochs - epochs} epochs; what was trained before is "
-            f"kept. Lower --learning_rate (here {rate:g}; try {rate / 10:g}), clip gradients (--clip_norm=1) or, where "
-            "a student is distilled, lower --distillation_loss_weights, with --existing=continue; and see that the "
+            "kept."
+        )
+
+    def _advise(self):
+        rate = self._config.learning_rate
+        return (
+            f"Lower --learning_rate (here {rate:g}; try {rate / 10:g}), clip gradients (--clip_norm=1) or, where a "
+            "student is distilled, lower --distillation_loss_weights, with --existing=continue; and see that the "
             "labels belong to the images. To go on all the same, pass --at_chance=warn"
         )

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_tkd.metrics import ExactMatch
 from keras_tkd.utils.choices import OPTIMIZERS, check_complete
+from keras_tkd.utils.keras_graph import flatten_layers
 
 __all__ = [
     "SCHEDULE",
@@ -16,6 +17,7 @@ __all__ = [
     "compile_model",
     "compute_class_weights",
     "compute_learning_rate",
+    "count_steps_together",
     "describe_label_loss",
     "make_label_map",
     "make_optimizer",
@@ -28,6 +30,13 @@ SCHEDULE = "schedule/"
 # Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
 STEPS_PER_EXECUTION = 8
+# Multiplications in such an execution, unless a single step has more: Ctrl-C and SIGTERM are noticed when it has ended,
+# and have ten seconds. Two CPU cores with AVX2 do 1e10 in a second. A count and no clock: a run is to be compiled alike
+# on every machine, however busy.
+_WORK_PER_EXECUTION = 5e10
+# A weight that learns is multiplied forward, and twice on the way back: for its own gradient and its input's.
+_PASSES = 3
+_UNKNOWN_SIDE = 224  # pixels of images whose size a model leaves open: as many as are usual at most
 
 
 def _make_sgd(config, **clipping):
@@ -89,11 +98,35 @@ def compile_model(model, config, **arguments):
         loss,
         # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
         metrics=[accuracy("accuracy"), *more],
-        steps_per_execution=STEPS_PER_EXECUTION,
+        steps_per_execution=count_steps_together(model, config.batch_size),
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",
         **arguments,
     )
+
+
+def count_steps_together(model, batch_size):
+    """Returns how many steps a run's models train by until Python is asked again: eight, or fewer where they are large.
+
+    Args:
+        model: built `keras.Model`, or a Distiller around several.
+        batch_size: images of a step.
+    """
+    work = batch_size * _count_multiplications(model)
+    return int(min(STEPS_PER_EXECUTION, max(1, _WORK_PER_EXECUTION // max(1, work))))
+
+
+def _count_multiplications(layer):
+    """Returns about how many multiplications a layer, or a model, makes of a sample in a training step."""
+    tensors = keras.tree.flatten([getattr(layer, side, ()) for side in ("input", "output")])
+    inner = flatten_layers(layer, include_self=False, recursive=False)
+    # A graph is the sum of its layers, and so is what was never called in one, such as a Distiller. A layer of layers
+    # without a graph counts as a whole: nobody knows at how many places each of them is used.
+    if inner and (getattr(layer, "inputs", None) or not tensors):
+        return sum(map(_count_multiplications, inner))
+    places = max([math.prod(side or _UNKNOWN_SIDE for side in tensor.shape[1:-1]) for tensor in tensors], default=1)
+    weights = sum(math.prod(weight.shape) for weight in layer.weights)
+    return places * weights * (_PASSES if layer.trainable_variables else 1)
 
 
 def make_label_map(config, num_classes, class_weights=None):

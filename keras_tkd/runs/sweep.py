@@ -19,6 +19,7 @@ from keras_tkd.reports.comparison import (
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
+from keras_tkd.runs.images import load_splits
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
@@ -27,13 +28,13 @@ from keras_tkd.runs.shared_cache import choose_shared_cache
 from keras_tkd.runs.sweep_jobs import Failure, run_all
 from keras_tkd.runs.sweep_plan import (
     TEACHER,
+    check_pairs,
     check_recorded,
     choose_by_data,
     complete,
     format_shared_flags,
     list_steps,
     make_configs,
-    name_folder,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
 from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_name
@@ -87,16 +88,32 @@ def compare(config, path, methods, seeds, parallel=1):
     names = dict.fromkeys(split_name(text)[0] for text in methods)
     for each in make_configs(config, names).values():
         check_without_data(each.resolved(), undecided=list_left_to_data(each))
-    chosen = choose_by_data(config)
+    comparison, steps, found = _plan(config, folder, methods, seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.take()
+    try:
+        return _run(comparison, steps, found, folder, parallel)
+    finally:
+        lock.release()
+
+
+def _plan(config, folder, methods, seeds):
+    """Checks what is to be run, on the data, which are loaded once and free again afterwards: each run has its own.
+
+    Returns:
+        The `Comparison` as far as it is known, its steps, and what the folder has of each by its path.
+    """
+    chosen, splits = choose_by_data(config)
     config = complete(config, chosen)
     comparison = _open(config, folder, methods, seeds, chosen)
     configs = make_configs(config, comparison.methods, comparison.settings)
     configs = {name: complete(each, chosen) for name, each in configs.items()}
     # What the checks print, the runs print as well.
     with contextlib.redirect_stdout(io.StringIO()):
-        checked = {method: _check_method(each, folder, seeds) for method, each in configs.items()}
-        configs = {method: each for method, (each, _) in checked.items()}
         # All methods have the same: what decides the data is part of the budget.
+        splits = splits or load_splits(configs[BASELINE].resolved())
+        checked = {method: _check_method(each, folder, seeds, splits) for method, each in configs.items()}
+        configs = {method: each for method, (each, _) in checked.items()}
         data = checked[BASELINE][1]
         _check_data(comparison, data, folder)
         comparison = dataclasses.replace(comparison, data=data)
@@ -104,13 +121,8 @@ def compare(config, path, methods, seeds, parallel=1):
         found = {step.path: _read_finished(step) or _recall_stopped(step, comparison, folder) for step in steps}
         for step in steps:
             if step.method == TEACHER and found[step.path] is None:
-                load_teacher_inputs(step.config)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock.take()
-    try:
-        return _run(comparison, steps, found, folder, parallel)
-    finally:
-        lock.release()
+                load_teacher_inputs(step.config, splits)
+    return comparison, steps, found
 
 
 def _run(comparison, steps, found, folder, parallel):
@@ -193,7 +205,7 @@ def _check_numbers(seeds, parallel):
         raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
 
 
-def _check_method(config, folder, seeds):
+def _check_method(config, folder, seeds, splits):
     """Returns a method's configuration with its teacher cache decided, and the hashes of its data.
 
     What cannot be trained is refused here.
@@ -203,7 +215,7 @@ def _check_method(config, folder, seeds):
     alone = alone.resolved()
     # A file of outputs for views is of one seed.
     for seed in seeds if alone.teacher_outputs else seeds[:1]:
-        inputs = load_distillation_inputs(dataclasses.replace(alone, seed=seed))
+        inputs = load_distillation_inputs(dataclasses.replace(alone, seed=seed), splits)
     if not inputs.splits.num_classes:
         raise ValueError(
             "Methods are compared by the accuracy on classes that the student knows. Received: open_set_fraction="
@@ -247,20 +259,6 @@ def _describe_step(step, outcome, folder):
     )
 
 
-def _check_pairs(results):
-    """Raises `ValueError` for a run whose figures are against another student alone than its seed has now."""
-    alone = {found.seed: found.student.test_accuracy for found in results.get(BASELINE, ())}
-    for method, runs in results.items():
-        for found in runs:
-            if found.baseline and found.seed in alone and found.baseline.test_accuracy != alone[found.seed]:
-                folder = f"{name_folder(method)}/seed{found.seed}"
-                raise ValueError(
-                    f"{folder} was measured beside another student alone than that of {BASELINE}/seed{found.seed}: "
-                    f"{found.baseline.test_accuracy:.2%} then, {alone[found.seed]:.2%} now. Remove {folder}, and the "
-                    "same command trains it again"
-                )
-
-
 def _write(comparison, steps, outcomes, folder):
     """Writes what is known of a comparison into its folder; returns it as a `Comparison`."""
     results, teacher = {}, None
@@ -273,7 +271,7 @@ def _write(comparison, steps, outcomes, folder):
                 teacher = teacher or found.teacher
             if step.method != TEACHER:
                 results.setdefault(step.method, []).append(found)
-    _check_pairs(results)
+    check_pairs(results)
     runs = [run for each in results.values() for run in each]
     others = [method for method in comparison.methods if method != BASELINE]
     comparison = dataclasses.replace(

@@ -22,6 +22,11 @@ __all__ = ["COLLAPSED_EXIT", "Failure", "execute", "run_all"]
 COLLAPSED_EXIT = 3
 _WORKER = "keras_tkd.runs.sweep_worker"
 _OUTPUT = "output"
+# Of a training that was stopped at chance. A folder's runs share their settings: others have another folder.
+_AT_CHANCE = (
+    "Lower --learning_rate or clip gradients (--clip_norm=1), for all methods and in another --workdir; or give the "
+    "method's losses less weight, in --methods: kd:0.5. To go on all the same, pass --at_chance=warn"
+)
 _POLL = 0.1  # seconds between two looks at processes
 
 
@@ -104,7 +109,7 @@ def execute(command, config, path):
     except Exception as error:  # whatever it is, the others go on
         traceback.print_exc(file=sys.stdout)
         if isinstance(error, AtChanceError):
-            return Failure(" ".join(str(error).split()), "collapsed")
+            return Failure(" ".join(f"{error.finding} {_AT_CHANCE}".split()), "collapsed")
         return Failure(" ".join(f"{type(error).__name__}: {error}".split()))
 
 

@@ -24,6 +24,7 @@ from keras_tkd.runs.defaults import choose_defaults
 __all__ = [
     "Step",
     "TEACHER",
+    "check_pairs",
     "check_recorded",
     "choose_by_data",
     "complete",
@@ -35,7 +36,7 @@ __all__ = [
 
 TEACHER = "teacher"
 # What an entry of a list says for its own losses. For all methods alike it would be nobody's published value.
-_OF_ENTRIES = ("temperature", "margin", "distillation_loss_weights", "teacher_layers", "student_layers", "miner")
+_ARGUMENTS_OF_ENTRIES = ("temperature", "margin", "teacher_layers", "student_layers", "miner")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,13 @@ class Step:
 
 
 def choose_by_data(config):
-    """Chooses what is left to the data, once for all runs; returns it as a dict."""
+    """Chooses what is left to the data, once for all runs; returns it as a dict, and the data if they were loaded."""
     # A method that has both networks, and reads all that may be chosen.
     asking = resolve_auto(config, method="dml", losses=None)
-    chosen, _ = choose_defaults(asking.resolved())
+    chosen, splits = choose_defaults(asking.resolved())
     decided = set(list_left_to_data(asking)) - set(list_left_to_data(chosen))
-    return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen) if field.name in decided}
+    named = [field.name for field in dataclasses.fields(chosen) if field.name in decided]
+    return {name: getattr(chosen, name) for name in named}, splits
 
 
 def complete(config, chosen):
@@ -116,6 +118,20 @@ def check_recorded(base, methods, seeds, settings):
         _choose_method(base, method, settings.get(method, ()))
     for seed in seeds:
         resolve_auto(base, seed=seed)
+
+
+def check_pairs(results):
+    """Raises `ValueError` for a run whose figures are against another student alone than its seed has now."""
+    alone = {found.seed: found.student.test_accuracy for found in results.get(BASELINE, ())}
+    for method, runs in results.items():
+        for found in runs:
+            if found.baseline and found.seed in alone and found.baseline.test_accuracy != alone[found.seed]:
+                folder = f"{name_folder(method)}/seed{found.seed}"
+                raise ValueError(
+                    f"{folder} was measured beside another student alone than that of {BASELINE}/seed{found.seed}: "
+                    f"{found.baseline.test_accuracy:.2%} then, {alone[found.seed]:.2%} now. Remove {folder}, and the "
+                    "same command trains it again"
+                )
 
 
 def list_steps(base, configs, seeds, folder):
@@ -206,7 +222,13 @@ def _choose_method(base, text, settings):
 
 def _check_shared(base):
     """Raises `ValueError` for settings that cannot be those of every method."""
-    whys = dict.fromkeys(_OF_ENTRIES, "has one of its own, in --methods: kd@temperature=2:0.5")
+    entries = {name: f"@{name}={_join(getattr(base, name))}" for name in _ARGUMENTS_OF_ENTRIES}
+    # Neither goes without the other.
+    layers = entries.pop("teacher_layers") + entries.pop("student_layers")
+    entries |= {"teacher_layers": layers, "student_layers": layers}
+    entries["distillation_loss_weights"] = f":{_join(base.distillation_loss_weights, '/')}"
+    method = "kd" if base.losses else base.method
+    whys = {name: f"has one of its own, in --methods: {method}{entry}" for name, entry in entries.items()}
     whys["baseline"] = "is compared with the student alone that the comparison trains"
     whys["teacher_head"] = (
         "learns from one teacher, and each run would train a head of its own. Train it once, by scripts/distill.py, "
@@ -216,6 +238,12 @@ def _check_shared(base):
         value = getattr(base, name)
         if value != get_default(DistillConfig, name):
             raise ValueError(f"A comparison takes no `{name}`: each method {why}. Received: {name}={value!r}")
+
+
+def _join(value, between="+"):
+    """Returns a setting as an entry of a list of losses has it: of a list, with something between its values."""
+    values = value if isinstance(value, tuple) else (value,)
+    return between.join(f"{each:g}" if isinstance(each, float) else str(each) for each in values)
 
 
 def _check_budgets(configs):

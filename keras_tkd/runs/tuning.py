@@ -66,7 +66,7 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     fraction = config.validation_fraction or _FRACTION
     # As for the runs that will have what is found, which train on all training images.
     config = resolve_auto(config, validation_fraction=None)
-    chosen = choose_by_data(config)
+    chosen, _ = choose_by_data(config)
     shared = _keep_rate_of_teacher(complete(config, chosen))
     settled = {
         "flags": format_shared_flags(shared, chosen),

@@ -146,8 +146,30 @@ def test_table():
     assert rows["student alone"] == ["81.00 % (80.00 to 82.00)", "-", "-", "-", "-", "3 of 3"]
     assert rows["kd"][1:] == ["+9.00", "+8.00 to +10.00", "0.500", "BETTER", "3 of 3"]
     # (0.7 + 0.1) / 2
-    assert rows["sp"][0] == "40.00 % (10.00 to 70.00)" and rows["sp"][-1] == "1 of 3, 1 collapsed, 1 failed"
+    assert rows["sp"][0] == "40.00 % (10.00 to 70.00), 1 at chance"
+    assert rows["sp"][-1] == "1 of 3, 1 collapsed, 1 failed"
     assert rows["at|x"][0] == "-" and rows["at|x"][-1] == "0 of 3, 3 waiting"
+
+
+def test_a_mean_says_which_runs_it_holds():
+    """None is left out silently, and none makes a mean lower unsaid."""
+    runs = [make_run("kd", seed, test_accuracy=0.9) for seed in (0, 1)]
+    runs += [make_run("sp", 0, test_accuracy=0.7), make_run("sp", 1, "collapsed", test_accuracy=0.1)]
+    runs += [make_run("at", seed, "collapsed", test_accuracy=0.1) for seed in (0, 1)]
+    # Stopped: there is no accuracy that a mean could hold.
+    runs += [make_run("dkd", 0, test_accuracy=0.6), make_run("dkd", 1, "collapsed", error="at chance")]
+    comparison = make_comparison()
+    comparison = dataclasses.replace(comparison, methods=("kd", "sp", "at", "dkd"), seeds=(0, 1), runs=tuple(runs))
+    lines = reports.format_comparison_table(comparison).splitlines()[3:]
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert [(row[0], row[1], row[-1]) for row in cells] == [
+        ("kd", "90.00 % (90.00 to 90.00)", "2 of 2"),
+        ("sp", "40.00 % (10.00 to 70.00), 1 at chance", "1 of 2, 1 collapsed"),
+        ("at", "10.00 % (10.00 to 10.00), 2 at chance", "0 of 2, 2 collapsed"),
+        ("dkd", "60.00 %", "1 of 2, 1 collapsed"),
+    ]
+    said = [line for line in reports.describe_comparison(comparison) if line.startswith("Means")]
+    assert said == ["Means hold the runs that ended at chance. Without these: sp 70.00 %."]
 
 
 def test_markdown_is_the_same_table():

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from keras_tkd import TriKD, data, models
+from keras_tkd import Distiller, TriKD, data, losses, models
 from keras_tkd.callbacks import WarmUp
 from keras_tkd.config import TeacherTrainingConfig
 from keras_tkd.config.training import RunConfig
@@ -117,6 +117,43 @@ def test_balanced_weights_are_those_of_scikit_learn():
     np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(3), y=LABELS), rtol=1e-6)
     assert weights[LABELS].mean() == pytest.approx(1)
     assert optimization.compute_class_weights(TeacherTrainingConfig(), LABELS, "abc") is None
+
+
+class Block(keras.layers.Layer):
+    """A layer of layers without a graph."""
+
+    def build(self, shape):
+        self.dense = keras.layers.Dense(4)
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)[:, ::2]
+
+
+def make_counted(trainable=True):
+    """Two layers: of 3 * 3 * 1 * 4 + 4 = 40 weights at 8 * 8 places, and of 256 * 10 + 10 = 2,570 weights at one."""
+    inputs = keras.Input((8, 8, 1))
+    hidden = keras.layers.Conv2D(4, 3, padding="same")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(hidden)))
+    model.trainable = trainable
+    return model
+
+
+def test_large_steps_are_executed_one_by_one_and_small_ones_together(monkeypatch):
+    """Signals are looked at between executions: of large steps eight would keep them waiting."""
+    monkeypatch.setattr(optimization, "STEPS_PER_EXECUTION", 8)
+    alone = 3 * (64 * 40 + 2570)  # forward, and twice back
+    around = Distiller(make_counted(), make_counted(), losses.SoftTargets())
+    tokens = keras.Sequential([keras.Input((6, 3)), Block()])  # 3 * 4 + 4 = 16 weights, at six places at most
+    cases = ((make_counted(), alone), (make_counted(False), alone // 3), (around, alone + alone // 3))
+    for model, each in (*cases, (tokens, 3 * 6 * 16)):
+        for steps, expected in ((80, 8), (8.5, 8), (5.5, 5), (1.5, 1), (0.01, 1)):
+            batch_size = int(5e10 / steps / each)
+            assert optimization.count_steps_together(model, batch_size) == expected, (model.name, steps)
+    for batch_size, expected in ((8, 8), (10**7, 1)):
+        model = make_counted()
+        optimization.compile_model(model, TeacherTrainingConfig(batch_size=batch_size))
+        assert model.steps_per_execution == expected
 
 
 def test_a_class_without_images_has_no_weight():

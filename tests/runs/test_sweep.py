@@ -16,7 +16,8 @@ from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.comparison import ComparedRun, Comparison, describe_comparison, read_comparison
-from keras_tkd.runs import commands, compare, stages, sweep_plan, sweep_progress
+from keras_tkd.runs import commands, compare, stages, sweep, sweep_plan, sweep_progress
+from keras_tkd.runs.images import hash_data, load_splits
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.files import save_model
 
@@ -189,6 +190,20 @@ def test_what_nobody_gave_is_chosen_by_the_data_once(in_no_time, pictures, tmp_p
         assert "--epochs=100" in (tmp_path / "c" / run.path / "flags.flags").read_text()
 
 
+@pytest.mark.parametrize("left_to_data", [True, False])
+def test_data_are_loaded_once_to_check_all_methods(left_to_data, pictures, tmp_path, monkeypatch):
+    loaded, load = [], data.load
+    monkeypatch.setattr(data, "load", lambda *args, **more: loaded.append(args) or load(*args, **more))
+    settings = {"dataset": pictures, "teacher_cache": "off"}
+    if not left_to_data:
+        settings |= {"epochs": 1, "batch_size": 8, "learning_rate": 0.1}
+        settings |= {"teacher_model": "digits_teacher", "student_model": "digits_student"}
+    comparison, steps, _ = sweep._plan(DistillConfig(**settings), tmp_path / "c", ["kd", "sp", "dml"], (0, 1))
+    assert len(steps) == 9 and len(loaded) == 1
+    # The same data that each run would say that it has.
+    assert comparison.data == hash_data(load_splits(steps[0].config))
+
+
 @pytest.mark.parametrize(("first", "second"), [("dml", "kd"), ("kd", "dml"), ("trikd", "sp")])
 def test_methods_are_added_in_any_order(first, second, in_no_time, tmp_path):
     config = DistillConfig(method=first, epochs=1, teacher_epochs=None)
@@ -290,6 +305,9 @@ def test_a_training_that_is_stopped_at_chance_has_collapsed(parallel, tmp_path, 
         assert run.status == "collapsed" and run.test_accuracy is None
         assert "after 3 epochs (135 steps) it still answers at chance" in run.error and "Error" not in run.error
         assert f"Collapsed: {method}, seed 0: {run.error}" in describe_comparison(comparison)
+        # Flags that a comparison has.
+        assert "another --workdir" in run.error and "kd:0.5" in run.error
+        assert "--existing" not in run.error and "--distillation_loss_weights" not in run.error
     assert (
         found["kd"].status == "waiting" and found["kd"].error == "left out, for it builds on baseline/seed0 and teacher"
     )
@@ -324,6 +342,17 @@ def test_a_training_that_is_stopped_at_chance_has_collapsed(parallel, tmp_path, 
         ({}, ["kd"], [1, 1], "`seeds` must be"),
         ({}, ["kd"], [-1], "`seed` must be in"),
         ({"method": "kd", "temperature": 2.0}, ["kd"], [0], "takes no `temperature`"),
+        # As it would stand in --methods.
+        ({"method": "kd", "temperature": 2.0}, ["kd"], [0], "in --methods: kd@temperature=2. Received"),
+        ({"method": "at", "distillation_loss_weights": 10.0}, ["at"], [0], "in --methods: at:10. Received"),
+        ({"method": "tkd", "distillation_loss_weights": (0.5,)}, ["kd"], [0], "in --methods: tkd:0.5. Received"),
+        ({"method": "rkd", "distillation_loss_weights": (1, 2)}, ["kd"], [0], "in --methods: rkd:1/2. Received"),
+        (
+            {"method": "at", "teacher_layers": ("a", "b"), "student_layers": ("c", "d")},
+            ["at"],
+            [0],
+            r"in --methods: at@teacher_layers=a\+b@student_layers=c\+d. Received",
+        ),
         ({"baseline": "none"}, ["kd"], [0], "takes no `baseline`"),
         ({"teacher_path": "t.keras", "teacher_head": "new"}, ["kd"], [0], "takes no `teacher_head`.*Train it once"),
         ({"method": "trikd", "generations": 2, "validation_fraction": None}, ["trikd"], [0], "the same budget"),

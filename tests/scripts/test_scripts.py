@@ -238,6 +238,54 @@ signal.raise_signal(signal.SIGTERM)
     assert done.returncode == 0 and done.stdout.startswith("15 ") and not done.stderr, done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("place", ["__del__", "weakref"])
+def test_a_signal_in_a_place_whose_errors_are_ignored_is_not_lost(number, place):
+    """Such as a `__del__` of TensorFlow's: what a handler raises there is printed, and the program goes on."""
+    code = """
+import signal, sys, time, weakref
+sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import early_signals
+
+class Termination(KeyboardInterrupt):
+    signal = signal.SIGTERM
+
+def end(number, frame):
+    raise Termination
+
+early_signals.hand_over(SIGINT=signal.default_int_handler, SIGTERM=end)
+
+def send(*_):
+    signal.raise_signal(int(sys.argv[2]))
+
+class Thing:
+    if sys.argv[3] == "__del__":
+        __del__ = send
+
+thing = Thing()
+reference = weakref.ref(thing, send) if sys.argv[3] == "weakref" else None
+try:
+    del thing
+    print("goes on")
+    time.sleep(60)
+except KeyboardInterrupt as error:
+    print(type(error).__name__)
+
+class Faulty:
+    def __del__(self):
+        raise ValueError("of another kind")
+
+Faulty()
+"""
+    command = [sys.executable, "-c", code, str(ROOT / "scripts"), str(int(number)), place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    raised = {signal.SIGINT: "KeyboardInterrupt", signal.SIGTERM: "Termination"}[number]
+    assert done.returncode == 0 and done.stdout == f"goes on\n{raised}\n", done.stderr
+    # All that Python ignores besides is said as ever, and of the signal nothing.
+    assert "ValueError: of another kind" in done.stderr and raised not in done.stderr
+
+
 def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_meanwhile(tmp_path):
     flags = ["--method=baseline", "--epochs=5000", "--workdir=a run"]
     command = [sys.executable, "-u", str(ROOT / "scripts" / "distill.py"), *flags]

@@ -314,6 +314,15 @@ def test_export_runs(tmp_path, monkeypatch, capsys):
         assert f"| `{name}` | `{each.filename}{'/' * (name == 'saved_model')}` |" in page
 
 
+def test_several_classes_run():
+    names = {"keras": keras, "teacher": small_model(4), "student": small_model(2), "Distiller": keras_tkd.Distiller}
+    names |= {"images": np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), "uint8")}
+    names |= {"multi_hot": np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1]] * 2)}
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "multi_label.md").read_text(), re.DOTALL)
+    exec(example.replace("fit(images, multi_hot)", "fit(images, multi_hot, verbose=0)"), names)
+    assert {"binary_kd", "exact_match", "mAP", "agreement"} <= names["distiller"].history.history.keys()
+
+
 def test_losses_of_several_methods():
     names = {}
     (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "methods.md").read_text(), re.DOTALL)

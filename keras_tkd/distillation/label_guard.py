@@ -47,9 +47,7 @@ class LabelGuard:
         return self._note
 
     def takes_several_classes(self, num_classes: int) -> bool:
-        """Returns whether each of so many outputs is a yes or no of its own, as the losses, with that on the labels,
-        take them.
-        """
+        """Returns whether the losses take each of so many outputs for a yes or no of its own."""
         if self._by_class or any(reader.is_loss and reader.form == IDS for reader in self._readers):
             return False
         # A single output is a number like any other where no loss says that it is a yes or no.

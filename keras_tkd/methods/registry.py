@@ -38,7 +38,7 @@ class Term:
 
     @property
     def is_of_one_class(self):
-        """Whether it is of images of one class each: of their label, others of their class, or a softmax."""
+        """True if it is of images of one class each: if it reads their class, draws by it, or takes a softmax."""
         return self.one_class or self.extra_images is not None or not (self.binary or self.layers)
 
 

@@ -85,7 +85,7 @@ class StopAtChance(keras.callbacks.Callback):
         self._labels = splits.train_labels, splits.held_out[1]
         self._steps = count_batches(len(splits.train_labels), config.batch_size)
         self._epochs = count_first_epochs(len(splits.train_labels), config)
-        shares = count_classes(splits.train_labels, splits.num_classes) / len(splits.train_labels)
+        shares = count_classes(splits.train_labels) / len(splits.train_labels)
         self._watches = config.at_chance == "stop" and shares.max() <= 0.5 and not config.multi_label
 
     def on_train_begin(self, logs=None):

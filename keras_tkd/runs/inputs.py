@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 
-from keras_tkd import data, evaluation, models
+from keras_tkd import data, evaluation, models, teachers
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.losses.base import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
@@ -165,6 +165,7 @@ def load_evaluation_inputs(config):
     if splits.skipped or splits.bad_images:
         print(describe_images(splits), file=sys.stderr)
     model = models.build(config.model_path, splits.image_shape, splits.num_classes or None, "model_path")
+    _check_yes_or_no(config.model_path, model, splits)
     check_unseen(config.model_path, splits)
     check_embeddings(model, config.embedding_layer, splits)
     inputs = Inputs(splits, model)
@@ -173,6 +174,19 @@ def load_evaluation_inputs(config):
         layer = config.teacher_embedding_layer or config.embedding_layer
         check_embeddings(inputs.teacher, layer, splits.for_teacher)
     return inputs
+
+
+def _check_yes_or_no(path, model, splits):
+    """Raises `ValueError` for a model that returns probabilities, where images have several classes.
+
+    Of one class each the largest probability names it; but a yes is a logit above 0, which every probability is.
+    """
+    if splits.multi_label and (teachers.ends_in_sigmoid(model) or teachers.ends_in_softmax(model)):
+        raise ValueError(
+            "A model of several classes per image is measured by its logits, whose yes begins at 0. Received: "
+            f"model_path={path!r}, which ends in a sigmoid or a softmax. Save the model without a sigmoid, "
+            "keras_tkd.teachers.logits_model(model, multi_label=True)"
+        )
 
 
 def build_model(name, splits, seed, role, weights=None):

@@ -31,8 +31,13 @@ def read_multi_hot(labels, argument="labels"):
     return rows.astype("uint8") if rows.dtype.kind == "b" else rows
 
 
-def count_classes(labels, num_classes: int):
-    """Counts the samples of each class, int64 `(num_classes,)`, in class ids or in multi-hot rows."""
+def count_classes(labels, num_classes: int = 0):
+    """Counts the samples of each class, int64 `(classes,)`, in class ids or in multi-hot rows.
+
+    Args:
+        labels: class ids `(samples,)`, or rows `(samples, classes)`.
+        num_classes: number of classes; 0 for no more than class ids name.
+    """
     if is_multi_hot(labels):
         return np.count_nonzero(labels, axis=0)
     return np.bincount(labels, minlength=num_classes)

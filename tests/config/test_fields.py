@@ -28,6 +28,7 @@ STALE = {
     "max_pixels": "",
     "nested": "TDC",
     "labels": "TDC",
+    "task": "TDC",
     "skip_bad_images": "TDC",
     "embedding_layer": "C",
     "validation_fraction": "TDC",
@@ -114,7 +115,7 @@ def test_what_each_setting_decides(letter, words):
 def test_images_are_those_settings_that_decide_data():
     images = {"dataset", "classes", "image_size", "test_fraction", "split_seed", "open_set_fraction"}
     images |= {"shuffle_window", "validation_fraction", "train_fraction", "augmentation"}
-    images |= {"nested", "labels", "skip_bad_images"}
+    images |= {"nested", "labels", "task", "skip_bad_images"}
     images |= {"mixup", "cutmix"}
     assert set(list_deciding(DistillConfig, ("data",))) == images
 
@@ -161,7 +162,7 @@ DRAWN = {"negatives", "negative_classes"}
 OF_ANY_TEACHER = {"teacher_model", "teacher_learning_rate", "teacher_weight_decay", "teacher_embedding_layer"}
 OF_ANY_TEACHER |= {"student_loss_weight", "distillation_loss_weights", "warmup_epochs", "baseline", "check"}
 # By default: digits, which come with a split of their own; no open set; a cosine; a teacher that is trained first.
-OF_FOLDERS = {"nested", "labels", "skip_bad_images", "decoded_cache"}
+OF_FOLDERS = {"nested", "labels", "task", "skip_bad_images", "decoded_cache"}
 PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule_factor"} | OF_FOLDERS
 # Models of this package, which start from no weights of others.
 OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}

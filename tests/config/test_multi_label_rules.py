@@ -30,7 +30,7 @@ def test_kd_takes_its_binary_form():
     (term,) = DistillConfig(**SEVERAL, method="kd").recipe.terms
     assert (term.loss, term.weight, term.arguments) == ("BinarySoftTargets", 0.9, {"temperature": 4.0})
     assert DistillConfig(**SEVERAL, method="kd", temperature=2.0).resolved().temperature == 2.0
-    listed = DistillConfig(**SEVERAL, method="kd", losses=("kd@temperature=2:0.5", "sp")).recipe
+    listed = DistillConfig(**SEVERAL, losses=("kd@temperature=2:0.5", "sp")).recipe
     assert [term.loss for term in listed.terms] == ["BinarySoftTargets", "SimilarityPreserving"]
     assert [term.loss for term in combine("kd").terms] == ["SoftTargets"]
 

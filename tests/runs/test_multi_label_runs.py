@@ -12,6 +12,8 @@ from keras_tkd.config import DistillConfig, EvaluateConfig, ExportConfig
 from keras_tkd.export import measurement
 from keras_tkd.reports import exports, tables, verdict
 from keras_tkd.runs import commands
+from keras_tkd.runs.inputs import load_distillation_inputs
+from keras_tkd.teachers import ends_in_softmax
 
 NAMES = ["bottom", "left", "right", "top"]
 
@@ -146,6 +148,25 @@ def test_layers_are_distilled_from_a_stream_and_a_teacher_is_trained(here, tmp_p
     history = read(tmp_path / "run" / "checkpoints" / "student", "record.json")["history"]
     assert history[1]["sp"] > 0 and 0 <= history[1]["agreement"] <= 1
     assert 0 <= results["teacher"]["mean_average_precision"] <= 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_model_that_gives_probabilities_is_not_measured(here, tmp_path, command):
+    """All of them are above 0, and would count as a yes."""
+    given = {name: settings(here)[name] for name in ("dataset", "labels", "task")}
+    configs = {
+        "evaluate": lambda: EvaluateConfig(**given, model_path=str(here / "sigmoid.keras")),
+        "export": lambda: ExportConfig(**given, source=str(here / "sigmoid.keras"), output=str(tmp_path / "out")),
+    }
+    with pytest.raises(ValueError, match=r"measured by its logits.*sigmoid.keras.*logits_model\(model, multi_label"):
+        getattr(commands, command)(configs[command]())
+
+
+def test_a_new_head_takes_the_place_of_a_softmax(here, tmp_path):
+    head("shared", "softmax", outputs=7).save(tmp_path / "softmax.keras")
+    config = DistillConfig(**settings(here, teacher_path=str(tmp_path / "softmax.keras"), teacher_head="new"))
+    teacher = load_distillation_inputs(config.resolved()).teacher
+    assert teacher.output_shape == (None, 4) and not ends_in_softmax(teacher)
 
 
 def test_a_teacher_with_a_softmax_is_refused(here, tmp_path):

@@ -5,8 +5,9 @@ from keras_tkd.runs import stages
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
-from keras_tkd.runs.generations import train_generations
+from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
+from keras_tkd.runs.observing import Observer
 from keras_tkd.runs.results import (
     compute_closed_set_logits,
     describe_generations,
@@ -91,13 +92,20 @@ def distill(config, path, existing="refuse", callbacks=()):
         inputs = load_distillation_inputs(run.config, run.splits)
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
+        observer = Observer(run, inputs)
         teacher = _obtain_teacher(run, inputs)
+        observer.add_teacher(teacher)
         baseline = stages.train_baseline(run, inputs, teacher)
+        alone = None if baseline is None else baseline.model
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
+            best = choose_best(generations)
+            observer.write(best.student, alone, best.teacher)
             return run.write(describe_generations(run, inputs, baseline, generations))
         student = stages.train_student(run, inputs, teacher)
+        # Before the results: once they are there, the run is finished.
+        observer.write(student.model, alone)
         return run.write(describe_student_run(run, inputs, teacher, baseline, student))
 
 

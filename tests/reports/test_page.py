@@ -60,7 +60,7 @@ def make_report(**more):
             SizedModel(name="teacher", test_accuracy=0.975, parameters=72_970, bytes=644_582),
             SizedModel(name=HOSTILE, test_accuracy=0.8333, parameters=666, bytes=None),
         ),
-        "commands": ("python scripts/compare.py", HOSTILE),
+        "command": ("python scripts/compare.py", HOSTILE),
     }
     return Report(**fields | more)
 

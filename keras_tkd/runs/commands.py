@@ -100,13 +100,14 @@ def distill(config, path, existing="refuse", callbacks=()):
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
-            best = choose_best(generations)
+            results, best = describe_generations(run, inputs, baseline, generations), choose_best(generations)
             observer.write(best.student, alone, best.teacher)
-            return run.write(describe_generations(run, inputs, baseline, generations))
-        student = stages.train_student(run, inputs, teacher)
-        # Before the results: once they are there, the run is finished.
-        observer.write(student.model, alone)
-        return run.write(describe_student_run(run, inputs, teacher, baseline, student))
+        else:
+            student = stages.train_student(run, inputs, teacher)
+            results = describe_student_run(run, inputs, teacher, baseline, student)
+            observer.write(student.model, alone)
+        # Last: once the results are there, the run is finished.
+        return run.write(results)
 
 
 @explain_stream_errors()

@@ -1,5 +1,7 @@
 """Collects, while a run's models are in memory, what its report shows of them."""
 
+import contextlib
+
 import numpy as np
 from PIL import Image
 
@@ -14,7 +16,6 @@ from keras_tkd.reports.observations import (
 )
 from keras_tkd.runs.layout import OBSERVATIONS
 from keras_tkd.teachers.ensemble import flatten_ensemble
-from keras_tkd.utils.layer_outputs import has_output
 
 __all__ = ["Observer"]
 
@@ -97,8 +98,9 @@ class Observer:
         self._logits[role] = embeddings = logits[self._embedded]
         layer = self._layers[role] or evaluation.EMBEDDING
         # An ensemble has no layer of its own, and another's model may have none of that name: its outputs are shown.
-        if model is not None and len(flatten_ensemble(model)) == 1 and has_output(model, layer):
-            embeddings = evaluation.embeddings(model, self._images, layer)
+        if model is not None and len(flatten_ensemble(model)) == 1:
+            with contextlib.suppress(ValueError):
+                embeddings = evaluation.embeddings(model, self._images, layer)
         self._embeddings[role] = embeddings.reshape(len(embeddings), -1).astype("float32")
 
     def _compute_logits(self, model):

@@ -66,6 +66,20 @@ def test_embeddings_are_those_of_the_layer(observed):
     np.testing.assert_allclose(found.embeddings["student"], expected, rtol=1e-5)
 
 
+def test_a_model_without_embeddings_shows_its_outputs(tmp_path):
+    inputs = make_inputs()
+    images = inputs.splits.test_images
+    plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    config = DistillConfig(method="kd").resolved()
+    observer = Observer(types.SimpleNamespace(path=tmp_path, config=config), inputs)
+    observer.add_teacher(MeasuredTeacher(None, np.eye(3)[inputs.splits.test_labels], ModelResult()))
+    observer.write(plain)
+    found = read_observations(tmp_path / "observations.npz")
+    np.testing.assert_allclose(found.embeddings["student"], evaluation.logits(plain, images)[found.embedded], rtol=1e-5)
+    assert found.embeddings["teacher"].tolist() == np.eye(3)[found.labels[found.embedded]].tolist()
+    assert found.is_right("teacher").all() and "baseline" not in found.classes
+
+
 def test_distances_of_triplets_are_the_losss(observed):
     """`||z_t(a) - z_s(a)||` and `||z_t(a) - z_s(n)||`, by the student as it was given and as it is trained."""
     found, logits, inputs = observed

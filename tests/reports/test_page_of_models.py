@@ -11,6 +11,7 @@ from PIL import Image
 from keras_tkd.reports.comparison import ComparedRun, Comparison
 from keras_tkd.reports.observations import Observations
 from keras_tkd.reports.page.page import format_page
+from keras_tkd.reports.page.pictures import make_picture
 from keras_tkd.reports.page.report import Report
 
 HOSTILE = '<img src=x onerror="alert(1)"></script>'
@@ -58,9 +59,9 @@ def page():
     return make_page({"tkd": make_observations()})
 
 
-def decode(uri):
+def decode(uri, kind="png"):
     head, _, data = uri.partition(",")
-    assert head == "data:image/png;base64"
+    assert head == f"data:image/{kind};base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
@@ -91,6 +92,14 @@ def test_pictures_of_differences_are_the_images_themselves(page):
     assert [decode(each["src"])[0, 0] for each in pictures[:4]] == [40, 50, 30, 70]
     assert "teacher: cat (75%)" in page.text and "student: ship (88%)" in page.text
     assert "tkd: the teacher is right and the student wrong (3 of 3" in page.text
+
+
+def test_photographs_keep_their_colours_in_few_bytes():
+    pixels = np.full((64, 48, 3), (200, 100, 50), "uint8")
+    uri = make_picture(pixels, "a picture", []).uri
+    assert np.abs(decode(uri, "jpeg").astype(int) - pixels).max() <= 4 and len(uri) < pixels.size
+    small = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype="uint8")
+    assert np.array_equal(decode(make_picture(small, "", []).uri), small)
 
 
 def test_calibration_by_hand(page):

@@ -16,7 +16,7 @@ TEACHER_ROLE, BASELINE_ROLE, STUDENT_ROLE = "teacher", "baseline", "student"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What the models of a run say of the test images, and some of the images.
+    """Outputs of the models of a run for the test images, and some of the images.
 
     Attributes:
         labels: `(samples,)` class ids of all test images.

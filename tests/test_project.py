@@ -38,7 +38,7 @@ ALLOWED = {
     "metrics": "losses",
     "teachers": "losses",
     "export": "data evaluation",
-    "reports": "evaluation.measures evaluation.significance",
+    "reports": "evaluation.calibration evaluation.measures evaluation.projections evaluation.significance",
     "distillation": "batches callbacks losses methods teachers",
     "teacher_cache": "data evaluation.measures losses teachers",
     "runs": "batches callbacks config data distillation distribution evaluation export losses methods metrics miners "

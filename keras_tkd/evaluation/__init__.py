@@ -6,6 +6,7 @@ The names are imported when they are first used: `keras_tkd.evaluation.measures`
 from keras_tkd.utils.lazy_exports import make_lazy_exports
 
 _MODULES = {
+    "keras_tkd.evaluation.calibration": ("compute_confidences", "expected_calibration_error", "reliability"),
     "keras_tkd.evaluation.measures": (
         "accuracy",
         "agreement",
@@ -17,6 +18,7 @@ _MODULES = {
         "standard_error",
     ),
     "keras_tkd.evaluation.predictions": ("EMBEDDING", "embeddings", "logits", "predict_classes", "predict_labels"),
+    "keras_tkd.evaluation.projections": ("project_by_pca", "project_by_tsne"),
     "keras_tkd.evaluation.several_classes": (
         "average_precisions",
         "binary_accuracy",

@@ -8,6 +8,7 @@ from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
+from keras_tkd.runs.observing import Observer
 from keras_tkd.runs.results import (
     compute_closed_set_logits,
     describe_generations,
@@ -95,22 +96,25 @@ def distill(config, path, existing="refuse", callbacks=()):
         inputs = load_distillation_inputs(run.config, run.splits)
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
-        board = Board(run, inputs)
+        board, observer = Board(run, inputs), Observer(run, inputs)
         teacher = _obtain_teacher(run, inputs)
-        board.add_teacher(teacher)
+        for each in (board, observer):
+            each.add_teacher(teacher)
         baseline = stages.train_baseline(run, inputs, teacher)
+        alone = None if baseline is None else baseline.model
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
-            results = describe_generations(run, inputs, baseline, generations)
-            student = choose_best(generations).student
-            board.add_online_teacher(choose_best(generations).teacher)
+            results, best = describe_generations(run, inputs, baseline, generations), choose_best(generations)
+            student, online = best.student, best.teacher
+            board.add_online_teacher(online)
         else:
             trained = stages.train_student(run, inputs, teacher)
             results = describe_student_run(run, inputs, teacher, baseline, trained)
-            student = trained.model
+            student, online = trained.model, None
         # Before the results: once they are there, the run is finished.
         board.write(results, student)
+        observer.write(student, alone, online)
         return run.write(results)
 
 

@@ -8,6 +8,7 @@ __all__ = [
     "FLAGFILE",
     "GIVEN",
     "MODELS",
+    "OBSERVATIONS",
     "OWN_FILES",
     "REPORT",
     "RESULTS",
@@ -22,13 +23,14 @@ FLAGFILE = "flags.flags"
 SPLIT = "split.json"
 RESULTS = "results.json"
 REPORT = "report.html"
+OBSERVATIONS = "observations.npz"
 # Of files and data that the run was given: what they were when it began.
 GIVEN = "checkpoints/teacher.json"
 TEACHER = "teacher.keras"
 MODELS = (TEACHER, "baseline.keras", "student.keras")
 TRAINED = (RESULTS, *MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
-OWN_FILES = (SPLIT, REPORT, "logs", *TRAINED, FLAGFILE)
+OWN_FILES = (SPLIT, OBSERVATIONS, REPORT, "logs", *TRAINED, FLAGFILE)
 _STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
 # What must be a folder, and what a file, wherever there is something of that name.
 _FOLDERS = (
@@ -37,7 +39,7 @@ _FOLDERS = (
     *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
 )
 _FILES = (
-    *(FLAGFILE, SPLIT, REPORT, RESULTS, *MODELS, LOCK, GIVEN),
+    *(FLAGFILE, SPLIT, OBSERVATIONS, REPORT, RESULTS, *MODELS, LOCK, GIVEN),
     *(f"generations/[0-9]*/{name}" for name in MODELS),
     *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
 )

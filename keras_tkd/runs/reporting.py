@@ -1,15 +1,19 @@
 """Report of a folder: of one run, or of a comparison of many, out of the files that they left."""
 
+import dataclasses
 import pathlib
 import shlex
 
+import numpy as np
+
 from keras_tkd.reports.comparison import BASELINE, describe_comparison, read_comparison
 from keras_tkd.reports.exports import read_export
+from keras_tkd.reports.observations import BASELINE_ROLE, STUDENT_ROLE, read_observations
 from keras_tkd.reports.page.page import check_packages, format_page
 from keras_tkd.reports.page.report import History, Report, SizedModel, describe_single_run
 from keras_tkd.reports.schema import read_results
 from keras_tkd.reports.verdict import format_verdict
-from keras_tkd.runs.layout import FLAGFILE, REPORT, RESULTS
+from keras_tkd.runs.layout import OBSERVATIONS, REPORT, RESULTS
 from keras_tkd.runs.records import read_record
 from keras_tkd.utils.files import write_text
 
@@ -17,6 +21,8 @@ __all__ = ["write_report"]
 
 _COMPARISON = "comparison.json"
 _TEACHER = "teacher"
+# Whose models are shown one by one, with pictures: so that the page stays small.
+_MOST_METHODS = 6
 
 
 def write_report(path):
@@ -44,7 +50,12 @@ def write_report(path):
 
 def _report_comparison(comparison, folder):
     shown = [run for run in comparison.runs if run.test_accuracy is not None]
+    methods, seeds = ",".join(comparison.methods[1:]), ",".join(map(str, comparison.seeds))
     sized = [_describe_model(name, shown, folder) for name in (_TEACHER, *comparison.methods)]
+    # Of each method the run of one seed, the same of all, so that they are compared with one student alone.
+    seed = next((run.seed for run in shown if run.method != _TEACHER), None)
+    runs = {run.method: folder / run.path for run in shown if run.seed == seed and run.method in comparison.methods}
+    observed = _gather_observations(runs, runs.get(BASELINE))
     lines = describe_comparison(comparison) or ["No verdict yet: no run of a method is finished."]
     return Report(
         title=f"{comparison.dataset}: {', '.join(comparison.methods[1:])} against the student alone",
@@ -56,13 +67,12 @@ def _report_comparison(comparison, folder):
         histories=tuple(
             history for run in comparison.runs for history in _read_histories(folder / run.path, run.method, run.seed)
         ),
-        commands=(
-            # What a comparison's flags leave out is the default; methods and seeds are the script's own.
-            f"python scripts/compare.py --methods={shlex.quote(','.join(comparison.methods[1:]))} "
-            f"--seeds={','.join(map(str, comparison.seeds))} --workdir=DIR \\",
-            *(f"    {shlex.quote(flag)} \\" for flag in comparison.flags[:-1]),
-            *(f"    {shlex.quote(flag)}" for flag in comparison.flags[-1:]),
-        ),
+        observations=dict(list(observed.items())[:_MOST_METHODS]),
+        left_out=tuple(observed)[_MOST_METHODS:],
+        classes=_read_classes(runs.values()),
+        shown_seed=seed,
+        # What a comparison's flags leave out is the default.
+        command=_format_command("compare", comparison.flags, f"--methods={methods}", f"--seeds={seeds}"),
     )
 
 
@@ -93,8 +103,17 @@ def _report_run(folder):
         models=tuple(sized),
         exported=_find_exported(folder),
         histories=tuple(_read_histories(folder, results.method, results.seed)),
-        commands=(f"python scripts/distill.py --flagfile={FLAGFILE} --workdir=DIR",),
+        observations=_gather_observations({results.method: folder}, _find_baseline(results)),
+        classes=_read_classes([folder]),
+        shown_seed=results.seed,
+        command=_format_command("distill", results.flags),
     )
+
+
+def _format_command(script, flags, *more):
+    """Returns the command that runs the same again, a line of a shell for each flag."""
+    lines = [f"python scripts/{script}.py --workdir=DIR", *(f"    {shlex.quote(flag)}" for flag in (*more, *flags))]
+    return tuple(f"{line} \\" for line in lines[:-1]) + (lines[-1],)
 
 
 def _say_verdict(results):
@@ -120,6 +139,48 @@ def _describe_model(name, runs, folder):
         parameters=model and model.parameters,
         bytes=_count_bytes(first / f"{role}.keras"),
     )
+
+
+def _gather_observations(runs, alone):
+    """Returns a dict from a method to the `Observations` of its run, each with the student alone where that is known.
+
+    Args:
+        runs: dict from a method to the folder of its run.
+        alone: folder of the run that trained the student alone, if that is another; else None.
+    """
+    found = {method: read_observations(path / OBSERVATIONS) for method, path in runs.items()}
+    beside = read_observations(alone / OBSERVATIONS) if alone else None
+    gathered = {}
+    for method, observations in found.items():
+        # The student alone stands beside each of the others.
+        if observations is None or (method == BASELINE and len(found) > 1):
+            continue
+        if beside is not None and BASELINE_ROLE not in observations.classes and method != BASELINE:
+            # It was the student of its own run, or was trained beside another.
+            role = BASELINE_ROLE if BASELINE_ROLE in beside.classes else STUDENT_ROLE
+            if np.array_equal(beside.labels, observations.labels):
+                observations = dataclasses.replace(
+                    observations,
+                    classes=observations.classes | {BASELINE_ROLE: beside.classes[role]},
+                    confidences=observations.confidences | {BASELINE_ROLE: beside.confidences[role]},
+                )
+        gathered[method] = observations
+    return gathered
+
+
+def _find_baseline(results):
+    """Returns the folder of the run that a run had its student alone from; None where it trained that itself."""
+    named = [flag.partition("=")[2] for flag in results.flags if flag.startswith("--baseline=")]
+    return pathlib.Path(named[0]) if named and named[0] not in ("train", "none") else None
+
+
+def _read_classes(folders):
+    """Returns the names of the classes, in the order of their labels, as the first of the runs that says them does."""
+    for folder in folders:
+        results = read_results(folder / RESULTS)
+        if results and results.student and results.student.per_class_accuracy:
+            return tuple(results.student.per_class_accuracy)
+    return ()
 
 
 def _count_bytes(path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_tkd.utils.files import atomic_write
 
-__all__ = ["Checkpoint", "CheckpointFiles"]
+__all__ = ["Checkpoint", "CheckpointFiles", "check_array_sizes"]
 
 _KEPT = 2
 _ABOUT = "about"
@@ -126,7 +126,7 @@ def _read(path):
     # Only what passed is opened, and nothing in it is ever run. But anybody can make a checksum: what is written here
     # keeps the archive's rules too.
     try:
-        _check_sizes(archive)
+        check_array_sizes(archive)
         with np.load(io.BytesIO(archive), allow_pickle=False) as entries:
             text = entries[_ABOUT]
             about = json.loads(text.tobytes() if text.dtype == "uint8" else str(text))
@@ -143,8 +143,8 @@ def _read(path):
     return Checkpoint(epoch, step, arrays, about)
 
 
-def _check_sizes(archive):
-    """Raises `ValueError` for an archive whose arrays are larger than it is.
+def check_array_sizes(archive):
+    """Raises `ValueError` for the bytes of an uncompressed `.npz` archive whose arrays are larger than it is.
 
     NumPy takes memory for what an array's header declares, before it reads any of it.
     """

@@ -60,7 +60,7 @@ def make_report(**more):
             SizedModel(name="teacher", test_accuracy=0.975, parameters=72_970, bytes=644_582),
             SizedModel(name=HOSTILE, test_accuracy=0.8333, parameters=666, bytes=None),
         ),
-        "commands": ("python scripts/compare.py", HOSTILE),
+        "command": ("python scripts/compare.py", HOSTILE),
     }
     return Report(**fields | more)
 
@@ -141,6 +141,13 @@ def test_a_browser_draws_it_without_an_error_or_a_request(text, page, tmp_path):
     elements, console = open_in_browser(tmp_path / "report.html")
     assert not console
     assert elements.count('class="marks"') == len(page.charts) == 4
+    # On a phone, in the dark: nothing is wider than the screen, and the colours are others.
+    look = """<script>setTimeout(() => { document.body.title = [document.documentElement.scrollWidth <= innerWidth,
+        getComputedStyle(document.body).backgroundColor].join(" ") }, 3000)</script>"""
+    (tmp_path / "report.html").write_text(text + look)
+    dark = ("--window-size=390,800", "--blink-settings=preferredColorScheme=0")
+    for flags, color in ((dark, "rgb(21, 24, 27)"), ((), "rgb(255, 255, 255)")):
+        assert f'title="true {color}"' in open_in_browser(tmp_path / "report.html", *flags)[0]
     # It would have told: of a request that the page forbids, and of one that it allows.
     wrong = text.replace("<header>", '<header><img src="http://a.example/x">')
     (tmp_path / "report.html").write_text(wrong)

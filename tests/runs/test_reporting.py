@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from page_reading import Page
 
+from keras_tkd.reports.comparison import ComparedRun, Comparison
+from keras_tkd.reports.observations import Observations, write_observations
 from keras_tkd.reports.schema import ModelResult, Results, StudentResult
 from keras_tkd.runs import write_report
 from keras_tkd.utils.files import write_json
@@ -50,7 +53,7 @@ def test_one_run_has_the_same_page(tmp_path):
     assert "Distilled minus alone, same budget: +8.75 points" in page.text
     sizes = {row["model"]: (row["parameters"], row["bytes"]) for row in page.list_values() if "bytes" in row}
     assert sizes == {"teacher": (72_970, None), "student alone": (666, None), "kd": (666, 1_234)}
-    assert "python scripts/distill.py --flagfile=flags.flags" in page.text
+    assert "python scripts/distill.py --workdir=DIR \\\n    --epochs=2 \\\n    --method=kd\n" in page.text
 
 
 def test_curves_are_those_of_the_trainings(tmp_path):
@@ -63,9 +66,9 @@ def test_curves_are_those_of_the_trainings(tmp_path):
             curves.setdefault((row["model"], row["images"], row["value"] > 2), []).append((row["epoch"], row["value"]))
     assert curves["teacher", "train", True] == [(1, 2.5)] and curves["teacher", "held out", True] == [(1, 2.25)]
     assert curves["student alone", "train", False] == [(1, 0.5), (2, 0.75), (2, 1.5)]
-    # Neither a clock's nor what is no number; the ends are there, and about 200 points.
+    # Neither a clock's nor what is no number; the ends are there, and about 100 points.
     epochs = [epoch for epoch, _ in curves["kd", "train", True]]
-    assert (epochs[0], epochs[-1]) == (1, 500) and 150 < len(epochs) <= 201
+    assert (epochs[0], epochs[-1]) == (1, 500) and 75 < len(epochs) <= 101
     assert [key for key in curves if key[0] == "kd"] == [("kd", "train", True)]
 
 
@@ -113,3 +116,50 @@ def test_what_is_no_finished_run_of_a_student_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a comparison's folder, or of a finished run with a student"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def observe(folder, **classes):
+    """Two test images, of which models say these classes, with a confidence that tells the models apart."""
+    observations = Observations(
+        labels=np.array([0, 1]),
+        classes={role: np.array(said) for role, said in classes.items()},
+        confidences={role: np.full(2, 0.5 + len(folder.parts[-1]) / 100) for role in classes},
+        embedded=np.arange(0), embeddings={}, pictured=np.arange(0), pictures=np.empty((0, 0, 0, 0), "uint8"),
+        triplets=np.empty((0, 2), int), distances={},
+    )  # fmt: skip
+    write_observations(folder / "observations.npz", observations)
+
+
+def test_the_student_alone_of_another_run_stands_beside(tmp_path):
+    """As in a comparison: it is the student of the run that `--baseline` names."""
+    alone = write_run(tmp_path / "alone", method="baseline", teacher=None, baseline=None)
+    observe(alone, student=[0, 1])
+    run = write_run(tmp_path / "kd", flags=("--method=kd", f"--baseline={alone}"))
+    observe(run, student=[0, 0], teacher=[1, 1])
+    rows = [row for row in read_page(run).list_values() if "count" in row]
+    ranges = {row["model"]: (pytest.approx(row["confidence"]), row["accuracy"]) for row in rows}
+    assert ranges == {"teacher": (0.52, 0.5), "student alone": (0.55, 1.0), "kd": (0.52, 0.5)}
+
+
+def test_a_comparison_shows_one_seed_of_few_methods(tmp_path):
+    methods = ("baseline", *(f"kd@temperature={i}" for i in range(1, 9)))
+    runs = []
+    for method in methods:
+        for seed in (3, 5):
+            path = f"{method}/seed{seed}"
+            alone = method == "baseline"
+            found = {"teacher": None, "baseline": None} if alone else {}
+            folder = write_run(tmp_path / path, seed=seed, **found)
+            observe(folder, student=[0, 1], **({} if alone else {"teacher": [1, 1]}))
+            runs.append(ComparedRun(method=method, seed=seed, path=path, status="finished", test_accuracy=0.9))
+    comparison = Comparison(
+        methods=methods, seeds=(3, 5), flags=("--epochs=2",), dataset="digits", epochs=2, test_samples=80,
+        runs=tuple(runs),
+    )  # fmt: skip
+    write_json(tmp_path / "comparison.json", comparison.to_dict())
+    page = read_page(tmp_path)
+    shown = {row["model"] for row in page.list_values() if "count" in row}
+    assert shown == {"teacher", "student alone", *methods[1:7]}
+    assert "Of seed 3" in page.text and f"without {methods[7]}, {methods[8]}, so that" in page.text
+    assert f"    --methods={','.join(methods[1:])} \\\n    --seeds=3,5 \\\n    --epochs=2\n" in page.text
+    assert page.embedded == json.loads((tmp_path / "comparison.json").read_text())

@@ -11,12 +11,14 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+from page_reading import Page
 
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.comparison import ComparedRun, Comparison, describe_comparison, read_comparison
-from keras_tkd.runs import commands, compare, stages, sweep, sweep_plan, sweep_progress
+from keras_tkd.reports.observations import read_observations
+from keras_tkd.runs import commands, compare, stages, sweep, sweep_plan, sweep_progress, write_report
 from keras_tkd.runs.images import hash_data, load_splits
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.files import save_model
@@ -110,6 +112,22 @@ def test_its_files_say_the_same(compared):
         (run.method, run.test_accuracy) for run in comparison.runs
     ]
     assert (folder / "table.md").read_text().startswith("| method | test accuracy |")
+
+
+def test_its_page_shows_the_models_of_one_seed(compared):
+    """In the page's accuracies of observed models are those of the runs, and the student alone is that of the seed."""
+    folder, comparison = compared
+    page = Page(write_report(folder).read_text())
+    assert page.embedded == json.loads((folder / "comparison.json").read_text())
+    observed = read_observations(folder / "kd" / "seed0" / "observations.npz")
+    values = {float(cell["data-value"]) for cell in page.cells}
+    accuracies = {run.test_accuracy for run in comparison.runs if run.seed == 0}
+    assert accuracies <= values
+    assert observed.is_right("student").mean() in accuracies and observed.is_right("teacher").mean() in accuracies
+    alone = read_observations(folder / "baseline" / "seed0" / "observations.npz")
+    assert alone.is_right("student").mean() in accuracies and set(alone.classes) == {"student"}
+    named = {row["model"] for row in page.list_values() if "count" in row}
+    assert named == {"teacher", "student alone", "kd"}
 
 
 def test_the_cache_is_built_once_for_all(compared):

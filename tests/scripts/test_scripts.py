@@ -1,6 +1,7 @@
 """The scripts as a user runs them: in processes of their own."""
 
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -52,7 +53,8 @@ def test_train_teacher_distill_evaluate(tmp_path):
         "Report    run/report.html",
     ):
         assert words in distilled.stdout
-    assert (tmp_path / "run" / "report.html").read_text().startswith("<!doctype html>")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "tkd: the positive is the nearer" in report and "student alone: the positive" not in report
     # Calm: nothing of TensorFlow's start-up, no warning.
     assert teacher.stderr == distilled.stderr == ""
     measured = run("evaluate", "--model_path=run/student.keras", "--teacher_path=teacher", cwd=tmp_path)
@@ -140,6 +142,18 @@ def test_help_imports_no_tensorflow(script):
     assert "--dataset" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "absl.flags" in imported and not imported & {"tensorflow", "keras"}
+
+
+def test_without_its_extra_a_report_is_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    run_flags = importlib.import_module("run_flags")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vl_convert" else found(name))
+    run_flags.show_report(tmp_path)
+    assert capsys.readouterr().out == (
+        "Report    not drawn: A report needs vl-convert-python, not installed here. Install the extra: "
+        'pip install "keras_tkd[report]"\n'
+    )
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])

@@ -5,7 +5,15 @@ Shares stay shares, 0..1, as in `comparison.json`: axes and tooltips show them a
 
 import altair
 
-__all__ = ["draw_accuracies", "draw_curves", "draw_gains", "draw_tradeoff"]
+__all__ = [
+    "draw_accuracies",
+    "draw_confusion",
+    "draw_curves",
+    "draw_gains",
+    "draw_plane",
+    "draw_reliability",
+    "draw_tradeoff",
+]
 
 # Readable on white and on black.
 _PALETTE = ("#4c86c6", "#ee854a", "#3fa35a", "#d65f5f", "#9270ca", "#a57c5f", "#dc7ec0", "#b0a03c", "#3fa7b8")
@@ -69,7 +77,7 @@ def draw_gains(gains):
         The specification.
     """
     order = [each["method"] for each in gains]
-    points = altair.Axis(labelExpr="format(datum.value * 100, '+.1f')")
+    points = altair.Axis(labelExpr="format(datum.value * 100, '+.1f')", labelOverlap=True)
     title = "gained against the student alone, points"
     tips = [_tip("method:N"), _tip("decision:N"), *(_tip(f"{name}:Q", "+.2%") for name in ("gain", "low", "high"))]
     y = altair.Y("method:N", sort=order, title=None, axis=altair.Axis(labelLimit=150))
@@ -142,12 +150,89 @@ def draw_curves(rows, names, share=False):
     return _finish(chart, 200)
 
 
+def draw_confusion(rows, names):
+    """Draws a confusion matrix: a cell is the stronger, the larger its share of the label's images.
+
+    Args:
+        rows: list of dicts `{"label", "named", "images", "share"}`.
+        names: of the classes, in order.
+
+    Returns:
+        The specification.
+    """
+    strength = altair.Opacity("share:Q", scale=altair.Scale(domain=[0, 0.05, 1], range=[0.04, 0.4, 1]), legend=None)
+    tips = [_tip("label:N"), _tip("named:N"), _tip("images:Q"), _tip("share:Q", ".2%")]
+    # Upright where they are short enough for the narrowest screen.
+    upright = altair.Axis(labelLimit=90, labelOverlap=True, labelAngle=0 if max(map(len, names)) < 3 else -60)
+    chart = altair.Chart(_data(rows)).mark_rect()
+    chart = chart.encode(
+        x=altair.X("named:N", sort=names, title="named", axis=upright),
+        y=altair.Y("label:N", sort=names, title="label", axis=altair.Axis(labelLimit=90, labelOverlap=True)),
+        opacity=strength,
+        color=altair.condition("datum.label == datum.named", altair.value(_PALETTE[0]), altair.value(_PALETTE[3])),
+        tooltip=tips,
+    )
+    return _finish(chart, max(220, min(420, 24 * len(names))))
+
+
+def draw_reliability(ranges, names):
+    """Draws the accuracy of predictions by their confidence, a line for each model, beside the dotted ideal.
+
+    Args:
+        ranges: list of dicts `{"model", "confidence", "accuracy", "count"}`.
+        names: of the models, in the order that decides their colours.
+
+    Returns:
+        The specification.
+    """
+    whole = altair.Scale(domain=[0, 1])
+    x = altair.X("confidence:Q", title="confidence", axis=_percent(), scale=whole)
+    y = altair.Y("accuracy:Q", title="accuracy", axis=_percent(), scale=whole)
+    ideal = altair.Chart(_data([{"confidence": end, "accuracy": end} for end in (0, 1)]))
+    line = altair.Chart(_data(ranges)).encode(x=x, y=y, color=_color(names, field="model"))
+    tips = [_tip("model:N"), _tip("confidence:Q", ".2%"), _tip("accuracy:Q", ".2%"), _tip("count:Q", title="images")]
+    size = altair.Size("count:Q", scale=altair.Scale(range=[20, 260]), legend=None)
+    return _finish(
+        altair.layer(
+            ideal.mark_line(strokeDash=[2, 4], color="currentColor", opacity=0.6).encode(x=x, y=y),
+            line.mark_line(opacity=0.6),
+            line.mark_circle(opacity=0.8).encode(size=size, tooltip=tips),
+        ),
+        320,
+    )
+
+
+def draw_plane(rows, names):
+    """Draws points on a plane, a colour for each class, a cross where the model is wrong.
+
+    Args:
+        rows: list of dicts `{"x", "y", "class", "named", "right", "image"}`.
+        names: of the classes, in order; where there are many, colours repeat.
+
+    Returns:
+        The specification.
+    """
+    scheme = altair.Scale(domain=names or altair.Undefined, scheme="tableau10" if len(names) <= 10 else "tableau20")
+    legend = altair.Legend(orient="bottom", title=None, columns=5, labelLimit=120, symbolType="circle")
+    bare = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
+    tips = [_tip("class:N"), _tip("named:N"), _tip("image:Q", title="test image")]
+    chart = altair.Chart(_data(rows)).mark_point(filled=True, opacity=0.8, size=55)
+    chart = chart.encode(
+        x=altair.X("x:Q", axis=bare),
+        y=altair.Y("y:Q", axis=bare),
+        color=altair.Color("class:N", scale=scheme, legend=legend if len(names) <= 20 else None),
+        shape=altair.condition("datum.right", altair.value("circle"), altair.value("cross")),
+        tooltip=tips,
+    )
+    return _finish(chart, 320)
+
+
 def _data(values):
     return altair.Data(values=values)
 
 
 def _percent():
-    return altair.Axis(format="~%")
+    return altair.Axis(format="~%", labelOverlap=True)
 
 
 def _short():

@@ -14,7 +14,7 @@ _HELD_OUT = "val_"
 _LEFT_OUT = ("images_per_second", "learning_rate")
 _FIRST = ("accuracy", "loss", "student_loss")
 _TITLES = {"loss": "Total loss", "student_loss": "Loss on the labels", "regularization": "Regularization"}
-_MOST_POINTS = 200  # of a curve; more are no more to see
+_MOST_POINTS = 100  # of a curve; more are no more to see
 
 
 def describe_curves(report):
@@ -40,7 +40,7 @@ def describe_curves(report):
             if other == term
             for epoch, value in _thin(epochs)
         ]
-        title = _TITLES.get(term, "Accuracy" if term == "accuracy" else f"Term {term}")
+        title = _TITLES.get(term, "Accuracy" if term == "accuracy" else f"Term {term.replace('_', ' ')}")
         last = {(row["model"], row["images"]): row["value"] for row in rows}
         summary = ", ".join(f"{name} {images} {value:.4g}" for (name, images), value in last.items())
         spec = charts.draw_curves(rows, names, share=term.endswith(("accuracy", "agreement", "violated")))
@@ -57,6 +57,7 @@ def describe_curves(report):
 
 def _thin(epochs):
     """Returns means of an epoch as `(epoch, mean)`, the first and the last among them, not too many to draw."""
-    means = [(epoch, statistics.fmean(values)) for epoch, values in sorted(epochs.items())]
+    # Six digits: more than a screen shows, and a third of what all of them take.
+    means = [(epoch, float(f"{statistics.fmean(values):.6g}")) for epoch, values in sorted(epochs.items())]
     step = -(-len(means) // _MOST_POINTS)
     return means[:-1:step] + means[-1:]

@@ -33,7 +33,7 @@ def format_page(report: Report):
     check_packages()
     import jinja2
 
-    from keras_tkd.reports.page import curves, sections
+    from keras_tkd.reports.page import calibration, curves, differences, embeddings, sections, triplets
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     # JSON has no NaN; and the order of keys is no matter of how a dict was filled.
@@ -45,6 +45,10 @@ def format_page(report: Report):
             sections.describe_accuracies(report),
             sections.describe_costs(report),
             curves.describe_curves(report),
+            differences.describe_differences(report),
+            calibration.describe_calibration(report),
+            embeddings.describe_embeddings(report),
+            triplets.describe_triplets(report),
             sections.describe_repetition(report),
         ],
         style=trusted(_read("page.css")),

@@ -55,8 +55,10 @@ class Report:
         exported: the same of exported files, and of teacher and student as Keras runs them beside these.
         histories: learning curves.
         observations: dict from a method to the `Observations` of the run that is shown of it.
+        classes: names of the classes, in the order of their labels; empty where they are not known.
+        left_out: methods of which there are `Observations` too, that are not shown.
         shown_seed: the seed of these runs; None where there are none.
-        commands: lines of a shell that repeat it.
+        command: lines of a shell that repeat it.
     """
 
     title: str
@@ -67,8 +69,10 @@ class Report:
     exported: tuple[SizedModel, ...] = ()
     histories: tuple[History, ...] = ()
     observations: dict = dataclasses.field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     shown_seed: int | None = None
-    commands: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
 
 
 def describe_single_run(results):

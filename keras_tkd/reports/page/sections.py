@@ -155,7 +155,7 @@ def _list_costs(model):
 def describe_repetition(report):
     """Returns the `Section` of what is needed to do it again: commands, flags, versions and machine."""
     comparison = report.comparison
-    blocks = [Listing("Commands", list(report.commands)), Listing("Flags", list(comparison.flags))]
+    blocks = [Listing("In a shell, in the folder of keras_tkd", list(report.command))]
     versions = comparison.versions or {}
     if versions:
         rows = [[Cell(str(name)), Cell(str(value))] for name, value in versions.items()]

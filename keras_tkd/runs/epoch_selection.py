@@ -1,4 +1,4 @@
-"""Which epoch of a training counts, and when a training ends early: by the accuracy on validation images alone."""
+"""Choice of the epoch whose weights count, and early stopping: by the accuracy on validation images alone."""
 
 import keras
 

@@ -155,7 +155,7 @@ SEVERAL = {"teacher_average", "teacher_weights"}
 ANCHORED = {"anchor_weight", "generations"}
 ONLINE = {"teacher_loss_weight", "peer_weight", "student_term_reaches_teacher"}
 GIVEN = {"teacher_path", "teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
-GIVEN |= {"teacher_head", "teacher_outputs"}
+GIVEN |= {"teacher_head", "teacher_outputs", "teacher_image_size"}
 TRAINED_FIRST = {"teacher_epochs", "teacher_layers", "student_layers"}
 CACHE = {"teacher_cache", "teacher_views", "teacher_cache_dtype"}
 DRAWN = {"negatives", "negative_classes"}
@@ -167,6 +167,9 @@ PLAIN = {"data_dir", "max_pixels", "test_fraction", "embedding_layer", "schedule
 # Models of this package, which start from no weights of others.
 OF_TRAININGS = {"schedule_factor", "teacher_model_weights", "student_model_weights"}
 PLAIN |= {"teacher_model_weights"}
+# By default no images are held out to choose by.
+BY_VALIDATION = {"early_stopping_patience", "select"}
+PLAIN, OF_TRAININGS = PLAIN | BY_VALIDATION, OF_TRAININGS | BY_VALIDATION
 CLOSED = PLAIN | {"teacher_embedding_layer", "student_model_weights"}
 OF_A_MEASURED_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 OF_A_GIVEN_TEACHER = OF_A_MEASURED_TEACHER | {"teacher_head"}
@@ -188,11 +191,15 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
                 schedule="step",
                 schedule_epochs=(2,),
                 open_set_fraction=0.5,
+                validation_fraction=0.1,
                 teacher_model="keras_applications/VGG16",
             ),
             set(),
         ),
-        (EvaluateConfig(model_path="m"), SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER | {"teacher_outputs"}),
+        (
+            EvaluateConfig(model_path="m"),
+            SEVERAL | CLOSED - OF_TRAININGS | OF_A_MEASURED_TEACHER | {"teacher_outputs", "teacher_image_size"},
+        ),
         (EvaluateConfig(model_path="m", **TWO), CLOSED - OF_TRAININGS | {"teacher_outputs"}),
         (EvaluateConfig(model_path="m", **TWO, dataset="pets", open_set_fraction=0.5), {"teacher_outputs"}),
         (
@@ -209,7 +216,7 @@ OF_ITS_OWN |= {"distillation_loss_weights"}
             DistillConfig(method="kd", teacher_outputs="a.npz"),
             (OFFLINE | DRAWN | {"margin", "miner", "teacher_training"}) - {"teacher_classes"}
             | OF_ITS_TRAINING
-            | {"teacher_cache", "teacher_cache_dtype"},
+            | {"teacher_cache", "teacher_cache_dtype", "teacher_image_size"},
         ),
         (
             DistillConfig(method="kd", teacher_cache="off"),

@@ -10,6 +10,7 @@ from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, stages
 from keras_tkd.runs.epoch_selection import EpochSelection, find_best_epoch
+from keras_tkd.runs.sweep_plan import list_steps, make_configs
 
 QUICK = {
     "method": "baseline",
@@ -170,6 +171,13 @@ def test_teacher_baseline_and_student_are_chosen_by_one_rule(tmp_path):
     del other["teacher_model"]
     with pytest.raises(ValueError, match="another budget: select best_validation there, last here"):
         commands.distill(DistillConfig(**other), tmp_path / "other")
+
+
+def test_all_runs_of_a_comparison_have_the_one_rule(tmp_path):
+    base = DistillConfig(dataset="digits", validation_fraction=0.2, **CHOOSING)
+    steps = list_steps(base, make_configs(base, ["kd", "trikd"]), [0, 1], tmp_path)
+    assert [step.method for step in steps] == ["teacher", *["baseline", "kd", "trikd"] * 2]
+    assert {(step.config.early_stopping_patience, step.config.select) for step in steps} == {(2, "best_validation")}
 
 
 @pytest.mark.parametrize("make_config", [DistillConfig, TeacherTrainingConfig])

@@ -13,6 +13,7 @@ import pytest
 from keras_tkd.config import DistillConfig, EvaluateConfig
 from keras_tkd.runs import commands
 from keras_tkd.runs.images import load_splits
+from keras_tkd.runs.sweep_plan import list_steps, make_configs
 
 CONTRASTS = {"flat": 0, "weak": 50, "strong": 100}
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "baseline": "none", "check": "off", "method": "kd"}
@@ -133,3 +134,11 @@ def test_the_size_of_the_student_is_no_second_one(folder):
 def test_where_there_is_no_second_size_it_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         DistillConfig(**{"teacher_image_size": 16} | settings)
+
+
+def test_in_a_comparison_the_one_teacher_and_those_that_read_it_have_its_size(tmp_path):
+    base = DistillConfig(dataset="digits", image_size=8, teacher_image_size=16)
+    teacher, *others = list_steps(base, make_configs(base, ["kd", "trikd"]), [0], tmp_path)
+    assert (teacher.method, teacher.config.image_size) == ("teacher", 16)
+    sizes = {step.method: (step.config.image_size, step.config.teacher_image_size) for step in others}
+    assert sizes == {"baseline": (8, None), "kd": (8, 16), "trikd": (8, None)}

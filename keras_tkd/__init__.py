@@ -21,6 +21,7 @@ _EXPORTS = {
 _MODULES = (
     "callbacks",
     "data",
+    "distribution",
     "evaluation",
     "export",
     "losses",

@@ -1,13 +1,42 @@
-"""Metrics for training an embedding with triplets."""
+"""Metrics for training an embedding with triplets, and for images of several classes."""
 
 import keras
 import tensorflow as tf
 
 from keras_tkd.losses.triplet_loss import TripletLoss, triplet_statistics
 
-__all__ = ["TripletStatistics"]
+__all__ = ["ExactMatch", "TripletStatistics"]
 
 _STATISTICS = ("positive_distance", "negative_distance", "violated")
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd")
+class ExactMatch(keras.metrics.MeanMetricWrapper):
+    """Share of images of which every class is answered right, for multi-hot labels and logits.
+
+    A logit above 0 is a yes, and a label above 1/2, which a mixed image may have, is one as well.
+
+    Args:
+        name, dtype: as in `keras.metrics.Metric`.
+
+    Call: `update_state(labels, logits)`, both `(batch, classes)`.
+
+    Example: of the first image one of the two classes is answered wrong.
+
+    >>> ExactMatch()([[1, 0], [0, 1]], [[2.0, 3.0], [-1.0, 1.0]])
+    0.5
+    """
+
+    def __init__(self, name="exact_match", dtype=None):
+        super().__init__(_match_exactly, name=name, dtype=dtype)
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
+
+
+def _match_exactly(labels, logits):
+    right = tf.equal(tf.convert_to_tensor(logits) > 0, tf.cast(labels, "float32") > 0.5)
+    return tf.cast(tf.reduce_all(right, axis=-1), "float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")

@@ -20,6 +20,7 @@ def main():
     commands = run_flags.import_commands(config.deterministic)
     results = commands.distill(config, flags.FLAGS.workdir, flags.FLAGS.existing)
     run_flags.show([results], [flags.FLAGS.workdir])
+    run_flags.show_report(flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ from keras_tkd.config import DistillConfig, get_default
 from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.native_output import hide_native_output
 
-__all__ = ["define", "define_workdir", "import_commands", "read", "read_shared", "run", "show", "show_comparison"]
+__all__ = [
+    "define",
+    "define_workdir",
+    "import_commands",
+    "read",
+    "read_shared",
+    "run",
+    "show",
+    "show_comparison",
+    "show_report",
+]
 
 # The flags defined through this module are the scripts' own: --help lists them.
 flags.disclaim_key_flags()
@@ -218,12 +228,24 @@ def show(runs, workdirs):
     verified = tables.format_verification_table(runs)
     if verified:
         print("", verified, sep="\n")
-    tensorboard = os.path.join(os.path.dirname(sys.executable), "tensorboard")
-    print(f"\nCurves    {shlex.quote(tensorboard)} --logdir={shlex.quote(os.path.join(workdirs[0], 'logs'))}")
+    tensorboard, logs = os.path.join(os.path.dirname(sys.executable), "tensorboard"), os.path.join(workdirs[0], "logs")
+    print(f"\nCurves    {shlex.quote(tensorboard)} --logdir={shlex.quote(logs)}" if os.path.isdir(logs) else "")
     for name in ("student.keras", "teacher.keras"):
         path = os.path.join(workdirs[0], name)
         if os.path.exists(path):
             print(f"{name.removesuffix('.keras').capitalize():10}{path}")
+
+
+def show_report(workdir):
+    """Draws the report of a finished run or comparison, and prints where it is; without the extra, how to get it."""
+    from keras_tkd.runs.reporting import write_report
+
+    try:
+        path = write_report(workdir)
+    except ValueError as error:
+        # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
+        path = f"not drawn: {error}"
+    print(f"Report    {path}")
 
 
 def show_comparison(comparison, workdir):
@@ -235,5 +257,6 @@ def show_comparison(comparison, workdir):
     print("", *describe_comparison(comparison), sep="\n")
     files = [os.path.join(workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
     print(f"\nFiles     {'  '.join(files)}")
+    show_report(workdir)
     if any(run.status == "failed" for run in comparison.runs):
         sys.exit("Error: some runs failed. The same command tries them again")

@@ -27,6 +27,7 @@ ALLOWED = {
     "utils": "",
     "batches": "",
     "callbacks": "",
+    "distribution": "",
     "miners": "",
     "methods": "",
     "models": "",

@@ -4,9 +4,10 @@ import dataclasses
 import numbers
 import os
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.fields import ReadWhen, check, check_choice, get_default, option
 from keras_tkd.config.flagfile import can_hold, get_value_type
-from keras_tkd.utils.choices import BUILT_IN_DATASETS, MAX_PIXELS
+from keras_tkd.utils.choices import BUILT_IN_DATASETS, MAX_PIXELS, TASKS
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
 __all__ = ["DataConfig", "VERIFYING"]
@@ -73,6 +74,14 @@ class DataConfig:
         names_file=True,
         read_when=_OF_FOLDERS,
     )
+    task: str = option(
+        "single_label",
+        "'single_label': each image has one class; 'multi_label': any number, named in the column label of --labels "
+        "with | between them.",
+        TASKS,
+        decides="data",
+        read_when=_OF_FOLDERS,
+    )
     skip_bad_images: bool = option(
         False,
         "Leave out images of a folder that cannot be read, and list them in the results; they are an error if not "
@@ -127,6 +136,11 @@ class DataConfig:
         decides="measurement",
         read_when=VERIFYING,
     )
+
+    @property
+    def multi_label(self):
+        """True if an image may have several classes."""
+        return self.task == "multi_label"
 
     @property
     def has_teacher(self):
@@ -230,6 +244,7 @@ class DataConfig:
             check(0 < self.open_set_fraction <= 1, rule, self, "open_set_fraction")
         if self.labels is not None:
             check(self.labels, "`labels` must be the path of a table", self, "labels")
+        multi_label_rules.check_data(self)
         if self.max_pixels is not None:
             check(self.max_pixels >= 1, "`max_pixels` must be >= 1", self, "max_pixels")
         if self.shuffle_window is not None:

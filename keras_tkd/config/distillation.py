@@ -219,7 +219,13 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     @functools.cached_property
     def recipe(self):
         """The `Method` of this run: one by name, or that of the listed losses."""
-        return combine(self.losses) if self.losses else METHODS[self.method]
+        recipe = combine(self.losses) if self.losses else METHODS[self.method]
+        return recipe.for_several_classes() if self.multi_label else recipe
+
+    @property
+    def has_validation(self):
+        # A share that is not given is chosen in `resolved`: some, where one of several generations is chosen.
+        return bool(self.validation_fraction) or (self.validation_fraction is None and (self.generations or 1) > 1)
 
     @property
     def title(self):
@@ -310,7 +316,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     def teacher(self):
         """The configuration of the teacher's own training."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(TeacherTrainingConfig)}
-        for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer"):
+        for name in ("epochs", "learning_rate", "weight_decay", "embedding_layer", "image_size"):
             own = getattr(self, f"teacher_{name}")
             values[name] = values[name] if own is None else own
         # Of a run that is not resolved, the share held out may still be None, which here is no value.

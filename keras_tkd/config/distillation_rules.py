@@ -1,5 +1,6 @@
 """Rules for the settings of a distillation."""
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.fields import check
 from keras_tkd.methods.combination import check_negatives
 
@@ -42,6 +43,7 @@ def check_distillation(config):
         )
     check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
     _check_mixing(config)
+    multi_label_rules.check_method(config)
     if config.teacher_outputs:
         _check_teacher_outputs(config)
     if not config.augments:

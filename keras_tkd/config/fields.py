@@ -39,6 +39,7 @@ DECIDES = {
     "measurement": "what is measured of a student, which need not be trained again for it",
     "interruption": "what an interruption costs, and no result: a run that goes on may have another value",
     "warnings": "what is said before a training, and no result: as before",
+    "display": "what is shown of a training, and no result: as before",
     "nothing": "nothing that is kept: where files are, what is measured of a teacher, what is trained besides",
 }
 
@@ -52,7 +53,7 @@ COMPARED = ("data", "budget", "student", "measurement")
 # Settings that name a teacher which was trained elsewhere: what concerns the training of a run's own yields to these.
 GIVEN_TEACHER = ("teacher_path", "teacher_outputs")
 # What a run that goes on need not share with the run that began.
-FREE = ("interruption", "warnings")
+FREE = ("interruption", "warnings", "display")
 
 
 class _LeftToData:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.data import VERIFYING, DataConfig
 from keras_tkd.config.fields import ReadWhen, check, check_choice, option
 from keras_tkd.utils.choices import AVERAGES, PREPROCESSING, WEIGHTINGS
@@ -65,6 +66,14 @@ class PretrainedTeachersConfig(DataConfig):
         decides="nothing",
         read_when=(_TRAINED_BEFORE, _GIVEN),
     )
+    teacher_image_size: int | None = option(
+        None,
+        "Height and width in which the teacher sees the images, made of the same stored pixels; as the student, "
+        "--image_size, if not given.",
+        decides="distillation",
+        read_when=(_TRAINED_BEFORE, ReadWhen(lambda config: config.has_teacher)),
+        yields_to="teacher_outputs",
+    )
     teacher_preprocessing: tuple[str, ...] = option(
         ("none",),
         "Scaling of the pixels that --teacher_path expects: one for all, or one for each.",
@@ -112,6 +121,11 @@ class PretrainedTeachersConfig(DataConfig):
 
     def _check_rules(self):
         super()._check_rules()
+        multi_label_rules.check_teachers(self)
+        if self.teacher_image_size is not None:
+            check(self.teacher_image_size >= 1, "`teacher_image_size` must be >= 1", self, "teacher_image_size")
+            rule = "`decoded_cache` holds images of one size, and does not go with `teacher_image_size`"
+            check(self.decoded_cache is None, rule, self, "decoded_cache", "teacher_image_size")
         paths, scalings = self.teacher_path or (), self.teacher_preprocessing
         check(
             len(scalings) in (1, len(paths)),

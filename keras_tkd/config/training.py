@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_tkd.config import multi_label_rules
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, list_left_to_data, option
@@ -13,9 +14,16 @@ __all__ = ["RunConfig", "TeacherTrainingConfig"]
 _SCHEDULES = ("constant", "cosine", "step")
 _CLASS_WEIGHTS = ("none", "balanced")
 _AT_CHANCE = ("stop", "warn")
+_SELECTIONS = ("last", "best_validation")
+_TENSORBOARD = ("all", "scalars", "off")
 # Their defaults are those that stand at the fields: what was measured on them is to stay what it was.
 _WITH_OWN_DEFAULTS = ("digits", "cifar10")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
+# Never by the test images, which would then be no test any more.
+_BY_VALIDATION = ReadWhen(
+    lambda config: config.has_validation,
+    "`{name}` goes by the accuracy on validation images, and this run has none: set `validation_fraction`",
+)
 _BY_SGD = ReadWhen(
     lambda config: config.optimizer == "sgd",
     "`{name}` is read with optimizer='sgd' only: Adam has averages of its own",
@@ -50,6 +58,22 @@ class RunConfig(DataConfig):
     # Of what is chosen by the data the defaults here are those of digits, for which they were made.
     epochs: int = option(
         30, "Passes over the training images; by their number if not given.", decides="budget", by_data=True
+    )
+    # Of every training of a run, as a part of its budget: a student must not win for being stopped at a better time.
+    early_stopping_patience: int | None = option(
+        None,
+        "End each training after so many epochs without a better accuracy on the validation images; after --epochs if "
+        "not given.",
+        decides="budget",
+        read_when=_BY_VALIDATION,
+    )
+    select: str = option(
+        "last",
+        "Epoch of each training whose weights its model gets: the 'last', or the one with the 'best_validation' "
+        "accuracy, the first of several.",
+        _SELECTIONS,
+        decides="budget",
+        read_when=_BY_VALIDATION,
     )
     batch_size: int = option(
         128, "Images per step; by the number of images if not given.", decides="budget", by_data=True
@@ -131,6 +155,20 @@ class RunConfig(DataConfig):
         _AT_CHANCE,
         decides="warnings",
     )
+    tensorboard: str = option(
+        "all",
+        "What to write for TensorBoard: 'scalars' (curves, the run's settings and results), 'all' (pictures, "
+        "embeddings and the models' graphs too, once, at the end), or 'off'.",
+        _TENSORBOARD,
+        decides="display",
+    )
+    profile_steps: tuple[int, ...] = option(
+        (),
+        "First and last step, from 1, of the student's training (or the teacher's that is trained alone) to record for "
+        "TensorBoard's profiler: 10,20.",
+        decides="display",
+        read_when=ReadWhen(lambda config: config.tensorboard != "off", "`{name}` is not read with tensorboard='off'"),
+    )
     teacher_model: str = option(
         "digits_teacher",
         f"Name of the teacher's architecture, a .keras file of it, or {APPLICATIONS}NAME; by the size of the images if "
@@ -147,6 +185,9 @@ class RunConfig(DataConfig):
         super()._check_rules()
         for name in ("epochs", "batch_size"):
             check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
+        if self.early_stopping_patience is not None:
+            rule = "`early_stopping_patience` must be >= 1; leave it out to train all epochs"
+            check(self.early_stopping_patience >= 1, rule, self, "early_stopping_patience")
         for name in ("checkpoint_steps", "checkpoint_minutes"):
             value = getattr(self, name)
             check(value is None or value > 0, f"`{name}` must be > 0", self, name)
@@ -157,7 +198,12 @@ class RunConfig(DataConfig):
             check(value is None or value > 0, f"`{name}` must be > 0; leave it out to mix nothing", self, name)
         for name in ("weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
+        if self.profile_steps:
+            rule = "`profile_steps` must be two steps, the first from 1 on and the last no earlier: 10,20"
+            first, last = self.profile_steps if len(self.profile_steps) == 2 else (0, 0)
+            check(1 <= first <= last, rule, self, "profile_steps")
         check_weights(self, "teacher_model_weights")
+        multi_label_rules.check_training(self)
         # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
         if self.shuffle_window and (self.has_own_defaults or "batch_size" not in list_left_to_data(self)):
             rule = "`shuffle_window` must be a batch or more"
@@ -197,6 +243,11 @@ class RunConfig(DataConfig):
     def has_own_defaults(self):
         """True if the data set keeps the defaults of the fields; for others the data choose what is not given."""
         return self.dataset in _WITH_OWN_DEFAULTS
+
+    @property
+    def has_validation(self):
+        """True if training images are held out, to choose by."""
+        return bool(self.validation_fraction)
 
     @property
     def mixes(self):

@@ -9,7 +9,7 @@ from keras_tkd.data.epochs import make_epoch_dataset
 from keras_tkd.data.mixing import apply_mixed_view, check_mixing
 from keras_tkd.data.options import PARALLEL_CALLS, count_batches
 from keras_tkd.data.sampling import ClassSampler, make_stateless_seed, shuffle_samples
-from keras_tkd.data.sources import as_source
+from keras_tkd.data.sources import ImageSource, as_source
 from keras_tkd.data.validation import SEED_LIMIT, check_augmentation, check_batch_size, check_seed, check_views
 
 __all__ = ["make_anchor_dataset"]
@@ -67,7 +67,11 @@ def make_anchor_dataset(
                 f"{' and '.join(sampling_labels)} images to be drawn. Draw none (`negatives=None, positives=None`), or "
                 "do not mix"
             )
-    source = as_source(images)
+    source, beside = as_source(images), None
+    if isinstance(teacher_images, ImageSource):
+        # One pass over the stored images gives both: what is decoded is resized twice.
+        source.check_beside(teacher_images)
+        teacher_images, beside = None, teacher_images
     steps_per_window = count_batches(source.window_size, batch_size)
     # Kept in the host's memory: on a GPU, whole data sets would take the place of models.
     with tf.device("CPU:0"):
@@ -80,7 +84,7 @@ def make_anchor_dataset(
     def make_epoch(epoch):
         window_seed = make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None
         # Folders of images are stored class by class: of windows in that order, few would have an image to draw.
-        windows = source.windows(window_seed, spread=bool(sampling_labels))
+        windows = source.windows(window_seed, spread=bool(sampling_labels), beside=beside)
         batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
         if source.window_count == 1:
             return batches
@@ -115,6 +119,8 @@ def make_anchor_dataset(
             own = {"image": window.gather_images}
             if teacher_images is not None:
                 own["teacher_image"] = lambda places: tf.gather(teacher_images, tf.gather(window.ids, places))
+            if beside is not None:
+                own["teacher_image"] = window.gather_teacher_images
             label = tf.gather(labels, index)
             if mix is not None and training:
                 # Where all samples are at hand, a mixed image is a function of sample and view, which a cache can keep.

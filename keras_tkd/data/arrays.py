@@ -21,24 +21,25 @@ def allocate_aligned(shape, dtype=np.uint8):
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def check_memory(count, image_shape, name):
+def check_memory(count, image_shapes, name):
     """Raises `ValueError` for images that are more than this machine's memory holds.
 
     Args:
         count: number of images that are held at a time.
-        image_shape: `(height, width, channels)`, a byte for each of the values.
+        image_shapes: list of `(height, width, channels)`, one for each size in which an image is held; a byte a value.
         name: what they are of, for the error.
     """
-    needed = count * math.prod(image_shape)
+    needed = count * sum(map(math.prod, image_shapes))
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Before it is taken: the system promises more memory than there is, and ends the process when it is written to.
     if needed > available:
-        height, width, channels = image_shape
+        (height, width, channels), *others = image_shapes
+        beside = "".join(f", and of {height:,} x {width:,} for a teacher" for height, width, _ in others)
         raise ValueError(
             f"Images must fit into memory. Received: {count:,} of {height:,} x {width:,} pixels and {channels} "
-            f"channel{'s' * (channels > 1)} of {name}, {needed:,} bytes, and this machine has {available:,}. Pass a "
-            "smaller `image_size` (--image_size); of folders and of data sets of tensorflow-datasets, `shuffle_window` "
-            "leaves most images on disk"
+            f"channel{'s' * (channels > 1)} of {name}{beside}, {needed:,} bytes, and this machine has {available:,}. "
+            "Pass a smaller `image_size` (--image_size); of folders and of data sets of tensorflow-datasets, "
+            "`shuffle_window` leaves most images on disk"
         )
 
 

@@ -92,12 +92,14 @@ def _apply_in_turn(images, seeds, *, operations):
     return images
 
 
-def make_augmentation(name):
+def make_augmentation(name, drawn_for=None):
     """Makes an augmentation of its name, as `--augmentation` takes it.
 
     Args:
         name: operations in the order in which they act, joined by `+`, each a name in `AUGMENTATIONS` with its
             arguments: `"resized_crop@area=0.25+horizontal_flip"`.
+        drawn_for: `(height, width)` of the images for which places and lengths in pixels are drawn; images of another
+            size show the same part, to half a pixel of theirs. None for the images' own size.
 
     Returns:
         A function `(images, seeds) -> images`; None for `"none"`.
@@ -105,10 +107,12 @@ def make_augmentation(name):
     Raises:
         ValueError: an operation or an argument that there is not, a value out of its range, an operation twice.
     """
-    operations = [
-        functools.partial(AUGMENTATIONS[name], **arguments) if arguments else AUGMENTATIONS[name]
-        for name, arguments in parse_augmentation(name)
-    ]
+    operations = []
+    for operation, arguments in parse_augmentation(name):
+        function = AUGMENTATIONS[operation]
+        if drawn_for is not None and operation in _OF_PLACES:
+            arguments = arguments | {"drawn_for": tuple(drawn_for)}
+        operations.append(functools.partial(function, **arguments) if arguments else function)
     return compose(*operations) if len(operations) > 1 else next(iter(operations), None)
 
 
@@ -125,3 +129,5 @@ AUGMENTATIONS = choices.check_complete(
         "cutout": cutout,
     },
 )
+# Those that draw places and lengths in pixels; the others draw shares, or nothing of places.
+_OF_PLACES = ("crop", "crop_flip", "resized_crop", "cutout")

@@ -9,13 +9,22 @@ import tensorflow as tf
 
 from keras_tkd.data.draws import CROP, CUTOUT, FLIP, RESIZED_CROP, draw_choice, draw_fraction
 
-__all__ = ["crop", "crop_and_flip", "cutout", "draw_crop_boxes", "horizontal_flip", "make_box_mask", "resized_crop"]
+__all__ = [
+    "crop",
+    "crop_and_flip",
+    "cutout",
+    "draw_crop_boxes",
+    "horizontal_flip",
+    "make_box_mask",
+    "resized_crop",
+    "scale_pixels",
+]
 
 # Ratios of width to height, evenly spaced on a logarithmic scale. The middle one is 1.
 _RATIOS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 1025))
 
 
-def crop_and_flip(images, seeds, *, padding=4, flip=True):
+def crop_and_flip(images, seeds, *, padding=4, flip=True, drawn_for=None):
     """Crops zero-padded images at random to their own size, and mirrors half of them.
 
     Args:
@@ -23,6 +32,8 @@ def crop_and_flip(images, seeds, *, padding=4, flip=True):
         seeds: int64 `(batch,)` in [0, 2^31 - 1), one per image. Equal seeds give equal views.
         padding: pixels of zeros on every side, >= 0; the crop's corner is uniform over `(2 * padding + 1)^2` places.
         flip: whether to mirror left and right with probability 1/2.
+        drawn_for: `(height, width)` of the images in whose pixels `padding` is, and places are drawn: images of another
+            size show the same part, to half a pixel of theirs. None for their own.
 
     Returns:
         Views of the images' shape and dtype.
@@ -30,27 +41,33 @@ def crop_and_flip(images, seeds, *, padding=4, flip=True):
     images = tf.convert_to_tensor(images)
     seeds = tf.cast(seeds, tf.int64)
     height, width = images.shape[1], images.shape[2]
-    top, left = (draw_choice(seeds, CROP + axis, 2 * padding + 1) for axis in range(2))
+    sizes = tuple(zip((height, width), drawn_for or (height, width), strict=True))
+    down, right = (scale_pixels(padding, *both) for both in sizes)
+    # By how much the crop is off the middle: scaled, it is never more than the padding, scaled.
+    offsets = (draw_choice(seeds, CROP + axis, 2 * padding + 1) - padding for axis in range(2))
+    top, left = (
+        pad + scale_pixels(offset, *both) for pad, offset, both in zip((down, right), offsets, sizes, strict=True)
+    )
     # Mirroring turns the order of the columns that are gathered, which costs nothing beside the crop.
     rows = top[:, None] + tf.range(height, dtype=tf.int64)
     columns = tf.range(width, dtype=tf.int64)
     if flip:
         columns = tf.where(draw_choice(seeds, FLIP, 2)[:, None] == 1, columns[::-1], columns)
     columns = left[:, None] + columns
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    padded = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]])
     return tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
-def crop(images, seeds, *, padding=4):
+def crop(images, seeds, *, padding=4, drawn_for=None):
     """Crops without mirroring, for images such as digits whose mirror image means something else; see `crop_and_flip`.
 
     Args:
-        images, seeds, padding: as in `crop_and_flip`.
+        images, seeds, padding, drawn_for: as in `crop_and_flip`.
 
     Returns:
         Views of the images' shape and dtype.
     """
-    return crop_and_flip(images, seeds, padding=padding, flip=False)
+    return crop_and_flip(images, seeds, padding=padding, flip=False, drawn_for=drawn_for)
 
 
 def horizontal_flip(images, seeds):
@@ -67,7 +84,7 @@ def horizontal_flip(images, seeds):
     return tf.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
-def resized_crop(images, seeds, *, area=0.08):
+def resized_crop(images, seeds, *, area=0.08, drawn_for=None):
     """Crops a part of each image at random, and enlarges it to the image's own size (Szegedy et al., 2015).
 
     The part's share of the area is uniform in [`area`, 1]; its ratio of width to height is log-uniform over those of
@@ -76,17 +93,34 @@ def resized_crop(images, seeds, *, area=0.08):
     here: large shares are not rarer than small ones.
 
     Args:
-        images, seeds: as in `crop_and_flip`.
+        images, seeds, drawn_for: as in `crop_and_flip`.
         area: the smallest share of an image's area, in (0, 1].
 
     Returns:
         Views of the images' shape and dtype.
     """
     images = tf.convert_to_tensor(images)
-    top, left, rows, columns = draw_crop_boxes(seeds, images.shape[1], images.shape[2], area)
+    sizes = tuple(images.shape[1:3])
+    drawn_sizes = drawn_for or sizes
+    top, left, rows, columns = draw_crop_boxes(seeds, *drawn_sizes, area)
+    if drawn_for:
+        top, rows = _scale_part(top, rows, sizes[0], drawn_sizes[0])
+        left, columns = _scale_part(left, columns, sizes[1], drawn_sizes[1])
     pixels = images if images.dtype.is_floating else tf.cast(images, tf.float32)
     pixels = _enlarge(_enlarge(pixels, top, rows, 1), left, columns, 2)
     return pixels if images.dtype.is_floating else tf.cast(tf.round(pixels), images.dtype)
+
+
+def scale_pixels(number, size, drawn_size):
+    """Returns a number of pixels of an axis of `drawn_size` in those of an axis of `size`, rounded; integers."""
+    return (2 * number * size + drawn_size) // (2 * drawn_size)
+
+
+def _scale_part(start, length, size, drawn_size):
+    first, end = (scale_pixels(place, size, drawn_size) for place in (start, start + length))
+    # Of a smaller image one pixel is left, however small the part.
+    length = tf.maximum(end - first, 1)
+    return tf.minimum(first, size - length), length
 
 
 def draw_crop_boxes(seeds, height, width, area):
@@ -131,13 +165,13 @@ def _enlarge(pixels, start, length, axis):
     return below + (above - below) * share
 
 
-def cutout(images, seeds, *, size=0.5):
+def cutout(images, seeds, *, size=0.5, drawn_for=None):
     """Sets a square in each image to zero, at a random place (Cutout, DeVries & Taylor, 2017; random erasing).
 
     The square's centre is uniform over all pixels, so that a part of the square may lie outside of the image.
 
     Args:
-        images, seeds: as in `crop_and_flip`.
+        images, seeds, drawn_for: as in `crop_and_flip`.
         size: the square's side as a share of the shorter side of the image, > 0.
 
     Returns:
@@ -145,10 +179,13 @@ def cutout(images, seeds, *, size=0.5):
     """
     images, seeds = tf.convert_to_tensor(images), tf.cast(seeds, tf.int64)
     height, width = images.shape[1], images.shape[2]
-    side = max(1, round(size * min(height, width)))
-    top = draw_choice(seeds, CUTOUT, height) - side // 2
-    left = draw_choice(seeds, CUTOUT + 1, width) - side // 2
-    inside = make_box_mask(top, left, top + side, left + side, height, width)
+    drawn_height, drawn_width = drawn_for or (height, width)
+    side = max(1, round(size * min(drawn_height, drawn_width)))
+    top = draw_choice(seeds, CUTOUT, drawn_height) - side // 2
+    left = draw_choice(seeds, CUTOUT + 1, drawn_width) - side // 2
+    top, bottom = (scale_pixels(edge, height, drawn_height) for edge in (top, top + side))
+    left, right = (scale_pixels(edge, width, drawn_width) for edge in (left, left + side))
+    inside = make_box_mask(top, left, bottom, right, height, width)
     return tf.where(inside, tf.zeros_like(images), images)
 
 

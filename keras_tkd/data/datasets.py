@@ -2,27 +2,21 @@
 
 import dataclasses
 import functools
-import math
 import operator
 import os
 import typing
 
-import numpy as np
-
-from keras_tkd.data.arrays import allocate_aligned, check_memory, resize_uint8
 from keras_tkd.data.decoded_cache import check_apart
+from keras_tkd.data.digits import load_digits
 from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
 from keras_tkd.data.image_table import is_divided_table, load_divided_table, load_table
-from keras_tkd.data.partition import draw_open_set_classes, stratified_split
-from keras_tkd.data.splits import Splits, take_rows
+from keras_tkd.data.partition import draw_open_set_classes
+from keras_tkd.data.splits import Splits
 from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
 __all__ = ["LOADERS", "Loader", "TABLE_LOADERS", "find_loader", "load"]
-
-_RESIZED_PIXELS = 2**24  # of the images that are resized at a time
-_DIGITS_TEST_FRACTION = 0.2  # fixed: accuracies on digits are always on the same number of images
 
 
 def load(
@@ -30,6 +24,7 @@ def load(
     data_dir=None,
     *,
     image_size=None,
+    teacher_image_size=None,
     test_fraction=0.2,
     split_seed=0,
     open_set_fraction=None,
@@ -37,6 +32,7 @@ def load(
     max_pixels=None,
     nested=False,
     labels=None,
+    multi_label=False,
     skip_bad_images=False,
     decoded_cache=None,
     progress=False,
@@ -64,6 +60,9 @@ def load(
         data_dir: where tensorflow-datasets keeps its data. None is its default, `~/tensorflow_datasets`.
         image_size: height and width in pixels, an integer or a pair. None keeps the images' own size.
             Resizing is bilinear, antialiased, and rounded.
+        teacher_image_size: likewise, of the same images for a teacher that sees them in another size: `Splits.teacher`.
+            Both sizes are made of the stored pixels, which are decoded once. None for one size. It does not go with
+            `decoded_cache`, which holds one.
         test_fraction: the share of each class that becomes the test split of a folder without `train` and
             `test`, between 0 and 1. A class keeps and gives at least one image.
         split_seed: of the splits made here (digits, folders, open sets). Not a run's seed.
@@ -80,6 +79,8 @@ def load(
         labels: path of a table, a CSV file with the columns `file` (below the folder) and `label`, in place of class
             folders. A column `split` says which files are for `train` and `test` (or `val` ...); without it, a column
             `group` keeps the files of each group on one side.
+        multi_label: True for images of several classes: a field of the column `label` names them with `|` between them,
+            and may be empty; labels become multi-hot rows.
         skip_bad_images: True leaves out images of a folder that cannot be read, and lists them in `Splits.bad_images`;
             the result is that of a folder without them. False names them all in one error.
         decoded_cache: path of a folder that keeps the images of a folder decoded and resized, for later calls with the
@@ -116,6 +117,7 @@ def load(
             f"`open_set_fraction` must be above 0 and at most 1. Received: open_set_fraction={open_set_fraction}"
         )
     size = _height_and_width(image_size)
+    teacher_size = _height_and_width(teacher_image_size, "teacher_image_size")
     labels = None if labels is None else os.fspath(labels)
     loader = find_loader(name, labels)
     if shuffle_window is not None:
@@ -126,14 +128,25 @@ def load(
         "max_pixels": max_pixels,
         "nested": nested,
         "labels": labels,
+        "multi_label": multi_label,
         "skip_bad_images": skip_bad_images,
         "decoded_cache": None if decoded_cache is None else os.fspath(decoded_cache),
     }
     for argument, value in of_folders.items():
         if value not in (None, False) and argument not in loader.reads:
             raise ValueError(f"{_OF_FOLDERS[argument]}. Received: {name} with {argument}={value}. Leave it out")
+    if multi_label and open_set_fraction is not None:
+        raise ValueError(
+            "`open_set_fraction` takes out all images of some classes, of which an image has one. Received: "
+            f"open_set_fraction={open_set_fraction}, multi_label={multi_label}. Leave one of them out"
+        )
     if decoded_cache is not None:
         check_apart(decoded_cache, name)
+        if teacher_size is not None:
+            raise ValueError(
+                "`decoded_cache` holds images of one size, and does not go with `teacher_image_size`. Received: "
+                f"decoded_cache={decoded_cache}, teacher_image_size={teacher_image_size}"
+            )
 
     def unseen(class_names):
         return () if open_set_fraction is None else draw_open_set_classes(class_names, open_set_fraction, split_seed)
@@ -141,6 +154,7 @@ def load(
     options = {
         "data_dir": data_dir,
         "size": size,
+        "teacher_size": teacher_size,
         "test_fraction": test_fraction,
         "split_seed": split_seed,
         "unseen": unseen,
@@ -166,8 +180,9 @@ class Loader:
     Attributes:
         takes: function from a name, or the path of a table of labels, to whether it is one of this kind.
         load: function `(name, ...) -> Splits`.
-        reads: what `load` takes beside the name: `"size"`, `(height, width)` or None; `"unseen"`, a function from the
-            names of all classes to the labels of those in the open set; and arguments of `keras_tkd.data.load`. One
+        reads: what `load` takes beside the name: `"size"` and `"teacher_size"`, `(height, width)` or None; `"unseen"`,
+            a function from the names of all classes to the labels of those in the open set; and arguments of
+            `keras_tkd.data.load`. One
             that reads `"shuffle_window"` can leave the images on disk; what it does not read, such as
             `"test_fraction"` where a data set brings its own test split, changes nothing.
     """
@@ -175,32 +190,6 @@ class Loader:
     takes: typing.Callable[[str], bool]
     load: typing.Callable[..., Splits]
     reads: tuple[str, ...]
-
-
-def _load_digits(name, size, split_seed):
-    import sklearn.datasets
-
-    digits = sklearn.datasets.load_digits()
-    images = np.rint(digits.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
-    if size is not None:
-        check_memory(len(images), (*size, 1), name)
-        resized = allocate_aligned((len(images), *size, 1))
-        # A few at a time, for on the way an image takes several times its room.
-        step = max(1, _RESIZED_PIXELS // math.prod(size))
-        for start in range(0, len(images), step):
-            resized[start : start + step] = resize_uint8(images[start : start + step], size)
-        images = resized
-    labels = digits.target.astype(np.int32)
-    class_names = tuple(str(digit) for digit in digits.target_names)
-    train, test = stratified_split(labels, _DIGITS_TEST_FRACTION, split_seed, class_names)
-    return Splits(
-        name=name,
-        train_images=take_rows(images, train),
-        train_labels=labels[train],
-        test_images=take_rows(images, test),
-        test_labels=labels[test],
-        class_names=class_names,
-    )
 
 
 def _is_folder(name):
@@ -214,43 +203,41 @@ def _is_divided_folder(name):
     return _is_folder(name) and is_divided(name)
 
 
-_BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": _load_digits})
+_BUILT_IN = choices.check_complete(choices.BUILT_IN_DATASETS, {"digits": load_digits})
 
-# What all loaders of lists of files end with.
-_OF_LISTS = ("skip_bad_images", "shuffle_window", "decoded_cache", "progress")
+# What loaders of lists of image files pass on: how files are read, and how they are divided where nothing in the data
+# says which are for testing.
+_READING = (
+    "max_pixels",
+    "skip_bad_images",
+    "size",
+    "teacher_size",
+    "shuffle_window",
+    "decoded_cache",
+    "progress",
+)
+_DIVIDING = ("test_fraction", "split_seed", "unseen")
 
 # The first that takes a name loads it: what is built in before a folder of that name, and names that only
 # tensorflow-datasets can judge at the end.
 LOADERS = (
     *(
-        Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "split_seed"))
+        Loader(takes=functools.partial(operator.eq, name), load=function, reads=("size", "teacher_size", "split_seed"))
         for name, function in _BUILT_IN.items()
     ),
+    Loader(takes=_is_divided_folder, load=load_divided_folder, reads=("nested", *_READING)),
+    Loader(takes=_is_folder, load=load_folder, reads=("nested", *_DIVIDING, *_READING)),
     Loader(
-        takes=_is_divided_folder,
-        load=load_divided_folder,
-        reads=("size", "max_pixels", "nested", *_OF_LISTS),
+        takes=lambda name: True,
+        load=load_prepared,
+        reads=("data_dir", "size", "teacher_size", "shuffle_window", "progress"),
     ),
-    Loader(
-        takes=_is_folder,
-        load=load_folder,
-        reads=("size", "test_fraction", "split_seed", "unseen", "max_pixels", "nested", *_OF_LISTS),
-    ),
-    Loader(takes=lambda name: True, load=load_prepared, reads=("data_dir", "size", "shuffle_window", "progress")),
 )
 
 # With a table of labels, the first that takes the table.
 TABLE_LOADERS = (
-    Loader(
-        takes=is_divided_table,
-        load=load_divided_table,
-        reads=("labels", "size", "max_pixels", *_OF_LISTS),
-    ),
-    Loader(
-        takes=lambda labels: True,
-        load=load_table,
-        reads=("labels", "size", "test_fraction", "split_seed", "unseen", "max_pixels", *_OF_LISTS),
-    ),
+    Loader(takes=is_divided_table, load=load_divided_table, reads=("labels", "multi_label", *_READING)),
+    Loader(takes=lambda labels: True, load=load_table, reads=("labels", "multi_label", *_DIVIDING, *_READING)),
 )
 
 # What an error says of an argument that only folders read.
@@ -259,6 +246,8 @@ _OF_FOLDERS = {
     "already",
     "nested": "`nested` is for a folder of class folders; a table of labels has paths",
     "labels": "`labels` is for a folder of images",
+    "multi_label": "`multi_label` is for a folder of images with a table of `labels`, which alone can name several "
+    "classes of an image",
     "skip_bad_images": "`skip_bad_images` leaves out files of a folder of images",
     "decoded_cache": "`decoded_cache` keeps the images of a folder of images",
 }
@@ -279,13 +268,12 @@ def _check_streamed(name, loader, shuffle_window, open_set_fraction):
         )
 
 
-def _height_and_width(image_size):
+def _height_and_width(image_size, name="image_size"):
     if image_size is None:
         return None
     size = tuple(image_size) if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
         raise ValueError(
-            "`image_size` must be a positive integer, or a pair of them (height, width). "
-            f"Received: image_size={image_size}"
+            f"`{name}` must be a positive integer, or a pair of them (height, width). Received: {name}={image_size}"
         )
     return size

@@ -1,11 +1,10 @@
-"""Image files decoded inside a `tf.data` pipeline, to the bytes that they have in memory."""
+"""Image files decoded inside a `tf.data` pipeline, to the pixels that `read_image` gives."""
 
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.image_files import pillow_unlimited, read_image
 from keras_tkd.data.stream_errors import CHANGED
 
@@ -13,7 +12,7 @@ __all__ = ["FileDecoder"]
 
 
 class FileDecoder:
-    """Decodes image files by their positions in a list, and resizes them: a function for `RandomAccessStream`.
+    """Decodes image files by their positions in a list: a function for `RandomAccessStream`, which resizes them.
 
     Files of which TensorFlow's decoder makes what `read_image` makes, which are most photographs, are decoded without
     Python, on all cores; the others, such as WebP and what EXIF turns, by `read_image` itself.
@@ -23,12 +22,12 @@ class FileDecoder:
         files: paths below it.
         is_plain: `(n,)`, see `ImageMeasures`.
         sizes: `(n,)`, bytes of each file when it was checked.
-        image_shape: `(height, width, channels)` of the images that are returned.
+        channels: of the images that are returned, 1 or 3.
         max_pixels: how many pixels a file may have.
     """
 
-    def __init__(self, root, files, is_plain, sizes, image_shape, max_pixels):
-        self._size, self._channels, self._max_pixels = image_shape[:2], image_shape[2], max_pixels
+    def __init__(self, root, files, is_plain, sizes, channels, max_pixels):
+        self._channels, self._max_pixels = channels, max_pixels
         with tf.device("CPU:0"):
             self._root = tf.constant(os.fsencode(root))
             # Names of files are bytes, which need not be UTF-8.
@@ -37,7 +36,7 @@ class FileDecoder:
             self._sizes = tf.constant(np.asarray(sizes), tf.int64)
 
     def __call__(self, position):
-        """Returns the image, uint8, of the file at a position, a scalar int64 tensor.
+        """Returns the image, uint8, of the file at a position, a scalar int64 tensor, in the size that it is stored in.
 
         Raises:
             tf.errors.OpError: when it runs, for a file that is another one than was checked; it names the file.
@@ -49,9 +48,7 @@ class FileDecoder:
             lambda: self._decode_plain(path, size),
             lambda: tf.numpy_function(self._read, [path, size], tf.uint8),
         )
-        image = tf.ensure_shape(image, (None, None, self._channels))
-        fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], self._size))
-        return tf.cond(fits, lambda: image, lambda: resize_uint8(image, self._size))
+        return tf.ensure_shape(image, (None, None, self._channels))
 
     def _decode_plain(self, path, size):
         content = tf.io.read_file(path)

@@ -25,8 +25,13 @@ def is_divided(name):
     return "train" in folders and not folders.isdisjoint(HELD_OUT)
 
 
-def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, shuffle_window, decoded_cache, progress):
-    """Loads a folder with `train` and `test`, each of class folders; for the arguments see `Loader` and `load`."""
+def load_divided_folder(name, *, nested, **reading):
+    """Loads a folder with `train` and `test`, each of class folders.
+
+    Args:
+        name, nested: see `keras_tkd.data.load`.
+        **reading: how its files are read, see `read_divided`.
+    """
     root = os.path.expanduser(name)
     found, files = _list_entries(root)
     held_out = [folder for folder in HELD_OUT if folder in found]
@@ -50,47 +55,21 @@ def load_divided_folder(name, size, max_pixels, nested, skip_bad_images, shuffle
     files, labels = listed
     is_test = np.repeat([False, True], [len(part) for part in files])
     images = ImageList(root, class_names[0], [*files[0], *files[1]], np.concatenate(labels), skipped, is_test)
-    reading = {
-        "size": size,
-        "max_pixels": max_pixels,
-        "skip_bad_images": skip_bad_images,
-        "shuffle_window": shuffle_window,
-        "decoded_cache": decoded_cache,
-        "progress": progress,
-    }
     return read_divided(name, images, **reading)
 
 
-def load_folder(
-    name,
-    size,
-    test_fraction,
-    split_seed,
-    unseen,
-    max_pixels,
-    nested,
-    skip_bad_images,
-    shuffle_window,
-    decoded_cache,
-    progress,
-):
-    """Loads a folder of class folders; for the arguments see `Loader` and `load`.
+def load_folder(name, *, nested, **reading):
+    """Loads a folder of class folders.
 
-    The classes that are `unseen` are not divided: they may have a single image.
+    Args:
+        name, nested: see `keras_tkd.data.load`.
+        **reading: how it is divided and its files are read, see `read_list`.
     """
     root, skipped = os.path.expanduser(name), {}
     class_names, files, labels = _list_images(root, "", nested, skipped)
     _check_several(name, class_names)
     images = ImageList(root, class_names, files, labels, skipped)
-    reading = {
-        "size": size,
-        "max_pixels": max_pixels,
-        "skip_bad_images": skip_bad_images,
-        "shuffle_window": shuffle_window,
-        "decoded_cache": decoded_cache,
-        "progress": progress,
-    }
-    return read_list(name, images, test_fraction, split_seed, unseen, **reading)
+    return read_list(name, images, **reading)
 
 
 def _check_several(name, class_names):

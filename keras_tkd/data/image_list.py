@@ -10,6 +10,7 @@ from keras_tkd.data.image_reading import make_reader
 from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.choices import MAX_PIXELS
+from keras_tkd.utils.multi_hot import count_classes
 from keras_tkd.utils.naming import name_some
 
 __all__ = ["HELD_OUT", "ImageList", "read_divided", "read_list"]
@@ -26,7 +27,7 @@ class ImageList:
         root: path of the folder.
         class_names: one name per class.
         files: paths below the folder, in the order of the samples.
-        labels: `(n,)`, int32, indices into the names.
+        labels: `(n,)`, int32, indices into the names; or multi-hot rows `(n, classes)`, uint8.
         skipped: what the folder also holds and is not read: a dict from a reason to paths below the folder.
         is_test: `(n,)`, bool, where the folder or a table says which files are for testing.
         groups: `(n,)`, where a table names the group of each file, none of which is to stand on both sides.
@@ -54,10 +55,14 @@ class ImageList:
         return dataclasses.replace(self, files=[self.files[index] for index in kept], **rows)
 
 
-def read_list(name, images, test_fraction, split_seed, unseen, **reading):
-    """Reads an `ImageList` whose images are divided here; for the other arguments see `Loader` and `read_divided`.
+def read_list(name, images, *, test_fraction, split_seed, unseen, **reading):
+    """Reads an `ImageList` whose images are divided here.
 
-    The classes that are `unseen` are not divided: they may have a single image.
+    Args:
+        name, images: of the data set.
+        test_fraction, split_seed: as in `keras_tkd.data.load`.
+        unseen: see `Loader`. These classes are not divided: they may have a single image.
+        **reading: see `read_divided`.
     """
 
     def divide(images):
@@ -69,26 +74,25 @@ def read_list(name, images, test_fraction, split_seed, unseen, **reading):
     return _read(name, images, divide, split_is_ours=True, **reading)
 
 
-def read_divided(name, images, *, max_pixels, skip_bad_images, **reading):
+def read_divided(name, images, **reading):
     """Reads an `ImageList` that says which images are for testing.
-
-    Args:
-        name, images: of the data set.
-        max_pixels, skip_bad_images: as in `keras_tkd.data.load`.
-        reading: the other arguments of `make_reader`.
 
     Files that cannot be read are left out with `skip_bad_images`, and the result is that of a folder without them;
     else they are all named in one error.
+
+    Args:
+        name, images: of the data set.
+        **reading: `max_pixels` and `skip_bad_images`, as in `keras_tkd.data.load`, and the other arguments of
+            `make_reader`.
     """
 
     def divide(images):
         return np.flatnonzero(~images.is_test), np.flatnonzero(images.is_test)
 
-    reading |= {"max_pixels": max_pixels, "skip_bad_images": skip_bad_images}
     return _read(name, images, divide, split_is_ours=False, **reading)
 
 
-def _read(name, images, divide, split_is_ours, max_pixels, skip_bad_images, **reading):
+def _read(name, images, divide, *, split_is_ours, max_pixels, skip_bad_images, **reading):
     max_pixels = MAX_PIXELS if max_pixels is None else max_pixels
     bad = []
     with pillow_unlimited(), make_reader(name, images, max_pixels=max_pixels, **reading) as reader:
@@ -105,11 +109,12 @@ def _read(name, images, divide, split_is_ours, max_pixels, skip_bad_images, **re
             _check_classes(images, bad)
     train, test = parts
     split = {part: [images.files[index] for index in rows] for part, rows in (("train", train), ("test", test))}
-    return Splits(
+    (own, *teachers) = arrays
+    splits = Splits(
         name=name,
-        train_images=arrays[0],
+        train_images=own[0],
         train_labels=images.labels[train],
-        test_images=arrays[1],
+        test_images=own[1],
         test_labels=images.labels[test],
         class_names=images.class_names,
         split=split if split_is_ours else None,
@@ -118,6 +123,7 @@ def _read(name, images, divide, split_is_ours, max_pixels, skip_bad_images, **re
         skipped=images.skipped,
         bad_images=tuple(sorted(f"{os.path.relpath(error.path, images.root)} {error.reason}" for error in bad)),
     )
+    return splits.with_teacher_images(*teachers[0]) if teachers else splits
 
 
 def _check_classes(images, bad):
@@ -126,7 +132,7 @@ def _check_classes(images, bad):
     if images.is_test is not None:
         sides = {" for training": ~images.is_test, " for testing": images.is_test}
     for side, members in sides.items():
-        for label in sorted(set(range(len(images.class_names))) - set(images.labels[members].tolist())):
+        for label in np.flatnonzero(count_classes(images.labels[members], len(images.class_names)) == 0):
             raise ValueError(
                 f"A class must have an image{side} that can be read. Received: class `{images.class_names[label]}` of "
                 f"{images.root}, with none after {len(bad)} bad images were left out. Repair them: "

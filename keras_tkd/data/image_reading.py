@@ -27,12 +27,12 @@ __all__ = ["ArrayReader", "SourceReader", "make_reader"]
 _FILES = 4096  # that wait for the threads together: beside the arrays, of all files there are a few bytes each
 
 
-def make_reader(name, images, *, size, max_pixels, shuffle_window, decoded_cache, progress):
+def make_reader(name, images, *, size, teacher_size, max_pixels, shuffle_window, decoded_cache, progress):
     """Makes the reader of a whole `ImageList`, a context; for the other arguments see `keras_tkd.data.load`."""
     if shuffle_window is None and decoded_cache is None:
-        return ArrayReader(name, images, size, max_pixels, progress)
+        return ArrayReader(name, images, size, teacher_size, max_pixels, progress)
     cache = None if decoded_cache is None else DecodedCache(decoded_cache, images, size, max_pixels)
-    return SourceReader(name, images, size, max_pixels, progress, shuffle_window, cache)
+    return SourceReader(name, images, size, teacher_size, max_pixels, progress, shuffle_window, cache)
 
 
 class ArrayReader:
@@ -42,13 +42,14 @@ class ArrayReader:
         name: of the data set, for errors.
         images: the `ImageList` of all files.
         size: `(height, width)` of the images, or None for their own.
+        teacher_size: that of the images for a teacher, where it sees others; else None.
         max_pixels: how many pixels a file may have.
         progress: whether progress is shown.
     """
 
-    def __init__(self, name, images, size, max_pixels, progress):
+    def __init__(self, name, images, size, teacher_size, max_pixels, progress):
         self.name, self.root, self.files = name, images.root, images.files
-        self.size, self.max_pixels, self.progress = size, max_pixels, progress
+        self.size, self.teacher_size, self.max_pixels, self.progress = size, teacher_size, max_pixels, progress
         count = len(images.files)
         self._is_measured, self._is_plain = np.zeros(count, bool), np.zeros(count, bool)
         self._shapes = np.zeros((count, 3), np.int32)
@@ -69,8 +70,8 @@ class ArrayReader:
             thorough: whether all files that cannot be read are looked for; else some may be missing.
 
         Returns:
-            A list of a `BadImageError` for each file that cannot be read, and, where there is none, the images of each
-            part, arrays or streams.
+            A list of a `BadImageError` for each file that cannot be read, and, where there is none, a list for each
+            size, the student's and the teacher's if it has one, of the images of each part, arrays or streams.
         """
         rows = [images.positions[part] for part in parts]
         positions = np.concatenate(rows)
@@ -80,15 +81,20 @@ class ArrayReader:
             if thorough and not any(error.too_large for error in bad):
                 bad += self._decode(positions[self._is_measured[positions]], lambda *_: None, channels=3)
             return bad, None
-        return self._read_pixels(rows, self._find_common_shape(positions))
+        shape = self._find_common_shape(positions)
+        return self._read_pixels(rows, [shape, (*self.teacher_size, shape[-1])] if self.teacher_size else [shape])
 
-    def _read_pixels(self, rows, shape):
-        check_memory(sum(map(len, rows)), shape, self.name)
-        arrays, bad = [], []
-        for part in rows:
-            array = allocate_aligned((len(part), *shape))
-            bad += self._decode(part, array.__setitem__, shape[-1], shape[:2])
-            arrays.append(array)
+    def _read_pixels(self, rows, shapes):
+        check_memory(sum(map(len, rows)), shapes, self.name)
+        arrays = [[allocate_aligned((len(part), *shape)) for part in rows] for shape in shapes]
+        bad = []
+        for number, part in enumerate(rows):
+            # Decoded once, and resized to each size from the file's own pixels.
+            def store(place, image, own=tuple(parts[number] for parts in arrays)):
+                for array in own:
+                    array[place] = _resize(image, array.shape[1:3])
+
+            bad += self._decode(part, store, shapes[0][-1])
         return bad, arrays
 
     def _get_path(self, position):
@@ -122,17 +128,14 @@ class ArrayReader:
             )
         return *map(int, sizes[0]), channels
 
-    def _decode(self, positions, store, channels, size=None):
+    def _decode(self, positions, store, channels):
         """Decodes images, calls `store(place, image)` with each, and returns the errors of those that are bad.
 
         The place is that among the positions.
         """
 
         def decode(place):
-            image = read_image(self._get_path(positions[place]), channels, self.max_pixels)
-            if size is not None and image.shape[:2] != size:
-                image = resize_uint8(image, size).numpy()
-            store(place, image)
+            store(place, read_image(self._get_path(positions[place]), channels, self.max_pixels))
 
         return self._run(decode, len(positions), f"Reading {len(positions):,} images")
 
@@ -164,13 +167,13 @@ class SourceReader(ArrayReader):
     """Checks image files by decoding each of them once, and leaves the pixels on disk.
 
     Args:
-        name, images, size, max_pixels, progress: as for `ArrayReader`.
+        name, images, size, teacher_size, max_pixels, progress: as for `ArrayReader`. A cache holds images of one size.
         shuffle_window: images that a stream holds at a time; None makes arrays of what the cache holds.
         cache: a `DecodedCache`, which is written unless it is there; None where the files are decoded in each pass.
     """
 
-    def __init__(self, name, images, size, max_pixels, progress, shuffle_window, cache):
-        super().__init__(name, images, size, max_pixels, progress)
+    def __init__(self, name, images, size, teacher_size, max_pixels, progress, shuffle_window, cache):
+        super().__init__(name, images, size, teacher_size, max_pixels, progress)
         self._window, self._cache = shuffle_window, cache
         self._cached = self._writer = self._shape = None
         self._is_decoded = np.zeros(len(images.files), bool)
@@ -194,7 +197,7 @@ class SourceReader(ArrayReader):
         if bad := self._read_again(set(self._cached.bad) & set(images.files)):
             return bad, None
         self._checksums, shape = self._cached.checksums, self._cached.pixels.shape[1:]
-        return [], self._hold([images.positions[part] for part in parts], shape, self._cached.pixels)
+        return [], self._hold([images.positions[part] for part in parts], [shape], self._cached.pixels)
 
     def _read_again(self, files):
         """Returns the errors of the files that could not be read when the cache was made."""
@@ -209,23 +212,21 @@ class SourceReader(ArrayReader):
             )
         return bad
 
-    def _read_pixels(self, rows, shape):
-        self._check_memory(rows, shape)
-        positions = np.sort(np.concatenate(rows))
+    def _read_pixels(self, rows, shapes):
+        self._check_memory(rows, shapes)
+        shape, positions = shapes[0], np.sort(np.concatenate(rows))
         # What is left after bad images may be of another shape, for which what was written is of no use.
         if self._writer and shape != self._shape:
             self._writer.begin((len(self.files), *shape))
             self._is_decoded[:] = False
         self._shape = shape
         pending = positions[~self._is_decoded[positions]]
-        store, size = (lambda *_: None), None
-        if self._writer:
-            size = shape[:2]
 
-            def store(place, image):
-                self._writer.store(int(pending[place]), image)
+        def store(place, image):
+            if self._writer:
+                self._writer.store(int(pending[place]), _resize(image, shape[:2]))
 
-        bad = self._decode(pending, store, shape[-1], size)
+        bad = self._decode(pending, store, shape[-1])
         self._is_decoded[pending] = True
         if bad:
             return bad, None
@@ -235,20 +236,20 @@ class SourceReader(ArrayReader):
             left[positions] = False
             self._writer.note(self._checksums, [self.files[position] for position in np.flatnonzero(left)])
             pixels = self._writer.map_pixels()
-        return [], self._hold(rows, shape, pixels)
+        return [], self._hold(rows, shapes, pixels)
 
-    def _check_memory(self, rows, shape):
+    def _check_memory(self, rows, shapes):
         counts = list(map(len, rows))
         # A stream holds two windows at a time.
-        check_memory(sum(counts) if self._window is None else 2 * min(self._window, max(counts)), shape, self.name)
+        check_memory(sum(counts) if self._window is None else 2 * min(self._window, max(counts)), shapes, self.name)
 
-    def _hold(self, rows, shape, pixels):
-        """Returns the images at each of `rows`, out of the files, or out of all pixels where these are decoded."""
-        self._check_memory(rows, shape)
+    def _hold(self, rows, shapes, pixels):
+        """Returns the images of each shape at each of `rows`, out of files, or of all decoded pixels."""
+        self._check_memory(rows, shapes)
         if self._window is None:
-            return [take_rows(pixels, part) for part in rows]
+            return [[take_rows(pixels, part) for part in rows]]
         if pixels is None:
-            decode = FileDecoder(self.root, self.files, self._is_plain, self._bytes, shape, self.max_pixels)
+            decode = FileDecoder(self.root, self.files, self._is_plain, self._bytes, shapes[0][-1], self.max_pixels)
         else:
             with tf.device("CPU:0"):
                 mapped = as_tensor(pixels)
@@ -256,5 +257,9 @@ class SourceReader(ArrayReader):
             def decode(position):
                 return tf.gather(mapped, position)
 
-        stream = RandomAccessStream(decode, self._checksums, shape, self._window)
-        return [stream.take(part) for part in rows]
+        streams = [RandomAccessStream(decode, self._checksums, shape, self._window) for shape in shapes]
+        return [[stream.take(part) for part in rows] for stream in streams]
+
+
+def _resize(image, size):
+    return image if image.shape[:2] == size else resize_uint8(image, size).numpy()

@@ -7,9 +7,12 @@ import os
 import numpy as np
 
 from keras_tkd.data.image_list import HELD_OUT, ImageList, read_divided, read_list
+from keras_tkd.utils.multi_hot import count_classes
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["is_divided_table", "load_divided_table", "load_table"]
+__all__ = ["SEPARATOR", "is_divided_table", "load_divided_table", "load_table"]
+
+SEPARATOR = "|"  # between the classes of an image, in its field of the column `label`
 
 _COLUMNS = ("file", "label")
 _DELIMITERS = ",;\t"
@@ -21,15 +24,21 @@ def is_divided_table(labels):
     return "split" in _read_header(labels)
 
 
-def load_divided_table(name, labels, size, max_pixels, skip_bad_images, shuffle_window, decoded_cache, progress):
-    """Loads the images of a table with a column `split`; for the arguments see `Loader` and `load`."""
-    images = _read_table(name, labels)
+def load_divided_table(name, *, labels, multi_label, **reading):
+    """Loads the images of a table with a column `split`.
+
+    Args:
+        name, labels, multi_label: see `keras_tkd.data.load`.
+        **reading: how its files are read, see `read_divided`.
+    """
+    images = _read_table(name, labels, multi_label)
     sides = {False: "train", True: "test"}
     for side, part in sides.items():
-        if lacking := set(range(len(images.class_names))) - set(images.labels[images.is_test == side].tolist()):
+        counts = count_classes(images.labels[images.is_test == side], len(images.class_names))
+        if not counts.all():
             raise ValueError(
                 f"`split` must put images of every class on both sides. Received: {labels}, where class "
-                f"'{images.class_names[min(lacking)]}' has none in `{part}`"
+                f"'{images.class_names[int(np.argmin(counts))]}' has none in `{part}`"
             )
     if images.groups is not None:
         both = set(images.groups[images.is_test]) & set(images.groups[~images.is_test])
@@ -38,74 +47,67 @@ def load_divided_table(name, labels, size, max_pixels, skip_bad_images, shuffle_
                 f"A group must not stand on both sides of `split`. Received: {labels}, where these do: "
                 f"{name_some(sorted(both))}. Leave `split` out to have the groups divided"
             )
-    reading = {
-        "size": size,
-        "max_pixels": max_pixels,
-        "skip_bad_images": skip_bad_images,
-        "shuffle_window": shuffle_window,
-        "decoded_cache": decoded_cache,
-        "progress": progress,
-    }
     return read_divided(name, images, **reading)
 
 
-def load_table(
-    name,
-    labels,
-    size,
-    test_fraction,
-    split_seed,
-    unseen,
-    max_pixels,
-    skip_bad_images,
-    shuffle_window,
-    decoded_cache,
-    progress,
-):
-    """Loads the images of a table without a column `split`; for the arguments see `Loader` and `load`."""
-    images = _read_table(name, labels)
-    reading = {
-        "size": size,
-        "max_pixels": max_pixels,
-        "skip_bad_images": skip_bad_images,
-        "shuffle_window": shuffle_window,
-        "decoded_cache": decoded_cache,
-        "progress": progress,
-    }
-    return read_list(name, images, test_fraction, split_seed, unseen, **reading)
+def load_table(name, *, labels, multi_label, **reading):
+    """Loads the images of a table without a column `split`.
+
+    Args:
+        name, labels, multi_label: see `keras_tkd.data.load`.
+        **reading: how they are divided and its files are read, see `read_list`.
+    """
+    return read_list(name, _read_table(name, labels, multi_label), **reading)
 
 
-def _read_table(name, labels):
-    """Returns the `ImageList` of a table, whose rows are the samples, in their order."""
+def _read_table(name, labels, multi_label):
+    """Returns the `ImageList` of a table, whose rows are the samples, in their order.
+
+    Args:
+        name, labels: see `Loader` and `load`.
+        multi_label: whether a label may name several classes, with `SEPARATOR` between them, or none.
+    """
     root = os.path.expanduser(name)
     if not os.path.isdir(root):
         raise ValueError(f"`labels` names the files of a folder of images. Received: labels={labels}, dataset={name}")
-    rows = _read_rows(labels)
+    rows = _read_rows(labels, multi_label)
     skipped = {}
     is_test = None
     if "split" in _read_header(labels):
         rows, is_test = _divide(rows, labels, skipped)
     _check_files(root, [row["file"] for row in rows], labels)
-    given = [row["label"] for row in rows]
-    names = set(given)
+    given = [_split_label(row["label"]) if multi_label else [row["label"]] for row in rows]
+    names = {name for each in given for name in each}
     # Numbers in the order of numbers: they are often the outputs of a teacher.
     by_number = all(name.isascii() and name.isdecimal() for name in names)
     class_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if by_number else None))
     if len(class_names) < 2:
-        raise ValueError(
-            f"A data set must have at least 2 classes. Received: {labels}, with the single label '{class_names[0]}'"
-        )
+        found = f"the single label '{class_names[0]}'" if class_names else "none in its column `label`"
+        raise ValueError(f"A data set must have at least 2 classes. Received: {labels}, with {found}")
     positions = {name: index for index, name in enumerate(class_names)}
+    places = [[positions[name] for name in each] for each in given]
     groups = np.array([row["group"] for row in rows], object) if "group" in rows[0] else None
     return ImageList(
         root=root,
         class_names=class_names,
         files=[os.path.normpath(row["file"]) for row in rows],
-        labels=np.array([positions[label] for label in given], np.int32),
+        labels=_make_multi_hot(places, len(class_names)) if multi_label else np.array(places, np.int32)[:, 0],
         skipped=skipped,
         is_test=is_test,
         groups=groups,
     )
+
+
+def _split_label(label):
+    """Returns the names of the classes in a label, none of an empty one; white space around a name is not its own."""
+    return [name for name in map(str.strip, label.split(SEPARATOR)) if name]
+
+
+def _make_multi_hot(places, num_classes):
+    rows = np.zeros((len(places), num_classes), np.uint8)
+    for row, classes in zip(rows, places, strict=True):
+        row[classes] = 1
+    return rows
 
 
 def _divide(rows, labels, skipped):
@@ -158,8 +160,10 @@ def _read_header(labels):
         return _reader(lines, labels).fieldnames
 
 
-def _read_rows(labels):
+def _read_rows(labels, multi_label):
     """Returns the rows of a table, dicts of the columns that are read."""
+    # An image of several classes may have none of them.
+    needed = {"file", "split", "group"} | ({"label"} if not multi_label else set())
     rows = []
     with _open(labels) as lines:
         reader = _reader(lines, labels)
@@ -174,7 +178,7 @@ def _read_rows(labels):
                         f"A row must have as many fields as there are columns, {len(reader.fieldnames)}. "
                         f"Received: {where}, with more: put a field with a delimiter in it into quotes"
                     )
-                if empty := [name for name in wanted if not values[name]]:
+                if empty := [name for name in wanted if name in needed and not values[name]]:
                     raise ValueError(f"`{empty[0]}` must not be empty. Received: {where}, where it is")
                 if "\0" in values["file"]:
                     raise ValueError(f"`file` must be a path. Received: {where}: {values['file']!r}")

@@ -2,19 +2,21 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import scipy.special
 import tensorflow as tf
 
 from keras_tkd.data.augmentation import apply_view, make_view_seeds
-from keras_tkd.data.crops import make_box_mask
+from keras_tkd.data.crops import make_box_mask, scale_pixels
 from keras_tkd.data.draws import MIXING, draw_choice
 from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
 from keras_tkd.data.permutation import permute
 from keras_tkd.data.sampling import make_stateless_seed
 from keras_tkd.data.validation import check_seed
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.multi_hot import is_multi_hot, read_multi_hot
 from keras_tkd.utils.number_checks import check_whole, is_finite
 
 __all__ = ["Mixing", "apply_mixed_view", "check_mixing", "mix_batches"]
@@ -37,6 +39,8 @@ class Mixing:
     Args:
         num_classes: number of classes, >= 2: mixed labels are rows of as many numbers.
         mixup, cutmix: alpha > 0 of each, or None. One at least is given.
+        drawn_for: `(height, width)` of the images for which boxes are drawn, and by which labels are mixed; in images
+            of another size a box covers the same part, to half a pixel of theirs. None for the images' own size.
 
     Raises:
         ValueError: neither `mixup` nor `cutmix`; numbers out of range.
@@ -45,6 +49,7 @@ class Mixing:
     num_classes: int
     mixup: float | None = None
     cutmix: float | None = None
+    drawn_for: tuple[int, int] | None = None
 
     def __post_init__(self):
         check_whole("num_classes", self.num_classes, 2)
@@ -56,11 +61,18 @@ class Mixing:
             )
 
     def read_labels(self, labels):
-        """Returns class ids as an array.
+        """Returns class ids, or multi-hot rows of images of several classes, as an array.
 
         Raises:
-            ValueError: labels that are no class ids from 0 to `num_classes` - 1.
+            ValueError: labels that are no class ids from 0 to `num_classes` - 1, and no rows of `num_classes`.
         """
+        if is_multi_hot(labels):
+            rows = read_multi_hot(labels)
+            if rows.shape[1] != self.num_classes:
+                raise ValueError(
+                    f"Multi-hot rows that are mixed must be of {self.num_classes} classes. Received: shape {rows.shape}"
+                )
+            return rows
         ids = read_class_ids(labels)
         foreign = ids[(ids < 0) | (ids >= self.num_classes)]
         if foreign.size:
@@ -112,17 +124,19 @@ class Mixing:
         """Mixes labels as their images are mixed.
 
         Args:
-            labels, partner_labels: `(batch,)` class ids.
+            labels, partner_labels: `(batch,)` class ids, or multi-hot rows `(batch, num_classes)`.
             shares: float32 `(batch,)`.
 
         Returns:
-            float32 `(batch, num_classes)`, rows that sum to 1.
+            float32 `(batch, num_classes)`; of class ids rows that sum to 1.
         """
         rows, others = self.make_rows(labels), self.make_rows(partner_labels)
         return others + shares[:, None] * (rows - others)
 
     def make_rows(self, labels):
-        """Makes one-hot rows of class ids, float32 `(batch, num_classes)`: labels that nothing is mixed into."""
+        """Makes rows of class ids, one-hot, or of rows, float32 `(batch, num_classes)`: nothing is mixed into them."""
+        if len(labels.shape) == 2:
+            return tf.cast(labels, tf.float32)
         return tf.one_hot(tf.cast(labels, tf.int64), self.num_classes)
 
     def _draw_shares(self, alpha, seeds):
@@ -137,17 +151,20 @@ class Mixing:
         return (blended if images.dtype.is_floating else tf.cast(tf.round(blended), images.dtype)), shares
 
     def _paste(self, images, partners, seeds):
-        height, width = images.shape[1], images.shape[2]
+        sizes = tuple(images.shape[1:3])
+        drawn_sizes = self.drawn_for or sizes
         side = tf.sqrt(1 - tf.cast(self._draw_shares(self.cutmix, seeds), tf.float64))
         box = []
-        for axis, size in enumerate((height, width)):
+        for axis, size in enumerate(drawn_sizes):
             length = tf.cast(tf.round(side * size), tf.int64)
             start = draw_choice(seeds, MIXING + 2 + axis, size) - length // 2
             box.append((tf.maximum(start, 0), tf.minimum(start + length, size)))
         (top, bottom), (left, right) = box
-        inside = make_box_mask(top, left, bottom, right, height, width)
         area = tf.cast((bottom - top) * (right - left), tf.float64)
-        return tf.where(inside, partners, images), tf.cast(1 - area / (height * width), tf.float32)
+        top, bottom = (scale_pixels(edge, sizes[0], drawn_sizes[0]) for edge in (top, bottom))
+        left, right = (scale_pixels(edge, sizes[1], drawn_sizes[1]) for edge in (left, right))
+        inside = make_box_mask(top, left, bottom, right, *sizes)
+        return tf.where(inside, partners, images), tf.cast(1 - area / math.prod(drawn_sizes), tf.float32)
 
 
 @functools.lru_cache(maxsize=8)

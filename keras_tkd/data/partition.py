@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_tkd.utils.multi_hot import is_multi_hot
+
 __all__ = ["draw_open_set_classes", "group_split", "stratified_split"]
 
 
@@ -36,7 +38,7 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
     """Divides samples so that each class gives the same share, but keeps and gives at least one sample.
 
     Args:
-        labels: `(n,)`, integers.
+        labels: `(n,)`, integers; or multi-hot rows `(n, classes)`, see below.
         fraction: the share to take, between 0 and 1; rounded to whole samples class by class.
         seed: of the choice.
         class_names: a name per label, for the error.
@@ -46,8 +48,14 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
         The indices that are kept and those that are taken, two ascending arrays.
 
     Raises:
-        ValueError: if a class has a single sample.
+        ValueError: if a class has a single sample, or in multi-hot rows none that could be on both sides.
+
+    Samples of several classes are divided by the rarest class first, and what that left by each other class, so that
+    each gives about the same share; those without a class come last. After Sechidis et al., "On the Stratification of
+    Multi-Label Data", ECML 2011, who look for the rarest class anew at each sample.
     """
+    if is_multi_hot(labels):
+        return _split_multi_hot(labels, fraction, seed, class_names)
     generator = np.random.default_rng(seed)
     is_taken = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -66,6 +74,30 @@ def stratified_split(labels, fraction, seed, class_names, unseen=()):
     return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
 
 
+def _split_multi_hot(rows, fraction, seed, class_names):
+    generator = np.random.default_rng(seed)
+    has = np.asarray(rows) > 0
+    counts = has.sum(axis=0)
+    is_taken, is_free = np.zeros(len(has), bool), np.ones(len(has), bool)
+    for label in np.argsort(counts, kind="stable"):
+        members = has[:, label]
+        # One at least is kept, and one taken, of those that rarer classes have not divided yet.
+        wanted = min(max(round(fraction * counts[label]), 1), counts[label] - 1) - is_taken[members].sum()
+        free = generator.permutation(np.flatnonzero(members & is_free))
+        is_taken[free[: max(wanted, 0)]] = True
+        is_free[members] = False
+    free = generator.permutation(np.flatnonzero(is_free))
+    is_taken[free[: round(fraction * len(free))]] = True
+    for label, count in enumerate(counts):
+        if has[:, label][is_taken].sum() in (0, count):
+            raise ValueError(
+                "A class must have images on both sides of a split. Received: class "
+                f"'{class_names[label]}' with {count}, all on one side, where their other classes put them. Add images "
+                "of it, leave the class out, or say in a column `split` which files are for what"
+            )
+    return np.flatnonzero(~is_taken), np.flatnonzero(is_taken)
+
+
 def group_split(labels, groups, fraction, seed, class_names, unseen=()):
     """Divides samples so that each class gives about the same share, and no group stands on both sides.
 
@@ -74,7 +106,7 @@ def group_split(labels, groups, fraction, seed, class_names, unseen=()):
     smallest of its groups is taken that leaves each class a sample.
 
     Args:
-        labels: `(n,)`, integers.
+        labels: `(n,)`, integers, or multi-hot rows `(n, classes)`.
         groups: `(n,)`, the group of each sample, which may have samples of several classes.
         fraction: the share of each class to take, between 0 and 1.
         seed: of the choice.
@@ -88,12 +120,15 @@ def group_split(labels, groups, fraction, seed, class_names, unseen=()):
     Raises:
         ValueError: a class that cannot be on both sides.
     """
-    is_unseen = np.isin(labels, list(unseen))
+    is_unseen = np.zeros(len(labels), bool) if is_multi_hot(labels) else np.isin(labels, list(unseen))
     seen = np.flatnonzero(~is_unseen)
     names, members = np.unique(np.asarray(groups)[seen], return_inverse=True)
     # The samples of each class (columns) in each group (rows).
     counts = np.zeros((len(names), len(class_names)), int)
-    np.add.at(counts, (members, np.asarray(labels)[seen]), 1)
+    if is_multi_hot(labels):
+        np.add.at(counts, members, np.asarray(labels)[seen] > 0)
+    else:
+        np.add.at(counts, (members, np.asarray(labels)[seen]), 1)
     totals = counts.sum(0)
     # Each class counts as much as another, whatever its size.
     weights = 1 / np.maximum(totals, 1) ** 2

@@ -46,7 +46,8 @@ def triplet_dataset(
     Args:
         images: `(samples, height, width, channels)`, kept in the dtype given. Memory from `keras_tkd.data.load` is
             shared; other arrays are copied once. Or an `ImageStream`, which says what then holds inside a window only.
-        labels: `(samples,)` class ids, any whole numbers, floats and booleans too.
+        labels: `(samples,)` class ids, any whole numbers, floats and booleans too; or multi-hot rows
+            `(samples, classes)` of images of several classes, with `negatives=None` and without `positives`.
         batch_size: anchors per batch, >= 1. The last batch of a pass may be smaller.
         seed: integer in [0, 2^30).
         negatives: `"other_class"`, or None for batches without negatives.
@@ -55,7 +56,9 @@ def triplet_dataset(
         positives: `"same_class"`, another sample of the anchor's class (the anchor itself if it has no other), or
             None for batches without positives.
         teacher_images: `(samples, ...)`, what a privileged teacher sees in place of `images`: the same samples, and
-            views of the same seeds, which are the same views where the images are of one size. Or None.
+            views of the same seeds, which are the same views where the images are of one size, and where
+            `make_augmentation(..., drawn_for=...)` draws them for one. Or the stream of the same samples in another
+            size, `Splits.teacher`'s, where `images` are a stream. Or None.
         augment: a function `(images, seeds) -> images` such as `keras_tkd.data.crop_and_flip`, or None.
         mix: a `Mixing`, which mixes each image and its label with those of another sample, after `augment`; or None.
             With it `negatives` and `positives` must be None, and labels come as rows, one-hot outside of training.
@@ -77,7 +80,9 @@ def triplet_dataset(
     """
     check_choice("negatives", negatives, "other_class")
     check_choice("positives", positives, "same_class")
-    labels, sampling_labels = check_labels(images, labels), {}
+    # Of images of several classes none is of another class than the anchor's, or of the same, as such.
+    labels = check_labels(images, labels, multi_hot=negatives is None and positives is None)
+    sampling_labels = {}
     if negatives:
         sampling_labels["negative"] = labels
         if negative_labels is not None:
@@ -114,6 +119,7 @@ def pair_dataset(
     *,
     seed,
     partner_labels=None,
+    teacher_images=None,
     augment=None,
     views=None,
     training=True,
@@ -127,14 +133,14 @@ def pair_dataset(
     itself if there is no other), and else uniform over all samples of all other classes.
 
     Args:
-        images, labels, batch_size, seed, augment, views, training, initial_epoch, initial_step: as in
+        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step: as in
             `triplet_dataset`.
         partner_labels: the classes by which partners are drawn, in place of `labels`: for example those that the
             teacher predicts.
 
     Returns:
-        `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`; `"same"`
-        is True where the partner is of the anchor's class.
+        `tf.data.Dataset` of known cardinality with elements `({"image", "partner", "same", "index"}, label)`, and
+        `"teacher_image"` where asked for; `"same"` is True where the partner is of the anchor's class.
 
     Raises:
         ValueError: as in `triplet_dataset`.
@@ -159,6 +165,7 @@ def pair_dataset(
         draw_extra_images,
         sampling_labels={"partner": sampling_labels},
         seed=seed,
+        teacher_images=teacher_images,
         augment=augment,
         views=views,
         training=training,
@@ -184,6 +191,7 @@ def image_dataset(
 
     Arguments and errors are those of `triplet_dataset`.
     """
+    # Of that very pipeline: a student alone must see what a distilled one sees, in the same order.
     dataset = triplet_dataset(
         images,
         labels,

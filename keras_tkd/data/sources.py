@@ -22,15 +22,21 @@ class Window(typing.NamedTuple):
         ids: int64 `(samples,)`, ascending: positions in the data set.
         rows: int64 `(samples,)`: the row of `images` that is each sample's.
         images: `(samples, height, width, channels)`.
+        teacher_images: what a teacher sees in place of these, a tuple of one tensor; empty where it sees the same.
     """
 
     ids: tf.Tensor
     rows: tf.Tensor
     images: tf.Tensor
+    teacher_images: tuple[tf.Tensor, ...] = ()
 
     def gather_images(self, places):
         """Returns the images of the samples `ids[places]`."""
         return tf.gather(self.images, tf.gather(self.rows, places))
+
+    def gather_teacher_images(self, places):
+        """Returns what a teacher sees of the samples `ids[places]`, where that is something else."""
+        return tf.gather(self.teacher_images[0], tf.gather(self.rows, places))
 
 
 class ImageSource:
@@ -41,18 +47,27 @@ class ImageSource:
         window_size: samples in a window; the last one of a pass may have fewer.
     """
 
-    def windows(self, seed=None, spread=False):
+    def windows(self, seed=None, spread=False, beside=None):
         """Makes the data set of a pass's windows.
 
         Args:
             seed: tensor of two integers that decides their order; None keeps the samples in the order of ids.
             spread: True asks for windows without a seed that each hold samples from all of the data set, where a source
                 can make such windows: each then has its samples in the order of ids.
+            beside: stream of the same samples in another size, for streams alone: its images become the windows'
+                `teacher_images`. None for none.
 
         Returns:
             `tf.data.Dataset` of `Window`.
         """
         raise NotImplementedError
+
+    def check_beside(self, other):
+        """Raises `ValueError` unless the stream `other` can stand beside this source in `windows`."""
+        raise ValueError(
+            "With images in memory, `teacher_images` must be an array. Received: a stream of "
+            f"{len(other)} images. Load both with `shuffle_window`, or both without"
+        )
 
     def batches(self, batch_size, first=0):
         """Makes a data set of `(ids, images)` in the order of ids.
@@ -82,7 +97,7 @@ class InMemoryImages(ImageSource):
         """Returns the images of the samples `ids`."""
         return tf.gather(self._images, ids)
 
-    def windows(self, seed=None, spread=False):
+    def windows(self, seed=None, spread=False, beside=None):
         # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
         rows = tf.range(self.window_size, dtype=tf.int64)
         return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))

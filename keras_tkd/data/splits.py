@@ -9,6 +9,7 @@ from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.classes import class_indices
 from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.streaming import ImageStream
+from keras_tkd.utils.multi_hot import count_classes, is_multi_hot
 
 __all__ = ["Splits", "take_rows"]
 
@@ -21,7 +22,8 @@ class Splits:
         name: the name it was loaded by.
         train_images: `(n, height, width, channels)`, uint8, 0..255; likewise `test_images`. Arrays, or where they are
             larger than memory, an `ImageStream`.
-        train_labels: `(n,)`, int32, `0 <= label < num_classes`; likewise `test_labels`.
+        train_labels: `(n,)`, int32, `0 <= label < num_classes`; of images of several classes multi-hot rows,
+            `(n, num_classes)`, uint8. Likewise `test_labels`.
         class_names: one name per class; a label is an index into it.
         validation_images, validation_labels: as above, or None where `with_validation` was not called.
         split: for a folder that `load` divided itself, `{"train": paths, "test": paths}`, later also
@@ -38,6 +40,10 @@ class Splits:
         loaded: a dict from `"train"` and `"test"` to the ids of the samples that were loaded, in their order: of a
             folder the files' paths relative to it, else positions from 0. It stays as it is when samples are moved.
         positions: where in `loaded` the samples of each part are; those of `"validation"` are among `"train"`'s.
+        teacher: the `Splits` of the same samples in the size that a teacher sees them in, where that is another one
+            (`load(..., teacher_image_size=...)`); None where it is not. What moves samples moves them here too.
+        view_size: `(height, width)` of the student's images where a teacher sees others: in both, augmentation draws
+            its places for images of this size (`make_augmentation`). None where there is one size.
     """
 
     name: str
@@ -58,6 +64,8 @@ class Splits:
     bad_images: tuple[str, ...] = ()
     loaded: dict[str, Sequence] | None = None
     positions: dict[str, np.ndarray] | None = None
+    teacher: "Splits | None" = None
+    view_size: tuple[int, int] | None = None
 
     def __post_init__(self):
         # As they are loaded; what moves samples passes their positions on.
@@ -73,9 +81,19 @@ class Splits:
         return len(self.class_names)
 
     @property
+    def multi_label(self):
+        """True if an image may have several classes: labels are multi-hot rows."""
+        return is_multi_hot(self.test_labels)
+
+    @property
     def image_shape(self):
         """`(height, width, channels)`, in pixels."""
         return self.train_images.shape[1:]
+
+    @property
+    def for_teacher(self):
+        """The `Splits` that a teacher sees: these, or `teacher`."""
+        return self.teacher or self
 
     @property
     def held_out(self):
@@ -83,6 +101,12 @@ class Splits:
         if self.validation_images is None:
             return self.test_images, self.test_labels
         return self.validation_images, self.validation_labels
+
+    def with_teacher_images(self, train_images, test_images):
+        """Returns the same with images of another size for a teacher, of the same samples in the same order."""
+        size = tuple(self.image_shape[:2])
+        teacher = dataclasses.replace(self, train_images=train_images, test_images=test_images, view_size=size)
+        return dataclasses.replace(self, teacher=teacher, view_size=size)
 
     def get_ids(self, part):
         """Returns the ids of a part's samples in their order: paths, or positions among those that were loaded."""
@@ -147,6 +171,7 @@ class Splits:
             split=split,
             positions=self._move(train=kept) | {"validation": self.positions["train"][taken]},
             train_groups=self._take_groups(kept),
+            teacher=self.teacher and self.teacher.with_validation(fraction, seed),
         )
 
     def with_classes(self, classes):
@@ -163,6 +188,7 @@ class Splits:
         Raises:
             ValueError: unknown classes, fewer than two, one given twice, or one without training or test samples.
         """
+        self._check_one_class("Classes are chosen")
         chosen = class_indices(classes, self.class_names)
         if len(chosen) < 2:
             raise ValueError(f"`classes` must be at least two. Received: classes={list(classes)}")
@@ -190,6 +216,7 @@ class Splits:
         # After a second choice, these are still the classes of the data set and not those of the first choice.
         all_names = self.all_class_names or self.class_names
         fields |= {"class_names": names, "all_class_names": all_names, "split": split, "positions": self._move(**rows)}
+        fields["teacher"] = self.teacher and self.teacher.with_classes(classes)
         return dataclasses.replace(self, **fields)
 
     def with_train_fraction(self, fraction, seed):
@@ -216,6 +243,7 @@ class Splits:
             split=split,
             positions=self._move(train=kept),
             train_groups=self._take_groups(kept),
+            teacher=self.teacher and self.teacher.with_train_fraction(fraction, seed),
         )
 
     def with_open_set(self, classes):
@@ -235,6 +263,7 @@ class Splits:
             ValueError: for ids that there are not, for one class, and if there already is an open set or a
                 validation split.
         """
+        self._check_one_class("Classes are taken out")
         classes = np.unique(np.asarray(classes, int))
         if len(classes) < 2 or classes[0] < 0 or classes[-1] >= self.num_classes:
             raise ValueError(
@@ -276,7 +305,15 @@ class Splits:
                 np.concatenate([self.train_labels[unseen["train"]], self.test_labels[unseen["test"]]])
             ],
             open_set_names=tuple(self.class_names[index] for index in classes),
+            teacher=self.teacher and self.teacher.with_open_set(classes),
         )
+
+    def _check_one_class(self, what):
+        if self.multi_label:
+            raise ValueError(
+                f"{what} where an image has one class. Received: `{self.name}`, whose images have several. Leave the "
+                "others out of the table of labels"
+            )
 
     def _move(self, **rows):
         """Returns the positions where of some parts only these rows are kept."""
@@ -287,7 +324,7 @@ class Splits:
 
 
 def _count(labels, names):
-    return dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+    return dict(zip(names, count_classes(labels, len(names)).tolist(), strict=True))
 
 
 def take_rows(array, indices):

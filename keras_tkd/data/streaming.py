@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.data.arrays import resize_uint8
 from keras_tkd.data.options import PARALLEL_DECODES, count_batches, deterministic_options
 from keras_tkd.data.sampling import draw_integers
 from keras_tkd.data.sources import ImageSource, Window
@@ -48,8 +49,9 @@ class ImageStream(ImageSource):
 
     Args:
         positions: ascending positions of the samples of this stream, out of all that are stored.
-        decode: function from a record, whatever the kind of stream calls so, to the image, uint8, to be run by tf.data.
-        image_shape: `(height, width, channels)`.
+        decode: function from a record, whatever the kind of stream calls so, to the image, uint8 and of any size, to be
+            run by tf.data.
+        image_shape: `(height, width, channels)`, to which images are resized.
         shuffle_window: samples in memory together, >= 1.
     """
 
@@ -90,16 +92,16 @@ class ImageStream(ImageSource):
         """
         raise NotImplementedError
 
-    def windows(self, seed=None, spread=False):
-        samples = self._decode_records(self._list_records(seed, spread))
+    def windows(self, seed=None, spread=False, beside=None):
+        samples = self._decode_records(self._list_records(seed, spread), beside)
         # Read ahead sample by sample, not window by window: once a window is put together, the one before it has been
         # used, and never more than two are in memory for long.
         windows = samples.prefetch(self.window_size).batch(self.window_size)
 
-        def sort_by_id(ids, images):
+        def sort_by_id(ids, images, *others):
             # Ids and their rows are sorted; the images, which are large, stay where they are.
             rows = tf.argsort(ids)
-            return Window(tf.gather(ids, rows), tf.cast(rows, tf.int64), images)
+            return Window(tf.gather(ids, rows), tf.cast(rows, tf.int64), images, others)
 
         return windows.map(sort_by_id)
 
@@ -114,21 +116,41 @@ class ImageStream(ImageSource):
         """Makes a data set of the records at some positions."""
         raise NotImplementedError
 
-    def _decode_records(self, records):
+    def check_beside(self, other):
+        if other._decode is not self._decode or not np.array_equal(other._positions, self._positions):
+            raise ValueError(
+                "Streams whose images are shown side by side must be of the same samples, out of one "
+                f"`load(..., teacher_image_size=...)`. Received: streams of {len(self)} and of {len(other)} images"
+            )
+
+    def _decode_records(self, records, beside=None):
+        streams = (self,) if beside is None else (self, beside)
+
         def decode(sample, record):
-            return sample, self._decode_to_shape(record)
+            # Once, however many sizes it is resized to.
+            image = self._decode(record)
+            return sample, *(stream._resize(image) for stream in streams)
 
         return records.map(decode, num_parallel_calls=PARALLEL_DECODES)
 
     def _decode_to_shape(self, record):
-        return tf.ensure_shape(self._decode(record), self.shape[1:])
+        return self._resize(self._decode(record))
+
+    def _resize(self, image):
+        size = self.shape[1:3]
+        if image.shape.is_fully_defined():
+            image = image if image.shape[:2] == size else resize_uint8(image, size)
+        else:
+            fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
+            image = tf.cond(fits, lambda: image, lambda: resize_uint8(image, size))
+        return tf.ensure_shape(image, self.shape[1:])
 
 
 class RandomAccessStream(ImageStream):
     """A stream of images each of which can be read by itself: a record is the position of a sample.
 
     Args:
-        decode: function from a position, a scalar int64 tensor, to the image, uint8, to be run by tf.data.
+        decode: function from a position, a scalar int64 tensor, to the image, uint8, of any size, to be run by tf.data.
         checksums: `(n,)`, an integer for each image that is stored, which differs if the image does.
         image_shape, shuffle_window: as for `ImageStream`.
         kept: ascending positions of the samples of this stream; None for all.
@@ -167,7 +189,7 @@ class RecordStream(ImageStream):
     Args:
         files: paths of the files.
         lengths: number of samples in each.
-        decode: function from a serialized example to the image, uint8, to be run by tf.data.
+        decode: function from a serialized example to the image, uint8, of any size, to be run by tf.data.
         image_shape, shuffle_window: as for `ImageStream`.
         kept: ascending positions of the samples of this stream, out of all that the files hold; None for all.
     """

@@ -17,7 +17,7 @@ _LABELS = 4096  # read together
 _READ_BYTES = 2**21  # of one batch at most: small beside any data set, whatever the size of its images
 
 
-def load_prepared(name, data_dir, size, shuffle_window, progress):
+def load_prepared(name, data_dir, size, teacher_size, shuffle_window, progress):
     """Loads what tensorflow-datasets has prepared under a name; for the arguments see `Loader` and `load`."""
     builder = _prepared_builder(name, data_dir)
     # A split without samples is as good as none.
@@ -35,16 +35,17 @@ def load_prepared(name, data_dir, size, shuffle_window, progress):
         raise ValueError(
             f"The images of {name} differ in size: pass `image_size` (--image_size), a common size in pixels."
         )
-    image_shape = (*(size or (height, width)), channels)
+    sizes = [size or (height, width), *([teacher_size] if teacher_size else [])]
+    image_shapes = [(*size, channels) for size in sizes]
     counts = [builder.info.splits[split].num_examples for split in ("train", test)]
     # A stream holds two windows at a time.
-    check_memory(sum(counts) if shuffle_window is None else 2 * min(shuffle_window, max(counts)), image_shape, name)
+    check_memory(sum(counts) if shuffle_window is None else 2 * min(shuffle_window, max(counts)), image_shapes, name)
     found = {}
     for split in ("train", test):
         if shuffle_window is None:
-            images, labels = _read_tfds(builder, split, (image_key, label_key), size, image_shape, progress)
+            images, labels = _read_tfds(builder, split, (image_key, label_key), image_shapes, progress)
         else:
-            images = _stream(name, builder, split, image_key, size, image_shape, shuffle_window)
+            images = _stream(name, builder, split, image_key, image_shapes, shuffle_window)
             labels = _read_labels(builder, split, label_key, progress)
         if labels.min() < 0 or labels.max() >= len(class_names):
             raise ValueError(
@@ -52,7 +53,9 @@ def load_prepared(name, data_dir, size, shuffle_window, progress):
                 f"Received: labels from {labels.min()} to {labels.max()} in the split `{split}` of {name}"
             )
         found[split] = images, labels
-    return Splits(name, *found["train"], *found[test], class_names)
+    (train, train_labels), (test, test_labels) = found["train"], found[test]
+    splits = Splits(name, train[0], train_labels, test[0], test_labels, class_names)
+    return splits.with_teacher_images(train[1], test[1]) if teacher_size else splits
 
 
 def _prepared_builder(name, data_dir):
@@ -111,24 +114,25 @@ def _supervised_keys(name, info):
     return keys[:2]
 
 
-def _read_tfds(builder, split, keys, size, image_shape, progress):
-    """Images and labels of one split, in the order in which it is stored."""
+def _read_tfds(builder, split, keys, image_shapes, progress):
+    """A list of the images of one split in each shape, and its labels, in the order in which it is stored."""
     image_key, label_key = keys
     count = builder.info.splits[split].num_examples
-    images, labels = allocate_aligned((count, *image_shape)), np.empty(count, np.int32)
+    arrays, labels = [allocate_aligned((count, *shape)) for shape in image_shapes], np.empty(count, np.int32)
 
-    def image_and_label(sample):
-        return _sized(sample[image_key], size), sample[label_key]
+    def images_and_label(sample):
+        return tuple(_sized(sample[image_key], shape[:2]) for shape in image_shapes), sample[label_key]
 
     # tf.data reserves memory for a whole batch in advance, so many tiny images are not one batch either.
-    batch_size = max(1, min(_READ_BYTES // math.prod(image_shape), 512))
+    batch_size = max(1, min(_READ_BYTES // sum(map(math.prod, image_shapes)), 512))
     start = 0
-    for image_batch, label_batch in _read(builder, split, image_and_label, batch_size, progress):
+    for image_batches, label_batch in _read(builder, split, images_and_label, batch_size, progress):
         stop = start + len(label_batch)
-        images[start:stop] = image_batch
+        for array, image_batch in zip(arrays, image_batches, strict=True):
+            array[start:stop] = image_batch
         labels[start:stop] = label_batch
         start = stop
-    return images, labels
+    return arrays, labels
 
 
 def _read_labels(builder, split, label_key, progress):
@@ -177,7 +181,8 @@ def _shorten(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
+def _stream(name, builder, split, image_key, image_shapes, shuffle_window):
+    """A list of the stream of one split in each shape."""
     info = builder.info
     if info.file_format.value != "tfrecord":
         raise ValueError(
@@ -186,11 +191,12 @@ def _stream(name, builder, split, image_key, size, image_shape, shuffle_window):
         )
 
     def decode(record):
-        return _sized(info.features.deserialize_example(record)[image_key], size)
+        return info.features.deserialize_example(record)[image_key]
 
     split = info.splits[split]
-    return RecordStream(split.filepaths, split.shard_lengths, decode, image_shape, shuffle_window)
+    stored = split.filepaths, split.shard_lengths, decode
+    return [RecordStream(*stored, image_shape, shuffle_window) for image_shape in image_shapes]
 
 
 def _sized(image, size):
-    return image if size is None else resize_uint8(image, size)
+    return image if image.shape[:2] == size else resize_uint8(image, size)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.multi_hot import is_multi_hot, read_multi_hot
 from keras_tkd.utils.number_checks import check_whole, is_whole
 
 __all__ = [
@@ -30,12 +31,26 @@ def check_choice(argument, value, choice):
         raise ValueError(f'`{argument}` must be "{choice}" or None. Received: {argument}={value!r}')
 
 
-def check_labels(images, labels, argument="labels"):
-    """Returns labels, called `argument` in errors, as class ids, one for each image.
+def check_labels(images, labels, argument="labels", multi_hot=False):
+    """Returns labels, called `argument` in errors, as class ids, one for each image; or, if allowed, as multi-hot rows.
+
+    Args:
+        images: as many as labels.
+        labels: see `read_class_ids` and `read_multi_hot`.
+        argument: their name in errors.
+        multi_hot: whether they may be rows, of images of several classes: where nothing is drawn by classes.
 
     Raises:
-        ValueError: labels that are no class ids, see `read_class_ids`; another number of them, or none.
+        ValueError: labels that are neither; another number of them, or none.
     """
+    if multi_hot and is_multi_hot(labels):
+        rows = read_multi_hot(labels, argument)
+        if len(images) != len(rows) or not len(images):
+            raise ValueError(
+                f"`{argument}` must hold one row for each image. Received: {len(images)} images, {argument} of shape "
+                f"{rows.shape}"
+            )
+        return rows
     shape = np.shape(labels)
     if len(shape) != 1 and shape[1:] != (1,):
         raise ValueError(

@@ -7,15 +7,16 @@ Who owns what:
   tracks it all;
 - `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
 - `GuardedModel` looks, around Keras's loops, at what a step noted of labels and of values that are not finite;
+- `CheckedModel` computes a step on one batch before a training, and says what it sees;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
 
 import keras
 import tensorflow as tf
 
-from keras_tkd.batches import IMAGE, INDEX, SAME, TEACHER, get_batch_size, get_class_ids, make_batch
+from keras_tkd.batches import ANCHOR, IMAGE, INDEX, SAME, TEACHER, get_class_ids, make_batch
 from keras_tkd.distillation import validation
-from keras_tkd.distillation.batch_check import check_batch
+from keras_tkd.distillation.batch_check import CheckedModel
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
     add_outputs,
@@ -24,7 +25,6 @@ from keras_tkd.distillation.forward_pass import (
     run_student,
     select_predictions,
 )
-from keras_tkd.distillation.guarded_model import GuardedModel
 from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
@@ -36,6 +36,7 @@ from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
+from keras_tkd.utils.replicas import count_replicas, gather, share_gradients, unscale_loss
 
 __all__ = ["DistillationModel"]
 
@@ -47,7 +48,7 @@ _AGREEMENT = "agreement"
 _OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
 
-class DistillationModel(FixedAttributes, GuardedModel):
+class DistillationModel(FixedAttributes, CheckedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -67,7 +68,6 @@ class DistillationModel(FixedAttributes, GuardedModel):
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
-    # Terms that are no distillation: losses on the labels, and what is to be small.
     _LABEL_LOSSES = (_STUDENT_LOSS,)
     _REGULARIZATIONS = (_REGULARIZATION,)
 
@@ -91,7 +91,9 @@ class DistillationModel(FixedAttributes, GuardedModel):
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
-        self.step = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False, name="step")
+        self.step = self.add_weight(
+            shape=(), dtype="int64", initializer="zeros", trainable=False, aggregation="only_first_replica", name="step"
+        )
 
     # Without a setter, as whatever else of a step that is traced already could not follow.
     @property
@@ -215,9 +217,12 @@ class DistillationModel(FixedAttributes, GuardedModel):
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
             forward_pass = self._run(x, y, sample_weight, batch, training=True)
             objectives = self._compute_objectives(forward_pass)
-            scaled = [objective.optimizer.scale_loss(objective.total) for objective in objectives]
+            # Each replica computes the whole total, and the optimizer sums what they all give.
+            replicas = count_replicas()
+            scaled = [objective.optimizer.scale_loss(objective.total / replicas) for objective in objectives]
         gradients = [
-            tape.gradient(loss, objective.variables) for loss, objective in zip(scaled, objectives, strict=True)
+            share_gradients(objective.optimizer, tape.gradient(loss, objective.variables))
+            for loss, objective in zip(scaled, objectives, strict=True)
         ]
         self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
         self.step.assign_add(1)
@@ -240,6 +245,10 @@ class DistillationModel(FixedAttributes, GuardedModel):
         """Runs the models on a prepared batch; returns the `ForwardPass`."""
         teacher = self._run_teacher(batch, training)
         y_pred, student = run_student(self._read_student, batch, training)
+        share = y, y_pred, sample_weight
+        kept = {key: value for key, value in batch.items() if key in (INDEX, SAME, TEACHER, ANCHOR)}
+        (y, y_pred, sample_weight), kept, teacher, student = gather((share, kept, teacher, student))
+        batch = batch | kept
         # Outside training every loss draws as in step 0, so that two evaluations of the same data agree.
         student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
         if SAME in batch:
@@ -249,7 +258,7 @@ class DistillationModel(FixedAttributes, GuardedModel):
         y = self._label_guard.note(y, student["logits"].shape[-1])
         labels, index = get_class_ids(y), batch.get(INDEX)
         pairs = self._terms.select_inputs(fixed, student, labels, index)
-        return ForwardPass(x, y, sample_weight, batch, y_pred, teacher, student, pairs, training)
+        return ForwardPass(x, y, sample_weight, batch, y_pred, share, teacher, student, pairs, training)
 
     def _run_teacher(self, batch, training):
         return batch[TEACHER]
@@ -284,30 +293,38 @@ class DistillationModel(FixedAttributes, GuardedModel):
 
     def _compute_objectives(self, forward_pass):
         """Returns an `Objective` for each model that learns, the student's first."""
-        x, y, sample_weight, *_ = forward_pass
         terms = {}
-        value = keras_graph.compute_loss(self, x, y, forward_pass.y_pred, sample_weight, forward_pass.training)
+        value = self._compute_student_loss(forward_pass)
         if value is not None:
-            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), validation.check_scalar(value)
-        terms |= self._terms.compute(forward_pass.pairs, sample_weight, forward_pass.training)
+            value = unscale_loss(validation.check_scalar(value))
+            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
+        terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
         if self.losses:
             terms[_REGULARIZATION] = 1.0, sum_regularization(self.losses)
         return [Objective(_TOTAL, self.optimizer, self.trainable_variables, terms)]
+
+    def _compute_student_loss(self, forward_pass):
+        x, y, sample_weight, _, y_pred, share, *_ = forward_pass
+        if type(self).compute_loss is not DistillationModel.compute_loss:
+            # An override may read the images, and each replica has those of its share.
+            y, y_pred, sample_weight = share
+        return keras_graph.compute_loss(self, x, y, y_pred, sample_weight, forward_pass.training)
 
     def _track(self, forward_pass, objectives):
         """Updates all metrics; returns their values so far, by name."""
         # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
         # may have no negative.
-        count, counts = get_batch_size(forward_pass.batch), self._terms.count_samples(forward_pass.pairs)
+        count, counts = forward_pass.count_images(), self._terms.count_samples(forward_pass.pairs)
         totals = {objective.name: objective.total for objective in objectives}
         values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
         self._total.update_state(objectives[0].terms, counts, count)
         for name, tracker in self._trackers.items():
             if name in values:
                 tracker.update_state(values[name], sample_weight=counts.get(name, count))
-        x, y, sample_weight, *_ = forward_pass
-        y_pred = select_predictions(y, forward_pass.y_pred)
-        results = self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        # The metrics given to `compile` are summed over the replicas, each of which counts its own share.
+        y, y_pred, sample_weight = forward_pass.share
+        y_pred = select_predictions(y, y_pred)
+        results = self.compute_metrics(forward_pass.x, y, y_pred, sample_weight=sample_weight)
         # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
         validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
         # A tracker that was given nothing says 0, which would look like a value in a curve.
@@ -318,7 +335,12 @@ class DistillationModel(FixedAttributes, GuardedModel):
         values = self._terms.compute_statistics(forward_pass.pairs)
         teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]
         # Of other classes, of a single one, or of layers alone: there is nothing to agree on.
-        if teacher is not None and teacher.shape[1:] == student.shape[1:] and student.shape[-1] != 1:
+        if teacher is None or teacher.shape[1:] != student.shape[1:]:
+            return values
+        if self._label_guard.takes_several_classes(student.shape[-1]):
+            # Of each class a yes or no: a logit above 0, or not.
+            values[_AGREEMENT] = compute_agreement(tf.cast(teacher > 0, tf.int64), tf.cast(student > 0, tf.int64))
+        elif student.shape[-1] != 1:
             values[_AGREEMENT] = compute_agreement(tf.argmax(teacher, -1), tf.argmax(student, -1))
         return values
 
@@ -329,31 +351,6 @@ class DistillationModel(FixedAttributes, GuardedModel):
             metric for metric in super().metrics if metric not in (keras_graph.get_loss_tracker(self), self._total)
         ]
         return [self._total, *others]
-
-    # Before a training.
-
-    def check(self, batch, teacher=None):
-        """Looks at one batch before training: whether every term teaches, and whether the models go with the data.
-
-        It computes once what the first training step would compute of the batch, and changes nothing: no weight, no
-        statistics of BatchNorm, no optimizer, no metric, and nothing that random numbers are drawn from.
-
-        Args:
-            batch: what `fit` takes for one step, arrays or tensors: `(x, y)` or `(x, y, sample_weight)`, `x` being
-                images or the dict of a batch, as an element of a `tf.data.Dataset` has them.
-            teacher: `distillation.inspection.Inspection` of a teacher that is no longer in memory, where the batch
-                brings its outputs; or None.
-
-        Returns:
-            `distillation.self_check.SelfCheck`: in `rows` each term with its value, its weight and its share of the
-            norm of the gradient, in `models` what is seen of the models, and in `warnings` plain sentences, none if
-            there is nothing to mend. Its text, which `print` shows, is a short table.
-
-        Raises:
-            TypeError: what is no batch, such as a whole data set.
-            ValueError: before `compile`; whatever the first step of `fit` would refuse.
-        """
-        return check_batch(self, batch, teacher)
 
     # What a fit looks at.
 

@@ -14,11 +14,14 @@ __all__ = ["ForwardPass", "add_outputs", "build_outputs", "compute_agreement", "
 class ForwardPass(typing.NamedTuple):
     """One batch, and the outputs of the models for it.
 
+    Under a strategy with several replicas, all but the images is of the whole batch, and alike on all replicas.
+
     Attributes:
         x, y, sample_weight: as `fit` takes them.
         batch: `x` as a batch (`batches.make_batch`), and under `"teacher"` or `"anchor"` the outputs of a model that
             does not learn.
         y_pred: what the student returns for the batch's images.
+        share: `(y, y_pred, sample_weight)` of the images that this replica has.
         teacher, student: outputs by name, as `DistillationLoss.inputs` takes them.
         pairs: `(y_true, y_pred)` of each distillation loss.
         training: whether the pass belongs to a training step.
@@ -29,10 +32,15 @@ class ForwardPass(typing.NamedTuple):
     sample_weight: typing.Any
     batch: dict
     y_pred: typing.Any
+    share: tuple
     teacher: dict[str, tf.Tensor]
     student: dict
     pairs: list[tuple]
     training: bool
+
+    def count_images(self):
+        """Returns the number of images in the whole batch, a scalar tensor."""
+        return tf.shape(self.student["logits"])[0]
 
 
 def build_outputs(reader, shapes: dict) -> dict[str, tuple]:
@@ -99,5 +107,5 @@ def select_predictions(y, y_pred):
 
 
 def compute_agreement(first, second):
-    """Computes the share of samples, 0..1, in which two tensors of class ids are equal."""
+    """Computes the share, 0..1, of the entries in which two tensors of class ids, or of yes and no, are equal."""
     return tf.reduce_mean(tf.cast(tf.equal(tf.cast(first, tf.int64), second), tf.float32))

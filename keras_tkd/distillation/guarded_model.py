@@ -74,7 +74,8 @@ class GuardedModel(keras.Model):
         # unless the step is to build a layer of a subclass's own.
         built = self.built and all(layer.built for layer in self.layers)
         if built and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):

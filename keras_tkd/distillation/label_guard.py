@@ -3,15 +3,15 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_tkd.distillation.label_readers import IDS, ROWS, list_readers
+from keras_tkd.distillation.label_readers import IDS, ROWS, is_binary, list_one_class_metrics, list_readers
 from keras_tkd.utils.labels import read_class_ids
 
 __all__ = ["LabelGuard"]
 
 _SUM_TOLERANCE = 1e-2  # rows of float16 sum to 1 within this
-# What a note is of, its first number; the second is the label itself, the number of a row's classes, or the share of a
-# row's second class.
-_NOTHING, _ROW, _FRACTION, _FOREIGN, _MIXED = range(5)
+# What a note is of, its first number; the second is the label itself, the number of a row's classes, the share of a
+# row's second class, or the entry of a row that is no yes or no.
+_NOTHING, _ROW, _FRACTION, _FOREIGN, _MIXED, _OUTSIDE = range(6)
 
 
 class LabelGuard:
@@ -27,15 +27,33 @@ class LabelGuard:
         self._by_class = [loss.name for loss in losses if loss.compares_classes]
         self._by_label = [loss.name for loss in losses if loss.reads_label]
         self._by_one_class = [loss.name for loss in losses if loss.takes_one_class]
+        self._by_binary = [loss.name for loss in losses if loss.compares_binary]
         self._readers = []
+        self._one_class_metrics = []
+        self._loss_is_binary = False
         # What was noted, if anything, and a number that says which. In float64 class ids are exact, fractions too.
-        self._note = tf.Variable([_NOTHING, 0], dtype="float64", trainable=False, name="first_bad_label")
+        self._note = tf.Variable(
+            [_NOTHING, 0],
+            dtype="float64",
+            trainable=False,
+            name="first_bad_label",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self._num_classes = None
 
     @property
     def variable(self) -> tf.Variable:
         """The variable that holds the note."""
         return self._note
+
+    def takes_several_classes(self, num_classes: int) -> bool:
+        """Returns whether each of so many outputs is a yes or no of its own, as the losses, with that on the labels,
+        take them.
+        """
+        if self._by_class or any(reader.is_loss and reader.form == IDS for reader in self._readers):
+            return False
+        # A single output is a number like any other where no loss says that it is a yes or no.
+        return bool(self._by_binary or (self._loss_is_binary and num_classes != 1))
 
     def watch(self, loss, metrics: list):
         """Looks, from here on, also at what the loss on the labels and the metrics can read, as `compile` takes them.
@@ -45,6 +63,8 @@ class LabelGuard:
             metrics: list of the arguments `metrics` and `weighted_metrics`.
         """
         self._readers = list_readers(loss, metrics)
+        self._one_class_metrics = list_one_class_metrics(metrics)
+        self._loss_is_binary = is_binary(loss)
 
     def read(self, y):
         """Returns labels as `fit` takes them; arrays that the losses cannot take for class ids are an error here.
@@ -83,19 +103,22 @@ class LabelGuard:
                 f"Labels must be class ids of shape (batch,), or rows of {num_classes} numbers. Received: shape "
                 f"{tuple(y.shape)}. Take the other axes out: `labels.reshape(-1)`"
             )
-        if rank > 2 or num_classes in (None, 1):
+        if num_classes == 1:
+            self._check_one_output()
+        if rank > 2 or num_classes is None or (num_classes == 1 and not self._by_binary):
             return y
-        form = ROWS if rank == 2 and y.shape[-1] != 1 else IDS
+        # Labels of a single output are rows of one.
+        form = ROWS if num_classes == 1 or (rank == 2 and y.shape[-1] != 1) else IDS
         # Labels of another width may be ids of the places in a map.
-        if form == IDS or y.shape[-1] == num_classes:
+        if num_classes != 1 and (form == IDS or y.shape[-1] == num_classes):
             for reader in self._readers:
                 if reader.form != form:
                     raise ValueError(_explain_form(reader, y.shape, num_classes))
         if form == ROWS:
-            if not self._by_class and not self._by_one_class:
+            if not (self._by_class or self._by_one_class or self._by_binary or self._one_class_metrics):
                 return y
             # Rows that sum to one are distributions, smoothed ones too, and the class is the likeliest.
-            rows = tf.cast(y, tf.float32)
+            rows = tf.cast(y if rank == 2 else y[:, None], tf.float32)
             kinds, values = self._judge_rows(rows, num_classes)
         elif self._needs_ids():
             values = tf.cast(tf.reshape(y, [-1]), tf.float64)
@@ -124,11 +147,33 @@ class LabelGuard:
             second = tf.math.top_k(rows, 2).values[:, 1]
             mixed = second - tf.reduce_min(rows, axis=-1) > _SUM_TOLERANCE
             kinds, values = tf.where(mixed, _MIXED, kinds), tf.where(mixed, tf.cast(second, tf.float64), values)
-        if self._by_class:
+        if num_classes > 1 and self._list_one_class_readers():
             several = tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE
+            if not self._by_class:
+                several &= kinds == _NOTHING
             counts = tf.reduce_sum(tf.cast(rows > 0, tf.float64), axis=-1)
             kinds, values = tf.where(several, _ROW, kinds), tf.where(several, counts, values)
+        if self._by_binary:
+            # Written so that a NaN, which is neither above nor below a bound, is outside.
+            outside = ~((rows >= 0) & (rows <= 1))
+            inside = ~tf.reduce_any(outside, axis=-1)
+            found = tf.gather(rows, tf.argmax(tf.cast(outside, tf.int32), axis=-1), axis=-1, batch_dims=1)
+            kinds = tf.where(inside, kinds, _OUTSIDE)
+            values = tf.where(inside, values, tf.cast(found, tf.float64))
         return kinds, values
+
+    def _list_one_class_readers(self):
+        """Returns the names of what takes an image for one of one class: losses, or else metrics."""
+        return self._by_class or self._by_one_class or self._one_class_metrics
+
+    def _check_one_output(self):
+        """Raises `ValueError` for the accuracy that Keras chooses for one output: it counts logits above 1/2 as yes."""
+        if self._one_class_metrics:
+            raise ValueError(
+                "A metric of one output must be told that it takes a logit, whose yes begins at 0. Received: "
+                f"{self._one_class_metrics[0]!r}, which takes probabilities of 1/2 and more. Give "
+                "keras.metrics.BinaryAccuracy(threshold=0)"
+            )
 
     def _needs_ids(self):
         """Returns whether something takes labels for class ids where they have their form."""
@@ -154,11 +199,25 @@ class LabelGuard:
         self._note.assign([_NOTHING, 0])
         classes = f"where the models have the classes 0 to {self._num_classes - 1}"
         if kind == _ROW:
-            names = ", ".join(self._by_class)
+            names = ", ".join(self._list_one_class_readers())
+            received = f"Received: a row of labels with {value:.0f} classes that does not sum to 1."
+            if not self._by_class and not self._by_one_class:
+                return (
+                    f"The metrics {names} are of images of one class each, that of the largest output. {received} For "
+                    "images of several classes take keras.metrics.BinaryAccuracy(threshold=0) or "
+                    "keras.metrics.AUC(multi_label=True, from_logits=True)"
+                )
+            softmax = ", and take a softmax over the classes" if self._by_class else ""
             return (
-                f"The losses {names} are of images of one class each, and take a softmax over the classes. Received: a "
-                f"row of labels with {value:.0f} classes that does not sum to 1. Give class ids, one-hot rows or "
-                "distributions; images of several classes are to be distilled by the features of layers alone"
+                f"The losses {names} are of images of one class each{softmax}. {received} Give class ids, one-hot rows "
+                "or distributions; images of several classes are distilled by BinarySoftTargets and by the features of "
+                "layers"
+            )
+        if kind == _OUTSIDE:
+            return (
+                f"The losses {', '.join(self._by_binary)} take each class for a yes or no. Received: a label {value:g} "
+                "in a row. Give multi-hot rows, 1 for each class that an image has and 0 for the others, or shares "
+                "between the two"
             )
         if kind == _FRACTION:
             return (

@@ -7,7 +7,15 @@ import typing
 import keras
 import numpy as np
 
-__all__ = ["IDS", "ROWS", "check_label_loss", "check_label_metrics", "list_readers"]
+__all__ = [
+    "IDS",
+    "ROWS",
+    "check_label_loss",
+    "check_label_metrics",
+    "is_binary",
+    "list_one_class_metrics",
+    "list_readers",
+]
 
 # Forms of labels: class ids, and a row of numbers for each image, as many as there are classes.
 IDS, ROWS = "ids", "rows"
@@ -31,6 +39,9 @@ _PREDICTIONS = {
     "specificityatsensitivity": "probabilities",
     "tversky": "probabilities",
 }
+# Losses of a yes or no for each class, and metrics that take the largest output of an image for its class.
+_BINARY = ("binarycrossentropy", "binaryfocalcrossentropy")
+_ONE_CLASS = ("categoricalaccuracy", "topkcategoricalaccuracy")
 _FORMS = {
     name: form
     for form, names in {
@@ -113,6 +124,20 @@ def list_readers(loss, metrics=()) -> list[_LabelReader]:
         if form:
             readers.append(_LabelReader(_name(one), form, _get_settings(one).get("ignore_class"), is_loss))
     return readers
+
+
+def is_binary(loss) -> bool:
+    """Returns whether the loss on the logits' labels is of a yes or no for each class, one of Keras's own."""
+    found = [keras.losses.get(one) for one in _select(loss)]
+    return any(_is_from_keras(one) and _key(one) in _BINARY for one in found)
+
+
+def list_one_class_metrics(metrics) -> list[str]:
+    """Returns the names of the metrics, as `list_readers` takes them, that are of images of one class each."""
+    given = [one for part in metrics for one in _select(part)]
+    shorthands = [one for one in given if _is_shorthand(one)]
+    others = [keras.metrics.get(one) for one in given if not _is_shorthand(one)]
+    return shorthands + [_name(one) for one in others if _is_from_keras(one) and _key(one) in _ONE_CLASS]
 
 
 def _select(given):

@@ -7,6 +7,7 @@ from keras_tkd.batches import ANCHOR, EXTRA_IMAGES, IMAGE, TEACHER, TEACHER_IMAG
 from keras_tkd.callbacks import TerminateOnNonFinite
 from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.objective import Objective, collect_values
+from keras_tkd.utils import replicas
 
 __all__ = ["NonFiniteGuard", "add_termination", "find_non_finite", "list_sources"]
 
@@ -47,7 +48,13 @@ class NonFiniteGuard:
 
     def __init__(self):
         # The step, and the positions of the loss and of its source among all; -1 while there is none.
-        self._note = tf.Variable([-1, -1, -1], dtype="int64", trainable=False, name="first_non_finite")
+        self._note = tf.Variable(
+            [-1, -1, -1],
+            dtype="int64",
+            trainable=False,
+            name="first_non_finite",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
         self._names, self._sources = [], []
 
     def apply_if_finite(self, step, objectives: list[Objective], gradients: list[list], sources: dict[str, list]):
@@ -66,21 +73,20 @@ class NonFiniteGuard:
                     objective.optimizer.build(objective.variables)
         values = collect_values(objectives)
         finite = tf.math.is_finite(tf.stack(list(values.values())))
+        # The names of this trace, in whose order the note counts.
+        self._names, self._sources = list(values), list(sources)
 
-        def update():
+        def update(gradients, *_):
             for objective, of_variables in zip(objectives, gradients, strict=True):
                 objective.optimizer.apply(of_variables, objective.variables)
-            return 0  # the branches of `tf.cond` must return something of the same structure
 
-        def note():
+        def note(_, step, finite, sources):
             # Sources are looked at here alone: a step whose losses are finite pays nothing for them.
             found = tf.stack([step, tf.argmin(tf.cast(finite, tf.int32)), _find_place(sources)])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
-            return 0
 
-        # The names of this trace, in whose order the note counts.
-        self._names, self._sources = list(values), list(sources)
-        tf.cond(tf.reduce_all(finite), update, note)
+        failed = replicas.any_replica(tf.logical_not(tf.reduce_all(finite)))
+        replicas.run_if(failed, note, update, (gradients, step, finite, sources))
 
     def first(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss since the last `reset` that was not finite, or None."""

@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras_tkd.distillation.validation import check_weights
 from keras_tkd.losses.base import DistillationLoss, select
 from keras_tkd.utils.hyperparameters import ScalarVariable
+from keras_tkd.utils.replicas import unscale_loss
 
 __all__ = ["DistillationTerms"]
 
@@ -63,7 +64,7 @@ class DistillationTerms:
     def compute(self, pairs: list[tuple], sample_weight, training: bool) -> dict[str, tuple]:
         """Computes the losses of what they read: `(weight, value)` by name, float32."""
         values = [
-            loss(*pair, sample_weight=sample_weight, training=training)
+            unscale_loss(loss(*pair, sample_weight=sample_weight, training=training))
             for loss, pair in zip(self.losses, pairs, strict=True)
         ]
         rows = zip(self.names, self._weights, values, strict=True)

@@ -11,6 +11,7 @@ __all__ = [
     "balanced_accuracy",
     "class_accuracies",
     "confusion_matrix",
+    "is_right",
     "standard_error",
 ]
 
@@ -34,6 +35,16 @@ def accuracy(outputs, labels):
             f"{np.shape(outputs)}, labels of shape {labels.shape}"
         )
     return float(np.mean(predicted == labels))
+
+
+def is_right(predicted, labels):
+    """Returns which samples are answered right, bool `(samples,)`: of multi-hot rows those with all classes right.
+
+    Args:
+        predicted, labels: `(samples,)` class ids, or `(samples, classes)` multi-hot rows, both alike.
+    """
+    same = np.asarray(predicted) == np.asarray(labels)
+    return same if same.ndim == 1 else same.all(axis=-1)
 
 
 def agreement(outputs, teacher_outputs):

@@ -7,7 +7,7 @@ from keras_tkd import data
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs
 
-__all__ = ["EMBEDDING", "embeddings", "logits", "predict_classes"]
+__all__ = ["EMBEDDING", "embeddings", "logits", "predict_classes", "predict_labels"]
 
 EMBEDDING = "embedding"  # the layer's name in this package's models
 
@@ -34,6 +34,23 @@ def predict_classes(model, images, batch_size=256):
     Arguments are those of `logits`, whose outputs of all images at once would take memory with many classes.
     """
     return np.concatenate([output.argmax(-1) for output in _iterate_outputs(model, images, "logits", batch_size)])
+
+
+def predict_labels(model, images, multi_label, batch_size=256):
+    """Returns what the model says of each image, as labels have it: `predict_classes`, or rows of yes and no.
+
+    Args:
+        model, images, batch_size: as in `logits`.
+        multi_label: whether an image may have several classes: a logit above 0 is then a yes.
+
+    Returns:
+        int64 `(samples,)` class ids; or uint8 `(samples, classes)`.
+    """
+    if not multi_label:
+        return predict_classes(model, images, batch_size)
+    return np.concatenate(
+        [(output > 0).astype("uint8") for output in _iterate_outputs(model, images, "logits", batch_size)]
+    )
 
 
 def embeddings(model, images, layer=EMBEDDING, batch_size=256):

@@ -18,6 +18,7 @@ __all__ = [
     "adjust_by_holm",
     "bound_disagreements",
     "decide",
+    "estimate_accuracy",
     "find_detectable_gain",
     "judge_images",
     "judge_seeds",
@@ -137,6 +138,28 @@ def judge_images(disagreements, images):
     return verdicts
 
 
+def estimate_accuracy(accuracies, images):
+    """Returns the 95 % interval `(low, high)` of an accuracy, within 0..1.
+
+    Of several seeds that of their mean, by Student's t; of one that of Clopper and Pearson, by the test images.
+
+    Args:
+        accuracies: one of each seed, 0..1.
+        images: number of test images that they are shares of.
+
+    Example: the mean of three accuracies is 0.6, their standard deviation 0.01, the half interval
+    `4.3027 * 0.01 / sqrt(3) = 0.0248`.
+
+    >>> [round(bound, 4) for bound in estimate_accuracy([0.59, 0.6, 0.61], 10_000)]
+    [0.5752, 0.6248]
+    """
+    if len(accuracies) == 1:
+        share = binomtest(round(accuracies[0] * images), images).proportion_ci(1 - _LEVEL, "exact")
+        return float(share.low), float(share.high)
+    mean, half, _ = _test_seeds(np.asarray(accuracies, "float64"), images)
+    return max(0.0, float(mean - half)), min(1.0, float(mean + half))
+
+
 def bound_disagreements(right, baseline_right, images):
     """Returns the most test images that two models can disagree on, `(gained, lost)`, where only accuracies are known.
 
@@ -171,6 +194,7 @@ def adjust_by_holm(p):
     order = np.argsort(p, axis=-1)
     factors = np.arange(p.shape[-1], 0, -1)
     stepped = np.maximum.accumulate(np.take_along_axis(p, order, -1) * factors, axis=-1)
+    # Back into the order of the comparisons: the argsort of a permutation is its inverse.
     return np.minimum(1.0, np.take_along_axis(stepped, np.argsort(order, axis=-1), -1))
 
 
@@ -193,12 +217,13 @@ def find_detectable_gain(deviation, seeds, comparisons=1):
 
 
 def _deviation(gains, images):
-    """The standard deviations of gains `(..., seeds)`, at least one image."""
+    """Computes the standard deviations of gains `(..., seeds)`, at least one image."""
+    # An accuracy counts images: gains that happen to agree in all seeds are known no better than that.
     return np.maximum(np.std(gains, axis=-1, ddof=1), 1 / images)
 
 
 def _test_seeds(gains, images):
-    """Means, half 95 % intervals and p-values of gains `(..., seeds)` by Student's t."""
+    """Computes means, half 95 % intervals and p-values of gains `(..., seeds)` by Student's t."""
     seeds, mean = gains.shape[-1], gains.mean(axis=-1)
     error = _deviation(gains, images) / seeds**0.5
     p = 2 * student_t.sf(np.abs(mean) / error, seeds - 1)

@@ -1,30 +1,27 @@
-"""The formats of exported models: how each is written, and in which runtime it is opened.
+"""The formats of exported models: a model is written in several, and a file is opened in its format's runtime.
 
 Every format is made of one graph: the model's inference, `InferenceModel`. The SavedModel is that graph as it is, and
-LiteRT's files are converted from it.
+LiteRT's files are converted from it; `writers` has how.
 """
 
 import dataclasses
 import functools
 import importlib.util
-import json
 import pathlib
 import re
-import shutil
 import tempfile
 import textwrap
 import typing
 import warnings
-import zipfile
 
 import keras
-import numpy as np
 import tensorflow as tf
 
+from keras_tkd.export import writers
 from keras_tkd.export.inference import InferenceModel, check_operations, check_shippable, split_preprocessing
 from keras_tkd.export.runtimes import LiteRT, OnnxRuntime, SavedModel
 from keras_tkd.utils import choices
-from keras_tkd.utils.files import atomic_folder
+from keras_tkd.utils.files import atomic_folder, check_writable
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.native_output import hide_native_output
 
@@ -32,7 +29,6 @@ __all__ = [
     "Exported",
     "FORMATS",
     "Format",
-    "LABELS",
     "RECORD",
     "check_packages",
     "check_replaceable",
@@ -40,25 +36,11 @@ __all__ = [
     "open_model",
 ]
 
-LABELS = "labels.txt"
 RECORD = "export.json"  # what was measured of the files; who measures them writes it
-_INPUT, _OUTPUT = "image", "output"  # names in the files
 # Keras's layers that are there for training.
 _TRAINING_LAYERS = tuple(
     layer for name, layer in vars(keras.layers).items() if re.search("^Random|Dropout|Noise|Mix|^RandAugment", name)
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """All that a format is written from: the inference model, its SavedModel, and what goes with them."""
-
-    model: InferenceModel
-    signature: tf.TensorSpec
-    saved_model: pathlib.Path
-    labels: str
-    calibration_images: np.ndarray | None
-    int8_interface: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +49,7 @@ class Format:
 
     Attributes:
         filename: name of the file, or of the folder, that holds the model.
-        write: function of a `_Source` and the path to write to.
+        write: function of a `Source` and the path to write to.
         runtime: class of `keras_tkd.export.runtimes` that opens the file.
         extra: the extra of this package that installs what is needed beside it; None where nothing is.
         packages: the packages that it needs.
@@ -150,17 +132,17 @@ def export_model(
     paths = {name: pathlib.Path(folder) / FORMATS[name].filename for name in formats}
     with tempfile.TemporaryDirectory() as temporary, atomic_folder(folder) as unfinished:
         labels = "".join(f"{name}\n" for name in class_names)
-        (unfinished / LABELS).write_text(labels, encoding="utf-8")
-        source = _Source(
+        (unfinished / writers.LABELS).write_text(labels, encoding="utf-8")
+        source = writers.Source(
             InferenceModel(shipped),
-            tf.TensorSpec((None, *shape), tf.float32, name=_INPUT),
+            tf.TensorSpec((None, *shape), tf.float32, name=writers.INPUT),
             pathlib.Path(temporary) / "saved_model",
             labels,
             calibration_images,
             int8_interface,
         )
         # The graph of all formats is looked through first: its names are nearest to the layers'.
-        _write("saved_model", _write_saved_model, source, source.saved_model)
+        _write("saved_model", writers.write_saved_model, source, source.saved_model)
         check_operations(SavedModel(source.saved_model).operations, shipped, "An exported model")
         for name, path in paths.items():
             path = unfinished / path.name
@@ -198,6 +180,7 @@ def check_replaceable(folder, existing):
     """Raises `ValueError` for a folder that an export may not replace."""
     folder = pathlib.Path(folder)
     if not folder.exists():
+        check_writable(folder, "output")
         return
     if not folder.is_dir():
         raise ValueError(f"What is exported goes into a folder. Received a file: {folder}")
@@ -279,99 +262,22 @@ def _write(name, write, source, path):
         ) from error
 
 
-def _write_saved_model(source, path):
-    source.model.export(str(path), format="tf_saved_model", input_signature=[source.signature], verbose=False)
-    # A folder of that name is TensorFlow's place for what it does not read itself.
-    extra = path / "assets.extra"
-    extra.mkdir()
-    (extra / LABELS).write_text(source.labels, encoding="utf-8")
-
-
-def _copy_saved_model(source, path):
-    shutil.copytree(source.saved_model, path)
-
-
-def _write_litert(source, path, configure):
-    # From the SavedModel, not from a function of the model: variables of that would stay variables, and the file would
-    # run, on weights that nobody has set.
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(source.saved_model))
-    configure(converter, source)
-    path.write_bytes(converter.convert())
-    # Files that belong to a model stand behind it as an archive that is not compressed, which LiteRT passes over.
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(LABELS, source.labels)
-
-
-def _keep_float32(converter, source):
-    converter.optimizations = []
-
-
-def _store_float16(converter, source):
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-
-
-def _store_int8(converter, source):
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-
-
-def _compute_int8(converter, source):
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    images = source.calibration_images.astype("float32", copy=False)
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if source.int8_interface == "int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-
-
-def _write_int8(source, path):
-    _write_litert(source, path, _compute_int8)
-    # The converter is asked for integers alone, and all the same leaves some operations in floats, between others that
-    # convert their numbers there and back.
-    left = LiteRT(path).float_operations
-    if left:
-        kinds = ", ".join(sorted({kind for _, kind in left}))
-        raise ValueError(f"there is no int8 form of {kinds}, which would compute in floats")
-
-
-def _write_onnx(source, path):
-    import onnx
-
-    source.model.export(str(path), format="onnx", input_signature=[source.signature], verbose=False)
-    model = onnx.load(path)
-    _name_ends(model.graph)
-    onnx.helper.set_model_props(model, {"class_names": json.dumps(source.labels.splitlines())})
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
-
-
-def _name_ends(graph):
-    """Gives the output of an ONNX graph and the size of a batch names that say what they are."""
-    (output,) = graph.output
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [_OUTPUT if name == output.name else name for name in names]
-    output.name = _OUTPUT
-    for end in (*graph.input, output):
-        end.type.tensor_type.shape.dim[0].dim_param = "batch"
-
-
 _LITERT = {"runtime": LiteRT, "extra": "litert", "packages": ("ai_edge_litert",)}
 
 FORMATS = choices.check_complete(
     choices.EXPORT_FORMATS,
     {
-        "saved_model": Format("saved_model", _copy_saved_model, SavedModel),
+        "saved_model": Format("saved_model", writers.copy_saved_model, SavedModel),
         **{
             f"litert_{kind}": Format(f"model_{kind}.tflite", write, **_LITERT)
             for kind, write in (
-                ("float32", functools.partial(_write_litert, configure=_keep_float32)),
-                ("float16", functools.partial(_write_litert, configure=_store_float16)),
-                ("dynamic", functools.partial(_write_litert, configure=_store_int8)),
-                ("int8", _write_int8),
+                ("float32", functools.partial(writers.write_litert, configure=writers.keep_float32)),
+                ("float16", functools.partial(writers.write_litert, configure=writers.store_float16)),
+                ("dynamic", functools.partial(writers.write_litert, configure=writers.store_int8)),
+                ("int8", writers.write_int8),
             )
         },
-        "onnx": Format("model.onnx", _write_onnx, OnnxRuntime, "onnx", ("onnx", "onnxruntime", "tf2onnx")),
+        "onnx": Format("model.onnx", writers.write_onnx, OnnxRuntime, "onnx", ("onnx", "onnxruntime", "tf2onnx")),
     },
 )
-_OWN_FILES = (LABELS, RECORD, *(each.filename for each in FORMATS.values()))
+_OWN_FILES = (writers.LABELS, RECORD, *(each.filename for each in FORMATS.values()))

@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from keras_tkd import data, evaluation
+from keras_tkd.utils.multi_hot import is_multi_hot
 
 __all__ = ["Latency", "Measurement", "measure"]
 
@@ -58,7 +59,7 @@ def measure(run, images, labels, reference, *, prepare=None, batch_sizes=(1, 32)
         run: function from a NumPy array of images, float32 `(batch, height, width, channels)`, to outputs
             `(batch, classes)`, such as `open_model` gives.
         images: uint8 `(samples, height, width, channels)`, 0..255, an array or a stream of `keras_tkd.data`.
-        labels: `(samples,)` class ids.
+        labels: `(samples,)` class ids; or multi-hot rows `(samples, classes)`.
         reference: `(samples, classes)`, outputs of the model itself for these images.
         prepare: function from pixels to what `run` takes; None where it takes pixels. It is not timed.
         batch_sizes: sizes of the batches whose duration is measured. Fewer images are repeated.
@@ -81,10 +82,13 @@ def measure(run, images, labels, reference, *, prepare=None, batch_sizes=(1, 32)
             f"What runs a model must give finite outputs of shape {np.shape(reference)}, as the model itself does. "
             f"Received: shape {outputs.shape}, {np.count_nonzero(~np.isfinite(outputs))} numbers that are not finite"
         )
+    # Of images of several classes each class is a yes or no.
+    several = evaluation.exact_match, evaluation.binary_agreement
+    accuracy, agreement = several if is_multi_hot(labels) else (evaluation.accuracy, evaluation.agreement)
     first = get_inputs(next(iter(data.iterate_batches(images, max(batch_sizes)))))
     return Measurement(
-        test_accuracy=evaluation.accuracy(outputs, labels),
-        agreement=evaluation.agreement(outputs, reference),
+        test_accuracy=accuracy(outputs, labels),
+        agreement=agreement(outputs, reference),
         largest_difference=float(np.abs(outputs - reference).max()),
         latency=tuple(_measure_latency(run, np.resize(first, (size, *first.shape[1:]))) for size in batch_sizes),
     )

@@ -1,6 +1,7 @@
 """Distillation losses: pure functions, and a thin `keras.losses.Loss` around each."""
 
 from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.binary_targets import BinarySoftTargets, binary_soft_targets
 from keras_tkd.losses.crd import ContrastiveRepresentation
 from keras_tkd.losses.decoupled_logits import DecoupledTargets, NormalizedTargets, decoupled_targets, normalized_targets
 from keras_tkd.losses.features import AttentionTransfer, FlowOfSolution, attention_transfer, flow_of_solution
@@ -30,6 +31,7 @@ from keras_tkd.losses.triplet_loss import TripletLoss, triplet_loss, triplet_sta
 
 __all__ = [
     "AttentionTransfer",
+    "BinarySoftTargets",
     "ContrastiveRepresentation",
     "CorrelationCongruence",
     "DIST",
@@ -50,6 +52,7 @@ __all__ = [
     "TripletLoss",
     "VariationalInformation",
     "attention_transfer",
+    "binary_soft_targets",
     "correlation_congruence",
     "decoupled_targets",
     "dist",

@@ -12,6 +12,7 @@ import inspect
 import keras
 import tensorflow as tf
 
+from keras_tkd.losses.reduction import reduce_values
 from keras_tkd.losses.validation import (
     as_arrays,
     check_classes,
@@ -21,7 +22,6 @@ from keras_tkd.losses.validation import (
     one_hot,
 )
 from keras_tkd.utils.fixed_attributes import FixedAttributes
-from keras_tkd.utils.keras_graph import copy_mask
 
 __all__ = [
     "DistillationLoss",
@@ -31,7 +31,6 @@ __all__ = [
     "as_list",
     "as_shape_list",
     "collect_outputs",
-    "reduce_values",
     "select",
 ]
 
@@ -74,9 +73,11 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
     # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
-    # Whether it takes outputs for logits of classes of which an image has one; whether it reads that of the label; and
-    # whether it takes the label for the one class of the image, so that labels of mixed images are refused.
+    # Whether it takes outputs for logits of classes of which an image has one, or for those of classes that are each a
+    # yes or no; whether it reads the class of the label; and whether it takes the label for the one class of the image,
+    # so that labels of mixed images are refused.
     compares_classes = False
+    compares_binary = False
     reads_label = False
     takes_one_class = False
     # A traced step would not follow: what may change while training is a `Hyperparameter`.
@@ -93,7 +94,7 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
         super().__init__(name=name or self.default_name, reduction=reduction, dtype=dtype)
         self.teacher_layers = check_layers("teacher_layers", teacher_layers)
         self.student_layers = check_layers("student_layers", student_layers)
-        if _count_layers(self.teacher_layers) != _count_layers(self.student_layers):
+        if len(as_list(self.teacher_layers)) != len(as_list(self.student_layers)):
             raise ValueError(
                 "`teacher_layers` and `student_layers` must be of equal length (None is the final output, one). "
                 f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
@@ -217,7 +218,8 @@ class LogitsLoss(DistillationLoss):
                 f"Received: teacher {teacher_shapes}, student {student_shapes}. "
                 "Name layers of equal shape, or give both models the same classes."
             )
-        check_classes(self.name, student_shapes)
+        if self.compares_classes:
+            check_classes(self.name, student_shapes)
 
 
 class LabelledLogitsLoss(LogitsLoss):
@@ -268,34 +270,6 @@ class LayerPairsLoss(DistillationLoss):
         raise NotImplementedError
 
 
-class _ReadyValues(keras.losses.Loss):
-    """Keras's masks, sample weights and reduction, over values that are computed already."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
-
-
-def reduce_values(loss, values, y_pred, sample_weight=None, valid=None):
-    """Reduces values per sample as Keras reduces those of a loss.
-
-    Keras casts the inputs of a loss, calls it, and reduces its values in one method. Losses that must see their inputs
-    uncast compute the values first, and have Keras do the rest.
-
-    Args:
-        loss: the `keras.losses.Loss` whose name, reduction and dtype count.
-        values: `(batch,)`.
-        y_pred: what the loss was called with, whose mask counts, where a layer of Keras left one on it.
-        sample_weight: `(batch,)`, `(batch, 1)` or None.
-        valid: bool `(batch,)`, which values a mean is taken of; None for all.
-
-    Returns:
-        A scalar, or `(batch,)` without a reduction.
-    """
-    # A mask, in Keras, is what says so: the sum is then divided by the number of values that it leaves.
-    values = copy_mask(y_pred, keras.ops.convert_to_tensor(values, dtype=loss.dtype), valid)
-    return _ReadyValues(loss.name, loss.reduction, loss.dtype)(values, values, sample_weight)
-
-
 def select(outputs: dict[str, tf.Tensor], layers):
     """Picks outputs by `teacher_layers` or `student_layers`: one, or a list where a list of layers is named."""
     if isinstance(layers, list):
@@ -321,10 +295,6 @@ def as_list(outputs):
 def as_shape_list(shapes: tuple | list[tuple]) -> list[tuple]:
     """Returns the shape of one output, or the list of those of several, as a list."""
     return list(shapes) if isinstance(shapes, list) else [tuple(shapes)]
-
-
-def _count_layers(layers):
-    return len(layers) if isinstance(layers, list) else 1
 
 
 def _takes_training(method):

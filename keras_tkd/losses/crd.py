@@ -37,10 +37,14 @@ class MemoryBank(keras.layers.Layer):
         for name in ("teacher", "student"):
             # One for each: an initializer gives the same numbers every time.
             start = keras.initializers.RandomUniform(-limit, limit)
-            bank = self.add_weight(shape=(self.samples, self.size), initializer=start, trainable=False, name=name)
-            setattr(self, name, bank)
-        self.log_normalizers = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="log_normalizers")
-        self.normalized = self.add_weight(shape=(2,), initializer="zeros", trainable=False, name="normalized")
+            setattr(self, name, self._add_state((self.samples, self.size), start, name))
+        self.log_normalizers = self._add_state((2,), "zeros", "log_normalizers")
+        self.normalized = self._add_state((2,), "zeros", "normalized")
+
+    def _add_state(self, shape, initializer, name):
+        # Replicas that share a batch all compute the same update.
+        own = {"trainable": False, "aggregation": "only_first_replica"}
+        return self.add_weight(shape=shape, initializer=initializer, name=name, **own)
 
     def log_normalizer(self, place, log_estimate, keep):
         """Returns the logarithm of a normalizer: the first estimate that was kept, or `log_estimate()`.
@@ -66,7 +70,7 @@ class MemoryBank(keras.layers.Layer):
         new = normalize(self.momentum * old + (1.0 - self.momentum) * embeddings)
         # One NaN in the bank would reach every later step that draws its row.
         new = tf.where(tf.reduce_all(tf.math.is_finite(new), -1, keepdims=True), new, old)
-        bank.value.scatter_nd_update(index[:, None], new)
+        bank.value.scatter_update(tf.IndexedSlices(new, index))
 
     def get_config(self):
         own = {"samples": self.samples, "size": self.size, "momentum": self.momentum}

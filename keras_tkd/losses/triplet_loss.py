@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import reduce_values
 from keras_tkd.losses.mining import mean_of_valid
+from keras_tkd.losses.reduction import reduce_values
 from keras_tkd.losses.validation import as_arrays, check_choice, check_same_batch, is_labels
 from keras_tkd.miners import MINERS, POSITIVE_MINERS, count_up_to, only_where, other_class
 from keras_tkd.utils.distances import pairwise_euclidean

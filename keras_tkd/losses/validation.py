@@ -70,7 +70,7 @@ def check_classes(name, shape):
         raise ValueError(
             f"Loss '{name}' compares classes, of which there must be two or more. Received: outputs of shape "
             f"{tuple(shape)}. For yes and no, give both models two outputs, `Dense(2)` without an activation, and "
-            "labels of class ids 0 and 1"
+            "labels of class ids 0 and 1; or keep the one output and distil it with BinarySoftTargets"
         )
 
 

@@ -23,6 +23,8 @@ class Term:
         extra_images: the images that may be drawn beside each image for it, `"negatives"` or `"partners"`; or None.
         one_class: whether it takes the label for the one class of its image, which a mixed image has not; as
             `takes_one_class` of the loss says.
+        binary: class name of the loss that takes its place, with the same arguments, where an image may have several
+            classes; None where there is none.
     """
 
     loss: str
@@ -32,6 +34,12 @@ class Term:
     layers: tuple[str, ...] = ()
     extra_images: str | None = None
     one_class: bool = False
+    binary: str | None = None
+
+    @property
+    def is_of_one_class(self):
+        """Whether it is of images of one class each: of their label, others of their class, or a softmax."""
+        return self.one_class or self.extra_images is not None or not (self.binary or self.layers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +89,14 @@ class Method:
         """The images that may be drawn beside each image: a set of `"negatives"` and `"partners"`."""
         return {term.extra_images for term in self.terms} - {None}
 
+    def for_several_classes(self):
+        """Returns the method for images that may have several classes: with the binary form of each term that has one.
+
+        Terms of layers stay as they are; so do, for whoever refuses them, those that `is_of_one_class`.
+        """
+        terms = (dataclasses.replace(term, loss=term.binary or term.loss) for term in self.terms)
+        return dataclasses.replace(self, terms=tuple(terms))
+
     def reads(self, argument):
         """Returns whether a term has this argument of its own (`"temperature"`, `"margin"`)."""
         return any(argument in term.arguments for term in self.terms)
@@ -98,7 +114,7 @@ METHODS = {
     "kd": Method(
         "Soft targets (Hinton et al., 2015).",
         # The factor T^2 is in the loss.
-        (Term("SoftTargets", 0.9, {"temperature": 4.0}),),
+        (Term("SoftTargets", 0.9, {"temperature": 4.0}, binary="BinarySoftTargets"),),
         student_loss_weight=0.1,
     ),
     "lskd": Method(

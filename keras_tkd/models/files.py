@@ -7,7 +7,15 @@ import keras
 from keras_tkd.utils.model_files import load_model
 from keras_tkd.utils.saved_models import is_saved_model, load_saved_model
 
-__all__ = ["KERAS_FILES", "check_classifier", "check_images", "give_graph", "load_any", "select_output"]
+__all__ = [
+    "KERAS_FILES",
+    "check_classifier",
+    "check_images",
+    "check_loadable",
+    "give_graph",
+    "load_any",
+    "select_output",
+]
 
 KERAS_FILES = (".keras", ".h5", ".hdf5")
 
@@ -25,8 +33,18 @@ def load_any(path, argument="path", trust_code=False):
         ValueError: a file of another kind, or one that cannot be loaded.
     """
     path = str(path)
+    check_loadable(path, argument)
+    return load_saved_model(path, argument) if is_saved_model(path) else load_model(path, argument, trust_code)
+
+
+def check_loadable(path, argument="path"):
+    """Raises for what `load_any` does not load, as far as its name tells: nothing is read.
+
+    Args, Raises: see `load_any`.
+    """
+    path = str(path)
     if is_saved_model(path):
-        return load_saved_model(path, argument)
+        return
     # Else the error, that the file cannot be loaded, would hide that there is none.
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -37,7 +55,6 @@ def load_any(path, argument="path", trust_code=False):
             f"`{argument}` must be a file that ends with {', '.join(KERAS_FILES)}, or a folder with a SavedModel. "
             f"Received: {argument}={path!r}"
         )
-    return load_model(path, argument, trust_code)
 
 
 def select_output(model, output, path, argument="output"):

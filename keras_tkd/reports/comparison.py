@@ -140,6 +140,7 @@ def _read(kind, values):
 
 def _read_verdict(values):
     verdict = _read(Verdict, values)
+    # JSON has lists only, and a verdict that was read equals the one that was written.
     return dataclasses.replace(verdict, interval=verdict.interval and tuple(verdict.interval))
 
 
@@ -217,13 +218,14 @@ def _decided(comparison, decision):
 
 def _explain(run):
     which = f"{run.method}, seed {run.seed}"
+    # It ran to its end: nothing failed, and its accuracy alone says it.
     if run.status == "collapsed" and not run.error:
         return f"Collapsed: {which}: at chance with {100 * run.test_accuracy:.2f} %"
     return f"{run.status.capitalize()}: {which}: {run.error}"
 
 
 def _list_rows(comparison):
-    """The cells of a table, as texts, the header first."""
+    """Lists the cells of a table, as texts, the header first."""
     rows = [["method", "test accuracy", "against alone", "95 % interval", "p", "verdict", "runs"]]
     for method in comparison.methods:
         runs = comparison.list_runs(method)

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from keras_tkd.reports.schema import check_kinds
 from keras_tkd.reports.tables import align
+from keras_tkd.utils.files import read_json
 
-__all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure", "format_export_table"]
+__all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure", "format_export_table", "read_export"]
 
 # Raise it when a field changes its meaning or its name, or goes.
 EXPORT_VERSION = 1
@@ -54,6 +56,7 @@ class ExportResults:
         dataset: name of the data set whose test images are the measure.
         test_samples: number of these.
         classes: names of the classes, in the order of the outputs.
+        task: `"multi_label"` where an image may have several: accuracies are then exact matches; None where it has one.
         image_shape: `(height, width, channels)` of the images.
         preprocessing: `"inside"` or `"outside"`.
         scaling: where it is outside, the steps from pixels 0..255 to what the files take: a list of dicts with the
@@ -73,6 +76,7 @@ class ExportResults:
     dataset: str
     test_samples: int
     classes: list[str]
+    task: str | None = None
     image_shape: list[int]
     preprocessing: str
     scaling: list[dict]
@@ -94,10 +98,34 @@ class ExportResults:
         return dataclasses.asdict(self) | {"passed": self.passed}
 
 
+def read_export(path):
+    """Returns the `ExportResults` of a file; None where there is none of this version.
+
+    Raises:
+        ValueError: the file holds something else; the message names it.
+    """
+    values = read_json(path)
+    if values is None or values.get("version") != EXPORT_VERSION:
+        return None
+    try:
+        check_kinds(ExportResults, values)
+        models = {name: values[name] and _read_model(values[name]) for name in ("student", "teacher")}
+        models["files"] = [_read_model(model) for model in values["files"]]
+        return ExportResults(**{name: value for name, value in values.items() if name != "passed"} | models)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: it holds no measurements ({error}). Put it back, or remove it") from error
+
+
+def _read_model(values):
+    check_kinds(MeasuredModel, values)
+    return MeasuredModel(**values)
+
+
 def format_export_table(results):
     """Returns a text table of `ExportResults`: teacher and student in Keras, and each file in its own runtime."""
     sizes = [latency["batch_size"] for latency in results.student.latency]
-    header = ["", "size", "test accuracy", "drop", "agrees with student", "largest difference"]
+    accuracy = "exact match" if results.task == "multi_label" else "test accuracy"
+    header = ["", "size", accuracy, "drop", "agrees with student", "largest difference"]
     rows = [[*header, *(f"ms for {size}" for size in sizes)]]
     for model in filter(None, (results.teacher, results.student, *results.files)):
         is_file = model in results.files

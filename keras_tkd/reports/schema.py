@@ -73,7 +73,8 @@ class ModelResult(_Result):
     """Measurements of one model.
 
     Attributes:
-        test_accuracy: share of the test images whose class it names, 0..1. None where all classes are in the open set.
+        test_accuracy: share of the test images whose class it names, 0..1; of images of several classes, of those of
+            which it answers every class right (exact match). None where all classes are in the open set.
         parameters: number of trainable parameters; left out of a teacher whose outputs alone were given.
         at_chance: whether that accuracy cannot be told from always naming the commonest class.
         agreement: share of the test images for which it names its teacher's class, 0..1.
@@ -88,8 +89,15 @@ class ModelResult(_Result):
             of a class without test images.
         confusion_matrix: number of test images of each class, a row each, that it takes for each class, a column each,
             in the order of the labels; None with more than 256 classes.
+        mean_average_precision: of images of several classes, the mean over those that have test images of their average
+            precisions, 0..1. This and what follows is said of such images alone.
+        macro_f1: mean of the F1 scores of the same classes, 0..1.
+        binary_accuracy: share of all yes and no, of each class for each test image, that are right, 0..1.
+        per_class: for each class, by its name, its `average_precision` and `f1`, 0..1, null without test images.
         outputs: of a teacher whose outputs alone were given, where they came from: the file, its SHA-256, what they
             were given as, their views and layers.
+        image_shape: of a teacher that sees images of another size than the student, their height, width and channels.
+        selected_epoch: the epoch, from 1, whose weights it has, where that was chosen by the validation images.
     """
 
     test_accuracy: float | None = _optional()
@@ -104,11 +112,18 @@ class ModelResult(_Result):
     balanced_accuracy: float | None = _optional()
     per_class_accuracy: dict | None = _optional()
     confusion_matrix: list[list[int]] | None = _optional()
+    mean_average_precision: float | None = _optional()
+    macro_f1: float | None = _optional()
+    binary_accuracy: float | None = _optional()
+    per_class: dict | None = _optional()
     outputs: dict | None = _optional()
+    image_shape: list[int] | None = _optional()
+    selected_epoch: int | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""
-        return dataclasses.replace(self, balanced_accuracy=None, per_class_accuracy=None, confusion_matrix=None)
+        named = ("balanced_accuracy", "per_class_accuracy", "confusion_matrix", "per_class")
+        return dataclasses.replace(self, **dict.fromkeys(named))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,6 +196,7 @@ class Results(_Result):
         method: name of the method, or the listed losses with their numbers; `"teacher"` where a teacher was trained.
         dataset: name of the data set.
         classes: names of the chosen classes, in the order of their labels; None for all.
+        task: `"multi_label"` where images may have several classes; left out where each has one.
         seed: the run's.
         epochs: those planned for the student, or the teacher where a teacher was trained.
         test_samples: number of test images.
@@ -200,6 +216,7 @@ class Results(_Result):
     method: str = _field()
     dataset: str = _field()
     classes: list[str] | None = _field(default=None)
+    task: str | None = _optional()
     seed: int = _field()
     epochs: int = _field()
     test_samples: int = _field()

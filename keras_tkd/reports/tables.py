@@ -26,7 +26,7 @@ _NAMED = 5  # files, of those that were not read for the same reason
 _UNBALANCED = 1.5  # times as many test images of the largest class as of the smallest
 
 
-def format_image_counts(name, counts, skipped=None, bad=()):
+def format_image_counts(name, counts, skipped=None, bad=(), totals=None):
     """Returns text of how many images of each class were read, and what was not read and why.
 
     Args:
@@ -35,9 +35,12 @@ def format_image_counts(name, counts, skipped=None, bad=()):
             class.
         skipped: dict from a reason to the files and folders that were not read for it.
         bad: files that cannot be read, each with the reason.
+        totals: number of images by part, where an image may have several classes; None where each has one.
     """
-    totals = ", ".join(f"{sum(of.values()):,} {_PARTS[part]}" for part, of in counts.items())
-    lines = [f"{name}: {len(counts['train'])} classes; images: {totals}"]
+    numbers = totals or {part: sum(of.values()) for part, of in counts.items()}
+    listed = ", ".join(f"{number:,} {_PARTS[part]}" for part, number in numbers.items())
+    each = ", of any number of classes each" if totals else ""
+    lines = [f"{name}: {len(counts['train'])} classes; images: {listed}{each}"]
     # The classes of an open set are others.
     closed = {part: of for part, of in counts.items() if part != "open_set"}
     if len(counts["train"]) <= _LISTED_CLASSES:
@@ -62,28 +65,29 @@ def format_table(runs):
         runs: list of results, as in `results.json`.
     """
     runs = [Results.from_dict(run) for run in runs]
-    header = ["", "test accuracy", "parameters", "agrees with teacher", "seconds", "training images", "epochs"]
+    several = runs[0].task == "multi_label"
+    header = ["", "exact match" if several else "test accuracy", "mean average precision", "macro F1", "parameters"]
+    header += ["agrees with teacher", "seconds", "training images", "epochs"]
     rows = [header]
     first, listed = runs[0], list(_list_models(runs))
     as_planned = all(model.epochs in (None, first.epochs) for _, models in listed for model in models)
     for title, models in listed:
-        accuracies = [model.test_accuracy for model in models if model.test_accuracy is not None]
-        accuracy = _percent(accuracies) if accuracies else "-"
+        accuracy = _percent_of(models, "test_accuracy")
         # One of several seeds that collapsed makes their mean mean nothing.
         if any(model.at_chance for model in models):
             accuracy += " (AT CHANCE: collapsed)"
-        agreements = [model.agreement for model in models if model.agreement is not None]
-        on_training = [model.train_accuracy for model in models if model.train_accuracy is not None]
         seconds = [model.seconds for model in models if model.seconds is not None]
         epochs = [model.epochs for model in models if model.epochs is not None and not as_planned]
         rows.append(
             [
                 title,
                 accuracy,
+                _percent_of(models, "mean_average_precision"),
+                _percent_of(models, "macro_f1"),
                 "-" if models[0].parameters is None else f"{models[0].parameters:,}",
-                _percent(agreements) if agreements else "-",
+                _percent_of(models, "agreement"),
                 f"{statistics.mean(seconds):.1f}" if seconds else "-",
-                _percent(on_training) if on_training else "-",
+                _percent_of(models, "train_accuracy"),
                 format_range(epochs) if epochs else "-",
             ]
         )
@@ -174,6 +178,11 @@ def _list_models(runs):
     for i in range(generations if generations > 1 else 0):
         for role in ("teacher", "student"):
             yield f"generation {i + 1}, {role}", [getattr(pair, role) for pair in each("generations", i)]
+
+
+def _percent_of(models, name):
+    shares = [getattr(model, name) for model in models if getattr(model, name) is not None]
+    return _percent(shares) if shares else "-"
 
 
 def _percent(shares):

@@ -61,7 +61,8 @@ def format_verdict(runs):
         scope = "" if len(compared) > 1 else " this student, which says nothing of another seed"
         judged = f"distillation {'helped' if verdict.gain > 0 else 'harmed'}{scope}"
     interval = _format_interval(verdict, len(compared))
-    return f"Distilled minus alone, {budget}: {100 * verdict.gain:+.2f} points ({interval}, {measured}): {judged}."
+    points = "points of exact match" if compared[0].task == "multi_label" else "points"
+    return f"Distilled minus alone, {budget}: {100 * verdict.gain:+.2f} {points} ({interval}, {measured}): {judged}."
 
 
 def describe_power(verdict):

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_tkd.config.fields import COMPARED, list_deciding
+from keras_tkd.config.fields import COMPARED, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.given import list_changed, read_data_hashes
@@ -23,8 +23,12 @@ def count_epochs_to_baseline(baseline, history):
     return next(reached, None)
 
 
-def read_baseline(config):
+def read_baseline(config, undecided=()):
     """Returns the baseline's `ModelResult` out of another run's results; None where this run is to train its own.
+
+    Args:
+        config: resolved `DistillConfig`.
+        undecided: names of settings that the data are still to choose, and that are not compared.
 
     Raises:
         ValueError: no finished run with a baseline; one of another budget.
@@ -41,8 +45,11 @@ def read_baseline(config):
     # A student that was trained longer would win without a teacher, too.
     # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
     there, here = parse_lines(results.flags), parse_lines(format_flags(config))
-    compared = [name for name in list_deciding(type(config), COMPARED) if name not in config.irrelevant_fields]
-    differing = [name for name in compared if there.get(name) != here.get(name)]
+    # Before there was a flag, all runs did what its default says.
+    defaults = {name: str(value) for name, value in collect_defaults(type(config)).items() if value is not None}
+    left_out = {*config.irrelevant_fields, *undecided}
+    compared = [name for name in list_deciding(type(config), COMPARED) if name not in left_out]
+    differing = [name for name in compared if there.get(name, defaults.get(name)) != here.get(name)]
     if differing:
         raise ValueError(
             f"The baseline in {config.baseline} had another budget: "

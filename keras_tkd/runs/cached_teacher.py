@@ -11,7 +11,7 @@ from keras_tkd.config.fields import resolve_auto
 from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
 
-__all__ = ["attach", "build", "get_folder", "make_mixing", "resolve_teacher_cache"]
+__all__ = ["attach", "build", "make_mixing", "resolve_teacher_cache"]
 
 _FOLDER = "teacher_cache"
 # What "auto" must save at least: images that the teacher need not be run on, times its parameters. About ten seconds of
@@ -23,31 +23,29 @@ _WORTH_SAVING = 4 * 10**9
 _LARGEST_SIZE = 10 * 10**9
 
 
-def get_folder(config, path):
-    """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
-    return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
-
-
-def build(config, path, splits, teacher, losses=()):
+def build(run, inputs, teacher, losses=(), part=""):
     """Builds or opens the caches of the training images, `"train"`, and of those held out, `"held_out"`.
 
     Args:
-        config: resolved `DistillConfig` whose `teacher_cache` is neither `"auto"` nor `"off"`.
-        path: their folder.
+        run: the `Run`, whose `teacher_cache` is neither `"auto"` nor `"off"`.
+        inputs: its `Inputs`.
         teacher: the teacher, or the anchor of one that learns, in the precision of the run.
         losses: the distillation losses.
+        part: name of a folder of their own below the run's caches, for a run with several.
 
     Returns:
         dict of `TeacherCache`.
     """
+    config, splits, path = run.config, inputs.splits, _get_folder(run.config, run.path) / part
     common = {
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
         "about": _about(config),
     }
+    seen = splits.for_teacher
     return {
-        "train": TeacherCache.build(teacher, splits.train_images, path / "train", **common, **_shown(config, splits)),
-        "held_out": TeacherCache.build(teacher, splits.held_out[0], path / "held_out", **common),
+        "train": TeacherCache.build(teacher, seen.train_images, path / "train", **common, **_shown(config, splits)),
+        "held_out": TeacherCache.build(teacher, seen.held_out[0], path / "held_out", **common),
     }
 
 
@@ -67,15 +65,22 @@ def attach(pipeline, caches, key=TEACHER):
     return with_outputs
 
 
+def _get_folder(config, path):
+    """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
+    return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
+
+
 def _shown(config, splits):
     """Returns the views in which the teacher sees the training images."""
-    augment, mix = data.make_augmentation(config.augmentation), make_mixing(config, splits)
+    augment, mix = data.make_augmentation(config.augmentation, splits.view_size), make_mixing(config, splits)
     return {"augment": augment, "mix": mix, "seed": config.seed, "views": config.teacher_views or 1}
 
 
 def make_mixing(config, splits):
     """Makes the `Mixing` of a run's training images; None where none are mixed."""
-    return data.Mixing(splits.num_classes, config.mixup, config.cutmix) if config.mixes else None
+    if not config.mixes:
+        return None
+    return data.Mixing(splits.num_classes, config.mixup, config.cutmix, drawn_for=splits.view_size)
 
 
 def resolve_teacher_cache(config, path, inputs):
@@ -102,7 +107,7 @@ def resolve_teacher_cache(config, path, inputs):
     splits = inputs.splits
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
-    source = CacheRecipe(frozen, splits.train_images, losses, **_shown(config, splits))
+    source = CacheRecipe(frozen, splits.for_teacher.train_images, losses, **_shown(config, splits))
     # A new head is yet to be trained.
     if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
         _check_folder(config, path, splits, frozen, losses)
@@ -122,7 +127,7 @@ def resolve_teacher_cache(config, path, inputs):
         )
         config = resolve_auto(config, teacher_cache="off" if reason else "workdir")
     if config.teacher_cache != "off":
-        _check_room(get_folder(config, path), size)
+        _check_room(_get_folder(config, path), size)
     return config
 
 
@@ -130,11 +135,11 @@ def _check_folder(config, path, splits, teacher, losses):
     """Raises `ValueError` for a folder, of several runs, in which no cache of this teacher can be built or used."""
     # Now, and not when the student is trained: the student alone comes before it.
     for part, images, shown in (
-        ("train", splits.train_images, _shown(config, splits)),
-        ("held_out", splits.held_out[0], {}),
+        ("train", splits.for_teacher.train_images, _shown(config, splits)),
+        ("held_out", splits.for_teacher.held_out[0], {}),
     ):
         recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
-        check_directory(get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
+        check_directory(_get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
 
 
 def _about(config):

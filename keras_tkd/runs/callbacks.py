@@ -1,15 +1,13 @@
-"""Callbacks of a run's trainings: they count images, show progress, write TensorBoard's files and warn."""
+"""Callbacks of a run's trainings: they count images, show progress and warn."""
 
-import pathlib
 import time
 
 import keras
-import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["CheckLogs", "TensorBoardScalars", "Throughput", "TrainingProgress", "WarnAtChance"]
+__all__ = ["CheckLogs", "Throughput", "TrainingProgress", "WarnAtChance"]
 
 
 class CheckLogs(keras.callbacks.Callback):
@@ -155,89 +153,3 @@ class TrainingProgress(keras.callbacks.Callback):
 def _readable(name):
     # Keras's "val_" are the validation images or, where none are held out for choosing, the test images.
     return name.replace("val_", "held-out ")
-
-
-class TensorBoardScalars(keras.callbacks.Callback):
-    """Writes each epoch's logs for TensorBoard, grouped and explained.
-
-    Training and held-out values are two runs of one folder, `train` and `held_out`, so that they share a chart.
-
-    Args:
-        folder: where the event files go.
-        history: list of logs of the epochs that are behind, where a training is taken up: they are written anew, so
-            that no epoch is there twice.
-        of_labels: what is to be said of the losses on the labels beside, as a sentence with a space before it.
-    """
-
-    GROUPS = {
-        "accuracy": ("accuracy", "agreement"),
-        "training": ("learning_rate", "images_per_second"),
-        "triplets": ("positive_distance", "negative_distance", "violated"),
-    }
-    EXPLAINED = {
-        "accuracy": "Share of images whose largest logit is the label's.",
-        "agreement": "Share of images for which student and teacher name the same class.",
-        "learning_rate": "Learning rate of the epoch.",
-        "images_per_second": "Training images per second, without validation and without what had to compile.",
-        "positive_distance": "Mean distance between the teacher's and the student's logits for the same image.",
-        "negative_distance": "Mean distance between the teacher's logits for an image and the student's logits for an "
-        "image of another class.",
-        "violated": "Share of triplets whose negative is not yet farther away than the positive by the margin.",
-        "loss": "What is minimised: the weighted sum of all losses and the regularization. Its parts differ between "
-        "runs of different methods: compare accuracies, not totals.",
-        "student_anchor": "Divergence of the student from the anchor; no loss holds it.",
-        "teacher_anchor": "Divergence of the teacher from the anchor, before its weight.",
-        "teacher_peer": "Divergence of the teacher from the student, before its weight.",
-        "teacher_total": "What the online teacher minimises: the weighted sum of its losses.",
-        "teacher_loss": "The teacher's loss on the labels, before its weight.",
-        "teacher_regularization": "Sum of the teacher's regularization losses (weight decay).",
-        "student_loss": "Loss on the labels, before its weight.",
-        "regularization": "Sum of the student's regularization losses (weight decay).",
-    }
-
-    _OF_LABELS = ("loss", "student_loss", "teacher_loss")  # the total holds one of the others
-
-    def __init__(self, folder, history=(), of_labels=""):
-        super().__init__()
-        self.folder = pathlib.Path(folder)
-        self.of_labels = of_labels
-        self._history = history
-        self._writers = {}
-
-    def on_train_begin(self, logs=None):
-        if self._history is None:
-            return
-        # What an interrupted training wrote after its last checkpoint would be there beside what comes now.
-        for path in self.folder.glob("*/events.out.tfevents.*"):
-            path.unlink()
-        for epoch, values in enumerate(self._history):
-            self._write(epoch, values)
-        self._history = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._write(epoch, logs)
-
-    def _write(self, epoch, logs):
-        for name, value in logs.items():
-            # Keras's "val_" would be a second chart beside the first.
-            run = "held_out" if name.startswith("val_") else "train"
-            if run not in self._writers:
-                self._writers[run] = tf.summary.create_file_writer(str(self.folder / run))
-            group, name, explained = self._place(name.removeprefix("val_"))
-            with self._writers[run].as_default(step=epoch + 1):
-                tf.summary.scalar(f"{group}/{name}", value, description=explained)
-
-    def on_train_end(self, logs=None):
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
-
-    def _place(self, name):
-        """Group, name and explanation of a metric's chart."""
-        for group, endings in self.GROUPS.items():
-            for ending in endings:
-                if name.endswith(ending):
-                    return group, name, self.EXPLAINED[ending]
-        explained = self.EXPLAINED.get(name, f"Distillation loss '{name}', before its weight.")
-        explained += self.of_labels * (name in self._OF_LABELS)
-        return "loss", "total" if name == "loss" else name, explained

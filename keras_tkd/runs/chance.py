@@ -3,10 +3,10 @@
 import math
 
 import keras
-import numpy as np
 
 from keras_tkd import evaluation
 from keras_tkd.data.options import count_batches
+from keras_tkd.utils.multi_hot import count_classes
 
 __all__ = ["AtChanceError", "StopAtChance", "count_first_epochs", "is_at_chance"]
 
@@ -33,18 +33,21 @@ def is_at_chance(accuracy, labels, config):
     """Returns whether the accuracy in an epoch says that a model still guesses.
 
     With balanced class weights it never says so: the loss favours no class, so that a guess may name any of them, and a
-    model that has learned to tell a rare class may be right less often than the commonest class is there.
+    model that has learned to tell a rare class may be right less often than the commonest class is there. Nor does it
+    of images of several classes: most are at first answered with no, which long is right more often than what a model
+    has learned.
 
     Args:
         accuracy: share of correct answers on `labels`, 0..1, each image counting the same.
-        labels: `(samples,)` class ids.
+        labels: `(samples,)` class ids; or multi-hot rows.
         config: the training's configuration.
     """
-    return config.class_weight != "balanced" and evaluation.at_chance(accuracy, labels)
+    judged = config.class_weight != "balanced" and not config.multi_label
+    return judged and evaluation.at_chance(accuracy, labels)
 
 
 class AtChanceError(ValueError):
-    """The end of a training that has not left chance: no mistake of whoever called, but what the training came to."""
+    """Raised where a training has not left chance. The arguments may all be right: it is what the training came to."""
 
 
 class StopAtChance(keras.callbacks.Callback):
@@ -73,8 +76,8 @@ class StopAtChance(keras.callbacks.Callback):
         self._labels = splits.train_labels, splits.held_out[1]
         self._steps = count_batches(len(splits.train_labels), config.batch_size)
         self._epochs = count_first_epochs(len(splits.train_labels), config)
-        shares = np.bincount(splits.train_labels) / len(splits.train_labels)
-        self._watches = config.at_chance == "stop" and shares.max() <= 0.5
+        shares = count_classes(splits.train_labels, splits.num_classes) / len(splits.train_labels)
+        self._watches = config.at_chance == "stop" and shares.max() <= 0.5 and not config.multi_label
 
     def on_train_begin(self, logs=None):
         # A training that was stopped, and is taken up as it was, goes no further than before.

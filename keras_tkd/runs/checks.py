@@ -124,11 +124,12 @@ def _check_embeddings_of_one(model, layer, splits):
         raise ValueError(f"{rule}, of shape (batch, width). Received: layer '{layer}' of shape {shape}")
 
 
-def check_teacher(teacher, config, splits):
+def check_teacher(teacher, config):
     """Prints what each teacher knows, and warns of one that knows no more than chance.
 
     Args:
         teacher: the `MeasuredTeacher`.
+        config: the run's resolved `DistillConfig`.
 
     Raises:
         ValueError: such a teacher, with `check="strict"`.
@@ -150,11 +151,13 @@ def check_teacher(teacher, config, splits):
             "another order, say which of them the data's are: --teacher_classes"
         )
     for name, one in zip(names, each, strict=True):
-        accuracy = f"{one.test_accuracy:.2%}"
-        print(f"Teacher{f' {name}' * (len(each) > 1)}: test accuracy {accuracy}, {one.parameters:,} parameters")
+        accuracy, kind = f"{one.test_accuracy:.2%}", "test accuracy"
+        if one.mean_average_precision is not None:
+            kind = f"mean average precision {one.mean_average_precision:.2%}, exact match"
+        print(f"Teacher{f' {name}' * (len(each) > 1)}: {kind} {accuracy}, {one.parameters:,} parameters")
         if not one.at_chance:
             continue
-        received = f"Received: test accuracy {accuracy} of {name} on {config.dataset}. {advice}"
+        received = f"Received: {kind} {accuracy} of {name} on {config.dataset}. {advice}"
         rule = "The teacher must know more than chance"
         if config.check == "strict":
             raise ValueError(f"{rule}. {received}")
@@ -180,22 +183,23 @@ def check_finite(model, outputs):
         )
 
 
-def check_first_batch(config, model, pipeline, splits, inspection=None):
+def check_first_batch(run, inputs, model, pipeline, inspection=None):
     """Prints what a Distiller says of the first batch of its training, unless the configuration leaves that out.
 
     Args:
-        config: resolved `DistillConfig`.
+        run: the `Run`, with a resolved `DistillConfig`.
+        inputs: its `Inputs`.
         model: a compiled `Distiller` or `TriKD`.
         pipeline: see `DistillationSetup`.
-        splits: the run's `Splits`.
         inspection: `Inspection` of a teacher that is no longer in memory.
 
     Raises:
         ValueError: warnings, with `check="strict"`.
     """
+    config = run.config
     if config.check == "off":
         return
-    batches = make_training_batches(config, splits, pipeline)
+    batches = make_training_batches(config, inputs.splits, pipeline)
     found = model.check(next(iter(batches)), inspection)
     print(found, flush=True)
     if config.check == "strict" and found.warnings:

@@ -2,10 +2,11 @@
 
 from keras_tkd.data.stream_errors import explain_stream_errors
 from keras_tkd.runs import stages
+from keras_tkd.runs.board import Board
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
-from keras_tkd.runs.generations import train_generations
+from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.results import (
     compute_closed_set_logits,
@@ -44,8 +45,11 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
             return run.results
         inputs = load_teacher_inputs(run.config, run.splits)
         run.begin(inputs)
+        board = Board(run, inputs)
         teacher = stages.train_teacher(run, inputs)
-        return run.write(describe_teacher_run(run, inputs, teacher))
+        results = describe_teacher_run(run, inputs, teacher)
+        board.write(results, teacher.model)
+        return run.write(results)
 
 
 @explain_stream_errors()
@@ -91,14 +95,23 @@ def distill(config, path, existing="refuse", callbacks=()):
         inputs = load_distillation_inputs(run.config, run.splits)
         run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
         run.begin(inputs)
+        board = Board(run, inputs)
         teacher = _obtain_teacher(run, inputs)
+        board.add_teacher(teacher)
         baseline = stages.train_baseline(run, inputs, teacher)
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
-            return run.write(describe_generations(run, inputs, baseline, generations))
-        student = stages.train_student(run, inputs, teacher)
-        return run.write(describe_student_run(run, inputs, teacher, baseline, student))
+            results = describe_generations(run, inputs, baseline, generations)
+            student = choose_best(generations).student
+            board.add_online_teacher(choose_best(generations).teacher)
+        else:
+            trained = stages.train_student(run, inputs, teacher)
+            results = describe_student_run(run, inputs, teacher, baseline, trained)
+            student = trained.model
+        # Before the results: once they are there, the run is finished.
+        board.write(results, student)
+        return run.write(results)
 
 
 @explain_stream_errors()
@@ -122,7 +135,7 @@ def evaluate(config):
     logits, described = None, {}
     if inputs.teacher is not None:
         layer = config.teacher_embedding_layer or config.embedding_layer
-        teacher = measure_teacher(inputs.teacher, splits, embedding_layer=layer)
+        teacher = measure_teacher(inputs.teacher, splits.for_teacher, embedding_layer=layer)
         logits, described = teacher.logits, {"teacher": teacher.result.without_classes().to_dict()}
         if teacher.members:
             described["teachers"] = [member.without_classes().to_dict() for member in teacher.members]
@@ -165,7 +178,7 @@ def _obtain_teacher(run, inputs):
         return None
     if inputs.outputs is not None:
         teacher = measure_given_outputs(inputs.outputs, inputs.splits)
-        check_teacher(teacher, config, inputs.splits)
+        check_teacher(teacher, config)
         return teacher
     if not config.trains_teacher:
         model, stage = inputs.take_teacher(), None
@@ -177,7 +190,7 @@ def _obtain_teacher(run, inputs):
         )
         trained = stages.train_teacher(run, inputs)
         model, stage = trained.model, trained.stage
-    teacher = measure_teacher(model, inputs.splits, stage, config.teacher.embedding_layer)
+    teacher = measure_teacher(model, inputs.splits.for_teacher, stage, config.teacher.embedding_layer)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
-    check_teacher(teacher, config, inputs.splits)
+    check_teacher(teacher, config)
     return teacher

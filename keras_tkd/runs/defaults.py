@@ -4,7 +4,7 @@ import dataclasses
 
 from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.runs.devices import start_devices
-from keras_tkd.runs.given import check_given_files
+from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import load_splits
 
 __all__ = ["choose_defaults"]
@@ -38,7 +38,8 @@ def choose_defaults(config, finished=False):
         already, else None.
 
     Raises:
-        FileNotFoundError: data are needed, and a file that the run is given is not there.
+        ValueError, FileNotFoundError: data are needed, and something is wrong that is known without them: see
+            `check_without_data`.
     """
     left, splits = list_left_to_data(config), None
     chosen = {"learning_rate": _RATES[config.optimizer]}
@@ -48,14 +49,15 @@ def choose_defaults(config, finished=False):
         if config.optimizer == "sgd":
             del chosen["learning_rate"]
     elif set(left) - chosen.keys() - {"weight_decay"}:
-        if not finished:
-            check_given_files(config)
         if config.deterministic:
-            # Images are decoded by TensorFlow, which then is as it began.
+            # Images are decoded by TensorFlow, which then is as it began; and a user's own modules may begin it.
             start_devices(deterministic=True)
+        if not finished:
+            check_without_data(config, undecided=left)
         splits = load_splits(config)
         images, size = len(splits.train_labels), min(splits.image_shape[:2])
-        chosen["teacher_model"], chosen["student_model"] = _look_up(_NETWORKS, size)
+        _, chosen["student_model"] = _look_up(_NETWORKS, size)
+        chosen["teacher_model"], _ = _look_up(_NETWORKS, min(splits.for_teacher.image_shape[:2]))
         chosen["epochs"], batch_size = _look_up(_BUDGETS, images)
         chosen["batch_size"] = min(batch_size, config.shuffle_window or batch_size)
     chosen = {name: value for name, value in chosen.items() if name in left}

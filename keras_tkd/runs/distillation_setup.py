@@ -6,7 +6,7 @@ import typing
 import keras
 
 from keras_tkd import data, evaluation
-from keras_tkd.batches import TEACHER
+from keras_tkd.batches import IMAGE, TEACHER, TEACHER_IMAGE
 from keras_tkd.distillation.inspection import Inspection, inspect_model
 from keras_tkd.runs import cached_teacher, optimization
 from keras_tkd.runs.cached_teacher import make_mixing
@@ -17,6 +17,7 @@ __all__ = [
     "DistillationSetup",
     "make_held_out_batches",
     "make_pipeline",
+    "make_shapes",
     "make_training_batches",
     "set_up_distillation",
 ]
@@ -51,38 +52,54 @@ def set_up_distillation(run, inputs, teacher):
             afterwards.
     """
     config, splits = run.config, inputs.splits
-    shapes = {"image": (None, *splits.image_shape)}
+    shapes = make_shapes(splits)
     if inputs.outputs is not None:
-        pipeline = make_pipeline(config, splits, inputs.outputs.predict_classes)
+        pipeline = make_pipeline(config, inputs.outputs.predict_classes)
         pipeline = cached_teacher.attach(pipeline, inputs.outputs.caches)
         return DistillationSetup(None, pipeline, shapes | {TEACHER: inputs.outputs.shapes})
     for model in flatten_ensemble(teacher):
         precision.set_precision(model, config.precision)
-    pipeline = make_pipeline(config, splits, lambda: evaluation.predict_classes(teacher, splits.train_images))
-    if config.teacher_cache == "off":
+    cached = config.teacher_cache != "off"
+
+    def predict_classes():
+        return evaluation.predict_classes(teacher, splits.for_teacher.train_images)
+
+    pipeline = make_pipeline(config, predict_classes, None if cached else splits.teacher)
+    if not cached:
         return DistillationSetup(teacher, pipeline, shapes)
+    # What the teacher says comes with the batches, and not what it saw.
+    shapes = {IMAGE: shapes[IMAGE]}
     losses, *_ = inputs.make_losses(config)
-    caches = cached_teacher.build(config, cached_teacher.get_folder(config, run.path), splits, teacher, losses)
+    caches = cached_teacher.build(run, inputs, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes[TEACHER] = caches["train"].shapes
     inspection = None
     if config.check != "off":
         # Now, as nothing will hold it when the student is checked.
-        inspection = inspect_model(teacher, next(data.iterate_batches(splits.train_images, config.batch_size)))
+        inspection = inspect_model(
+            teacher, next(data.iterate_batches(splits.for_teacher.train_images, config.batch_size))
+        )
     return DistillationSetup(
         teacher if averaging else None, cached_teacher.attach(pipeline, caches), shapes, inspection
     )
 
 
-def make_pipeline(config, splits, predict_classes):
+def make_shapes(splits):
+    """Makes the shapes of a batch that a teacher in memory is run on, as `Distiller.build` takes them."""
+    shapes = {IMAGE: (None, *splits.image_shape)}
+    return shapes | {TEACHER_IMAGE: (None, *splits.teacher.image_shape)} if splits.teacher else shapes
+
+
+def make_pipeline(config, predict_classes, teacher_splits=None):
     """Makes the function of a method's batches: images alone, or with the negatives or partners drawn for them.
 
     Args:
         config: resolved `DistillConfig`.
-        splits: the run's `Splits`.
         predict_classes: function to the classes that the teacher names for the training images, `(samples,)`; called
             where these decide what is drawn.
+        teacher_splits: `Splits` of the images that the teacher sees, where these are of another size and the batches
+            are to hold them.
     """
     extra_images = config.recipe.extra_images if config.negatives == "drawn" else set()
     predicted = None
@@ -91,6 +108,8 @@ def make_pipeline(config, splits, predict_classes):
 
     def pipeline(images, labels, *, training, **arguments):
         arguments["views"] = config.teacher_views
+        if teacher_splits is not None:
+            arguments["teacher_images"] = teacher_splits.train_images if training else teacher_splits.held_out[0]
         # The teacher's predictions are for the training images; held-out negatives are drawn by label.
         sampling_labels = predicted if training else None
         if "partners" in extra_images:
@@ -117,7 +136,7 @@ def make_training_batches(config, splits, pipeline, **start):
         splits.train_labels,
         batch_size=config.batch_size,
         seed=config.seed,
-        augment=data.make_augmentation(config.augmentation),
+        augment=data.make_augmentation(config.augmentation, splits.view_size),
         training=True,
         **_choose_mixing(config, splits),
         **start,

@@ -29,6 +29,7 @@ __all__ = ["export_source"]
 
 _SHARED = [field.name for field in dataclasses.fields(PretrainedTeachersConfig)]
 _OF_TEACHERS = sorted(set(_SHARED) - {field.name for field in dataclasses.fields(DataConfig)})
+_OF_ANY_TEACHER = ("teacher_embedding_layer", "teacher_image_size")  # of one, too, that the run itself trained
 
 
 def export_source(config):
@@ -68,6 +69,7 @@ def export_source(config):
         dataset=measured.dataset,
         test_samples=len(splits.test_labels),
         classes=list(splits.class_names),
+        task=measured.task if splits.multi_label else None,
         image_shape=list(splits.image_shape),
         preprocessing=config.preprocessing,
         scaling=exported.preprocessing,
@@ -90,7 +92,8 @@ class _Measurer:
     def __init__(self, splits, outputs):
         self._splits = splits
         self._outputs = outputs
-        self._accuracy = evaluation.accuracy(outputs, splits.test_labels)
+        measure_accuracy = evaluation.exact_match if splits.multi_label else evaluation.accuracy
+        self._accuracy = measure_accuracy(outputs, splits.test_labels)
 
     def measure_in_keras(self, title, model, paths):
         """Measures a model as Keras runs it. `paths` are its files; several of an ensemble."""
@@ -112,7 +115,7 @@ class _Measurer:
         return dataclasses.replace(described, quantization=runtime.quantization)
 
     def _measure(self, title, run, threads, path, size, prepare=None):
-        splits = self._splits
+        splits = self._splits.for_teacher if title == "teacher" else self._splits
         measured = measure(run, splits.test_images, splits.test_labels, self._outputs, prepare=prepare)
         return MeasuredModel(
             title=title,
@@ -164,7 +167,7 @@ def _read_run(folder):
         recorded = of_data
     if own.exists():
         # It is whole: what the flags say of a teacher that it was made of is inside.
-        kept = {name: recorded[name] for name in ("teacher_embedding_layer",) if name in recorded}
+        kept = {name: recorded[name] for name in _OF_ANY_TEACHER if name in recorded}
         recorded = of_data | kept | {"teacher_path": (str(own),)}
     gone = [path for path in recorded.get("teacher_path", ()) if not pathlib.Path(path).exists()]
     if gone:

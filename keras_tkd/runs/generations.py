@@ -111,7 +111,7 @@ def _train_generation(run, inputs, number, stage, anchor):
             if model is not None:
                 precision.set_precision(model, config.precision)
         # Before the seed is set: a cache runs the anchor, and what it draws must not matter.
-        pipeline = _make_pipeline(run, splits, number, anchor)
+        pipeline = _make_pipeline(run, inputs, number, anchor)
         optimization.add_weight_decay(student, config.coupled_weight_decay)
         optimization.add_weight_decay(teacher, config.teacher.coupled_weight_decay)
         keras.utils.set_random_seed(config.seed)
@@ -121,14 +121,14 @@ def _train_generation(run, inputs, number, stage, anchor):
         callbacks = [optimization.schedule_learning_rate(own, config.teacher)]
         if config.warmup_epochs:
             callbacks.append(WarmUp(config.warmup_epochs))
-        checks.check_first_batch(config, trikd, pipeline, splits)
+        checks.check_first_batch(run, inputs, trikd, pipeline)
         title = f"Student and teacher, by {config.title}"
         if config.generations:
             title += f", generation {number} of {config.generations}"
         stages.fit_stage(
             run,
             stage,
-            splits,
+            inputs.splits,
             trikd,
             title=title,
             pipeline=pipeline,
@@ -144,7 +144,7 @@ def _train_generation(run, inputs, number, stage, anchor):
     return Generation(number, stage, student, teacher, validation_accuracy)
 
 
-def _make_pipeline(run, splits, number, anchor):
+def _make_pipeline(run, inputs, number, anchor):
     """The batches of a generation: images alone, or with the outputs of its anchor, which are kept."""
     config = run.config
 
@@ -153,8 +153,8 @@ def _make_pipeline(run, splits, number, anchor):
 
     if anchor is None or config.teacher_cache in ("auto", "off"):
         return images_alone
-    folder = cached_teacher.get_folder(config, run.path) / f"anchor_{number}"
-    return cached_teacher.attach(images_alone, cached_teacher.build(config, folder, splits, anchor), key=ANCHOR)
+    caches = cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}")
+    return cached_teacher.attach(images_alone, caches, key=ANCHOR)
 
 
 def _export(generation, path):

@@ -21,9 +21,11 @@ def check_given_files(config):
             continue
         if field.name in ("student_model", "teacher_model") and not value.endswith(KERAS_FILES):
             continue
-        if not os.path.exists(value):
+        # A teacher may be the folder of a run, or of a SavedModel.
+        kind, exists = ("file or folder", os.path.exists) if field.name == "teacher_path" else ("file", os.path.isfile)
+        if not exists(value):
             raise FileNotFoundError(
-                f"`{field.name}` must be an existing file or folder. Received: {field.name}={value!r}. "
+                f"`{field.name}` must be an existing {kind}. Received: {field.name}={value!r}. "
                 "Relative paths count from the folder in which the command is run"
             )
 

@@ -29,10 +29,13 @@ def load_splits(config):
 def load_data(config):
     """Loads the data that a configuration names, whole, with the classes that it asks for."""
     _check_data_are_read(config)
+    # A run that trains a teacher alone has one size, its own.
+    teacher_size = getattr(config, "teacher_image_size", None)
     splits = data.load(
         config.dataset,
         config.data_dir,
         image_size=config.image_size,
+        teacher_image_size=None if teacher_size == config.image_size else teacher_size,
         test_fraction=config.test_fraction,
         split_seed=config.split_seed,
         open_set_fraction=config.open_set_fraction,
@@ -40,6 +43,7 @@ def load_data(config):
         max_pixels=config.max_pixels,
         nested=config.nested,
         labels=config.labels,
+        multi_label=config.multi_label,
         skip_bad_images=config.skip_bad_images,
         decoded_cache=config.decoded_cache,
         progress=sys.stdout.isatty(),
@@ -49,7 +53,10 @@ def load_data(config):
 
 def describe_images(splits):
     """Returns text on how many images there are of each class, and on what was not read."""
-    return format_image_counts(splits.name, splits.count_images(), splits.skipped, splits.bad_images)
+    counts, totals = splits.count_images(), None
+    if splits.multi_label:
+        totals = {part: len(getattr(splits, f"{part}_labels")) for part in counts}
+    return format_image_counts(splits.name, counts, splits.skipped, splits.bad_images, totals)
 
 
 def hash_data(splits):

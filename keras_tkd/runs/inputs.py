@@ -1,7 +1,6 @@
 """Inputs of a run: images, student, teacher, another run's baseline."""
 
 import dataclasses
-import importlib
 import sys
 
 import keras
@@ -14,10 +13,11 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
-from keras_tkd.runs.given import check_given_files
+from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
-from keras_tkd.runs.teacher_files import load_teacher, without_softmax
+from keras_tkd.runs.profiling import check_profiled_steps
+from keras_tkd.runs.teacher_files import load_teacher, without_activation
 from keras_tkd.runs.teacher_outputs import GivenOutputs, load_teacher_outputs, open_outputs
 from keras_tkd.teacher_cache.fingerprints import hash_layers, hash_weights
 
@@ -41,8 +41,8 @@ class Inputs:
             once it was taken.
         outputs: `GivenOutputs`, those of a teacher that is not there itself; None where there are none.
         baseline: `ModelResult` of the student alone, out of another run; None where this run is to train it.
-        baseline_predictions: the classes that the student alone of that run names for the test images, `(samples,)`;
-            None where its file is not there.
+        baseline_predictions: what the student alone of that run says of the test images, as labels have it; None where
+            its file is not there.
         anchor: the student alone of that run, where it is an online teacher's anchor.
         layers: dict `"teacher_layers"`, `"student_layers"` -> dict from the name that this package's models give to a
             layer to that of a model which calls it otherwise.
@@ -99,10 +99,9 @@ def load_teacher_inputs(config, splits=None):
         config: `TeacherTrainingConfig`.
         splits: its data, where they are loaded already.
     """
-    _import_custom_objects(config)
-    models.check_name(config.teacher_model, "teacher_model")
-    check_given_files(config)
+    check_without_data(config)
     splits = splits or load_splits(config)
+    check_profiled_steps(config, splits)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
     return Inputs(splits, teacher=teacher, data=hash_data(splits))
@@ -120,16 +119,12 @@ def load_distillation_inputs(config, splits=None):
             together.
         FileNotFoundError: a file or a data set that is not there.
     """
-    _import_custom_objects(config)
-    # Cheap checks come first.
-    models.check_name(config.student_model, "student_model")
-    if config.has_teacher and not (config.teacher_path or config.teacher_outputs):
-        models.check_name(config.teacher_model, "teacher_model")
-    check_given_files(config)
+    check_without_data(config)
     baseline = read_baseline(config)
     alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
     splits = splits or load_splits(config)
+    check_profiled_steps(config, splits)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
     if baseline:
@@ -139,21 +134,23 @@ def load_distillation_inputs(config, splits=None):
         inputs.outputs = load_teacher_outputs(outputs, config, splits, layers)
         inputs.fingerprint = inputs.outputs.fingerprint
     elif config.has_teacher and config.teacher_path:
-        inputs.teacher = load_teacher(config, splits)
+        inputs.teacher = load_teacher(config, splits.for_teacher)
         inputs.fingerprint, inputs.architecture = hash_weights(inputs.teacher), hash_layers(inputs.teacher)
     elif config.has_teacher:
-        inputs.teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
+        inputs.teacher = build_model(
+            config.teacher_model, splits.for_teacher, config.seed, "Teacher", config.teacher_model_weights
+        )
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
     if alone:
         model = build_model(alone, splits, config.seed, "Anchor")
         if splits.num_classes:
-            inputs.baseline_predictions = evaluation.predict_classes(model, splits.test_images)
+            inputs.baseline_predictions = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
         inputs.anchor = model if config.anchor == "trained" else None
     inputs.layers = choose_run_layers(config, inputs)
     check_together(config, inputs)
     check_embeddings(student, config.embedding_layer, splits)
     if inputs.teacher is not None:
-        check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits)
+        check_embeddings(inputs.teacher, config.teacher.embedding_layer, splits.for_teacher)
     return inputs
 
 
@@ -162,8 +159,7 @@ def load_evaluation_inputs(config):
     # A name would be that of a model with random weights, which nobody wants to be measured.
     if not config.model_path.endswith(".keras"):
         raise ValueError(f"`model_path` must be a .keras file. Received: model_path={config.model_path!r}")
-    _import_custom_objects(config)
-    check_given_files(config)
+    check_without_data(config)
     splits = load_data(config)
     # The results go to the standard output, and nothing else.
     if splits.skipped or splits.bad_images:
@@ -173,25 +169,10 @@ def load_evaluation_inputs(config):
     check_embeddings(model, config.embedding_layer, splits)
     inputs = Inputs(splits, model)
     if config.teacher_path:
-        inputs.teacher = load_teacher(config, splits)
-        check_embeddings(inputs.teacher, config.teacher_embedding_layer or config.embedding_layer, splits)
+        inputs.teacher = load_teacher(config, splits.for_teacher)
+        layer = config.teacher_embedding_layer or config.embedding_layer
+        check_embeddings(inputs.teacher, layer, splits.for_teacher)
     return inputs
-
-
-def _import_custom_objects(config):
-    """Imports the modules that register a user's own classes; their code runs.
-
-    Raises:
-        ValueError: a module that is not found, or fails.
-    """
-    for name in config.custom_objects or ():
-        try:
-            importlib.import_module(name)
-        except Exception as error:  # a user's code may raise anything
-            raise ValueError(
-                f"`custom_objects` must be Python modules that can be imported. Received: {name!r}, of which the "
-                f"import says: {type(error).__name__}: {error}. Python looks in PYTHONPATH and among installed packages"
-            ) from error
 
 
 def build_model(name, splits, seed, role, weights=None):
@@ -201,4 +182,4 @@ def build_model(name, splits, seed, role, weights=None):
     # The anchor is the student alone of the run that `baseline` names.
     argument = "baseline" if role == "Anchor" else f"{role.lower()}_model"
     model = models.build(name, splits.image_shape, splits.num_classes or None, argument, weights)
-    return without_softmax(model, name, role)
+    return without_activation(model, name, role, splits)

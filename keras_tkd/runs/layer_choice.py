@@ -9,7 +9,7 @@ __all__ = ["choose_run_layers"]
 
 
 def choose_run_layers(config, inputs) -> dict[str, dict[str, str]]:
-    """Chooses layers for what losses read by the names of this package's models, of models that have none so named.
+    """Chooses the layers that losses read, in models that do not call them as this package's own models do.
 
     Args:
         config: resolved `DistillConfig`.

@@ -9,6 +9,7 @@ __all__ = [
     "GIVEN",
     "MODELS",
     "OWN_FILES",
+    "REPORT",
     "RESULTS",
     "SPLIT",
     "TEACHER",
@@ -20,22 +21,23 @@ __all__ = [
 FLAGFILE = "flags.flags"
 SPLIT = "split.json"
 RESULTS = "results.json"
+REPORT = "report.html"
 # Of files and data that the run was given: what they were when it began.
 GIVEN = "checkpoints/teacher.json"
 TEACHER = "teacher.keras"
 MODELS = (TEACHER, "baseline.keras", "student.keras")
 TRAINED = (RESULTS, *MODELS, "generations", "checkpoints", "teacher_cache")
 # The flags, which say that the others are a run's, are the last to be removed.
-OWN_FILES = (SPLIT, "logs", *TRAINED, FLAGFILE)
+OWN_FILES = (SPLIT, REPORT, "logs", *TRAINED, FLAGFILE)
 _STAGES = ("teacher", "baseline", "student", "generations", "generations/[0-9]*", "generations/[0-9]*/student")
 # What must be a folder, and what a file, wherever there is something of that name.
 _FOLDERS = (
-    *("logs", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
+    *("logs", "logs/result", "generations", "generations/[0-9]*", "checkpoints", "teacher_cache"),
     *(f"teacher_cache/{part}" for part in ("train", "held_out", "anchor_*", "anchor_*/train", "anchor_*/held_out")),
     *(f"{folder}/{stage}" for folder in ("logs", "checkpoints") for stage in _STAGES),
 )
 _FILES = (
-    *(FLAGFILE, SPLIT, RESULTS, *MODELS, LOCK, GIVEN),
+    *(FLAGFILE, SPLIT, REPORT, RESULTS, *MODELS, LOCK, GIVEN),
     *(f"generations/[0-9]*/{name}" for name in MODELS),
     *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
 )

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.metrics import ExactMatch
 from keras_tkd.utils.choices import OPTIMIZERS, check_complete
 
 __all__ = [
+    "SCHEDULE",
     "STEPS_PER_EXECUTION",
     "add_weight_decay",
     "compile_model",
@@ -19,6 +21,9 @@ __all__ = [
     "make_optimizer",
     "schedule_learning_rate",
 ]
+
+# What names in the logs begin with that say what an epoch was trained with; no metric has such a name.
+SCHEDULE = "schedule/"
 
 # Steps from one return to Python to the next. Eight save small steps some of their work, and cost large ones nothing
 # (benchmarks/choices.py); with more of them, little is gained and Ctrl-C and the progress bar wait longer.
@@ -47,20 +52,31 @@ def make_optimizer(config):
 
 
 def schedule_learning_rate(optimizer, config):
-    """Makes a callback that sets an optimizer's learning rate: a second one's, which Keras's scheduler does not see."""
+    """Makes a callback that sets an online teacher's learning rate, whose optimizer Keras's scheduler does not see.
+
+    It adds the rate to the logs of the epoch, as `schedule/teacher_learning_rate`.
+    """
 
     def set_rate(epoch, logs=None):
         optimizer.learning_rate = compute_learning_rate(config, epoch)
 
-    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate)
+    def show_rate(epoch, logs=None):
+        logs[f"{SCHEDULE}teacher_learning_rate"] = float(optimizer.learning_rate)
+
+    return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate, on_epoch_end=show_rate)
 
 
 def compile_model(model, config, **arguments):
     """Compiles a model, or a Distiller, for training as a configuration says: on class ids, or on rows.
 
-    Rows are what `make_label_map` makes, or those of mixed images.
+    Rows are what `make_label_map` makes, or those of mixed images, or the labels of images of several classes.
     """
-    if config.label_smoothing or config.mixes:
+    more = []
+    if config.multi_label:
+        # What is called an accuracy here is that of whole images, as for images of one class each.
+        loss, accuracy = keras.losses.BinaryCrossentropy(from_logits=True), ExactMatch
+        more = [keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0)]
+    elif config.label_smoothing or config.mixes:
         # Keras smooths rows alone; and what it is compiled with also measures the held-out images. The class of a mixed
         # label is that of its larger share.
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing)
@@ -72,7 +88,7 @@ def compile_model(model, config, **arguments):
         make_optimizer(config),
         loss,
         # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
-        metrics=[accuracy("accuracy")],
+        metrics=[accuracy("accuracy"), *more],
         steps_per_execution=STEPS_PER_EXECUTION,
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",

@@ -14,8 +14,10 @@ from keras_tkd import evaluation
 from keras_tkd.reports.schema import GenerationResult, ImageCounts, ModelResult, Results, StudentResult, TrainingResult
 from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
+from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
 from keras_tkd.teachers.ensemble import flatten_ensemble
+from keras_tkd.utils.multi_hot import count_classes
 
 __all__ = [
     "MeasuredTeacher",
@@ -77,10 +79,11 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         verification = evaluation.verification_scores(embeddings, splits.open_set_identities)
     return dataclasses.replace(
         _measure_outputs(model, outputs, splits),
-        agreement=None if teacher_logits is None else evaluation.agreement(outputs, teacher_logits),
+        agreement=None if teacher_logits is None else _measure_agreement(outputs, teacher_logits, splits),
         seconds=None if stage is None else round(stage.seconds, 2),
         epochs=None if stage is None else len(stage.history),
         verification=verification,
+        selected_epoch=_find_selected_epoch(stage),
     )
 
 
@@ -90,17 +93,20 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
     """
+    # Where it sees what the student sees, nothing is said of it.
+    seen = list(splits.image_shape) if splits.view_size else None
     models = flatten_ensemble(model)
     each = [compute_closed_set_logits(member, splits) for member in models]
     if len(models) == 1:
         result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
-        return MeasuredTeacher(model, each[0], result)
+        return MeasuredTeacher(model, each[0], dataclasses.replace(result, image_shape=seen))
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
     members = [
         measure_model(member, own, splits, logits, embedding_layer=embedding_layer)
         for member, own in zip(models, each, strict=True)
     ]
-    return MeasuredTeacher(model, logits, _measure_outputs(model, logits, splits), members)
+    result = dataclasses.replace(_measure_outputs(model, logits, splits), image_shape=seen)
+    return MeasuredTeacher(model, logits, result, members)
 
 
 def measure_given_outputs(outputs, splits):
@@ -205,12 +211,19 @@ def describe_generations(run, inputs, baseline, generations):
     )
 
 
+def _find_selected_epoch(stage):
+    chosen = stage is not None and stage.settings["select"] == "best_validation"
+    return find_best_epoch(stage.history) if chosen else None
+
+
 def _measure_outputs(model, outputs, splits):
     """Measures a model by its outputs for the test images; without outputs, only its size, and that if it is there."""
     parameters = None if model is None else count_trainable_parameters(model)
     # All classes in the open set, for one: the test images have none that the model could name.
     if outputs is None:
         return ModelResult(parameters=parameters)
+    if splits.multi_label:
+        return _measure_several_classes(outputs, splits, parameters)
     accuracy = evaluation.accuracy(outputs, splits.test_labels)
     confusion = evaluation.confusion_matrix(outputs.argmax(-1), splits.test_labels, splits.num_classes)
     shares = [None if np.isnan(share) else float(share) for share in evaluation.class_accuracies(confusion)]
@@ -225,14 +238,40 @@ def _measure_outputs(model, outputs, splits):
     )
 
 
+def _measure_several_classes(outputs, splits, parameters):
+    """Measures outputs for test images of several classes: each class is a yes or no."""
+    labels = splits.test_labels
+    precisions, scores = evaluation.average_precisions(outputs, labels), evaluation.f1_scores(outputs, labels)
+    # Of a class without test images a wrong yes is all that there could be: it says nothing.
+    tested = count_classes(labels, splits.num_classes) > 0
+    per_class = {
+        name: {"average_precision": float(precision) if known else None, "f1": float(score) if known else None}
+        for name, precision, score, known in zip(splits.class_names, precisions, scores, tested, strict=True)
+    }
+    return ModelResult(
+        test_accuracy=evaluation.exact_match(outputs, labels),
+        parameters=parameters,
+        at_chance=evaluation.ranks_at_chance(outputs, labels),
+        mean_average_precision=float(precisions[tested].mean()),
+        macro_f1=float(scores[tested].mean()),
+        binary_accuracy=evaluation.binary_accuracy(outputs, labels),
+        per_class=per_class,
+    )
+
+
+def _measure_agreement(outputs, teacher_outputs, splits):
+    measure = evaluation.binary_agreement if splits.multi_label else evaluation.agreement
+    return measure(outputs, teacher_outputs)
+
+
 def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
     outputs = evaluation.logits(model, splits.test_images)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
     # Beside the test accuracy it tells underfitting from overfitting.
-    predicted = evaluation.predict_classes(model, splits.train_images)
-    return dataclasses.replace(result, train_accuracy=float((predicted == splits.train_labels).mean()))
+    predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
+    return dataclasses.replace(result, train_accuracy=float(evaluation.is_right(predicted, splits.train_labels).mean()))
 
 
 def _measure_baseline(run, inputs, trained, teacher_logits):
@@ -243,21 +282,22 @@ def _measure_baseline(run, inputs, trained, teacher_logits):
 
 
 def _predict_alone(inputs, baseline):
-    """Returns the classes that the student alone names for the test images; None where that is not known."""
+    """Returns what the student alone says of the test images, as labels have it; None where that is not known."""
     if baseline is None or not inputs.splits.num_classes:
         return inputs.baseline_predictions
-    return evaluation.predict_classes(baseline.model, inputs.splits.test_images)
+    return evaluation.predict_labels(baseline.model, inputs.splits.test_images, inputs.splits.multi_label)
 
 
 def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
-    """The `StudentResult` of a student; `alone` are the classes that the student alone names, where they are known."""
+    """The `StudentResult` of a student; `alone` is what the student alone says of the test images, where known."""
     result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
     result = StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
     if alone is None:
         return result
     splits = inputs.splits
-    right = evaluation.predict_classes(model, splits.test_images) == splits.test_labels
-    alone_right = alone == splits.test_labels
+    predicted = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
+    right = evaluation.is_right(predicted, splits.test_labels)
+    alone_right = evaluation.is_right(alone, splits.test_labels)
     return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))
 
 
@@ -270,6 +310,7 @@ def _describe_run(method, run, inputs, stage, **models):
         method=method,
         dataset=config.dataset,
         classes=list(splits.class_names) if config.classes else None,
+        task=config.task if config.multi_label else None,
         seed=config.seed,
         epochs=config.epochs,
         test_samples=len(splits.test_labels),

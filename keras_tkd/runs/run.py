@@ -16,7 +16,7 @@ from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.teacher_files import find_teacher_file
 from keras_tkd.runs.workdir import Workdir
-from keras_tkd.utils.files import hash_file, hash_folder, write_json
+from keras_tkd.utils.files import check_writable, hash_file, hash_folder, write_json
 from keras_tkd.utils.saved_models import SAVED_MODEL, VARIABLES
 
 __all__ = ["Run", "open_run"]
@@ -151,7 +151,7 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     Raises:
         ValueError: callbacks that cannot take part in a run; the folder holds another run's files, see `Workdir`; a
             run that is to be deterministic, in a process where TensorFlow has begun otherwise.
-        FileNotFoundError: settings are chosen by data, and a file that the run is given is not there.
+        ValueError, FileNotFoundError: settings are chosen by data, and something is wrong that is known without them.
         BlockingIOError: another process is at work in the folder.
     """
     check_callbacks(callbacks)
@@ -168,7 +168,10 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     undecided = (*list_left_to_data(config), "precision")
     Workdir(path, format_flags(config), existing, (*free, *undecided), defaults)
     # Of no record: one that says what somebody gave there must not be taken for what was chosen.
-    config, splits = choose_defaults(config, finished=(pathlib.Path(path) / RESULTS).exists())
+    finished = (pathlib.Path(path) / RESULTS).exists()
+    if not finished:
+        check_writable(path, "workdir")
+    config, splits = choose_defaults(config, finished)
     config = resolve_precision(config)
     for sentence in config.unreached:
         print(f"Mind: {sentence}", flush=True)

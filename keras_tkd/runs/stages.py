@@ -10,23 +10,21 @@ from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
 from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, Throughput, TrainingProgress, WarnAtChance
 from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
 from keras_tkd.runs.checks import check_first_batch, check_unchanged
+from keras_tkd.runs.curves import Schedules, make_logging
 from keras_tkd.runs.distillation_setup import (
     DistillationSetup,
     make_held_out_batches,
     make_pipeline,
+    make_shapes,
     make_training_batches,
     set_up_distillation,
 )
+from keras_tkd.runs.epoch_selection import EpochSelection
 from keras_tkd.runs.interruption import StopAtSignal
-from keras_tkd.runs.optimization import (
-    add_weight_decay,
-    compile_model,
-    compute_learning_rate,
-    describe_label_loss,
-)
+from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
 from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
@@ -65,13 +63,13 @@ def train_teacher(run, inputs):
     if not inputs.fingerprint:
         decisive |= {"model": config.teacher_model, "teacher_model_weights": config.teacher_model_weights}
         stage = run.open_stage("teacher", decisive)
-        return _train_on_labels(run, inputs, stage, inputs.take_teacher(), config, "Teacher")
+        return _train_on_labels(run, inputs.splits.for_teacher, stage, inputs.take_teacher(), config, "Teacher")
     # A new head on a teacher that was trained elsewhere, whose weights say which it is.
     given = {name: getattr(run.config, name) for name in ("teacher_path", "teacher_output", "teacher_preprocessing")}
     stage = run.open_stage("teacher", decisive | given | {"teacher_weights": inputs.fingerprint})
     model = inputs.take_teacher()
     body = teachers.list_body(model)
-    return _train_on_labels(run, inputs, stage, model, config, "Teacher's new head", fixed=body)
+    return _train_on_labels(run, inputs.splits.for_teacher, stage, model, config, "Teacher's new head", fixed=body)
 
 
 def train_baseline(run, inputs, teacher=None):
@@ -95,7 +93,8 @@ def train_baseline(run, inputs, teacher=None):
     stage = run.open_stage("baseline", _collect_alone(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
-    return _train_on_labels(run, inputs, stage, copy_model(inputs.student), config, "Baseline: the student alone")
+    alone = copy_model(inputs.student)
+    return _train_on_labels(run, inputs.splits, stage, alone, config, "Baseline: the student alone")
 
 
 def train_student(run, inputs, teacher):
@@ -110,7 +109,7 @@ def train_student(run, inputs, teacher):
     config, student = run.config, inputs.student
     if teacher is None:
         stage = run.open_stage("student", _collect_alone(config))
-        return _train_on_labels(run, inputs, stage, student, config, "Student")
+        return _train_on_labels(run, inputs.splits, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
     stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
@@ -118,7 +117,7 @@ def train_student(run, inputs, teacher):
         setup = set_up_distillation(run, inputs, teacher.release())
         distiller = _make_distiller(config, inputs, setup.teacher, student, setup.shapes)
         if not run.first_batch_checked:
-            check_first_batch(config, distiller, setup.pipeline, inputs.splits, setup.inspection)
+            check_first_batch(run, inputs, distiller, setup.pipeline, setup.inspection)
         fit_stage(
             run,
             stage,
@@ -165,11 +164,11 @@ def _check_early(run, inputs, teacher):
             precision.set_precision(model, config.precision)
         # By labels, whoever's classes negatives are drawn by: a look at one batch does not need the teacher to name all
         # images' classes.
-        pipeline = make_pipeline(config, splits, lambda: splits.train_labels)
-        setup = DistillationSetup(teacher.model, pipeline, {"image": (None, *splits.image_shape)})
+        pipeline = make_pipeline(config, lambda: splits.train_labels, splits.teacher)
+        setup = DistillationSetup(teacher.model, pipeline, make_shapes(splits))
     # Nothing of this stays: each training makes its models, and sets the seed, anew.
     distiller = _make_distiller(config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
-    check_first_batch(config, distiller, setup.pipeline, splits)
+    check_first_batch(run, inputs, distiller, setup.pipeline)
     run.first_batch_checked = True
 
 
@@ -181,6 +180,7 @@ def fit_stage(
     Args:
         run: the `Run`, whose user's callbacks take part.
         stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
+        splits: the `Splits` that the model is trained on.
         trained: what is fitted, compiled: a model itself, or the Distiller around it.
         title: what the progress bar says.
         pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch, initial_step)` that
@@ -201,6 +201,7 @@ def fit_stage(
         # The one place where a training that is not taken up is removed. Of one that is, TensorBoardScalars writes the
         # event files anew.
         stage.remove_training()
+    selection = EpochSelection(config, stage, files.values(), backup)
     stop = StopAtSignal(backup)
     samples = len(splits.train_labels)
     steps = count_batches(samples, config.batch_size)
@@ -208,17 +209,20 @@ def fit_stage(
         *callbacks,
         keras.callbacks.LearningRateScheduler(lambda epoch, _: compute_learning_rate(config, epoch)),
         Throughput(samples, config.batch_size),
+        Schedules(),
         TerminateOnNonFinite(),
         # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
         *run.callbacks,
         CheckLogs(),
         TrainingProgress(title, steps, config.epochs),
-        TensorBoardScalars(stage.logs, backup.history, describe_label_loss(config)),
+        *make_logging(run, stage, config, backup.history, steps),
         # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
         WarnAtChance(
             lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),
             min(count_first_epochs(samples, config), max(config.epochs, 3)),
         ),
+        # Before what writes the epoch's state: see there.
+        selection,
         backup,
         # After what writes the epoch's state: that is not lost.
         StopAtChance(title, config, splits, backup),
@@ -226,7 +230,7 @@ def fit_stage(
     ]
     with check_unchanged(frozen or {}):
         # One call, or two: the rest of an epoch that was begun has a data set of its own.
-        while epoch < config.epochs and not getattr(trained, "stop_training", False):
+        while epoch < config.epochs and not selection.is_over and not getattr(trained, "stop_training", False):
             train = make_training_batches(config, splits, pipeline, initial_epoch=epoch, initial_step=step)
             with stop:
                 trained.fit(
@@ -240,6 +244,7 @@ def fit_stage(
                 )
             epoch, step = backup.position
     seconds = backup.seconds
+    selection.finish()
     if before_saving:
         before_saving()
     for path, model in files.items():
@@ -248,6 +253,7 @@ def fit_stage(
     # Last: a stage is finished once its models are saved.
     stage.finish(backup.history, seconds, files)
     backup.remove()
+    selection.remove()
 
 
 def copy_model(model):
@@ -258,7 +264,7 @@ def copy_model(model):
     return copy
 
 
-def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
+def _train_on_labels(run, splits, stage, model, config, title, fixed=()):
     """Trains a model on the labels, as any Keras model, unless the stage is finished; the layers `fixed` stay."""
     if not stage.finished:
         before = [(layer, layer.trainable) for layer in fixed]
@@ -271,7 +277,7 @@ def _train_on_labels(run, inputs, stage, model, config, title, fixed=()):
         fit_stage(
             run,
             stage,
-            inputs.splits,
+            splits,
             model,
             title=title,
             pipeline=data.image_dataset,

@@ -6,7 +6,7 @@ import io
 import pathlib
 import time
 
-from keras_tkd.config.fields import resolve_auto
+from keras_tkd.config.fields import list_left_to_data, resolve_auto
 from keras_tkd.reports.comparison import (
     BASELINE,
     ComparedRun,
@@ -17,6 +17,7 @@ from keras_tkd.reports.comparison import (
     read_comparison,
 )
 from keras_tkd.reports.schema import Results
+from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
 from keras_tkd.runs.layout import FLAGFILE
@@ -35,8 +36,8 @@ from keras_tkd.runs.sweep_plan import (
     name_folder,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
-from keras_tkd.runs.sweep_settings import describe_lines, read_settings
-from keras_tkd.utils.files import write_json, write_text
+from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_name
+from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
 __all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
@@ -79,6 +80,13 @@ def compare(config, path, methods, seeds, parallel=1):
     if not str(path).strip() or folder.is_file():
         raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
     _check_numbers(seeds, parallel)
+    check_writable(folder, "workdir")
+    lock = FolderLock(folder)
+    lock.check_free()
+    # What is wrong of any method's run, before data are loaded to choose what nobody gave.
+    names = dict.fromkeys(split_name(text)[0] for text in methods)
+    for each in make_configs(config, names).values():
+        check_without_data(each.resolved(), undecided=list_left_to_data(each))
     chosen = choose_by_data(config)
     config = complete(config, chosen)
     comparison = _open(config, folder, methods, seeds, chosen)
@@ -98,7 +106,6 @@ def compare(config, path, methods, seeds, parallel=1):
             if step.method == TEACHER and found[step.path] is None:
                 load_teacher_inputs(step.config)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(folder)
     lock.take()
     try:
         return _run(comparison, steps, found, folder, parallel)
@@ -222,7 +229,7 @@ def _recall_stopped(step, comparison, folder):
 
 
 def _describe_step(step, outcome, folder):
-    """Returns the `ComparedRun` of a step; its outcome are results, a `Failure`, or None where it has not ended."""
+    """Returns the `ComparedRun` of a step; its outcome is results, a `Failure`, or None where it has not ended."""
     described = ComparedRun(method=step.method, seed=step.seed, path=str(step.path.relative_to(folder)))
     if outcome is None:
         return described

@@ -109,7 +109,7 @@ def execute(command, config, path):
 
 
 def _get_output(step, folder):
-    """The file that holds what a run prints."""
+    """Returns the path of the file that holds what a run prints."""
     return folder / _OUTPUT / f"{'_'.join(step.path.relative_to(folder).parts)}.txt"
 
 

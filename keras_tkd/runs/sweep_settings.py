@@ -7,7 +7,7 @@ from keras_tkd.config.flagfile import format_flags, read_flags
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.utils.files import read_bytes
 
-__all__ = ["OWN", "describe_lines", "format_own_flags", "read_settings"]
+__all__ = ["OWN", "describe_lines", "format_own_flags", "read_settings", "split_name"]
 
 # What a method may have of its own. All else is the budget, the data or the teacher, which are everybody's, or decides
 # which outputs of the teacher are read.
@@ -33,13 +33,17 @@ def read_settings(base, methods):
             with different settings.
     """
     settings = {}
-    for text in map(str.strip, methods):
-        matched = _WITH_FILE.fullmatch(text)
-        name = matched["name"] if matched else text
-        lines = _read_file(base, name, matched["path"].strip()) if matched else ()
+    for name, path in map(split_name, methods):
+        lines = _read_file(base, name, path) if path else ()
         if settings.setdefault(name, lines) != lines:
             raise ValueError(f"`methods` must differ. Received: {name!r} twice, with different settings")
     return settings
+
+
+def split_name(text: str) -> tuple:
+    """Splits a method as `read_settings` takes it into its name and the path of its flagfile, None without one."""
+    matched = _WITH_FILE.fullmatch(text.strip())
+    return (matched["name"], matched["path"].strip()) if matched else (text.strip(), None)
 
 
 def format_own_flags(config):

@@ -10,7 +10,14 @@ from keras_tkd.runs.layout import TEACHER
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
-__all__ = ["choose_classes", "find_classes", "find_teacher_file", "load_teacher", "without_softmax"]
+__all__ = [
+    "check_teacher_files",
+    "choose_classes",
+    "find_classes",
+    "find_teacher_file",
+    "load_teacher",
+    "without_activation",
+]
 
 
 def find_teacher_file(path):
@@ -21,9 +28,16 @@ def find_teacher_file(path):
     return path / (SAVED_MODEL if is_saved_model(path) else TEACHER)
 
 
+def check_teacher_files(paths):
+    """Raises `ValueError` for paths that name no files of models, or one twice; nothing is loaded."""
+    _check_different(paths)
+    for path in paths:
+        _check_teacher_file(path)
+
+
 def load_teacher(config, splits):
     """Loads the model of `teacher_path` or the ensemble of several, each behind the preprocessing that it expects."""
-    _check_different(config.teacher_path)
+    check_teacher_files(config.teacher_path)
     scalings = config.teacher_preprocessing
     scalings = scalings if len(scalings) > 1 else scalings * len(config.teacher_path)
     each = [
@@ -34,17 +48,31 @@ def load_teacher(config, splits):
     return TeacherEnsemble(each, average=config.teacher_average, teacher_weights=config.teacher_weights)
 
 
-def without_softmax(model, name, role):
-    """Returns a model that gives logits: without the softmax at its end, if it has one, which is said."""
+def without_activation(model, name, role, splits):
+    """Returns a model that gives logits: without the softmax at its end, if it has one, which is said.
+
+    Of images of several classes it is a sigmoid that is taken off.
+
+    Raises:
+        ValueError: a softmax, where images have several classes.
+    """
     # Temperatures and margins are meant for logits; probabilities would be distilled without an error, and badly.
-    if teachers.ends_in_softmax(model):
-        print(f"{role} {name} ends in a softmax: it is taken off, distillation works on logits")
-        model = teachers.logits_model(model)
+    softmax = teachers.ends_in_softmax(model)
+    if splits.multi_label and softmax:
+        raise ValueError(
+            "Where an image may have several classes, each output must be a yes or no of its own. Received: "
+            f"{role.lower()} {name}, whose softmax makes the classes share one whole. Give a model that was trained on "
+            "several classes per image, or a new head for it: --teacher_head=new"
+        )
+    if softmax or (splits.multi_label and teachers.ends_in_sigmoid(model)):
+        kind = "softmax" if softmax else "sigmoid"
+        print(f"{role} {name} ends in a {kind}: it is taken off, distillation works on logits")
+        model = teachers.logits_model(model, splits.multi_label)
     return model
 
 
-def _load_one_teacher(path, preprocessing, config, splits):
-    """The model of a file or a folder, with the data's classes."""
+def _check_teacher_file(path):
+    """Raises `ValueError` for a file of another kind than models', or a folder in which there is none."""
     given, path = pathlib.Path(path), find_teacher_file(path)
     if path.suffix in (".npz", ".npy"):
         raise ValueError(
@@ -57,6 +85,12 @@ def _load_one_teacher(path, preprocessing, config, splits):
             f"trained its teacher. Received: teacher_path={str(given)!r}, in which there is neither {SAVED_MODEL} nor "
             f"{TEACHER}"
         )
+    models.check_loadable(given if is_saved_model(given) else path, "teacher_path")
+
+
+def _load_one_teacher(path, preprocessing, config, splits):
+    """The model of a file or a folder, with the data's classes."""
+    given, path = pathlib.Path(path), find_teacher_file(path)
     check_unseen(path, splits)
     loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)
 
@@ -70,7 +104,7 @@ def _load_one_teacher(path, preprocessing, config, splits):
             model = models.check_images(model, shape, path, "teacher_path")
             return _give_new_head(model, path, preprocessing, config, splits)
         model = models.check_classifier(model, shape, None, path, "teacher_path")
-        model = without_softmax(model, path, "Teacher")
+        model = without_activation(model, path, "Teacher", splits)
         return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
     if not isinstance(loaded, TeacherEnsemble):

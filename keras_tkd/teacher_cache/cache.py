@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
 from keras_tkd.data.validation import check_batch_size, check_seed
-from keras_tkd.teacher_cache import builder, fingerprints
+from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles
-from keras_tkd.teacher_cache.given_outputs import arrange_outputs
+from keras_tkd.teacher_cache.given_outputs import arrange_outputs, check_axis_of_views, describe_given
 
 __all__ = ["TeacherCache"]
 
@@ -205,26 +205,8 @@ class TeacherCache:
             sample_ids=sample_ids,
             name=name,
         )
-        views, samples = outputs["logits"].shape[:2]
-        # An answer for the image as it is would be taken for one for whatever view the student sees.
-        if (augment and np.ndim(logits) == 2) or (not augment and views > 1):
-            raise ValueError(
-                f"`{name}` must have an axis of views where images are augmented, and no more than one view where they "
-                f"are not. Received: {name} of shape {np.shape(logits)}, augment={augment}. `data.view_batches` makes "
-                "the views; without `augment`, each image is seen as it is"
-            )
-        return cls(
-            outputs,
-            {
-                "teacher": f"given as {kind}",
-                "augmentation": fingerprints.describe_function(augment),
-                "seed": seed if augment else None,
-                "samples": samples,
-                "views": views,
-                "outputs": sorted(outputs),
-                "dtype": "float32",
-            },
-        )
+        check_axis_of_views(logits, augment, name)
+        return cls(outputs, describe_given(outputs, kind, augment, seed))
 
     @property
     def shapes(self) -> dict[str, tuple]:

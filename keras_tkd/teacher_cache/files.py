@@ -13,7 +13,6 @@ import errno
 import io
 import json
 import math
-import os
 import pathlib
 import shutil
 import urllib.parse
@@ -23,11 +22,7 @@ import numpy as np
 
 from keras_tkd.teacher_cache.checksums import BLOCK_ROWS, extend_checksums
 from keras_tkd.utils.files import read_json, write_json
-
-try:
-    import fcntl
-except ImportError:  # on Windows, where processes do not wait for one another
-    fcntl = None
+from keras_tkd.utils.locks import wait_for_folder
 
 __all__ = ["CacheFiles"]
 
@@ -213,8 +208,10 @@ class CacheFiles:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder):
-                self._remove_unfinished()
+            with wait_for_folder(self.folder, "building the teacher cache") as locked:
+                # Without a lock another builder may be at it.
+                if locked:
+                    self._remove_unfinished()
                 # What another process wrote meanwhile is what counts now.
                 self._read_manifest()
                 yield
@@ -229,10 +226,9 @@ class CacheFiles:
 
     def _remove_unfinished(self):
         """Removes what builders left half written when they were killed."""
-        if fcntl is None:  # without a lock another builder may be at it
-            return
-        # The others are dead: one that lives would hold the lock. Of that a number of a process says less, for numbers
-        # come again. Only our own files: the folder may be somebody else's too, who writes in the same way.
+        # The others are dead: one that lives would hold the lock that the caller has. Of that a number of a process
+        # says less, for numbers come again. Only our own files: the folder may be somebody else's too, who writes in
+        # the same way.
         for name in (_MANIFEST, _PROGRESS):
             for path in self.folder.glob(f".unfinished-*-{name}"):
                 path.unlink(missing_ok=True)
@@ -295,22 +291,3 @@ class CacheFiles:
 def _checksum(record):
     """Returns a checksum of plain data."""
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Waits until no other process is inside such a block for the folder."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        # The system gives the lock up when a process ends, however it ends: no stale lock is left.
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"Another process is building the teacher cache in {folder}: waiting for it", flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

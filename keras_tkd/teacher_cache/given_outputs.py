@@ -6,10 +6,20 @@ import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.evaluation.measures import accuracy, at_chance
+from keras_tkd.teacher_cache.fingerprints import describe_function
 from keras_tkd.utils.labels import read_class_ids
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["KINDS", "SMALLEST_PROBABILITY", "arrange_outputs", "find_kind", "find_rows", "take_log"]
+__all__ = [
+    "KINDS",
+    "SMALLEST_PROBABILITY",
+    "arrange_outputs",
+    "check_axis_of_views",
+    "describe_given",
+    "find_kind",
+    "find_rows",
+    "take_log",
+]
 
 KINDS = ("logits", "probabilities")
 # What a probability of 0 counts as: Keras's own bound for logarithms. Nearer to 0, one class that a forest of trees
@@ -56,6 +66,43 @@ def arrange_outputs(
     for layer, array in (features or {}).items():
         outputs[layer] = _arrange_rows(array, rows, available, views, f"{name}/{layer}")
     return outputs, kind
+
+
+def check_axis_of_views(logits, augment, name):
+    """Raises `ValueError` for outputs of one view where images are augmented, and of several where they are not.
+
+    Args:
+        logits: `(samples, classes)`, or `(views, samples, classes)`.
+        augment: what made the views, or None.
+        name: what an error calls `logits`.
+    """
+    shape = np.shape(logits)
+    # An answer for the image as it is would be taken for one for whatever view the student sees.
+    if (augment and len(shape) == 2) or (not augment and len(shape) == 3 and shape[0] > 1):
+        raise ValueError(
+            f"`{name}` must have an axis of views where images are augmented, and no more than one view where they "
+            f"are not. Received: {name} of shape {shape}, augment={augment}. `data.view_batches` makes the views; "
+            "without `augment`, each image is seen as it is"
+        )
+
+
+def describe_given(outputs, kind, augment, seed):
+    """Describes all that determines the rows of given outputs, as `CacheRecipe.describe` does those of computed ones.
+
+    Args:
+        outputs, kind: as `arrange_outputs` returns them.
+        augment, seed: what made the views.
+    """
+    views, samples = outputs["logits"].shape[:2]
+    return {
+        "teacher": f"given as {kind}",
+        "augmentation": describe_function(augment),
+        "seed": seed if augment else None,
+        "samples": samples,
+        "views": views,
+        "outputs": sorted(outputs),
+        "dtype": "float32",
+    }
 
 
 def find_rows(ids, sample_ids, name="ids"):

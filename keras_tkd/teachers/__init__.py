@@ -4,6 +4,7 @@ from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.heads import fit_to_images, list_body, list_left_out, with_new_head
 from keras_tkd.teachers.logits import (
     check_logits,
+    ends_in_sigmoid,
     ends_in_softmax,
     freeze,
     logits_model,
@@ -17,6 +18,7 @@ __all__ = [
     "PREPROCESSING",
     "TeacherEnsemble",
     "check_logits",
+    "ends_in_sigmoid",
     "ends_in_softmax",
     "fit_to_images",
     "freeze",

@@ -47,6 +47,7 @@ class AveragedLoss(DistillationLoss):
         self.statistic_names = loss.statistic_names
         self.owns_layers = loss.owns_layers
         self.compares_classes = loss.compares_classes
+        self.compares_binary = loss.compares_binary
         self.reads_label = loss.reads_label or teacher_weights == "confidence"
         self.takes_one_class = loss.takes_one_class or teacher_weights == "confidence"
         # A loss that has layers makes them for one teacher's outputs.
@@ -57,14 +58,15 @@ class AveragedLoss(DistillationLoss):
         of_teachers = [output_key(k, name) for k in range(count) for name in names]
         vars(self).update(teacher_layers=of_teachers, student_layers=loss.student_layers)
 
-    @property
-    def layers(self):
-        return [layer for loss in self.losses for layer in loss.layers]
-
     def build(self, teacher_shapes, student_shapes):
         shapes = dict(zip(self.teacher_layers, teacher_shapes, strict=True))
         for k, loss in enumerate(self.losses):
             loss.build(select(_select_teacher(shapes, k), loss.teacher_layers), student_shapes)
+        # A loss that is built again keeps its layers, and so does this one.
+        if not self.layers:
+            for loss in self.losses:
+                for layer in loss.layers:
+                    self.add_layer(layer)
 
     def inputs(self, teacher, student, labels, index):
         if self.teacher_weights == "confidence" and labels is None:
@@ -119,10 +121,28 @@ def average_over_teachers(losses: list[DistillationLoss], teacher) -> list[Disti
     Args:
         losses: list of `DistillationLoss`.
         teacher: one model, a `TeacherEnsemble`, or None.
+
+    Raises:
+        ValueError: an ensemble that takes softmaxes, with a loss of classes that are each a yes or no.
     """
+    _check_averages(losses, teacher)
     if isinstance(teacher, TeacherEnsemble) and teacher.average == "losses":
         return [AveragedLoss(loss, teacher.teacher_weights, len(teacher.teachers)) for loss in losses]
     return list(losses)
+
+
+def _check_averages(losses, teacher):
+    names = [loss.name for loss in losses if loss.compares_binary]
+    if not names or not isinstance(teacher, TeacherEnsemble) or len(teacher.teachers) == 1:
+        return
+    average, weights = teacher.average, teacher.teacher_weights
+    # Of `"losses"` the ensemble's own output, which the agreement is measured with, is that of `"probabilities"`.
+    if average != "logits" or isinstance(weights, str):
+        raise ValueError(
+            f"Loss '{names[0]}' takes each class for a yes or no, and an ensemble takes a softmax over the classes "
+            "unless it averages logits by given weights. Received: "
+            f"average={average!r}, teacher_weights={weights!r}. Give average='logits', and numbers if any"
+        )
 
 
 def _select_teacher(outputs, k):

@@ -6,7 +6,15 @@ import numpy as np
 from keras_tkd.utils.keras_graph import get_input_dtypes, get_last_operation, get_producer
 from keras_tkd.utils.layer_outputs import name_outputs
 
-__all__ = ["check_logits", "ends_in_softmax", "freeze", "logits_model", "with_classes", "with_softmax"]
+__all__ = [
+    "check_logits",
+    "ends_in_sigmoid",
+    "ends_in_softmax",
+    "freeze",
+    "logits_model",
+    "with_classes",
+    "with_softmax",
+]
 
 _SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
@@ -26,10 +34,7 @@ def ends_in_softmax(model):
     on two random ones: rows that are all >= 0 and sum to 1 are probabilities. A model of which neither is known, one of
     words for example, is taken at its word.
     """
-    operation, inputs = get_last_operation(model)
-    # What changes nothing, such as a cast to float32, is looked past.
-    while isinstance(operation, keras.layers.Layer) and _passes_on(operation):
-        operation, inputs = get_producer(inputs)
+    operation = _find_end(model)
     if isinstance(operation, keras.Model):
         return ends_in_softmax(operation)  # a model that ends in a model
     if operation is not None and _is_softmax(operation):
@@ -37,6 +42,21 @@ def ends_in_softmax(model):
     if _is_known(getattr(operation, "activation", None)):
         return False  # a product and a function that is not a softmax; sigmoids, saturated, can look one-hot
     return _run_gives_probabilities(model)
+
+
+def ends_in_sigmoid(model):
+    """Returns whether the model's graph ends in a sigmoid; of a model without a graph that is not known."""
+    operation = _find_end(model)
+    return ends_in_sigmoid(operation) if isinstance(operation, keras.Model) else _is_sigmoid(operation)
+
+
+def _find_end(model):
+    """Returns the last operation of a model's graph that changes something; None without a graph."""
+    operation, inputs = get_last_operation(model)
+    # What changes nothing, such as a cast to float32, is looked past.
+    while isinstance(operation, keras.layers.Layer) and _passes_on(operation):
+        operation, inputs = get_producer(inputs)
+    return operation
 
 
 def _passes_on(layer):
@@ -79,7 +99,7 @@ def _looks_like_probabilities(outputs):
     return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < _SOFTMAX_TOLERANCE)
 
 
-def logits_model(model):
+def logits_model(model, multi_label=False):
     """Makes a model with the weights of `model` whose output are the logits that its final softmax receives.
 
     The softmax is taken off, not inverted: the logits are exact. The layers before it are shared with `model`, which
@@ -90,25 +110,30 @@ def logits_model(model):
 
     Args:
         model: functional or sequential `keras.Model` with one output, `(batch, classes)`.
+        multi_label: whether an image may have several classes: then a final sigmoid is taken off in place of a softmax,
+            and a model that ends in a softmax, which makes classes share one whole, is returned as it is.
 
     Raises:
         ValueError: the model ends in a softmax that no graph shows (a subclassed model), or returns a list of outputs.
     """
+    kind, ends, is_kind = ("sigmoid", ends_in_sigmoid, _is_sigmoid)
+    if not multi_label:
+        kind, ends, is_kind = ("softmax", ends_in_softmax, _is_softmax)
     if len(getattr(model, "outputs", None) or [0]) > 1:
         name_outputs(model, model.output)
-    if not ends_in_softmax(model):
+    if not ends(model):
         return model
     operation, inputs = get_last_operation(model)
     if isinstance(operation, keras.Model):
-        logits = logits_model(operation)(inputs)
-    elif operation is None or not _is_softmax(operation):
+        logits = logits_model(operation, multi_label)(inputs)
+    elif operation is None or not is_kind(operation):
         raise ValueError(
-            "`logits_model` takes off a softmax that is the last operation of a functional or sequential model. "
-            f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities that no softmax "
+            f"`logits_model` takes off a {kind} that is the last operation of a functional or sequential model. "
+            f"Received: model '{model.name}' of type {type(model).__name__}, which gives probabilities that no {kind} "
             "at its end makes. Let it return the logits."
         )
     elif isinstance(operation, keras.layers.Layer) and operation.weights:
-        # A dense layer whose activation is the softmax: its product stays.
+        # A dense layer with that activation: its product stays.
         logits = _copy_without_activation(operation)(inputs)
     else:
         logits = inputs
@@ -155,10 +180,12 @@ def with_softmax(model):
 
 def check_logits(role, model):
     """Raises `ValueError` for a model that returns probabilities, of one class for each image or of several."""
-    if _ends_in_sigmoid(model):
+    if ends_in_sigmoid(model):
         raise ValueError(
             f"The {role} must return logits of classes of which an image has one, and '{model.name}' ends in a "
-            "sigmoid. Let it end in a layer without an activation, one output for each class, two for yes and no"
+            "sigmoid. Let it end in a layer without an activation, one output for each class, two for yes and no. Of "
+            f"images of several classes take it off: {role} = keras_tkd.teachers.logits_model({role}, "
+            "multi_label=True), and distil by BinarySoftTargets"
         )
     if ends_in_softmax(model):
         raise ValueError(
@@ -168,11 +195,7 @@ def check_logits(role, model):
         )
 
 
-def _ends_in_sigmoid(model):
-    """Returns whether the model's graph ends in a sigmoid."""
-    operation, _ = get_last_operation(model)
-    if isinstance(operation, keras.Model):
-        return _ends_in_sigmoid(operation)
+def _is_sigmoid(operation):
     # An operation of `keras.ops` has the name of its class, and a layer an activation.
     return type(operation).__name__ == "Sigmoid" or (
         getattr(operation, "activation", None) is keras.activations.sigmoid

@@ -18,6 +18,7 @@ __all__ = [
     "PRECISIONS",
     "PREPROCESSING",
     "PREPROCESSING_PLACES",
+    "TASKS",
     "WEIGHTINGS",
     "check_complete",
 ]
@@ -47,6 +48,7 @@ OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 PREPROCESSING = ("none", "unit", "tf", "torch", "imagenet", "caffe")
 PREPROCESSING_PLACES = ("inside", "outside")
+TASKS = ("single_label", "multi_label")
 WEIGHTINGS = ("entropy", "confidence")
 
 

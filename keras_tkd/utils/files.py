@@ -12,6 +12,7 @@ import shutil
 __all__ = [
     "atomic_folder",
     "atomic_write",
+    "check_writable",
     "hash_file",
     "hash_folder",
     "read_bytes",
@@ -105,6 +106,28 @@ def _explain(error, path, size):
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         free = f" {shutil.disk_usage(path.parent).free:,} are free on its disk: make room, or choose another folder."
     return f"{path} cannot be written: {error.strerror or error}.{needed}{free} What was there before is still there"
+
+
+def check_writable(folder, argument):
+    """Raises `ValueError` for a folder that cannot be written to or, where it is not there, cannot be made.
+
+    Args:
+        folder: its path.
+        argument: what the error calls it.
+    """
+    # Of a link to nowhere, too, the nearest folder that there is decides.
+    path = pathlib.Path(folder).absolute()
+    nearest = next(each for each in (path, *path.parents) if os.path.exists(each))
+    if not nearest.is_dir():
+        why = "is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        why = "may not be written to"
+    else:
+        return
+    raise ValueError(
+        f"`{argument}` must be a folder that can be written to, or made. Received: {argument}={str(folder)!r}, of "
+        f"which {nearest} {why}. Choose another folder"
+    )
 
 
 def remove_unfinished(folder, below=True):

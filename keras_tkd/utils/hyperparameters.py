@@ -7,7 +7,14 @@ import numpy as np
 
 from keras_tkd.utils.number_checks import FLOAT32, is_finite
 
-__all__ = ["Hyperparameter", "ScalarVariable", "check_number", "read_hyperparameter", "share_hyperparameters"]
+__all__ = [
+    "Hyperparameter",
+    "ScalarVariable",
+    "check_number",
+    "list_hyperparameters",
+    "read_hyperparameter",
+    "share_hyperparameters",
+]
 
 
 class ScalarVariable:
@@ -81,6 +88,11 @@ class Hyperparameter:
 def read_hyperparameter(instance, name):
     """Returns a `Hyperparameter` of `instance` as a scalar tensor, in the instance's dtype."""
     return getattr(type(instance), name).variable(instance).tensor(instance.dtype)
+
+
+def list_hyperparameters(instance):
+    """Returns what the `Hyperparameter`s of an object are now: dict name -> number, empty where it has none."""
+    return {name: value.number for name, value in vars(instance).items() if isinstance(value, ScalarVariable)}
 
 
 def share_hyperparameters(source, target):

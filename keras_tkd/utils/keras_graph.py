@@ -8,6 +8,8 @@ import threading
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.tensorflow import trainer
+from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "get_producer",
     "keep_global_seed",
     "load_guarded",
+    "mend_multi_worker_fit",
+    "unscale_loss",
 ]
 
 _GLOBAL_SEED = "global_seed_generator"
@@ -129,6 +133,11 @@ def copy_compiled_loss(model):
     return lambda y, y_pred, sample_weight: copy(y, y_pred, sample_weight)
 
 
+def unscale_loss(value):
+    """Returns a loss's value without the division by the number of replicas that Keras's losses do under a strategy."""
+    return unscale_loss_for_distribution(value)
+
+
 def get_loss_tracker(model):
     """Returns the metric that Keras logs as `loss`; None before `compile`."""
     return getattr(model, "_loss_tracker", None)
@@ -201,3 +210,35 @@ def load_guarded(max_bytes, safe_mode=True):
             yield
         finally:
             keras.Variable._initialize_with_initializer = initialize
+
+
+def mend_multi_worker_fit():
+    """Lets `fit` of Keras train under `MultiWorkerMirroredStrategy`, where it fails (keras issue 20585).
+
+    It builds a model on a batch of all workers, which it takes for a tensor, and takes the mean of scalars along their
+    first axis. From here on, in this process, models are built on what this worker has of a batch, and scalars are
+    averaged.
+    """
+    if getattr(trainer.reduce_per_replica, "mended", False):
+        return
+    build, reduce = trainer.TensorFlowTrainer._maybe_symbolic_build, trainer.reduce_per_replica
+
+    def build_on_own_batch(model, iterator=None, data_batch=None):
+        strategy = model._distribute_strategy
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return build(model, iterator, data_batch)
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = next(batches)
+        data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], data_batch)
+        with strategy.scope():
+            model._symbolic_build(data_batch=data_batch)
+
+    def reduce_scalars(values, strategy, reduction):
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or reduction == "concat":
+            return reduce(values, strategy, reduction)
+        return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
+
+    reduce_scalars.mended = True
+    trainer.TensorFlowTrainer._maybe_symbolic_build = build_on_own_batch
+    trainer.reduce_per_replica = reduce_scalars

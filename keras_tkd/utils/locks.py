@@ -1,4 +1,4 @@
-"""A lock on a folder, which a process that was killed does not leave behind."""
+"""Locks on a folder, which a process that was killed does not leave behind."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ try:
 except ImportError:  # on Windows, where nothing is locked
     fcntl = None
 
-__all__ = ["FolderLock", "LOCK"]
+__all__ = ["FolderLock", "LOCK", "wait_for_folder"]
 
 LOCK = ".lock"
 
@@ -65,6 +65,33 @@ class FolderLock:
                 self._path.unlink()
             os.close(self._handle)
             self._handle = None
+
+
+@contextlib.contextmanager
+def wait_for_folder(folder, doing):
+    """Waits until no other process is inside such a block for the folder; nothing is written there.
+
+    Args:
+        folder: the folder, which must exist.
+        doing: what the other process is doing, for whoever waits: `"building the teacher cache"`.
+
+    Yields:
+        Whether the block has the folder for itself; False on a system without locks.
+    """
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another process is {doing} in {folder}: waiting for it", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield True
+    finally:
+        # The system gives the lock up, as it does when a process ends, however it ends.
+        os.close(handle)
 
 
 def _lock(handle, path):

@@ -53,6 +53,9 @@ RUN_RULES = [
     ("schedule_epochs", {"schedule": "step"}, [(), (30, 20), (20, 20), (20, 30.5)]),
     ("schedule_epochs", {"schedule": "cosine"}, [(20,)]),
     ("schedule_epochs", {"schedule": "constant"}, [(20, 30)]),
+    ("tensorboard", {}, ["none", True]),
+    ("profile_steps", {}, [(1,), (0, 5), (-1, 5), (6, 5), (1, 2, 3), (1.5, 2)]),
+    ("profile_steps", {"tensorboard": "off"}, [(1, 2)]),
 ]
 TWO = {"teacher_path": ("a.keras", "b.keras")}
 TEACHERS_RULES = [

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
-from keras_tkd.config.fields import COMPARED, DISTILLED, TRAINED, check, collect_settings, list_deciding, option
+from keras_tkd.config.fields import COMPARED, DISTILLED, FREE, TRAINED, check, collect_settings, list_deciding, option
 
 # Whether a change of the setting makes stale: a model trained on the labels (T), a distilled student (D); and whether a
 # baseline of another run must share it (C).
@@ -37,6 +37,8 @@ STALE = {
     "cutmix": "TDC",
     "epochs": "TDC",
     "batch_size": "TDC",
+    "early_stopping_patience": "TDC",
+    "select": "TDC",
     "learning_rate": "TD",
     "optimizer": "TD",
     "momentum": "TD",
@@ -53,12 +55,15 @@ STALE = {
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "at_chance": "",
+    "tensorboard": "",
+    "profile_steps": "",
     "student_model": "DC",
     "student_model_weights": "DC",
     "teacher_model": "D",
     "teacher_model_weights": "D",
     "teacher_path": "D",
     "teacher_preprocessing": "D",
+    "teacher_image_size": "D",
     "teacher_average": "D",
     "teacher_weights": "D",
     "teacher_classes": "D",
@@ -121,6 +126,10 @@ def test_a_setting_that_says_nothing_decides_everything():
 
     for words in (TRAINED, DISTILLED, COMPARED):
         assert collect_settings(WithNew(new=1.0), words) == collect_settings(WithNew(), words) | {"new": 1.0}
+
+
+def test_a_run_that_goes_on_may_show_more_or_less():
+    assert {"tensorboard", "profile_steps"} <= set(list_deciding(DistillConfig, FREE))
 
 
 def test_an_unknown_word_is_refused():

@@ -12,9 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
-from keras_tkd.data import datasets
+from keras_tkd.data import datasets, image_list
 from keras_tkd.data.arrays import allocate_aligned
 from keras_tkd.data.datasets import LOADERS, TABLE_LOADERS, Loader, load
+from keras_tkd.data.image_reading import make_reader
 from keras_tkd.data.partition import draw_open_set_classes, stratified_split
 from keras_tkd.data.splits import Splits
 
@@ -699,9 +700,24 @@ def test_a_folder_does_not_hide_a_data_set(tmp_path, monkeypatch):
         load("cifar10", "prepared")
 
 
+# Which function a loader passes `**reading` on to.
+PASSED_ON = {
+    "load_folder": image_list.read_list,
+    "load_table": image_list.read_list,
+    "load_divided_folder": image_list.read_divided,
+    "load_divided_table": image_list.read_divided,
+}
+
+
 @pytest.mark.parametrize("loader", [*LOADERS, *TABLE_LOADERS], ids=lambda loader: loader.load.__name__)
 def test_a_loader_reads_what_its_row_says(loader):
-    assert ["name", *loader.reads] == list(inspect.signature(loader.load).parameters)
+    functions = [loader.load]
+    if loader.load.__name__ in PASSED_ON:
+        functions += [PASSED_ON[loader.load.__name__], image_list._read, make_reader]
+    names = dict.fromkeys(name for function in functions for name in inspect.signature(function).parameters)
+    # What these functions give one another.
+    between = {"reading", "images", "divide", "split_is_ours"}
+    assert ["name", *loader.reads] == [name for name in names if name not in between]
 
 
 def test_all_but_what_is_built_in_is_streamed():

@@ -51,7 +51,7 @@ def test_own_term_falls_on_digits(method, digits, teacher):
     student = models.build(config.student_model, digits.image_shape, digits.num_classes)
     distiller = Distiller(teacher, student, *Inputs(digits).make_losses(config))
     distiller.compile(keras.optimizers.SGD(config.learning_rate, momentum=config.momentum), LABEL_LOSS)
-    pipeline = distillation_setup.make_pipeline(config, digits, teacher)
+    pipeline = distillation_setup.make_pipeline(config, teacher)
     batches = pipeline(digits.train_images, digits.train_labels, batch_size=64, seed=0, training=True)
     history = distiller.fit(batches, epochs=4, verbose=0, shuffle=False).history
     for name in distiller.term_names:

@@ -138,7 +138,7 @@ class TestNothingToCompare:
         first = one_hot(np.zeros(18, int))
         distiller = compiled(TripletDistillation())
         distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-        with pytest.raises(ValueError, match="tkd take the label for the one class.*negative_classes=\"teacher\""):
+        with pytest.raises(ValueError, match='tkd take the label for the one class.*negative_classes="teacher"'):
             distiller.fit(one_hot(SHUFFLED), 0.6 * first + 0.4 * one_hot(SHUFFLED), 4, verbose=0)
         with pytest.raises(ValueError, match="'tkd' compares .*class ids.*negative_classes=\"teacher\""):
             distiller.fit(one_hot(SHUFFLED), 0.6 * first + 0.4 / 3, 4, verbose=0)

@@ -55,6 +55,17 @@ def test_equal_gains_resolve_about_an_image():
 
 
 # 2 * (sum of the binomial coefficients up to the smaller count) / 2^n, at most 1.
+def test_intervals_of_accuracies_by_hand():
+    """With two degrees of freedom t(0.975) = 4.3027. Of n right of n, Clopper and Pearson's low is 0.025 ^ (1 / n)."""
+    estimate = significance.estimate_accuracy
+    half = 4.3027 * 0.01 / np.sqrt(3)
+    assert estimate([0.59, 0.6, 0.61], 10_000) == pytest.approx((0.6 - half, 0.6 + half), abs=1e-6)
+    assert estimate([1.0], 10) == pytest.approx((0.025**0.1, 1.0))
+    # No share is above 1. And of equal ones the deviation counts as one image of ten: more than a share can differ.
+    assert estimate([0.9, 0.9, 0.9], 10)[1] == 1.0
+    assert estimate([0.9, 0.9, 0.9], 10)[0] == pytest.approx(0.9 - 4.3027 * 0.1 / np.sqrt(3), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("gained", "lost", "p", "decision"),
     [

@@ -37,6 +37,22 @@ def soft_targets(teacher, student, temperature, standardize=False):
     return np.array(values, "float64")
 
 
+def binary_soft_targets(teacher, student, temperature):
+    """T^2 times the mean over the classes of KL((p, 1 - p) || (q, 1 - q)), p = 1 / (1 + exp(-z / T))."""
+    values = []
+    for teacher_row, student_row in zip(teacher, student, strict=True):
+        # log p = -log(1 + exp(-x)), with the larger of both powers taken out; log(1 - p) is that of -x.
+        divergences = []
+        for a, b in zip(teacher_row, student_row, strict=True):
+            log_p, log_q = (
+                [-(max(-x, 0.0) + math.log1p(math.exp(-abs(x)))) for x in (z / temperature, -z / temperature)]
+                for z in (a, b)
+            )
+            divergences.append(math.fsum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True)))
+        values.append(temperature**2 * math.fsum(divergences) / len(divergences))
+    return np.array(values, "float64")
+
+
 def logit_regression(teacher, student):
     """Mean over the classes of (z_s - z_t)^2."""
     values = []

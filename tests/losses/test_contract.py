@@ -19,6 +19,7 @@ import keras_tkd.losses
 from keras_tkd.losses import (
     DIST,
     AttentionTransfer,
+    BinarySoftTargets,
     ContrastiveRepresentation,
     CorrelationCongruence,
     DecoupledTargets,
@@ -412,6 +413,19 @@ CASES = [
         ("shift of each row", "scale", "scale of each row"),
         ("student zero",),
     ),
+    *[
+        Case(
+            name=f"binary_kd-T{temperature:g}",
+            loss=BinarySoftTargets,
+            draw=draw_logits,
+            oracle=oracles.binary_soft_targets,
+            default_name="binary_kd",
+            arguments={"temperature": temperature},
+            changed={"temperature": 2.5},
+            live={"temperature": 1.5},
+        )
+        for temperature in (4.0, 1.0)
+    ],
     Case(
         name="hard",
         loss=HardTargets,

@@ -17,6 +17,8 @@ from keras_tkd.runs.inputs import Inputs
 from keras_tkd.runs.run import Run
 from keras_tkd.runs.workdir import Workdir
 
+# An epoch of `QUICK` has ceil(1438 / 256) steps.
+STEPS = 6
 QUICK = {"dataset": "digits", "epochs": 3, "batch_size": 256, "learning_rate": 0.05, "baseline": "none"}
 CROPPED = {"augmentation": "crop", "teacher_views": 2}
 
@@ -44,6 +46,16 @@ def distill(path, teacher_path, **settings):
     return commands.distill(DistillConfig(**QUICK | {"teacher_path": teacher_path} | settings), path)
 
 
+def rounding(steps):
+    """How far values of a training may be from those with a cache, whose teacher saw the images in other batches.
+
+    In a batch of another size sums are taken in another order. The longest of the teacher's has 3 * 3 * 64 = 576 terms:
+    their roundings, at most half of eps and as often up as down, come to the square root of that, 24, and of two orders
+    apart by no more than twice as much. Each step goes on from the ones before it, whose differences it keeps.
+    """
+    return steps * 24 * float(np.finfo("float32").eps)
+
+
 def history(workdir):
     return json.loads((workdir / "checkpoints" / "student" / "record.json").read_text())["history"]
 
@@ -64,7 +76,7 @@ def test_a_run_with_the_cache_is_the_run_without(live_and_cached):
     assert len(live) == 3
     for one, other in zip(live, cached, strict=True):
         for name in ("loss", "tkd", "student_loss", "val_loss", "val_tkd", "tkd_positive_distance"):
-            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, err_msg=name)
+            np.testing.assert_allclose(other[name], one[name], rtol=rounding(3 * STEPS), err_msg=name)
     assert {path.name for path in (live_and_cached / "cache").iterdir()} == {"train", "held_out"}
     shapes = {part: np.load(live_and_cached / "cache" / part / "logits.npy").shape for part in ("train", "held_out")}
     assert shapes == {"train": (2, 1438, 10), "held_out": (1, 359, 10)}
@@ -214,11 +226,12 @@ def test_an_online_teachers_anchor_is_kept_generation_by_generation(tmp_path):
     assert folders == [f"workdir/teacher_cache/anchor_{n}/{part}" for n in (1, 2) for part in ("held_out", "train")]
     live, cached = curves
     assert len(live) == 2
-    # A divergence is the small rest of ten differences of log-probabilities near 2.3, each rounded to 2.4e-7.
-    rounding = 10 * 2.3 * np.finfo("float32").eps
+    # Two generations of two epochs, the second with the first's student for its anchor. A divergence is, besides, the
+    # small rest of ten differences of log-probabilities near 2.3, each rounded to 2.4e-7.
+    rtol, atol = rounding(2 * 2 * STEPS), 10 * 2.3 * np.finfo("float32").eps
     for one, other in zip(sum(live, []), sum(cached, []), strict=True):
         for name in ("teacher_anchor", "student_anchor", "loss", "val_teacher_anchor"):
-            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=rounding, err_msg=name)
+            np.testing.assert_allclose(other[name], one[name], rtol=rtol, atol=atol, err_msg=name)
 
 
 def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):
@@ -236,4 +249,4 @@ def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):
         "teacher_2%2Flogits.npy",
     }
     for name in ("kd", "val_kd", "loss"):
-        assert curves[1][name] == pytest.approx(curves[0][name], rel=1e-4)
+        assert curves[1][name] == pytest.approx(curves[0][name], rel=rounding(STEPS))

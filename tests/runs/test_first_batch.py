@@ -46,7 +46,8 @@ def look(check, model):
         asked.append(arguments)
         return ["first", "second"]
 
-    checks.check_first_batch(config, model, pipeline, SPLITS, "inspection")
+    run = types.SimpleNamespace(config=config)
+    checks.check_first_batch(run, Inputs(SPLITS), model, pipeline, "inspection")
     return asked
 
 
@@ -158,7 +159,7 @@ class TestFrozenModels:
             stages.fit_stage(
                 run,
                 stage,
-                SPLITS,
+                Inputs(SPLITS),
                 fitted,
                 title="Student",
                 pipeline=data.image_dataset,

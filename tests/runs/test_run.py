@@ -82,7 +82,7 @@ class WithNewSetting(DistillConfig):
 def test_a_setting_that_was_forgotten_leaves_no_stale_model_in_place(splits, tmp_path, monkeypatch):
     trained = []
 
-    def fit_stage(run, stage, splits, fitted, *, files, **more):
+    def fit_stage(run, stage, inputs, fitted, *, files, **more):
         trained.append(stage.name)
         for path, model in files.items():
             save_model(model, path)

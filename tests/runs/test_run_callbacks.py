@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.runs.callbacks import CheckLogs, TensorBoardScalars, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.callbacks import CheckLogs, Throughput, TrainingProgress, WarnAtChance
+from keras_tkd.runs.curves import TensorBoardScalars
 
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
 
@@ -88,31 +89,6 @@ def test_a_bar_of_a_training_that_ends_early_ends_its_line(capsys, monkeypatch):
     fit(Stop(), TrainingProgress("Teacher", 5, 4, metrics=("loss",)), epochs=4)
     shown = capsys.readouterr().out
     assert "5/20" in shown and shown.endswith("\n")
-
-
-def test_scalars_are_grouped_explained_and_in_two_runs(tmp_path):
-    class Logs(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            logs |= {"accuracy": 0.5, "val_accuracy": 0.25, "tkd_violated": 0.75, "agreement": 0.6, "tkd": 3.0}
-            logs |= {"learning_rate": 0.1, "student_loss": 2.0}
-
-    fit(Logs(), TensorBoardScalars(tmp_path))
-    written = {}
-    for run in ("train", "held_out"):
-        for file in (tmp_path / run).glob("events*"):
-            for event in tf.compat.v1.train.summary_iterator(str(file)):
-                for value in event.summary.value:
-                    written[run, value.tag, event.step] = float(tf.make_ndarray(value.tensor))
-    assert written["train", "accuracy/accuracy", 1] == 0.5 and written["held_out", "accuracy/accuracy", 2] == 0.25
-    assert written["train", "triplets/tkd_violated", 2] == 0.75
-    tags = {tag for run, tag, _ in written if run == "train"}
-    grouped = {
-        "accuracy": {"accuracy", "agreement"},
-        "loss": {"total", "student_loss", "tkd"},
-        "training": {"learning_rate"},
-        "triplets": {"tkd_violated"},
-    }
-    assert tags == {f"{group}/{name}" for group, names in grouped.items() for name in names}
 
 
 class Adds(keras.callbacks.Callback):

@@ -49,8 +49,10 @@ def test_train_teacher_distill_evaluate(tmp_path):
         "tensorboard --logdir=run/logs",
         "run/student.keras",
         f"{100 * results['student']['test_accuracy']:.2f} %",
+        "Report    run/report.html",
     ):
         assert words in distilled.stdout
+    assert (tmp_path / "run" / "report.html").read_text().startswith("<!doctype html>")
     # Calm: nothing of TensorFlow's start-up, no warning.
     assert teacher.stderr == distilled.stderr == ""
     measured = run("evaluate", "--model_path=run/student.keras", "--teacher_path=teacher", cwd=tmp_path)

@@ -90,4 +90,8 @@ def test_a_loss_with_layers_has_them_for_each_teacher():
     loss = AveragedLoss(Hint(teacher_layers="a", student_layers="b"), None, 3)
     assert loss.owns_layers and not loss.layers
     loss.build([(None, 4), (None, 5), (None, 6)], (None, 2))
-    assert [layer.compute_output_shape((None, 2)) for layer in loss.layers] == [(None, 4), (None, 5), (None, 6)]
+    layers = loss.layers
+    assert [layer.compute_output_shape((None, 2)) for layer in layers] == [(None, 4), (None, 5), (None, 6)]
+    # Of a loss that is built again, as by a second Distiller, the layers stay.
+    loss.build([(None, 4), (None, 5), (None, 6)], (None, 2))
+    assert len(loss.layers) == 3 and all(one is other for one, other in zip(loss.layers, layers, strict=True))

@@ -11,6 +11,7 @@ from keras_tkd.utils.hyperparameters import (
     Hyperparameter,
     ScalarVariable,
     check_number,
+    list_hyperparameters,
     read_hyperparameter,
     share_hyperparameters,
 )
@@ -27,6 +28,13 @@ class Spring:
 
     def force(self, x):
         return read_hyperparameter(self, "stiffness") * (x - read_hyperparameter(self, "rest"))
+
+
+def test_what_an_object_has_is_listed_as_it_is_now():
+    spring = Spring(stiffness=3.0)
+    spring.rest = 0.5
+    assert list_hyperparameters(spring) == {"stiffness": 3.0, "rest": 0.5}
+    assert list_hyperparameters(Exception()) == {}
 
 
 def test_number_is_the_very_one_given():

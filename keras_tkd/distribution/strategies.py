@@ -1,0 +1,71 @@
+"""The strategies of `tf.distribute`, by name, and what Keras needs in order to train under them."""
+
+import contextlib
+import json
+import os
+
+import tensorflow as tf
+
+from keras_tkd.utils import keras_graph
+
+__all__ = ["STRATEGIES", "make_strategy", "scope"]
+
+STRATEGIES = ("none", "mirrored", "multi_worker")
+
+
+def make_strategy(name: str):
+    """Makes a strategy by its name.
+
+    Args:
+        name: `"none"`: one device; `"mirrored"`: all GPUs of this machine, or its logical CPU devices where it has no
+            GPU; `"multi_worker"`: several machines, or processes, of which the environment's `TF_CONFIG` tells.
+
+    Returns:
+        A `tf.distribute.Strategy`; None for `"none"`.
+
+    Raises:
+        ValueError: another name; `"multi_worker"` without a `TF_CONFIG` that names two workers or more.
+    """
+    if name == "none":
+        return None
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "multi_worker":
+        _check_cluster(os.environ.get("TF_CONFIG", ""))
+        keras_graph.mend_multi_worker_fit()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
+
+
+@contextlib.contextmanager
+def scope(name: str):
+    """Opens a strategy, inside which models are made that train on several devices or machines.
+
+    Args:
+        name: see `make_strategy`.
+
+    Yields:
+        The strategy, or None.
+    """
+    strategy = make_strategy(name)
+    with contextlib.nullcontext() if strategy is None else strategy.scope():
+        yield strategy
+
+
+def _check_cluster(text):
+    """Raises `ValueError` for a `TF_CONFIG` that is no cluster of workers, this process being one of them."""
+    rule = (
+        "`multi_worker` reads the environment's TF_CONFIG, the same list of workers on each and the number of its own: "
+        """{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}"""
+    )
+    try:
+        config = json.loads(text)
+        workers, task = config["cluster"]["worker"], config["task"]
+        index = task["index"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{rule}. Received: TF_CONFIG={text!r} ({type(error).__name__})") from None
+    if not isinstance(workers, list) or len(set(map(str, workers))) < 2 or len(set(map(str, workers))) < len(workers):
+        raise ValueError(f"{rule}. Received: workers {workers!r}, which must be two addresses or more, each once")
+    if task.get("type") != "worker" or not isinstance(index, int) or not 0 <= index < len(workers):
+        raise ValueError(f"{rule}. Received: task {task!r} of {len(workers)} workers")

@@ -1,0 +1,1 @@
+"""Report of a comparison or a run, as one page of HTML that opens without a network. No TensorFlow here."""

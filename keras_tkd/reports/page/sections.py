@@ -1,0 +1,178 @@
+"""Sections of a report about the comparison itself: accuracies, verdicts, what models cost, what repeats it."""
+
+import statistics
+
+from keras_tkd.evaluation.significance import BETTER, WORSE, estimate_accuracy
+from keras_tkd.reports.comparison import BASELINE
+from keras_tkd.reports.page import charts
+from keras_tkd.reports.page.blocks import Cell, Chart, Listing, Section, Table
+
+__all__ = ["describe_accuracies", "describe_costs", "describe_repetition", "name_method"]
+
+_MOODS = {BETTER: "better", WORSE: "worse"}
+_NONE = Cell("-")
+
+
+def name_method(method):
+    """Returns a method's name for people."""
+    return "student alone" if method == BASELINE else method
+
+
+def describe_accuracies(report):
+    """Returns the `Section` of accuracies and verdicts."""
+    comparison = report.comparison
+    runs = [(i, run) for i, run in enumerate(comparison.runs) if run.method in comparison.methods]
+    dots = [
+        {"method": name_method(run.method), "seed": run.seed, "accuracy": run.test_accuracy}
+        for _, run in runs
+        if run.test_accuracy is not None
+    ]
+    if not dots:
+        notes = ["No accuracy of the test images is known: no run is finished, or all classes are in the open set."]
+        return Section("accuracy", "Accuracy", notes, [])
+    means = [_average(method, comparison) for method in comparison.methods]
+    means = [mean for mean in means if mean]
+    summary = ", ".join(f"{mean['method']} {mean['mean']:.2%}" for mean in means)
+    spec = charts.draw_accuracies(dots, means, comparison.teacher_accuracy)
+    blocks = [Chart("Every seed a dot, the mean a tick", spec, f"Mean test accuracy: {summary}", wide=True)]
+    gains = [
+        {"method": method, "gain": verdict.gain, "decision": verdict.decision}
+        | dict(zip(("low", "high"), verdict.interval or (None, None), strict=True))
+        for method, verdict in comparison.verdicts.items()
+        if verdict.gain is not None
+    ]
+    if gains:
+        spec = charts.draw_gains(gains)
+        summary = ", ".join(f"{each['method']} {100 * each['gain']:+.2f} points" for each in gains)
+        blocks.append(Chart("Gain against the student alone, 95 % interval", spec, summary, wide=True))
+    blocks += [_tabulate_methods(comparison), _tabulate_runs(comparison, runs)]
+    notes = [_explain_intervals(comparison)]
+    if comparison.teacher_accuracy is None:
+        notes.append("No accuracy of a teacher that all share is known, so no line shows it.")
+    return Section("accuracy", "Accuracy", notes, blocks)
+
+
+def _average(method, comparison):
+    accuracies = [run.test_accuracy for run in comparison.list_runs(method) if run.test_accuracy is not None]
+    if not accuracies:
+        return None
+    low, high = estimate_accuracy(accuracies, comparison.test_samples)
+    return {"method": name_method(method), "mean": statistics.mean(accuracies), "low": low, "high": high}
+
+
+def _explain_intervals(comparison):
+    if len(comparison.seeds) == 1:
+        return (
+            "Intervals: 95 %, of an accuracy by Clopper and Pearson over the test images, of a gain by the images on "
+            "which the two models disagree. They say nothing of another seed."
+        )
+    return (
+        "Intervals: 95 %, by Student's t over seeds; of a gain by the differences within each seed, which is what the "
+        "verdict rests on. Accuracies of a seed go up and down together, so theirs overlap more."
+    )
+
+
+def _tabulate_methods(comparison):
+    header = ["method", "mean accuracy", "gain, points", "95 % interval", "p", "verdict"]
+    rows = []
+    for method in comparison.methods:
+        accuracies = [run.test_accuracy for run in comparison.list_runs(method) if run.test_accuracy is not None]
+        mean = Cell(f"{100 * statistics.mean(accuracies):.2f} %", statistics.mean(accuracies)) if accuracies else _NONE
+        row = [Cell(name_method(method)), mean, _NONE, _NONE, _NONE, _NONE]
+        verdict = comparison.verdicts.get(method)
+        if verdict:
+            source = f"/verdicts/{_escape_pointer(method)}"
+            row[4] = Cell(f"{verdict.p:.3f}", verdict.p, f"{source}/p")
+            row[5] = Cell(verdict.decision, mood=_MOODS.get(verdict.decision, ""))
+            if verdict.gain is not None:
+                row[2] = Cell(f"{100 * verdict.gain:+.2f}", verdict.gain, f"{source}/gain")
+            if verdict.interval:
+                row[3] = Cell(" to ".join(f"{100 * bound:+.2f}" for bound in verdict.interval))
+        rows.append(row)
+    return Table(header, rows)
+
+
+def _tabulate_runs(comparison, runs):
+    header = ["run", "seed", "accuracy", "agrees with teacher", "seconds", ""]
+    rows = []
+    for i, run in runs:
+        rows.append(
+            [
+                Cell(name_method(run.method)),
+                Cell(str(run.seed), run.seed, f"/runs/{i}/seed"),
+                _show_share(run.test_accuracy, f"/runs/{i}/test_accuracy"),
+                _show_share(run.agreement, f"/runs/{i}/agreement"),
+                _NONE if run.seconds is None else Cell(f"{run.seconds:.1f}", run.seconds, f"/runs/{i}/seconds"),
+                Cell(run.status if run.error is None else f"{run.status}: {run.error}"),
+            ]
+        )
+    samples = comparison.test_samples
+    return Table(header, rows, f"Every run{'' if samples is None else f', {samples:,} test images'}")
+
+
+def describe_costs(report):
+    """Returns the `Section` of accuracy against parameters, file size and latency."""
+    models = [_list_costs(each) for each in report.models]
+    names = [each["model"] for each in models]
+    blocks, notes = [], []
+    for cost, title, missing in (
+        ("parameters", "trainable parameters", "The number of parameters is not known"),
+        ("bytes", "size of the Keras file, bytes", "There is no file of a model"),
+    ):
+        known = [each for each in models if each[cost] is not None]
+        if known:
+            summary = ", ".join(f"{each['model']} {each[cost]:,}" for each in known)
+            spec = charts.draw_tradeoff(known, cost, title, names)
+            blocks.append(Chart(f"Accuracy against {title.partition(',')[0]}", spec, summary))
+        lacking = [each["model"] for each in models if each[cost] is None]
+        if lacking:
+            notes.append(f"{missing}: {', '.join(lacking)}.")
+    timed = [_list_costs(each) for each in report.exported]
+    if timed:
+        spec = charts.draw_tradeoff(timed, "milliseconds", "milliseconds for one image")
+        summary = ", ".join(f"{each['model']} {each['milliseconds']:.3g} ms" for each in timed)
+        blocks.append(Chart("Accuracy against latency", spec, summary))
+    else:
+        notes.append("Latency was not measured: scripts/export.py measures it, of the files that it writes.")
+    rows = [
+        [
+            Cell(name_method(each.name)),
+            Cell(f"{100 * each.test_accuracy:.2f} %", each.test_accuracy),
+            *(_NONE if cost is None else Cell(f"{cost:,}", cost) for cost in (each.parameters, each.bytes)),
+            _NONE if each.milliseconds is None else Cell(f"{each.milliseconds:.3g}", each.milliseconds),
+        ]
+        for each in (*report.models, *report.exported)
+    ]
+    blocks.append(Table(["model", "accuracy", "parameters", "bytes", "ms for one image"], rows))
+    return Section("cost", "Accuracy and cost", notes, blocks if report.models else [])
+
+
+def _list_costs(model):
+    costs = {"parameters": model.parameters, "bytes": model.bytes, "milliseconds": model.milliseconds}
+    return {"model": name_method(model.name), "accuracy": model.test_accuracy} | costs
+
+
+def describe_repetition(report):
+    """Returns the `Section` of what is needed to do it again: commands, flags, versions and machine."""
+    comparison = report.comparison
+    blocks = [Listing("Commands", list(report.commands)), Listing("Flags", list(comparison.flags))]
+    versions = comparison.versions or {}
+    if versions:
+        rows = [[Cell(str(name)), Cell(str(value))] for name, value in versions.items()]
+        blocks.append(Table(["", ""], rows, "Versions and machine"))
+    data = comparison.data or {}
+    if data:
+        rows = [[Cell(name), Cell(value)] for name, value in data.items()]
+        blocks.append(Table(["", ""], rows, "Hashes of the data"))
+    seeds = ", ".join(map(str, comparison.seeds))
+    notes = [f"Data set {comparison.dataset}, {comparison.epochs} epochs, seed {seeds}. Numbers as in {report.source}."]
+    return Section("repeat", "To repeat it", notes, blocks)
+
+
+def _show_share(share, source):
+    return _NONE if share is None else Cell(f"{100 * share:.2f} %", share, source)
+
+
+def _escape_pointer(key):
+    """Returns a key as a JSON pointer writes it (RFC 6901)."""
+    return key.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,132 @@
+"""What a step computes where several replicas share its batch, under a `tf.distribute.Strategy`.
+
+Each replica runs the models on its share of the batch. What the losses read is then gathered, so that every replica
+computes the losses of the whole batch, to the bit as the others do; its gradient is that of its own share, and the sum
+over the replicas is the gradient of one device. Without a strategy, or with one replica, nothing here does anything.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from keras_tkd.utils import keras_graph
+
+__all__ = ["any_replica", "count_replicas", "gather", "run_if", "share_gradients", "unscale_loss"]
+
+# What Keras's optimizers do to each replica's own gradient, before they sum them.
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
+
+
+def count_replicas() -> int:
+    """Returns the number of replicas that share a batch; 1 without a strategy."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def gather(nest):
+    """Gathers the rows of all replicas: tensors of shape `(share, ...)` become `(batch, ...)`, in the replicas' order.
+
+    Its gradient is that of a total which every replica computes alike and divides by the number of replicas: the rows
+    of the replica's own share, and nothing has to be sent for it.
+
+    Args:
+        nest: tensors, nested; None stays None.
+    """
+    if count_replicas() == 1:
+        return nest
+    leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
+    gathered = iter(_gather_leaves(leaves))
+    return keras.tree.map_structure(lambda leaf: leaf if leaf is None else next(gathered), nest)
+
+
+def _gather_leaves(leaves):
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    size = tf.shape(leaves[0])[0]
+    sizes = context.all_gather(_place(size[None]), axis=0)
+    start = tf.cumsum(sizes, exclusive=True)[context.replica_id_in_sync_group]
+
+    @tf.custom_gradient
+    def gather_leaf(leaf):
+        # Collective operations take no bools.
+        whole = context.all_gather(_place(tf.cast(leaf, tf.int32) if leaf.dtype == tf.bool else leaf), axis=0)
+        whole = tf.cast(whole, leaf.dtype)
+        return whole, lambda upstream: replicas * upstream[start : start + size]
+
+    gathered = [gather_leaf(leaf) for leaf in leaves]
+    # Which rows there are is known where all batches are of one size.
+    for leaf, whole in zip(leaves, gathered, strict=True):
+        whole.set_shape([None, *leaf.shape[1:]])
+    return gathered
+
+
+def _place(tensor):
+    """Returns a tensor that is said to be on the replica's device: workers must know from where to send it."""
+    devices = tf.distribute.get_strategy().extended.worker_devices
+    # Of several devices, each replica runs on its own already.
+    with tf.device(devices[0]) if len(devices) == 1 else contextlib.nullcontext():
+        return tf.identity(tensor)
+
+
+def any_replica(flag):
+    """Returns whether the bool scalar `flag` is true on any replica."""
+    if count_replicas() == 1:
+        return flag
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, _place(tf.cast(flag, tf.int32))) > 0
+
+
+def share_gradients(optimizer, gradients: list) -> list:
+    """Returns gradients of this replica such that the optimizer moves every replica by the gradient of the whole batch.
+
+    Keras's optimizers sum the gradients of all replicas, but clip each replica's own before, and under loss scaling
+    look whether the first replica's own are finite. For these the gradients are summed here, and each replica hands on
+    its part of the sum: twice as much is sent.
+
+    Args:
+        optimizer: the `keras.optimizers.Optimizer` that gets them.
+        gradients: this replica's, None where there is none.
+    """
+    replicas = count_replicas()
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    own = optimizer.inner_optimizer if scales else optimizer
+    if replicas == 1 or not (scales or any(getattr(own, name) is not None for name in _CLIPS)):
+        return gradients
+    context = tf.distribute.get_replica_context()
+    present = [_place(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
+    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+    return [None if gradient is None else next(sums) / replicas for gradient in gradients]
+
+
+def unscale_loss(value):
+    """Returns the value of a loss of Keras's as one device has it: Keras divides it by the number of replicas."""
+    return keras_graph.unscale_loss(value)
+
+
+def run_if(condition, if_true, if_false, args):
+    """Runs one of two functions, which may update variables, on every replica.
+
+    Args:
+        condition: bool scalar, the same on all replicas.
+        if_true, if_false: functions of `args` that return nothing.
+        args: tensors, nested, of this replica.
+    """
+    if count_replicas() == 1:
+        tf.cond(condition, lambda: _run(if_true, args), lambda: _run(if_false, args))
+        return
+
+    # A replica cannot leave a branch to meet the others, as an optimizer does: the branch is taken by all together.
+    def run_all(strategy, condition, args):
+        def run(chosen):
+            strategy.extended.call_for_each_replica(_run, args=(chosen, args))
+            return 0
+
+        first = strategy.experimental_local_results(condition)[0]
+        tf.cond(first, lambda: run(if_true), lambda: run(if_false))
+
+    tf.distribute.get_replica_context().merge_call(run_all, args=(condition, args))
+
+
+def _run(function, args):
+    function(*args)
+    return 0  # the branches of `tf.cond` must return something of the same structure

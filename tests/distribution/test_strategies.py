@@ -1,0 +1,38 @@
+"""Strategies by name: what `TF_CONFIG` must say, and that one device is no strategy."""
+
+import json
+
+import pytest
+
+from keras_tkd import distribution
+
+
+def test_none_is_no_strategy():
+    with distribution.scope("none") as strategy:
+        assert strategy is None
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="none, mirrored, multi_worker. Received: 'horovod'"):
+        distribution.make_strategy("horovod")
+
+
+@pytest.mark.parametrize(
+    ("config", "received"),
+    [
+        (None, "TF_CONFIG=''"),
+        ("{", "JSONDecodeError"),
+        ({"task": {"type": "worker", "index": 0}}, "KeyError"),
+        ({"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}, "two addresses or more"),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}, "each once"),
+        ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}, "'index': 2} of 2 workers"),
+        ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}, "'ps'"),
+    ],
+)
+def test_a_cluster_that_is_none_is_refused_before_anything_waits_for_it(monkeypatch, config, received):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(ValueError, match="reads the environment's TF_CONFIG") as error:
+        distribution.make_strategy("multi_worker")
+    assert received in str(error.value)

@@ -1,0 +1,142 @@
+"""What TensorBoard is given of a training, epoch by epoch, read back from its files."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from keras_tkd import Distiller
+from keras_tkd.callbacks import WarmUp
+from keras_tkd.losses import SoftTargets, TripletDistillation
+from keras_tkd.runs.curves import Schedules, TensorBoardScalars
+
+X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
+
+
+def fit(*callbacks):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="small")
+    model.compile("sgd", "mse")
+    return model.fit(X, Y, batch_size=2, epochs=2, verbose=0, validation_data=(X, Y), callbacks=list(callbacks))
+
+
+def read(folder):
+    """Steps and values of each chart in a folder of event files."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, float(tf.make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+    }
+
+
+def test_scalars_are_grouped_explained_and_in_two_runs(tmp_path):
+    class Logs(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs |= {"accuracy": 0.5, "val_accuracy": 0.25, "tkd_violated": 0.75, "agreement": 0.6, "tkd": 3.0}
+            logs |= {"learning_rate": 0.1, "student_loss": 2.0}
+
+    fit(Logs(), TensorBoardScalars(tmp_path))
+    written = {}
+    for run in ("train", "held_out"):
+        for file in (tmp_path / run).glob("events*"):
+            for event in tf.compat.v1.train.summary_iterator(str(file)):
+                for value in event.summary.value:
+                    written[run, value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    assert written["train", "accuracy/accuracy", 1] == 0.5 and written["held_out", "accuracy/accuracy", 2] == 0.25
+    assert written["train", "triplets/tkd_violated", 2] == 0.75
+    tags = {tag for run, tag, _ in written if run == "train"}
+    grouped = {
+        "accuracy": {"accuracy", "agreement"},
+        "loss": {"total", "student", "tkd"},
+        "schedule": {"learning_rate"},
+        "triplets": {"tkd_violated"},
+    }
+    assert tags == {f"{group}/{name}" for group, names in grouped.items() for name in names}
+
+
+class Names(keras.callbacks.Callback):
+    def __init__(self, *names):
+        super().__init__()
+        self.names = names
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update({name: 1.0 for name in self.names})
+
+
+def test_each_name_of_a_log_has_its_chart(tmp_path):
+    names = {
+        "teacher_accuracy": "accuracy/teacher",
+        "regularization": "loss/regularization",
+        "teacher_loss": "loss/teacher",
+        "teacher_total": "loss/teacher_total",
+        "teacher_anchor": "loss/teacher_anchor",
+        "teacher_peer": "loss/teacher_peer",
+        "student_anchor": "loss/student_anchor",
+        "images_per_second": "speed/images_per_second",
+        "schedule/kd_weight": "schedule/kd_weight",
+        "pairs_same_distance": "triplets/pairs_same_distance",
+        "pairs_other_distance": "triplets/pairs_other_distance",
+        "pairs_violated": "triplets/pairs_violated",
+        "kd_2": "loss/kd_2",
+    }
+    fit(Names(*names), TensorBoardScalars(tmp_path))
+    assert read(tmp_path / "train").keys() == {"loss/total", *names.values()}
+
+
+def distil(*callbacks, epochs=3):
+    """A Distiller of soft targets and triplets on four images, trained; returns its history."""
+    keras.utils.set_random_seed(0)
+    models = [keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]) for _ in range(2)]
+    losses = [SoftTargets(temperature=4.0), TripletDistillation(margin=0.5)]
+    distiller = Distiller(*models, losses, [0.5, 2.0], student_loss_weight=0.25)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller.compile("sgd", loss, metrics=["accuracy"], run_eagerly=True)
+    images, labels = np.eye(4, 2, dtype="float32"), np.array([0, 1, 0, 1])
+    return distiller.fit(images, labels, 4, epochs=epochs, verbose=0, callbacks=list(callbacks)).history
+
+
+def test_weights_and_temperatures_of_each_epoch_are_in_the_logs():
+    class Cool(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.distillation_losses[0].temperature = 4.0 - epoch
+
+    logs = distil(WarmUp(2), Cool(), Schedules())
+    schedules = {name: values for name, values in logs.items() if name.startswith("schedule/")}
+    # Half of the weights in the first of two epochs of warming up, then all.
+    assert schedules == {
+        "schedule/student_loss_weight": [0.25, 0.25, 0.25],
+        "schedule/kd_weight": [0.25, 0.5, 0.5],
+        "schedule/kd_temperature": [4.0, 3.0, 2.0],
+        "schedule/tkd_weight": [1.0, 2.0, 2.0],
+        "schedule/tkd_margin": [0.5, 0.5, 0.5],
+    }
+
+
+def test_a_model_that_learns_from_labels_alone_has_no_such_schedules():
+    assert fit(Schedules()).history.keys() == {"loss", "val_loss"}
+
+
+def test_what_a_callback_adds_is_not_taken_for_a_loss(tmp_path):
+    distil(Names("mine"), TensorBoardScalars(tmp_path), epochs=1)
+    tags = read(tmp_path / "train").keys()
+    assert {"other/mine", "loss/kd", "loss/tkd", "loss/student"} <= tags and "loss/mine" not in tags
+
+
+def test_of_a_training_that_is_taken_up_each_epoch_is_there_once(tmp_path):
+    fit(TensorBoardScalars(tmp_path))
+    # One epoch was kept of the two that were written; the training goes on in two calls of `fit`.
+    scalars = TensorBoardScalars(tmp_path, history=[{"loss": 7.0, "val_loss": 8.0}])
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    for epoch in (1, 2):
+        model.fit(X, Y, epochs=epoch + 1, initial_epoch=epoch, verbose=0, validation_data=(X, Y), callbacks=[scalars])
+    for run, first in (("train", 7.0), ("held_out", 8.0)):
+        curve = read(tmp_path / run)["loss/total"]
+        assert [step for step, _ in curve] == [1, 2, 3] and curve[0] == (1, first)
+
+
+def test_a_chart_is_explained_once(tmp_path):
+    fit(TensorBoardScalars(tmp_path, of_labels=" Smoothed."))
+    (file,) = (tmp_path / "train").glob("events*")
+    events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
+    texts = [value.metadata.summary_description for event in events for value in event.summary.value]
+    assert texts[0].startswith("What is minimised") and texts[0].endswith(" Smoothed.") and texts[1:] == [""]

@@ -1,0 +1,157 @@
+"""Runs on images of several classes: from a table to results, evaluation and export."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from keras_tkd import data, evaluation, runs
+from keras_tkd.config import DistillConfig, EvaluateConfig, ExportConfig
+from keras_tkd.export import measurement
+from keras_tkd.reports import exports, tables, verdict
+from keras_tkd.runs import commands
+
+NAMES = ["bottom", "left", "right", "top"]
+
+
+def head(name, activation=None, width=4, outputs=4):
+    layers = [keras.Input((8, 8, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
+    layers += [keras.layers.Dense(width, "relu", name="embedding"), keras.layers.Dense(outputs, activation)]
+    return keras.Sequential(layers, name=name)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """Pictures with bright bars at some of their edges, a table of which, and a teacher with a sigmoid at its end."""
+    folder = tmp_path_factory.mktemp("bars")
+    rng = np.random.default_rng(0)
+    rows, lines = rng.integers(0, 2, (120, 4)), ["file,label"]
+    for number, row in enumerate(rows):
+        image = rng.integers(0, 60, (8, 8, 1))
+        for has, place in zip(row, (np.s_[-2:], np.s_[:, :2], np.s_[:, -2:], np.s_[:2]), strict=True):
+            image[place] += 120 * has
+        keras.utils.save_img(folder / f"{number:03}.png", image.clip(0, 255), scale=False)
+        lines.append(f"{number:03}.png,{'|'.join(name for name, has in zip(NAMES, row, strict=True) if has)}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    keras.utils.set_random_seed(0)
+    splits = data.load(folder, labels=folder / "labels.csv", multi_label=True)
+    teacher = head("several", "sigmoid", width=32)
+    teacher.compile(keras.optimizers.Adam(0.01), "binary_crossentropy")
+    teacher.fit(splits.train_images, splits.train_labels, batch_size=16, epochs=30, verbose=0)
+    teacher.save(folder / "sigmoid.keras")
+    head("student").save(folder / "student.keras")
+    return folder
+
+
+def settings(here, **more):
+    common = {"dataset": str(here), "labels": str(here / "labels.csv"), "task": "multi_label", "epochs": 12}
+    common |= {"batch_size": 16, "learning_rate": 0.01, "optimizer": "adam"}
+    return common | {"student_model": str(here / "student.keras"), "method": "kd"} | more
+
+
+@pytest.fixture(scope="module")
+def run(here, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "kd"
+    config = DistillConfig(**settings(here, teacher_path=str(here / "sigmoid.keras"), teacher_cache="workdir"))
+    commands.distill(config, folder)
+    return folder
+
+
+def read(folder, name="results.json"):
+    return json.loads((folder / name).read_text())
+
+
+def load(here):
+    return data.load(here, labels=here / "labels.csv", multi_label=True)
+
+
+def test_results_are_measured_on_the_file(run, here):
+    splits, results = load(here), read(run)
+    assert results["task"] == "multi_label" and "--task=multi_label" in results["flags"]
+    for name in ("student", "baseline"):
+        model, said = keras.saving.load_model(run / f"{name}.keras"), results[name]
+        outputs, labels = np.asarray(model(splits.test_images)), splits.test_labels
+        assert said["test_accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, outputs > 0))
+        assert said["binary_accuracy"] == pytest.approx(np.mean((outputs > 0) == labels))
+        precisions = sklearn.metrics.average_precision_score(labels, outputs, average=None)
+        assert said["mean_average_precision"] == pytest.approx(np.mean(precisions))
+        assert said["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(labels, outputs > 0, average="macro"))
+        assert list(said["per_class"]) == NAMES
+        assert [one["average_precision"] for one in said["per_class"].values()] == pytest.approx(precisions)
+        outputs = np.asarray(model(splits.train_images))
+        assert said["train_accuracy"] == pytest.approx(evaluation.exact_match(outputs, splits.train_labels))
+        assert not said["at_chance"] and "confusion_matrix" not in said
+    student, alone = (
+        keras.saving.load_model(run / f"{name}.keras")(splits.test_images) for name in ("student", "baseline")
+    )
+    right, alone_right = (((np.asarray(z) > 0) == splits.test_labels).all(-1) for z in (student, alone))
+    assert results["student"]["gained"] == (right & ~alone_right).sum()
+    assert results["student"]["lost"] == (alone_right & ~right).sum()
+
+
+def test_the_teacher_is_read_before_its_sigmoid(run, here):
+    results, splits = read(run), load(here)
+    sigmoid = np.asarray(keras.saving.load_model(here / "sigmoid.keras")(splits.train_images), "float64")
+    kept = np.load(run / "teacher_cache" / "train" / "logits.npy")[0]
+    np.testing.assert_allclose(1 / (1 + np.exp(-kept)), sigmoid, atol=1e-5)
+    outputs = np.asarray(keras.saving.load_model(run / "student.keras")(splits.test_images))
+    teacher = np.asarray(keras.saving.load_model(here / "sigmoid.keras")(splits.test_images))
+    assert results["student"]["agreement"] == pytest.approx(np.mean((outputs > 0) == (teacher > 0.5)))
+    assert results["teacher"]["mean_average_precision"] > 0.9
+
+
+def test_the_loss_is_the_binary_form_in_every_epoch(run):
+    history = read(run / "checkpoints" / "student", "record.json")["history"]
+    assert history[-1]["binary_kd"] < history[0]["binary_kd"] and "kd" not in history[0]
+    # Weights are those that the method publishes.
+    for logs in history:
+        assert logs["loss"] == pytest.approx(0.1 * logs["student_loss"] + 0.9 * logs["binary_kd"], rel=1e-4)
+    assert history[-1]["val_accuracy"] == pytest.approx(read(run)["student"]["test_accuracy"], abs=1e-6)
+
+
+def test_what_is_said_at_the_end(run):
+    results = read(run)
+    table = tables.format_table([results])
+    assert "exact match" in table and "test accuracy" not in table
+    assert f"{100 * results['student']['mean_average_precision']:.2f} %" in table
+    assert "points of exact match (95 % interval" in verdict.format_verdict([results])
+
+
+def test_evaluate_says_the_same(run, here, capsys):
+    arguments = {name: settings(here)[name] for name in ("dataset", "labels", "task")}
+    config = EvaluateConfig(
+        **arguments, model_path=str(run / "student.keras"), teacher_path=str(here / "sigmoid.keras")
+    )
+    found, said = commands.evaluate(config), read(run)["student"]
+    for name in ("test_accuracy", "mean_average_precision", "macro_f1", "binary_accuracy", "agreement"):
+        assert found[name] == pytest.approx(said[name])
+    assert "per_class" not in found
+
+
+def test_an_export_is_measured_by_exact_match(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(measurement, "_CALLS", (2, 2))
+    results = runs.export(ExportConfig(source=str(run), output=tmp_path / "out", formats=("litert_float32",)))
+    said = read(run)["student"]
+    assert results.task == "multi_label" and "exact match" in exports.format_export_table(results)
+    assert results.student.test_accuracy == said["test_accuracy"] == results.files[0].test_accuracy
+    assert results.files[0].agreement == 1 and results.teacher.agreement == pytest.approx(said["agreement"])
+
+
+def test_layers_are_distilled_from_a_stream_and_a_teacher_is_trained(here, tmp_path):
+    more = {"method": "sp", "student_layers": ("embedding",), "teacher_layers": ("embedding",), "epochs": 2}
+    more |= {"teacher_model": str(here / "student.keras"), "shuffle_window": 50, "baseline": "none", "mixup": 0.2}
+    results = commands.distill(DistillConfig(**settings(here, **more)), tmp_path / "run")
+    history = read(tmp_path / "run" / "checkpoints" / "student", "record.json")["history"]
+    assert history[1]["sp"] > 0 and 0 <= history[1]["agreement"] <= 1
+    assert 0 <= results["teacher"]["mean_average_precision"] <= 1
+
+
+def test_a_teacher_with_a_softmax_is_refused(here, tmp_path):
+    head("shared", "softmax").save(tmp_path / "softmax.keras")
+    with pytest.raises(ValueError, match="yes or no of its own.*softmax.keras, whose softmax makes the classes share"):
+        commands.distill(
+            DistillConfig(**settings(here, teacher_path=str(tmp_path / "softmax.keras"))), tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()

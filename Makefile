@@ -1,4 +1,4 @@
-# make demo   trains a teacher on digits, distils it into a small student, and shows what that brought
+# make demo   compares five students of digits over three seeds: alone, and distilled by several methods
 # make test   the whole test suite
 # make docs   the documentation as a site, in build/site
 # All make .venv first where it is missing. Another Python: make PYTHON=python3.12 demo

@@ -3,11 +3,11 @@
 import re
 
 from keras_tkd.config import DistillConfig
-from keras_tkd.config.flagfile import format_flags, read_flags
+from keras_tkd.config.flagfile import read_flags
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.utils.files import read_bytes
 
-__all__ = ["OWN", "describe_lines", "format_own_flags", "read_settings", "split_name"]
+__all__ = ["OWN", "describe_lines", "read_settings", "split_name"]
 
 # What a method may have of its own. All else is the budget, the data or the teacher, which are everybody's, or decides
 # which outputs of the teacher are read.
@@ -44,11 +44,6 @@ def split_name(text: str) -> tuple:
     """Splits a method as `read_settings` takes it into its name and the path of its flagfile, None without one."""
     matched = _WITH_FILE.fullmatch(text.strip())
     return (matched["name"], matched["path"].strip()) if matched else (text.strip(), None)
-
-
-def format_own_flags(config):
-    """Returns the lines of a flagfile with what the method of a configuration has of its own."""
-    return tuple(line for line in format_flags(config) if line.startswith(_OF_OWN))
 
 
 def describe_lines(lines):

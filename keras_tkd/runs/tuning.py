@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import io
 import pathlib
+import textwrap
 
 from keras_tkd.config.fields import resolve_auto
 from keras_tkd.reports.comparison import BASELINE
@@ -246,7 +247,8 @@ def _write(tuning, folder):
 def _report(tuning, trial, left):
     best = tuning.find_best(trial.method)
     ended = trial.status.upper() if trial.accuracy is None else f"{100 * trial.accuracy:.2f} %"
-    ended += f": {trial.error}" if trial.error else ""
+    # The whole of it is in the table of trials.
+    ended += f": {textwrap.shorten(trial.error, 100, placeholder='...')}" if trial.error else ""
     settings = " ".join(f"{name}={value:g}" for name, value in trial.settings.items())
     print(
         f"  {trial.method}, trial {trial.number + 1}/{tuning.trials}, {settings}: {ended}"

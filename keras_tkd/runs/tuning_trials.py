@@ -103,8 +103,9 @@ def evaluate_trial(config, folder, seeds, splits, report):
             raise
         except Exception as error:  # whatever it is, the other trials go on
             traceback.print_exc(file=sys.stdout)
-            status = "collapsed" if isinstance(error, AtChanceError) else "failed"
-            return Outcome(tuple(accuracies), status, " ".join(f"{type(error).__name__}: {error}".split()))
+            if isinstance(error, AtChanceError):
+                return Outcome(tuple(accuracies), "collapsed", " ".join(str(error).split()))
+            return Outcome(tuple(accuracies), "failed", " ".join(f"{type(error).__name__}: {error}".split()))
         finally:
             # Models and their graphs refer to each other, and take memory until somebody looks.
             gc.collect()

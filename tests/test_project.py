@@ -204,7 +204,15 @@ KERAS_METHODS = {
     *("build", "call", "compile", "compile_from_config", "compute_loss", "compute_output_shape", "fit", "from_config"),
     "make_train_function",
     *("get_compile_config", "get_config", "metrics", "result", "test_step", "train_step", "update_state"),
-    *("on_epoch_begin", "on_epoch_end", "on_test_begin", "on_train_batch_end", "on_train_begin", "on_train_end"),
+    *(
+        "on_epoch_begin",
+        "on_epoch_end",
+        "on_test_begin",
+        "on_train_batch_begin",
+        "on_train_batch_end",
+        "on_train_begin",
+        "on_train_end",
+    ),
     *("on_test_batch_end", "on_test_end"),
 }
 # A docstring that begins with one of these has the reader guess what is done.

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a whole run: settings and results, pictures, embeddings, graphs."""
+"""The summary of a whole run for TensorBoard: settings and results, pictures, embeddings, graphs."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What a step computes where several replicas share its batch, under a `tf.distribute.Strategy`.
+"""Replicas that share the batch of a step, under a `tf.distribute.Strategy`.
 
 Each replica runs the models on its share of the batch. What the losses read is then gathered, so that every replica
 computes the losses of the whole batch, to the bit as the others do; its gradient is that of its own share, and the sum

@@ -10,11 +10,16 @@ from keras_tkd.reports.page.sections import name_method
 __all__ = ["describe_curves"]
 
 _HELD_OUT = "val_"
-# No terms: one is a clock's, and the other was set.
+# No terms: one is a clock's, and the others, those of names with this beginning among them, were set.
 _LEFT_OUT = ("images_per_second", "learning_rate")
+_SET = "schedule/"
 _FIRST = ("accuracy", "loss", "student_loss")
 _TITLES = {"loss": "Total loss", "student_loss": "Loss on the labels", "regularization": "Regularization"}
 _MOST_POINTS = 100  # of a curve; more are no more to see
+
+
+def _is_term(name):
+    return name not in _LEFT_OUT and not name.startswith(_SET)
 
 
 def describe_curves(report):
@@ -23,7 +28,7 @@ def describe_curves(report):
     for history in report.histories:
         for epoch, values in enumerate(history.epochs, 1):
             for name, value in values.items():
-                if is_number(value) and name.removeprefix(_HELD_OUT) not in _LEFT_OUT:
+                if is_number(value) and _is_term(name.removeprefix(_HELD_OUT)):
                     key = name.removeprefix(_HELD_OUT), name_method(history.name), name.startswith(_HELD_OUT)
                     averaged.setdefault(key, {}).setdefault(epoch, []).append(value)
     if not averaged:

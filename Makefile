@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test docs clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed-demo
 	@$(BIN)/python scripts/demo.py
 
 test: $(VENV)/.installed-test
@@ -33,6 +33,11 @@ $(BIN)/python:
 $(VENV)/.installed: setup.cfg | $(BIN)/python
 	@echo "Installing keras_tkd into $(VENV) (once; some minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.installed
+	@echo "Installing what draws the demo's report"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[report]"
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

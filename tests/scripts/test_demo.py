@@ -85,4 +85,4 @@ def test_its_numbers_go_together(block, rows):
         assert (row["verdict"] == "NOT SHOWN") == (float(row["p"]) > 0.05)
         lines = {"BETTER": "Better than", "WORSE": "Worse than", "NOT SHOWN": "Not shown"}
         (said,) = [line for line in block.splitlines() if line.startswith(lines[row["verdict"]])]
-        assert re.search(rf"[:,] {re.escape(row['method'])}( |,|\.)", said)
+        assert re.search(rf"[:,] {re.escape(row['method'])}[ ,;.]", said)

@@ -42,8 +42,10 @@ class Observer:
             self._layers[TEACHER_ROLE] = config.teacher.embedding_layer
         self._classes, self._confidences, self._embeddings, self._logits = {}, {}, {}, {}
         self._triplets, self._distances = np.empty((0, 2), "int64"), {}
-        # Where all classes are in the open set, no model says anything of the test images.
-        if not self._splits.num_classes:
+        # Where all classes are in the open set, no model says anything of the test images; and of images of several
+        # classes none says which one it is.
+        self._observes = bool(self._splits.num_classes) and np.ndim(self._splits.test_labels) == 1
+        if not self._observes:
             return
         samples = len(self._splits.test_labels)
         # Evenly over all: of images that are stored class by class, the first are of one class.
@@ -55,7 +57,7 @@ class Observer:
 
     def add_teacher(self, teacher):
         """Takes what is shown of a `MeasuredTeacher`, whose model may be gone when the run ends."""
-        if self._splits.num_classes and teacher is not None and teacher.logits is not None:
+        if self._observes and teacher is not None and teacher.logits is not None:
             self._add(TEACHER_ROLE, teacher.logits, teacher.model)
 
     def write(self, student, baseline=None, teacher=None):
@@ -66,7 +68,7 @@ class Observer:
             baseline: the student alone, where this run trained it.
             teacher: a teacher that learned with the student; None where `add_teacher` was given one.
         """
-        if not self._splits.num_classes:
+        if not self._observes:
             return
         for role, model in ((TEACHER_ROLE, teacher), (BASELINE_ROLE, baseline), (STUDENT_ROLE, student)):
             if model is not None:

@@ -110,8 +110,11 @@ def test_large_pictures_are_made_small_and_strange_ones_are_left_out(tmp_path):
     assert not len(found.pictures)
 
 
-def test_where_no_class_is_known_nothing_is_written(tmp_path):
-    inputs = make_inputs(num_classes=0)
+@pytest.mark.parametrize("several", [False, True])
+def test_where_images_have_no_single_class_nothing_is_written(several, tmp_path):
+    inputs = make_inputs(num_classes=3 if several else 0)
+    if several:
+        inputs.splits.test_labels = np.ones((SAMPLES, 3), "int32")
     observer = Observer(types.SimpleNamespace(path=tmp_path, config=DistillConfig(method="tkd").resolved()), inputs)
     observer.add_teacher(None)
     observer.write(inputs.student)

@@ -61,7 +61,7 @@ def explain_missing(report):
         return "Left out: no run of this folder has a teacher whose outputs for the test images are known."
     return (
         "Left out: no run of this folder kept what its models say of the test images. Runs of earlier versions did "
-        "not, nor do runs whose classes are all in the open set."
+        "not, nor do runs whose classes are all in the open set, or whose images have several classes."
     )
 
 

@@ -50,7 +50,10 @@ def write_report(path):
 
 def _report_comparison(comparison, folder):
     shown = [run for run in comparison.runs if run.test_accuracy is not None]
-    methods, seeds = ",".join(comparison.methods[1:]), ",".join(map(str, comparison.seeds))
+    # What a method has of its own is listed below the command, as the flagfile that it names.
+    own = {method: f"{method}={method}.flags" for method in comparison.settings}
+    methods = ",".join(own.get(method, method) for method in comparison.methods[1:])
+    seeds = ",".join(map(str, comparison.seeds))
     sized = [_describe_model(name, shown, folder) for name in (_TEACHER, *comparison.methods)]
     # Of each method the run of one seed, the same of all, so that they are compared with one student alone.
     seed = next((run.seed for run in shown if run.method != _TEACHER), None)

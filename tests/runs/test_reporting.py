@@ -154,12 +154,14 @@ def test_a_comparison_shows_one_seed_of_few_methods(tmp_path):
             runs.append(ComparedRun(method=method, seed=seed, path=path, status="finished", test_accuracy=0.9))
     comparison = Comparison(
         methods=methods, seeds=(3, 5), flags=("--epochs=2",), dataset="digits", epochs=2, test_samples=80,
-        runs=tuple(runs),
+        runs=tuple(runs), settings={methods[2]: ("--learning_rate=0.5",)},
     )  # fmt: skip
     write_json(tmp_path / "comparison.json", comparison.to_dict())
     page = read_page(tmp_path)
     shown = {row["model"] for row in page.list_values() if "count" in row}
     assert shown == {"teacher", "student alone", *methods[1:7]}
     assert "Of seed 3" in page.text and f"without {methods[7]}, {methods[8]}, so that" in page.text
-    assert f"    --methods={','.join(methods[1:])} \\\n    --seeds=3,5 \\\n    --epochs=2\n" in page.text
+    named = [f"{each}={each}.flags" if each == methods[2] else each for each in methods[1:]]
+    assert f"{methods[2]}.flags\n--learning_rate=0.5\n" in page.text
+    assert f"    --methods={','.join(named)} \\\n    --seeds=3,5 \\\n    --epochs=2\n" in page.text
     assert page.embedded == json.loads((tmp_path / "comparison.json").read_text())

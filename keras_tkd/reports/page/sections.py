@@ -156,6 +156,7 @@ def describe_repetition(report):
     """Returns the `Section` of what is needed to do it again: commands, flags, versions and machine."""
     comparison = report.comparison
     blocks = [Listing("In a shell, in the folder of keras_tkd", list(report.command))]
+    blocks += [Listing(f"{method}.flags", list(lines)) for method, lines in comparison.settings.items()]
     versions = comparison.versions or {}
     if versions:
         rows = [[Cell(str(name)), Cell(str(value))] for name, value in versions.items()]

@@ -11,7 +11,7 @@ import statistics
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, WORSE, Verdict
 from keras_tkd.reports.schema import check_kinds
 from keras_tkd.reports.tables import align
-from keras_tkd.reports.verdict import describe_power, judge_results
+from keras_tkd.reports.verdict import judge_results
 from keras_tkd.utils.files import read_json
 
 __all__ = [
@@ -192,6 +192,15 @@ def format_csv(comparison):
     return text.getvalue()
 
 
+def _describe_unknown(unknown):
+    """Returns the line, if any, of what is not shown: pairs of a method's name and its `Verdict`."""
+    if not unknown:
+        return []
+    known = [f"{name} {100 * each.detectable:.1f}" for name, each in unknown if each.detectable is not None]
+    could = f" These seeds could have shown, in points: {', '.join(known)}." if known else ""
+    return [f"Not shown: {', '.join(name for name, _ in unknown)}.{could}"]
+
+
 def describe_comparison(comparison):
     """Returns lines that say what a comparison shows, and what it could not, for people."""
     lines = []
@@ -199,9 +208,7 @@ def describe_comparison(comparison):
         named = [f"{name} ({100 * each.gain:+.2f} points)" for name, each in _decided(comparison, decision)]
         if named:
             lines.append(f"{said}: {', '.join(named)}.")
-    unknown = _decided(comparison, NOT_SHOWN)
-    if unknown:
-        lines.append(f"Not shown: {', '.join(name + describe_power(each) for name, each in unknown)}.")
+    lines += _describe_unknown(_decided(comparison, NOT_SHOWN))
     lines += [_explain(run) for run in comparison.runs if run.status in ("failed", "collapsed") or run.error]
     others = [f"{_name(method)} {without}" for method, without in _list_means_without_chance(comparison)]
     if others:

@@ -5,7 +5,7 @@ from keras_tkd.evaluation.significance import NOT_SHOWN
 from keras_tkd.reports.schema import Results
 from keras_tkd.reports.tables import format_range
 
-__all__ = ["describe_power", "format_verdict", "judge_results"]
+__all__ = ["format_verdict", "judge_results"]
 
 
 def judge_results(methods, seeds):
@@ -53,7 +53,7 @@ def format_verdict(runs):
     distilled, alone = map(format_range, zip(*epochs, strict=True))
     budget = "same budget" if same_budget else f"budgets differ ({distilled} and {alone} epochs)"
     if verdict.decision == NOT_SHOWN:
-        judged = f"no difference that {measured} could show{describe_power(verdict)}"
+        judged = f"no difference that {measured} could show{_describe_power(verdict)}"
     elif not same_budget:
         judged = "it may be the budget that made the difference"
     else:
@@ -65,7 +65,7 @@ def format_verdict(runs):
     return f"Distilled minus alone, {budget}: {100 * verdict.gain:+.2f} {points} ({interval}, {measured}): {judged}."
 
 
-def describe_power(verdict):
+def _describe_power(verdict):
     """Returns a clause that says which gain the seeds of a verdict could have shown; empty where none is known."""
     if verdict.detectable is None:
         return ""

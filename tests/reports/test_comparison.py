@@ -196,7 +196,7 @@ def test_what_is_said():
     assert lines[:3] == [
         "Better than the student alone: kd (+9.00 points).",
         "Worse than the student alone: sp (-10.00 points).",
-        "Not shown: at|x; these seeds could have shown 1.1 points.",
+        "Not shown: at|x. These seeds could have shown, in points: at|x 1.1.",
     ]
     assert "Failed: sp, seed 2: ValueError: it broke" in lines
     assert "Collapsed: sp, seed 1: at chance with 10.00 %" in lines

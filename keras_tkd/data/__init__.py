@@ -15,7 +15,7 @@ from keras_tkd.data.datasets import load
 from keras_tkd.data.mixing import Mixing, apply_mixed_view, mix_batches
 from keras_tkd.data.pipelines import class_batches, image_dataset, pair_dataset, triplet_dataset
 from keras_tkd.data.randaugment import rand_augment
-from keras_tkd.data.sources import iterate_batches
+from keras_tkd.data.sources import iterate_batches, take_images
 from keras_tkd.data.splits import Splits
 from keras_tkd.data.streaming import ImageStream
 from keras_tkd.data.views import view_batches
@@ -45,6 +45,7 @@ __all__ = [
     "pair_dataset",
     "rand_augment",
     "resized_crop",
+    "take_images",
     "triplet_dataset",
     "view_batches",
 ]

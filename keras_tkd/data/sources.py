@@ -7,12 +7,13 @@ Who owns what:
 
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.options import count_batches, deterministic_options
 
-__all__ = ["ImageSource", "InMemoryImages", "Window", "as_source", "iterate_batches"]
+__all__ = ["ImageSource", "InMemoryImages", "Window", "as_source", "iterate_batches", "take_images"]
 
 
 class Window(typing.NamedTuple):
@@ -124,3 +125,18 @@ def iterate_batches(images, batch_size):
         yield from (batch for _, batch in batches.as_numpy_iterator())
     else:
         yield from (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+
+
+def take_images(images, ids, batch_size=256):
+    """Returns some images of an array or of a source, by one pass over all: of a stream, single ones are far to seek.
+
+    Args:
+        images: array or source of images.
+        ids: ascending positions.
+        batch_size: how many images are in memory at once beside those that are taken.
+    """
+    rows, start = [], 0
+    for batch in iterate_batches(images, batch_size):
+        rows.append(batch[ids[(ids >= start) & (ids < start + len(batch))] - start])
+        start += len(batch)
+    return np.concatenate(rows)

@@ -58,10 +58,10 @@ class Board:
         self._logits, self._embeddings, self._graphs = {}, {}, {}
         if self._pictured:
             self._chosen = _choose_images(len(self._splits.test_labels), math.prod(self._splits.image_shape))
-            self._images = _take_rows(self._splits.test_images, self._chosen)
+            self._images = data.take_images(self._splits.test_images, self._chosen)
             # The same in another size, where the teacher has such.
             seen = self._splits.for_teacher
-            self._seen = self._images if seen is self._splits else _take_rows(seen.test_images, self._chosen)
+            self._seen = self._images if seen is self._splits else data.take_images(seen.test_images, self._chosen)
             self._labels = np.asarray(self._splits.test_labels)[self._chosen]
             model = inputs.teacher if inputs.student is None else inputs.student
             self._before = evaluation.logits(model, self._images)
@@ -191,15 +191,6 @@ def _choose_images(count, size):
     most = max(1, min(count, _MOST_IMAGES, _MOST_BYTES // size))
     # Evenly over all: of images that are stored class by class, the first are of one class.
     return np.unique(np.linspace(0, count - 1, most).round().astype(int))
-
-
-def _take_rows(images, chosen, batch_size=256):
-    """Returns some images of an array or a stream, of which single ones may be far to seek: by one pass over all."""
-    rows, start = [], 0
-    for batch in data.iterate_batches(images, batch_size):
-        rows.append(batch[chosen[(chosen >= start) & (chosen < start + len(batch))] - start])
-        start += len(batch)
-    return np.concatenate(rows)
 
 
 def _list_settings(config, method):

@@ -50,7 +50,7 @@ class Observer:
         samples = len(self._splits.test_labels)
         # Evenly over all: of images that are stored class by class, the first are of one class.
         self._embedded = np.unique(np.linspace(0, samples - 1, min(samples, _EMBEDDED)).round().astype("int64"))
-        self._images = _take(self._splits.test_images, self._embedded)
+        self._images = data.take_images(self._splits.test_images, self._embedded)
         if any(term.loss == "TripletDistillation" for term in config.recipe.terms):
             self._triplets = _choose_triplets(np.asarray(self._splits.test_labels), self._embedded)
             self._before = self._compute_logits(inputs.student)
@@ -108,7 +108,7 @@ class Observer:
             with contextlib.suppress(ValueError):
                 images = self._images
                 if self._select(role) is not self._splits:
-                    images = _take(self._select(role).test_images, self._embedded)
+                    images = data.take_images(self._select(role).test_images, self._embedded)
                 embeddings = evaluation.embeddings(model, images, layer)
         self._embeddings[role] = embeddings.reshape(len(embeddings), -1).astype("float32")
 
@@ -135,7 +135,7 @@ class Observer:
         ids = np.unique(np.concatenate(ids)).astype("int64")
         if self._splits.image_shape[-1] not in (1, 3) or not len(ids):
             return ids, np.empty((0, 0, 0, 0), "uint8")
-        return ids, np.stack([_shrink(image) for image in _take(self._splits.test_images, ids)])
+        return ids, np.stack([_shrink(image) for image in data.take_images(self._splits.test_images, ids)])
 
 
 def _choose_triplets(labels, ids):
@@ -147,15 +147,6 @@ def _choose_triplets(labels, ids):
         if len(others):
             triplets.append((anchor, generator.choice(others)))
     return np.array(triplets, "int64").reshape(-1, 2)
-
-
-def _take(images, ids):
-    """Returns some images, by sorted ids, of an array, or of a stream by one pass: to seek each would take longer."""
-    rows, start = [], 0
-    for batch in data.iterate_batches(images, 256):
-        rows.append(batch[ids[(ids >= start) & (ids < start + len(batch))] - start])
-        start += len(batch)
-    return np.concatenate(rows)
 
 
 def _shrink(image):

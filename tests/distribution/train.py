@@ -75,9 +75,7 @@ def train(kind, strategy):
     if kind == "tkd_drawn":
         x = {"image": X, "negative": NEGATIVES}
     weights = WEIGHTS if kind == "weighted" else None
-    history = model.fit(
-        x, Y, BATCH, 3, shuffle=False, sample_weight=weights, validation_data=(x, Y), verbose=0
-    ).history
+    history = model.fit(x, Y, BATCH, 3, shuffle=False, sample_weight=weights, validation_data=(x, Y), verbose=0).history
     return model.student.get_weights(), history
 
 

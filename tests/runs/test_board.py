@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import TENSORS, Even
 from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands
-from keras_tkd.runs.board import _choose_images, _take_rows
+from keras_tkd.runs.board import _choose_images
 from keras_tkd.runs.board_graphs import make_graph
 from keras_tkd.runs.board_pictures import draw_confusion
 from keras_tkd.runs.board_projector import write_projector
@@ -143,8 +143,8 @@ def test_images_of_a_stream_are_those_of_the_array(stored):
     )
     # 120 images in batches of 50: some of each, and the last.
     ids = np.array([0, 7, 49, 50, 51, 100, 119])
-    assert np.array_equal(_take_rows(stream, ids, 50), array[ids])
-    assert np.array_equal(_take_rows(array, ids, 50), array[ids])
+    assert np.array_equal(data.take_images(stream, ids, 50), array[ids])
+    assert np.array_equal(data.take_images(array, ids, 50), array[ids])
 
 
 def read_picture(event):

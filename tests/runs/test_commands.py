@@ -36,7 +36,8 @@ def tkd_run(tmp_path_factory, teacher_run):
 def test_workdir_holds_what_a_run_leaves(tkd_run):
     workdir, _, results = tkd_run
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"student.keras", "baseline.keras", "results.json", "flags.flags", "logs", "checkpoints"}
+    files = {"student.keras", "baseline.keras", "results.json", "observations.npz", "flags.flags"}
+    assert names == files | {"logs", "checkpoints"}
     assert json.loads((workdir / "results.json").read_text()) == results
     for stage in ("baseline", "student"):
         for run in ("train", "held_out"):

@@ -22,6 +22,7 @@ def choose(monkeypatch, config, images=128, size=64):
     """What is chosen for so many training images of so many pixels, without loading any."""
     shape = (size + 8, size, 3)
     splits = types.SimpleNamespace(train_labels=np.zeros(images, "int32"), image_shape=shape)
+    splits.for_teacher = splits
     monkeypatch.setattr(defaults, "load_splits", lambda config: splits)
     config, loaded = defaults.choose_defaults(config)
     assert loaded in (None, splits)
@@ -95,6 +96,7 @@ def test_what_data_are_to_decide_is_compared_with_a_folder_once_they_have(monkey
     (tmp_path / "flags.flags").write_text("\n".join(format_flags(dataclasses.replace(config, epochs=77).resolved())))
     (tmp_path / "student.keras").write_text("a model")
     splits = types.SimpleNamespace(train_labels=np.zeros(20, "int32"), image_shape=(8, 8, 3))
+    splits.for_teacher = splits
     monkeypatch.setattr(defaults, "load_splits", lambda config: splits)
     with pytest.raises(ValueError, match="holds another experiment: there .*--epochs=77.*, here .*--epochs=100"):
         open_run("distill", config, tmp_path)

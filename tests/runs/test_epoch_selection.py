@@ -87,7 +87,7 @@ def test_a_training_ends_and_has_the_weights_of_its_best_epoch(whole, chosen):
     assert best < trained < 8, whole.accuracies
     assert (results["student"]["epochs"], results["student"]["selected_epoch"]) == (trained, best)
     assert_equal(load_weights(path), whole.weights[best - 1])
-    assert not list(path.rglob("*.npz"))
+    assert not list((path / "checkpoints").rglob("*.npz"))
 
 
 @pytest.mark.parametrize("settings", [{"early_stopping_patience": 2}, {"select": "best_validation"}], ids=str)

@@ -159,7 +159,7 @@ class TestFrozenModels:
             stages.fit_stage(
                 run,
                 stage,
-                Inputs(SPLITS),
+                SPLITS,
                 fitted,
                 title="Student",
                 pipeline=data.image_dataset,

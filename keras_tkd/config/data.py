@@ -28,8 +28,7 @@ _WRITABLE = (
 
 
 def _is_from_files(config):
-    # Whether a name is a folder or one of tensorflow-datasets, only loading tells.
-    return config.dataset not in BUILT_IN_DATASETS
+    return config.reads_files
 
 
 _FROM_FILES = ReadWhen(
@@ -227,6 +226,11 @@ class DataConfig:
                 check(can_hold(value), _WRITABLE.format(name=field.name), self, field.name)
             # An empty list is one that is not given.
             check(value != "", f"`{field.name}` must not be empty; leave it out for its default", self, field.name)
+
+    @property
+    def reads_files(self):
+        """True if the images may be in files. Whether a name is a folder or a prepared data set, only loading tells."""
+        return self.dataset not in BUILT_IN_DATASETS
 
     def _check_rules(self):
         """Raises `ValueError` for settings that break a rule, each by itself or together."""

@@ -66,6 +66,11 @@ class ExportConfig(PretrainedTeachersConfig):
         """True if a teacher is named; that of a run's folder the run itself knows."""
         return bool(self.teacher_path)
 
+    @property
+    def reads_files(self):
+        """True also for the folder of a run, which alone knows its data set: where it is may be said."""
+        return super().reads_files or not str(self.source).endswith(".keras")
+
     def _check_rules(self):
         super()._check_rules()
         check(self.source, "`source` is needed, a run's folder or a .keras file", self, "source")

@@ -657,3 +657,9 @@ def test_mixed_images_have_views_that_a_cache_keeps_in_memory_alone():
         DistillConfig(**kept)
     with pytest.raises(ValueError, match="mixed inside windows.*teacher_cache='workdir', shuffle_window=500"):
         DistillConfig(**kept, teacher_views=2, dataset="cifar10", shuffle_window=500)
+
+
+def test_where_the_images_of_a_runs_folder_are_may_be_said_to_an_export():
+    assert ExportConfig(source="runs/a", output="out", data_dir="data").data_dir == "data"
+    with pytest.raises(ValueError, match="`data_dir` is not read with `digits`"):
+        ExportConfig(source="m.keras", output="out", data_dir="data")

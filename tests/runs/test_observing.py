@@ -23,7 +23,9 @@ def make_inputs(shape=(8, 8, 1), num_classes=3):
         test_labels=np.arange(SAMPLES) % 3,
         num_classes=num_classes,
         image_shape=shape,
+        multi_label=False,
     )
+    splits.for_teacher = splits
     return types.SimpleNamespace(splits=splits, student=build("digits_student", shape))
 
 
@@ -114,7 +116,7 @@ def test_large_pictures_are_made_small_and_strange_ones_are_left_out(tmp_path):
 def test_where_images_have_no_single_class_nothing_is_written(several, tmp_path):
     inputs = make_inputs(num_classes=3 if several else 0)
     if several:
-        inputs.splits.test_labels = np.ones((SAMPLES, 3), "int32")
+        inputs.splits.test_labels, inputs.splits.multi_label = np.ones((SAMPLES, 3), "int32"), True
     observer = Observer(types.SimpleNamespace(path=tmp_path, config=DistillConfig(method="tkd").resolved()), inputs)
     observer.add_teacher(None)
     observer.write(inputs.student)

@@ -9,6 +9,7 @@ from keras_tkd.distillation.label_guard import LabelGuard
 from keras_tkd.distillation.label_readers import check_label_loss, check_label_metrics
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
 from keras_tkd.distillation.valid_samples import add_checks
+from keras_tkd.utils import keras_graph
 
 __all__ = ["GuardedModel"]
 
@@ -30,6 +31,8 @@ class GuardedModel(keras.Model):
 
     def _make_guards(self, losses):
         """Makes the guards of a step with these `DistillationLoss`es."""
+        if tf.distribute.has_strategy():
+            keras_graph.mend_distributed_fit()
         self._guard = NonFiniteGuard()
         self._label_guard = LabelGuard(losses)
 

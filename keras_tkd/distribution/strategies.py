@@ -28,12 +28,12 @@ def make_strategy(name: str):
     """
     if name == "none":
         return None
+    keras_graph.mend_distributed_fit()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     if name == "multi_worker":
         _check_cluster(os.environ.get("TF_CONFIG", ""))
-        keras_graph.mend_multi_worker_fit()
         return tf.distribute.MultiWorkerMirroredStrategy()
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
 

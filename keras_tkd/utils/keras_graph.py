@@ -13,6 +13,7 @@ from keras.src.losses.loss import unscale_loss_for_distribution
 from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
+    "clip_gradients",
     "compute_compiled_loss",
     "compute_loss",
     "copy_compiled_loss",
@@ -28,7 +29,7 @@ __all__ = [
     "get_producer",
     "keep_global_seed",
     "load_guarded",
-    "mend_multi_worker_fit",
+    "mend_distributed_fit",
     "unscale_loss",
 ]
 
@@ -133,6 +134,11 @@ def copy_compiled_loss(model):
     return lambda y, y_pred, sample_weight: copy(y, y_pred, sample_weight)
 
 
+def clip_gradients(optimizer, gradients: list) -> list:
+    """Returns gradients as an optimizer clips them before it applies them."""
+    return optimizer._clip_gradients(gradients)
+
+
 def unscale_loss(value):
     """Returns a loss's value without the division by the number of replicas that Keras's losses do under a strategy."""
     return unscale_loss_for_distribution(value)
@@ -212,20 +218,20 @@ def load_guarded(max_bytes, safe_mode=True):
             keras.Variable._initialize_with_initializer = initialize
 
 
-def mend_multi_worker_fit():
-    """Lets `fit` of Keras train under `MultiWorkerMirroredStrategy`, where it fails (keras issue 20585).
+def mend_distributed_fit():
+    """Lets `fit` of Keras train under the strategies of `tf.distribute`, for any model of this process, from here on.
 
-    It builds a model on a batch of all workers, which it takes for a tensor, and takes the mean of scalars along their
-    first axis. From here on, in this process, models are built on what this worker has of a batch, and scalars are
-    averaged.
+    Before the first step it builds a model on the mean of a batch over the replicas, which fails where these have not
+    the same number of samples, and under `MultiWorkerMirroredStrategy`; and there it takes the mean of scalars along
+    their first axis (keras issue 20585). Here a model is built on what one replica has, and scalars are averaged.
     """
     if getattr(trainer.reduce_per_replica, "mended", False):
         return
     build, reduce = trainer.TensorFlowTrainer._maybe_symbolic_build, trainer.reduce_per_replica
 
-    def build_on_own_batch(model, iterator=None, data_batch=None):
+    def build_on_one_share(model, iterator=None, data_batch=None):
         strategy = model._distribute_strategy
-        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        if strategy is None:
             return build(model, iterator, data_batch)
         if iterator is not None:
             _, _, batches = next(iter(iterator))
@@ -240,5 +246,5 @@ def mend_multi_worker_fit():
         return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), values)
 
     reduce_scalars.mended = True
-    trainer.TensorFlowTrainer._maybe_symbolic_build = build_on_own_batch
+    trainer.TensorFlowTrainer._maybe_symbolic_build = build_on_one_share
     trainer.reduce_per_replica = reduce_scalars

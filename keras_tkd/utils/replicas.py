@@ -80,8 +80,8 @@ def share_gradients(optimizer, gradients: list) -> list:
     """Returns gradients of this replica such that the optimizer moves every replica by the gradient of the whole batch.
 
     Keras's optimizers sum the gradients of all replicas, but clip each replica's own before, and under loss scaling
-    look whether the first replica's own are finite. For these the gradients are summed here, and each replica hands on
-    its part of the sum: twice as much is sent.
+    look whether the first replica's own are finite. For these the gradients are summed and clipped here, and each
+    replica hands on its part, which is too small to be clipped again: twice as much is sent.
 
     Args:
         optimizer: the `keras.optimizers.Optimizer` that gets them.
@@ -94,8 +94,12 @@ def share_gradients(optimizer, gradients: list) -> list:
         return gradients
     context = tf.distribute.get_replica_context()
     present = [_place(tf.convert_to_tensor(gradient)) for gradient in gradients if gradient is not None]
-    sums = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
-    return [None if gradient is None else next(sums) / replicas for gradient in gradients]
+    sums = context.all_reduce(tf.distribute.ReduceOp.SUM, present)
+    # What is clipped are the gradients without the scale of the loss.
+    scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales else 1.0
+    clipped = keras_graph.clip_gradients(own, [gradient / scale for gradient in sums])
+    parts = iter([gradient * (scale / replicas) for gradient in clipped])
+    return [None if gradient is None else next(parts) for gradient in gradients]
 
 
 def unscale_loss(value):

@@ -44,7 +44,9 @@ def test_anything_else_is_refused_with_the_text(text, message):
 def test_the_functions_have_these_arguments(name):
     parameters = inspect.signature(AUGMENTATIONS[name]).parameters.values()
     settable = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
-    settable.pop("flip", None)  # what tells crop_flip from crop
+    # What tells crop_flip from crop, and what the run says, of which images places are drawn.
+    for name_of_no_setting in ("flip", "drawn_for"):
+        settable.pop(name_of_no_setting, None)
     assert settable.keys() == ARGUMENTS[name].keys()
     for argument, (kind, least, largest) in ARGUMENTS[name].items():
         assert type(settable[argument]) is kind and least <= settable[argument] <= largest

@@ -82,11 +82,13 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     untuned = {name: complete(each, chosen) for name, each in make_configs(shared, names).items()}
     _check_names(untuned)
     configs = {name: each.resolved() for name, each in untuned.items()}
+    for name, each in configs.items():
+        _check_teacher(name, each)
     spaces = make_spaces(configs, ranges)
     ends = {name: {key: (each.low, each.high) for key, each in space.items()} for name, space in spaces.items()}
     if known:
         _check_same(known, folder, {"spaces": {name: ends[name] for name in known.methods}})
-    configs = {name: _prepare(name, config, spaces[name], fraction) for name, config in configs.items()}
+    configs = {name: _prepare(config, spaces[name], fraction) for name, config in configs.items()}
     # What the checks print, the trials print as well.
     with contextlib.redirect_stdout(io.StringIO()):
         splits = load_tuning_splits(configs[BASELINE])
@@ -205,11 +207,14 @@ def _check_names(configs):
             )
 
 
-def _prepare(name, config, space, fraction):
-    """Returns the configuration of a method's trials; refuses what cannot be tuned."""
+def _check_teacher(name, config):
     if config.has_teacher and (config.online or config.teacher_outputs):
         what = "a teacher that learns with it" if config.online else "`teacher_outputs`, which are not of these images"
         raise ValueError(f"A method that is tuned learns from a trained teacher's model. Received: {name}, with {what}")
+
+
+def _prepare(config, space, fraction):
+    """Returns the configuration of a method's trials; refuses what cannot be tuned."""
     for end in ("low", "high"):
         # The rules of a configuration hold in all of a range if they do at its ends.
         apply_values(config, {key: getattr(each, end) for key, each in space.items()})

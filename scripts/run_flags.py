@@ -19,6 +19,7 @@ __all__ = [
     "define_workdir",
     "import_commands",
     "read",
+    "read_seeds",
     "read_shared",
     "run",
     "show",
@@ -246,6 +247,14 @@ def show_report(workdir):
         # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
         path = f"not drawn: {error}"
     print(f"Report    {path}")
+
+
+def read_seeds():
+    """Returns the numbers of `--seeds`; ends the program with a sentence where one is none."""
+    try:
+        return [int(seed) for seed in flags.FLAGS.seeds]
+    except ValueError as error:
+        sys.exit(f"Error: --seeds: {error}")
 
 
 def show_comparison(comparison, workdir):

@@ -6,7 +6,6 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 """
 
 import early_signals  # noqa: F401, I001 (first, for it acts when it is imported)
-import sys
 
 import run_flags
 from absl import flags
@@ -33,10 +32,7 @@ flags.DEFINE_string("workdir", None, "Folder of the tuning; the same command goe
 
 def main():
     config = run_flags.read_shared()
-    try:
-        seeds = [int(seed) for seed in flags.FLAGS.seeds]
-    except ValueError as error:
-        sys.exit(f"Error: --seeds: {error}")
+    seeds = run_flags.read_seeds()
     run_flags.import_commands(config.deterministic)
     from keras_tkd.runs import tune
 

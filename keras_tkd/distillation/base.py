@@ -36,7 +36,7 @@ from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
-from keras_tkd.utils.replicas import count_replicas, gather, share_gradients, unscale_loss
+from keras_tkd.utils.replicas import count_replicas, gather, share_gradients
 
 __all__ = ["DistillationModel"]
 
@@ -296,7 +296,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         terms = {}
         value = self._compute_student_loss(forward_pass)
         if value is not None:
-            value = unscale_loss(validation.check_scalar(value))
+            value = keras_graph.unscale_loss(validation.check_scalar(value))
             terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
         terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
         if self.losses:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_tkd.distillation.validation import check_weights
 from keras_tkd.losses.base import DistillationLoss, select
 from keras_tkd.utils.hyperparameters import ScalarVariable
-from keras_tkd.utils.replicas import unscale_loss
+from keras_tkd.utils.keras_graph import unscale_loss
 
 __all__ = ["DistillationTerms"]
 

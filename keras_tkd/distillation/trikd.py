@@ -17,7 +17,6 @@ from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import compute_output_shapes
-from keras_tkd.utils.replicas import unscale_loss
 
 __all__ = ["TriKD"]
 
@@ -291,10 +290,14 @@ class TriKD(DistillationModel):
         if y is None:
             return None
         validation.check_label_outputs(TEACHER, y, outputs)
-        return unscale_loss(self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight))
+        return keras_graph.unscale_loss(
+            self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
+        )
 
     def _compute_divergence(self, target, logits, forward_pass):
-        return unscale_loss(self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight))
+        return keras_graph.unscale_loss(
+            self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
+        )
 
     def _compute_statistics(self, forward_pass):
         values = super()._compute_statistics(forward_pass)

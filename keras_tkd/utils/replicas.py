@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_tkd.utils import keras_graph
 
-__all__ = ["any_replica", "count_replicas", "gather", "run_if", "share_gradients", "unscale_loss"]
+__all__ = ["any_replica", "count_replicas", "gather", "run_if", "share_gradients"]
 
 # What Keras's optimizers do to each replica's own gradient, before they sum them.
 _CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -54,7 +54,7 @@ def _gather_leaves(leaves):
         return whole, lambda upstream: replicas * upstream[start : start + size]
 
     gathered = [gather_leaf(leaf) for leaf in leaves]
-    # Which rows there are is known where all batches are of one size.
+    # How many rows the whole batch has, only the step knows; all else of a shape is the share's.
     for leaf, whole in zip(leaves, gathered, strict=True):
         whole.set_shape([None, *leaf.shape[1:]])
     return gathered
@@ -100,11 +100,6 @@ def share_gradients(optimizer, gradients: list) -> list:
     clipped = keras_graph.clip_gradients(own, [gradient / scale for gradient in sums])
     parts = iter([gradient * (scale / replicas) for gradient in clipped])
     return [None if gradient is None else next(parts) for gradient in gradients]
-
-
-def unscale_loss(value):
-    """Returns the value of a loss of Keras's as one device has it: Keras divides it by the number of replicas."""
-    return keras_graph.unscale_loss(value)
 
 
 def run_if(condition, if_true, if_false, args):

@@ -81,22 +81,36 @@ def make_anchor_dataset(
 
     augment = augment if training else None
 
+    def make_samplers(ids):
+        return {name: ClassSampler(tf.gather(classes, ids)) for name, classes in sampling_labels.items()}
+
+    if source.whole is not None:
+        # One window, the same in every epoch: what is sorted for draws from it is sorted once, and not in the pipeline,
+        # every pass over which begins by preparing its functions anew, a large part of a second in all.
+        with tf.device("CPU:0"):
+            samplers_of_whole = make_samplers(source.whole.ids)
+
     def make_epoch(epoch):
+        if source.whole is not None:
+            return make_batches(epoch, epoch, source.whole, samplers_of_whole)
         window_seed = make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None
         # Folders of images are stored class by class: of windows in that order, few would have an image to draw.
         windows = source.windows(window_seed, spread=bool(sampling_labels), beside=beside)
-        batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
+
+        def make_window(number, window):
+            # Windows are numbered through all epochs.
+            return make_batches(epoch, number + epoch * source.window_count, window, make_samplers(window.ids))
+
+        batches = windows.enumerate().flat_map(make_window)
         if source.window_count == 1:
             return batches
         # The last batch of a window may lack some images, which the next one has.
         return batches.rebatch(batch_size).skip(initial_step)
 
-    def make_batches(epoch, number, window):
-        # Windows are numbered through all epochs, and steps through all windows: no two share random numbers.
-        number += epoch * source.window_count
+    def make_batches(epoch, number, window, samplers):
+        # Steps are numbered through all windows, and these through all epochs: no two share random numbers.
         count = tf.size(window.ids, tf.int64)
         order = shuffle_samples(count, seed, number) if training else tf.range(count)
-        samplers = {name: ClassSampler(tf.gather(ids, window.ids)) for name, ids in sampling_labels.items()}
         view = choose_view(epoch, seed, views)
 
         def make_batch(step):

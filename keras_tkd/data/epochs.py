@@ -32,13 +32,13 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initi
             f"`initial_step` must be in [0, {batch_count}), the batches of an epoch. Received: "
             f"initial_step={initial_step!r}"
         )
-    # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
-    counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
-
-    def begin_epoch(_):
-        return counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
-
-    dataset = tf.data.Dataset.from_tensors(0).map(begin_epoch).flat_map(make_batches)
-    # `flat_map` forgets how many elements there are; Keras's progress bar and schedules ask for it.
+    if training:
+        # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
+        counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
+        epoch = tf.data.Dataset.from_tensors(0).map(lambda _: counter.assign_add(1).read_value())
+        dataset = epoch.flat_map(make_batches)
+    else:
+        dataset = make_batches(tf.constant(initial_epoch, tf.int64))
+    # `flat_map` forgets how many elements there are, and so do windows; Keras's progress bar and schedules ask for it.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count - initial_step))
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

@@ -1,7 +1,7 @@
 """Sources of a pipeline's images, from which a pass reads one window of images after the other.
 
 Who owns what:
-- a source of images, `InMemoryImages` or an `ImageStream`, divides a pass into windows;
+- a source of images is whole, `InMemoryImages`, or divides a pass into windows, as an `ImageStream` does;
 - `anchors` cuts a window into batches, and draws extra images for anchors inside it.
 """
 
@@ -46,10 +46,13 @@ class ImageSource:
     Attributes:
         window_count: number of windows in a pass.
         window_size: samples in a window; the last one of a pass may have fewer.
+        whole: the `Window` of all samples, where they are in memory; None elsewhere.
     """
 
+    whole = None
+
     def windows(self, seed=None, spread=False, beside=None):
-        """Makes the data set of a pass's windows.
+        """Makes the data set of a pass's windows, of a source that has no `whole`.
 
         Args:
             seed: tensor of two integers that decides their order; None keeps the samples in the order of ids.
@@ -81,7 +84,7 @@ class ImageSource:
 
 
 class InMemoryImages(ImageSource):
-    """Images in memory, which a single window holds all.
+    """Images in memory, all of them in one window, `whole`.
 
     Args:
         images: array `(samples, ...)`; its memory is shared where it is aligned.
@@ -92,16 +95,13 @@ class InMemoryImages(ImageSource):
     def __init__(self, images):
         with tf.device("CPU:0"):
             self._images = as_tensor(images)
+            rows = tf.range(len(images), dtype=tf.int64)
         self.window_size = len(images)
+        self.whole = Window(rows, rows, self._images)
 
     def gather_images(self, ids):
         """Returns the images of the samples `ids`."""
         return tf.gather(self._images, ids)
-
-    def windows(self, seed=None, spread=False, beside=None):
-        # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
-        rows = tf.range(self.window_size, dtype=tf.int64)
-        return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))
 
     def batches(self, batch_size, first=0):
         count = tf.constant(self.window_size, tf.int64)

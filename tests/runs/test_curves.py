@@ -1,7 +1,12 @@
 """What TensorBoard is given of a training, epoch by epoch, read back from its files."""
 
+import ctypes
+import itertools
+import sys
+
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -140,3 +145,49 @@ def test_a_chart_is_explained_once(tmp_path):
     events = [event for event in tf.compat.v1.train.summary_iterator(str(file)) if event.summary.value]
     texts = [value.metadata.summary_description for event in events for value in event.summary.value]
     assert texts[0].startswith("What is minimised") and texts[0].endswith(" Smoothed.") and texts[1:] == [""]
+
+
+class AllocatedBytes:
+    """Measures what this process has allocated and not freed, by the C library, glibc."""
+
+    _Fields = type("_Fields", (ctypes.Structure,), {"_fields_": [(f"field{i}", ctypes.c_size_t) for i in range(10)]})
+
+    def __init__(self):
+        try:
+            self._read = ctypes.CDLL("libc.so.6").mallinfo2
+        except (OSError, AttributeError):
+            pytest.skip("glibc 2.33 or newer counts what is allocated")
+        self._read.restype = self._Fields
+
+    def grow(self, function, arguments):
+        """Returns the growth per call of `function`, over all of `arguments`."""
+        before, count = self._read().field7, 0
+        for count, argument in enumerate(arguments, 1):
+            function(argument)
+        return (self._read().field7 - before) / count
+
+
+# Numbers that no other test makes tensors of.
+NUMBERS = (40_000.25 + number for number in itertools.count())
+
+
+def test_tensorflow_keeps_each_number_that_becomes_a_tensor():
+    """Why the scalars are arrays: once this fails, TensorFlow has mended it, and they may be plain numbers again."""
+    growth = AllocatedBytes().grow(tf.constant, list(itertools.islice(NUMBERS, 1000)))
+    assert growth > sys.getsizeof(0.5)
+
+
+def test_scalars_of_many_epochs_take_no_memory(tmp_path):
+    scalars = TensorBoardScalars(tmp_path)
+    scalars.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    logs = [{"loss": number, "val_loss": number + 0.5} for number in itertools.islice(NUMBERS, 500)]
+    epochs = itertools.count(50_000)
+
+    def write(logs):
+        scalars.on_epoch_end(next(epochs), logs)
+
+    write({"loss": 0.0, "val_loss": 0.0})
+    growth = AllocatedBytes().grow(write, logs)
+    scalars.on_train_end()
+    # Two numbers and a step: each would keep more than 600 bytes.
+    assert growth < 600

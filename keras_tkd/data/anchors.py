@@ -84,8 +84,12 @@ def make_anchor_dataset(
     def make_epoch(epoch):
         window_seed = make_stateless_seed(_make_role_seed(seed, "window"), epoch) if training else None
         # Folders of images are stored class by class: of windows in that order, few would have an image to draw.
-        windows = source.windows(window_seed, spread=bool(sampling_labels), beside=beside)
-        batches = windows.enumerate().flat_map(lambda number, window: make_batches(epoch, number, window))
+        batches = source.flat_map_windows(
+            lambda number, window: make_batches(epoch, number, window),
+            window_seed,
+            spread=bool(sampling_labels),
+            beside=beside,
+        )
         if source.window_count == 1:
             return batches
         # The last batch of a window may lack some images, which the next one has.

@@ -36,9 +36,12 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initi
     counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
 
     def begin_epoch(_):
-        return counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
+        epoch = counter.assign_add(1).read_value() if training else tf.constant(initial_epoch, tf.int64)
+        return make_batches(epoch)
 
-    dataset = tf.data.Dataset.from_tensors(0).map(begin_epoch).flat_map(make_batches)
+    # One function, and not a map before it: an iterator, and so each epoch, prepares every function of a pipeline anew,
+    # which takes longer than the steps of a small data set.
+    dataset = tf.data.Dataset.from_tensors(0).flat_map(begin_epoch)
     # `flat_map` forgets how many elements there are; Keras's progress bar and schedules ask for it.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batch_count - initial_step))
     return dataset.prefetch(PREFETCHED_BATCHES).with_options(deterministic_options())

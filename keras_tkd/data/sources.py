@@ -63,6 +63,16 @@ class ImageSource:
         """
         raise NotImplementedError
 
+    def flat_map_windows(self, function, seed=None, spread=False, beside=None):
+        """Makes the data set of what a function makes of each window of a pass, one after the other.
+
+        Args:
+            function: `(number, window) -> tf.data.Dataset`, where `number` counts the windows of the pass from 0, a
+                scalar int64 tensor.
+            seed, spread, beside: as in `windows`.
+        """
+        return self.windows(seed, spread, beside).enumerate().flat_map(function)
+
     def check_beside(self, other):
         """Raises `ValueError` unless the stream `other` can stand beside this source in `windows`."""
         raise ValueError(
@@ -99,9 +109,16 @@ class InMemoryImages(ImageSource):
         return tf.gather(self._images, ids)
 
     def windows(self, seed=None, spread=False, beside=None):
-        # The seed decides nothing here: the one window holds all samples, and their order inside it is the pipeline's.
+        return tf.data.Dataset.from_tensors(self._make_window())
+
+    def flat_map_windows(self, function, seed=None, spread=False, beside=None):
+        # Of a single window no data set has to be made, whose function each pass would prepare anew.
+        return function(tf.constant(0, tf.int64), self._make_window())
+
+    def _make_window(self):
+        # No seed decides anything here: the one window holds all samples, and their order in it is the pipeline's.
         rows = tf.range(self.window_size, dtype=tf.int64)
-        return tf.data.Dataset.from_tensors(Window(rows, rows, self._images))
+        return Window(rows, rows, self._images)
 
     def batches(self, batch_size, first=0):
         count = tf.constant(self.window_size, tf.int64)

@@ -36,11 +36,13 @@ RUNS = {
     "trikd": {"method": "trikd", "generations": 2, "epochs": 2},
 }
 QUICK = False
+# Of what no state holds, and no comparison here sees.
+QUICK_SETTINGS = {"tensorboard": "off", "check": "off"}
 TIMES = ("seconds", "images_per_second")
 
 
-def make_graphs_quickly():
-    """Gives up speed for a quick beginning: a step is traced once, and no graph is optimized."""
+def begin_quickly():
+    """Gives up speed for a quick beginning: a step is traced once, no graph is optimized, and nothing is drawn."""
     import tensorflow as tf
 
     from keras_tkd.runs import optimization
@@ -65,9 +67,11 @@ def start(name, path):
         from keras_tkd.config import DistillConfig
         from keras_tkd.runs import commands
 
+        settings = COMMON | RUNS[name]
         if QUICK:
-            make_graphs_quickly()
-        commands.distill(DistillConfig(**COMMON | RUNS[name]), path)
+            begin_quickly()
+            settings |= QUICK_SETTINGS
+        commands.distill(DistillConfig(**settings), path)
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -164,7 +168,7 @@ def main():
     parser.add_argument("--kills", type=int, default=100, help="kills, spread evenly over the kinds of runs")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--only", help="kinds of runs, separated by commas; all if not given")
-    parser.add_argument("--quick", action="store_true", help=make_graphs_quickly.__doc__)
+    parser.add_argument("--quick", action="store_true", help=begin_quickly.__doc__)
     arguments = parser.parse_args()
     global QUICK
     QUICK = arguments.quick

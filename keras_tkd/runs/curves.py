@@ -149,7 +149,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
             tag, explanation = self._place(name.removeprefix("val_"))
             # TensorBoard reads the first of a chart: in each event, a text would be most of the file.
             explained, self._explained = (run, tag) in self._explained, self._explained | {(run, tag)}
-            # Arrays: of each number of Python's that becomes a tensor, TensorFlow keeps 600 bytes until the process ends.
+            # Arrays: of each number of Python's that becomes a tensor, TensorFlow keeps 600 bytes for good.
             step, value = np.asarray(epoch + 1, "int64"), np.asarray(value, "float32")
             with self._writers[run].as_default(step=step):
                 tf.summary.scalar(tag, value, description=None if explained else explanation)

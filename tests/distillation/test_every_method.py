@@ -30,6 +30,12 @@ def digits():
 
 
 @pytest.fixture(scope="module")
+def some_digits(digits):
+    """Images and labels of sixteen steps of 64: in four epochs of them every loss falls."""
+    return digits.train_images[:1024], digits.train_labels[:1024]
+
+
+@pytest.fixture(scope="module")
 def teacher(digits):
     keras.utils.set_random_seed(0)
     model = models.build("digits_teacher", digits.image_shape, digits.num_classes)
@@ -45,21 +51,21 @@ def config_of(method):
 
 
 @pytest.mark.parametrize("method", DISTILLING)
-def test_own_term_falls_on_digits(method, digits, teacher):
+def test_own_term_falls_on_digits(method, digits, some_digits, teacher):
     config = config_of(method)
     keras.utils.set_random_seed(0)
     student = models.build(config.student_model, digits.image_shape, digits.num_classes)
     distiller = Distiller(teacher, student, *Inputs(digits).make_losses(config))
     distiller.compile(keras.optimizers.SGD(config.learning_rate, momentum=config.momentum), LABEL_LOSS)
     pipeline = distillation_setup.make_pipeline(config, teacher)
-    batches = pipeline(digits.train_images, digits.train_labels, batch_size=64, seed=0, training=True)
+    batches = pipeline(*some_digits, batch_size=64, seed=0, training=True)
     history = distiller.fit(batches, epochs=4, verbose=0, shuffle=False).history
     for name in distiller.term_names:
         assert history[name][-1] < history[name][0], name
 
 
 @pytest.mark.parametrize("method", ONLINE)
-def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, teacher):
+def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, some_digits, teacher):
     """From a teacher that is ahead: two that begin as equals agree at first, for neither knows anything."""
     config = config_of(method)
     keras.utils.set_random_seed(0)
@@ -70,7 +76,7 @@ def test_own_terms_fall_on_digits_where_the_teacher_learns_too(method, digits, t
     trikd = generations.make_trikd(config, online, student, anchor if anchored else None)
     own, teachers = (optimization.make_optimizer(of) for of in (config, config.teacher))
     trikd.compile(own, LABEL_LOSS, teacher_optimizer=teachers)
-    batches = data.triplet_dataset(digits.train_images, digits.train_labels, 64, seed=0, negatives=None)
+    batches = data.triplet_dataset(*some_digits, 64, seed=0, negatives=None)
     history = trikd.fit(batches, epochs=3, verbose=0, shuffle=False).history
     for name in ["kd", "teacher_peer", *(["teacher_anchor"] if anchored else [])]:
         assert history[name][-1] < history[name][0], name
@@ -116,18 +122,19 @@ def fit(distiller, epochs=2):
 def test_every_methods_step_is_the_same_under_xla():
     """Which Keras uses by default on a GPU. The losses of all methods in one step: one compilation."""
     ways = {"run_eagerly": True}, {"jit_compile": True}
-    plain, compiled = (fit(small_distiller(*DISTILLING, scale=1e-3, **way)) for way in ways)
+    # Three steps: the values of the last ones are of weights that the first has moved.
+    plain, compiled = (fit(small_distiller(*DISTILLING, scale=1e-3, **way), epochs=1) for way in ways)
     for name, values in plain.items():
         np.testing.assert_allclose(values, compiled[name], rtol=2e-3, atol=1e-5, err_msg=name)
 
 
 def test_every_methods_step_in_mixed_precision_stays_near_float32():
     """The losses are computed in float32 from outputs of 8 (bfloat16) or 11 bits. (Op by op: no graph to make.)"""
-    scaled = {"scale": 1e-3, "run_eagerly": True}
-    exact = small_distiller(*DISTILLING, **scaled).evaluate(BATCHES, verbose=0, return_dict=True)
+    scaled, batch = {"scale": 1e-3, "run_eagerly": True}, BATCHES.take(1)
+    exact = small_distiller(*DISTILLING, **scaled).evaluate(batch, verbose=0, return_dict=True)
     for policy in ("mixed_bfloat16", "mixed_float16"):
         mixed = small_distiller(*DISTILLING, policy=policy, **scaled)
-        measured = mixed.evaluate(BATCHES, verbose=0, return_dict=True)
+        measured = mixed.evaluate(batch, verbose=0, return_dict=True)
         for name in mixed.term_names:
             np.testing.assert_allclose(measured[name], exact[name], rtol=0.15, atol=1e-3, err_msg=name)
 

@@ -160,11 +160,11 @@ class AllocatedBytes:
         self._read.restype = self._Fields
 
     def grow(self, function, arguments):
-        """Returns the growth per call of `function`, over all of `arguments`."""
-        before, count = self._read().field7, 0
-        for count, argument in enumerate(arguments, 1):
+        """Returns the growth per call of `function`, over the list `arguments`."""
+        before = self._read().field7
+        for argument in arguments:
             function(argument)
-        return (self._read().field7 - before) / count
+        return (self._read().field7 - before) / len(arguments)
 
 
 # Numbers that no other test makes tensors of.

@@ -334,6 +334,7 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
     """A comparison: SIGTERM reaches the runs in processes of their own, and all is as if nothing had happened."""
     flags = [f"--flagfile={ROOT}/flags/digits/kd.flags", "--methods=kd,sp", "--seeds=0", "--deterministic"]
     flags += ["--epochs=2", "--teacher_epochs=2", "--train_fraction=0.3", "--teacher_cache=workdir"]
+    flags += ["--tensorboard=off", "--check=off"]  # what has tests of its own, twelve times over
     arguments = [*flags, "--parallel=2", "--workdir=both"]
     command = [sys.executable, "-u", str(ROOT / "scripts" / "compare.py"), *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)

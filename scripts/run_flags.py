@@ -243,8 +243,9 @@ def show_report(workdir):
 
     try:
         path = write_report(workdir)
-    except ValueError as error:
-        # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
+    except (ValueError, OSError) as error:
+        # What was trained is there, and shown above: a page that cannot be drawn, or written where the folder is
+        # read-only by now, is no failure of the run.
         path = f"not drawn: {error}"
     print(f"Report    {path}")
 

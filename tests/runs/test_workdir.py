@@ -9,6 +9,7 @@ import pytest
 
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.workdir import Workdir
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.files import atomic_write, save_model
 
 FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]
@@ -351,6 +352,28 @@ def test_a_folder_that_was_never_a_runs_is_not_overwritten(name, tmp_path):
     with pytest.raises(ValueError, match=f"files {name} without flags.flags"):
         Workdir(tmp_path, FLAGS)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("existing", ["refuse", "continue", "overwrite"])
+@pytest.mark.parametrize("name", ["comparison.json", "tuning.json"])
+def test_the_folder_of_many_runs_is_not_that_of_one(name, existing, tmp_path):
+    """Its own files would be this run's, and the comparison be refused from then on."""
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"must be a run's own folder. Received: .*which is a {name[:-5]}'s"):
+        Workdir(tmp_path, FLAGS, existing)
+    assert tree(tmp_path) == {name: b"{}"}
+
+
+def test_states_of_trainings_that_are_done_do_not_stay(finished):
+    """A process that is killed between the record of a training and the removal of its states leaves these."""
+    workdir = Workdir(finished, FLAGS)
+    for name in ("student", "student/best", "teacher"):
+        CheckpointFiles(workdir.checkpoints(name)).write(1, 0, [np.zeros(1)], {})
+    workdir.checkpoints("student").joinpath("record.json").write_text("{}")
+    workdir.write_results({})
+    left = [str(path.relative_to(finished / "checkpoints")) for path in (finished / "checkpoints").rglob("*.npz")]
+    # The teacher's training is not done.
+    assert left == ["teacher/epoch-000001-step-000000000.npz"]
 
 
 def test_an_empty_path_is_not_the_current_folder():

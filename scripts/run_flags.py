@@ -221,7 +221,8 @@ def show(runs, workdirs):
     from keras_tkd.reports import tables, verdict
 
     print("", tables.format_table(runs), sep="\n")
-    if any(run["student"] and run["teacher"] for run in runs):
+    # Of a file that somebody else wrote, either may be left out.
+    if any(run.get("student") and run.get("teacher") for run in runs):
         print(verdict.format_verdict(runs))
     balance = tables.format_balance(runs)
     if balance:

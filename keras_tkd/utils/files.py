@@ -8,11 +8,13 @@ import os
 import pathlib
 import re
 import shutil
+import zlib
 
 __all__ = [
     "atomic_folder",
     "atomic_write",
     "check_writable",
+    "checksum_record",
     "hash_file",
     "hash_folder",
     "read_bytes",
@@ -224,6 +226,11 @@ def read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it must hold a JSON object, and holds a {type(value).__name__}")
     return value
+
+
+def checksum_record(record):
+    """Returns the CRC-32 of plain data, as a JSON file gives them back."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def save_model(model, path):

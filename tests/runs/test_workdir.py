@@ -569,6 +569,26 @@ def test_a_record_with_an_entry_of_another_kind_is_made_again(entry, tmp_path, c
     assert f"{path} is damaged: its entry '{next(iter(entry))}'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", [(b"0.75", b"0.15"), (b"val_accuracy", b"val_accurbcy"), (b"2.5", b"2.6")])
+def test_a_record_in_which_one_byte_is_another_is_made_again(change, tmp_path, capsys):
+    workdir = Workdir(tmp_path, FLAGS)
+    (tmp_path / "student.keras").write_text("weights")
+    stage = Stage(workdir, "student", {"epochs": 2})
+    stage.finish([{"val_accuracy": 0.5}, {"val_accuracy": 0.75}], 2.5, [tmp_path / "student.keras"])
+    found = Stage(workdir, "student", {"epochs": 2})
+    assert found.finished and found.history == stage.history and found.seconds == 2.5
+    path = tmp_path / "checkpoints" / "student" / "record.json"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(*change, 1))
+    assert not Stage(workdir, "student", {"epochs": 2}).finished
+    assert f"{path} is damaged: its checksum is another. The training is done again" in capsys.readouterr().out
+    # Those of earlier versions have none.
+    record = json.loads(content)
+    del record["crc32"]
+    path.write_text(json.dumps(record))
+    assert Stage(workdir, "student", {"epochs": 2}).finished
+
+
 def test_a_blank_name_is_no_folder():
     with pytest.raises(ValueError, match="`workdir` must name a folder"):
         Workdir(" ", FLAGS)

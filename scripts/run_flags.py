@@ -262,11 +262,11 @@ def read_seeds():
 def show_comparison(comparison, workdir):
     """Prints the table of a comparison, its verdicts and its files; ends the program with 1 where runs failed."""
     from keras_tkd.reports.comparison import describe_comparison, format_comparison_table
-    from keras_tkd.runs import sweep
+    from keras_tkd.runs import layout, sweep
 
     print("", format_comparison_table(comparison), sep="\n")
     print("", *describe_comparison(comparison), sep="\n")
-    files = [os.path.join(workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
+    files = [os.path.join(workdir, name) for name in (layout.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
     print(f"\nFiles     {'  '.join(files)}")
     show_report(workdir)
     if any(run.status == "failed" for run in comparison.runs):

@@ -41,7 +41,7 @@ from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_n
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
+__all__ = ["MARKDOWN", "TABLE", "compare"]
 
 TABLE = "results.csv"
 MARKDOWN = "table.md"

@@ -24,7 +24,7 @@ from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits, obt
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["TRIALS", "TUNING", "tune"]
+__all__ = ["TRIALS", "tune"]
 
 TRIALS = "trials.csv"
 _JOURNAL = "studies.journal"

@@ -130,8 +130,9 @@ def find_differences(whole, cut):
     for name in ("results.json", *(str(path.relative_to(whole)) for path in whole.glob("checkpoints/**/record.json"))):
         one, other = (without_times(json.loads((folder / name).read_text())) for folder in (whole, cut))
         for values in (one, other):
-            # Checksums of files, in which the time of saving stands.
-            values.pop("files", None)
+            # Checksums: of files, in which the time of saving stands, and of the record, in which durations stand.
+            for key in ("files", "crc32"):
+                values.pop(key, None)
         if one != other:
             differing.append(name)
     left = [str(path.relative_to(cut)) for path in cut.rglob("*") if path.name.startswith(".") or ".npz" in path.name]

@@ -7,6 +7,7 @@ seeds than these. Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unl
 """
 
 import os
+import sys
 
 import early_signals  # noqa: F401 (first, for it acts when it is imported)
 import run_flags
@@ -29,8 +30,9 @@ run_flags.define(DistillConfig)
 
 
 def main():
-    # Of this the comparison takes what all methods share: data, networks, epochs, the teacher's training.
-    flags.FLAGS(["demo", f"--flagfile={os.path.join(FLAGS, 'tkd.flags')}"])
+    # Of this the comparison takes what all methods share: data, networks, epochs, the teacher's training. What was
+    # given on the command line comes after it, or it would be passed over without a word.
+    flags.FLAGS(["demo", f"--flagfile={os.path.join(FLAGS, 'tkd.flags')}", *sys.argv[1:]])
     config = run_flags.read(DistillConfig)
     run_flags.import_commands(config.deterministic)
     from keras_tkd.runs import compare

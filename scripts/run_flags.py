@@ -221,7 +221,8 @@ def show(runs, workdirs):
     from keras_tkd.reports import tables, verdict
 
     print("", tables.format_table(runs), sep="\n")
-    if any(run["student"] and run["teacher"] for run in runs):
+    # Of a file that somebody else wrote, either may be left out.
+    if any(run.get("student") and run.get("teacher") for run in runs):
         print(verdict.format_verdict(runs))
     balance = tables.format_balance(runs)
     if balance:
@@ -243,8 +244,9 @@ def show_report(workdir):
 
     try:
         path = write_report(workdir)
-    except ValueError as error:
-        # What was trained is there, and shown above: a page that cannot be drawn is no failure of the run.
+    except (ValueError, OSError) as error:
+        # What was trained is there, and shown above: a page that cannot be drawn, or written where the folder is
+        # read-only by now, is no failure of the run.
         path = f"not drawn: {error}"
     print(f"Report    {path}")
 
@@ -260,11 +262,11 @@ def read_seeds():
 def show_comparison(comparison, workdir):
     """Prints the table of a comparison, its verdicts and its files; ends the program with 1 where runs failed."""
     from keras_tkd.reports.comparison import describe_comparison, format_comparison_table
-    from keras_tkd.runs import sweep
+    from keras_tkd.runs import layout, sweep
 
     print("", format_comparison_table(comparison), sep="\n")
     print("", *describe_comparison(comparison), sep="\n")
-    files = [os.path.join(workdir, name) for name in (sweep.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
+    files = [os.path.join(workdir, name) for name in (layout.COMPARISON, sweep.TABLE, sweep.MARKDOWN)]
     print(f"\nFiles     {'  '.join(files)}")
     show_report(workdir)
     if any(run.status == "failed" for run in comparison.runs):

@@ -12,6 +12,7 @@ __all__ = [
     "can_hold",
     "format_flags",
     "get_value_type",
+    "join_values",
     "parse_lines",
     "read_flag_lines",
     "read_flags",
@@ -33,7 +34,7 @@ def get_value_type(field):
 
 def can_hold(value):
     """Returns whether a text, or a tuple of texts, is given back by a flagfile as it is; an empty text is not."""
-    text = _join(value) if isinstance(value, tuple) else value
+    text = join_values(value) if isinstance(value, tuple) else value
     try:
         text.encode()
     except UnicodeEncodeError:  # bytes of a command line, or of a file's name, that are no UTF-8
@@ -53,7 +54,7 @@ def format_flags(config):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, tuple):
-            value = _join(value) or None
+            value = join_values(value) or None
         if value is not None and field.name not in irrelevant:
             lines.append(f"--{field.name}={value}")
     return lines
@@ -81,8 +82,12 @@ def read_flags(config_class, text):
                 f"A flagfile's lines are --name=value, of fields of {config_class.__name__}. Received: {line}"
             )
         kind, several = get_value_type(fields[name])
-        kind = _as_bool if kind is bool else kind
-        values[name] = tuple(kind(part) for part in _split(value) if part) if several else kind(value)
+        read = _as_bool if kind is bool else kind
+        try:
+            values[name] = tuple(read(part) for part in _split(value) if part) if several else read(value)
+        except (ValueError, csv.Error) as error:
+            what = "must be a list, as a line of CSV has it," if several else "must be"
+            raise ValueError(f"--{name} {what} of type {kind.__name__}. Received: {line} ({error})") from error
     return values
 
 
@@ -116,7 +121,7 @@ def resolve_from_record(config, path):
     return resolve_auto(config, **{name: recorded[name] for name in names if name in readable})
 
 
-def _join(values):
+def join_values(values):
     """Writes a list as the scripts read it: as a line of CSV, where a value may hold commas and quotes."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
@@ -128,5 +133,8 @@ def _split(text):
 
 
 def _as_bool(text):
-    # bool("False") is True.
-    return {"True": True, "False": False}[text]
+    # bool("False") is True. The words are those of the scripts' own flags.
+    words = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError("neither true nor false")
+    return words[text.lower()]

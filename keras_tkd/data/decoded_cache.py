@@ -29,6 +29,8 @@ __all__ = ["DecodedCache", "DecodedImages", "DecodedWriter", "check_apart"]
 
 _FOLDER, _IMAGES, _CHECKSUMS, _MANIFEST = "decoded", "images.npy", "checksums.npy", "decoded.json"
 _VERSION = 2  # the first one had no checksums of its arrays
+# What `DecodedWriter.finish` writes into the manifest, beside bounds.
+_KINDS = {"files": int, "root": str, "image_size": (list, type(None)), "shape": list, "bad": list, "crc32": dict}
 _SAMPLE = 64  # files that are read again where nothing speaks for others
 _WAIT = 0.2  # seconds between two tries to get a lock
 # Python names it from 3.13 on. Without it, the system refuses a mapping that is larger than its memory, though no page
@@ -113,22 +115,29 @@ class DecodedCache:
             )
         folder = self.folder / _FOLDER
         manifest = read_json(folder / _MANIFEST) or {}
+        if not all(isinstance(manifest.get(key), kind) for key, kind in _KINDS.items()):
+            raise ValueError(self._describe_damage(_MANIFEST))
         differing = [key for key, value in self._made_from.items() if manifest.get(key) != value]
         if differing:
-            there = f"{manifest.get('files', 0):,} files of {manifest.get('root')}, image_size={_get_size(manifest)}"
+            there = f"{manifest['files']:,} files of {manifest['root']}, image_size={_get_size(manifest)}"
             here = f"{self._made_from['files']:,} files of {self._root}, image_size={_get_size(self._made_from)}"
             changed = " Files were added, removed, renamed or written to." * (differing == ["fingerprint"])
             raise ValueError(
                 f"{self._rule}. Received: {self.folder}, which was made of {there}, and these are {here}: what differs "
                 f"is {', '.join(differing)}.{changed} Remove it, or choose another folder"
             )
+        # By a name that is no file's, the empty place of another one would be taken for its image.
+        if not {*map(str, manifest["bad"])} <= {*self._files}:
+            raise ValueError(self._describe_damage(_MANIFEST))
         pixels, checksums = (_map_array(folder / name) for name in (_IMAGES, _CHECKSUMS))
-        for name, array, shape in (
-            (_IMAGES, pixels, manifest["shape"]),
-            (_CHECKSUMS, checksums, manifest["shape"][:1]),
+        for name, array, shape, dtype in (
+            (_IMAGES, pixels, manifest["shape"], np.uint8),
+            (_CHECKSUMS, checksums, manifest["shape"][:1], np.uint64),
         ):
-            if array is None or list(array.shape) != shape or checksum_blocks(array) != manifest["crc32"][name]:
-                raise ValueError(f"{self._rule}. Received: {self.folder}, whose {name} is damaged. Remove it")
+            # The checksums are of what stands behind an array's header.
+            is_whole = array is not None and list(array.shape) == shape and array.dtype == dtype
+            if not is_whole or checksum_blocks(array) != manifest["crc32"].get(name):
+                raise ValueError(self._describe_damage(name))
         self._compare_contents(checksums, manifest)
         return DecodedImages(pixels, checksums, manifest["bad"])
 
@@ -151,6 +160,9 @@ class DecodedCache:
                 f"files that were compared {len(others):,} have other contents in {self._root}, though their names, "
                 f"sizes and times are the same: {name_some(others)}. Remove it, or choose another folder"
             )
+
+    def _describe_damage(self, name):
+        return f"{self._rule}. Received: {self.folder}, whose {name} is damaged. Remove it"
 
     @property
     def _rule(self):
@@ -274,6 +286,11 @@ def _map_array(path):
             mapping = mmap.mmap(
                 file.fileno(), 0, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
             )
-    except (OSError, ValueError):
+    except FileNotFoundError:
+        return None
+    except OSError:  # whoever may not read the file is told so, and not to remove it
+        raise
+    # NumPy takes a header for Python, which fails in many ways where it is damaged.
+    except Exception:
         return None
     return np.frombuffer(mapping, dtype, offset=start).reshape(shape)

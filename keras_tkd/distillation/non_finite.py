@@ -12,6 +12,10 @@ from keras_tkd.utils import replicas
 __all__ = ["NonFiniteGuard", "add_termination", "find_non_finite", "list_sources"]
 
 _IMAGES = "the images"
+_LABELS = "the labels"
+_SAMPLE_WEIGHTS = "the sample weights"
+# What is given, and no model computed.
+_GIVEN = (_IMAGES, _LABELS, _SAMPLE_WEIGHTS)
 _OUTPUTS = "the {role}'s outputs"
 
 
@@ -20,11 +24,14 @@ def list_sources(forward_pass: ForwardPass) -> dict[str, list]:
     batch = forward_pass.batch
     nests = {
         _IMAGES: [batch[key] for key in (IMAGE, *EXTRA_IMAGES, TEACHER_IMAGE) if key in batch],
+        _LABELS: forward_pass.y,
+        _SAMPLE_WEIGHTS: forward_pass.sample_weight,
         _OUTPUTS.format(role=ANCHOR): batch.get(ANCHOR, []),
         _OUTPUTS.format(role=TEACHER): forward_pass.teacher,
         _OUTPUTS.format(role="student"): forward_pass.student,
     }
-    leaves = {name: keras.tree.flatten(nest) for name, nest in nests.items()}
+    # Labels and weights may be none.
+    leaves = {name: [x for x in keras.tree.flatten(nest) if x is not None] for name, nest in nests.items()}
     return {name: [x for x in each if tf.as_dtype(x.dtype).is_floating] for name, each in leaves.items()}
 
 
@@ -105,7 +112,7 @@ class NonFiniteGuard:
             return advice  # all that the losses read was finite
         source = self._sources[place]
         first = f"{source} were the first that were not finite; "
-        if source == _IMAGES:
+        if source in _GIVEN:
             return f"{first}training stopped. Mend them, or leave them out."
         for role in frozen:
             if source == _OUTPUTS.format(role=role):

@@ -11,6 +11,8 @@ __all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure"
 # Raise it when a field changes its meaning or its name, or goes.
 EXPORT_VERSION = 1
 
+# Of each batch size what is shown.
+_LATENCIES = ("batch_size", "median_ms", "p95_ms")
 # Accuracies are shares of whole images: what is left of their difference by rounding is no drop.
 _ROUNDING = 1e-9
 
@@ -118,6 +120,9 @@ def read_export(path):
 
 def _read_model(values):
     check_kinds(MeasuredModel, values)
+    numbers = [latency[name] for latency in values["latency"] for name in _LATENCIES]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise ValueError(f"`latency` must hold numbers: {', '.join(_LATENCIES)}")
     return MeasuredModel(**values)
 
 

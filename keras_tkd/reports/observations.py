@@ -86,19 +86,24 @@ def read_observations(path):
         observations = Observations(**fields)
         _check(observations)
     except Exception as error:  # of zipfile, its decompressors, or NumPy, which takes a header for Python
-        raise ValueError(f"{path} is damaged: it holds no observations ({error}). Remove it, or run again") from error
+        raise ValueError(
+            f"{path} is damaged: it holds no observations ({error}). Remove it, and the report goes without; or remove "
+            "results.json beside it too, and the same command measures the models again"
+        ) from error
     return observations
 
 
 def _check(observations):
     """Raises `ValueError` where arrays that are of the same images have not as many of them."""
-    samples = observations.labels.shape
+    samples, roles = observations.labels.shape, observations.classes.keys()
     if min(each.min(initial=0) for each in (observations.labels, *observations.classes.values())) < 0:
         raise ValueError("classes are numbers from 0 on")
     for of_role in (observations.classes, observations.confidences):
         wrong = [role for role, array in of_role.items() if array.shape != samples]
         if wrong:
             raise ValueError(f"the test images of {', '.join(wrong)} are not as many as their labels")
+    if STUDENT_ROLE not in roles or roles != observations.confidences.keys():
+        raise ValueError("the student's classes are missing, or confidences are not of the models that name classes")
     for name, dimensions in (("embedded", 1), ("pictured", 1), ("triplets", 2)):
         ids = getattr(observations, name)
         if ids.ndim != dimensions or (ids.size and not 0 <= ids.min() <= ids.max() < len(observations.labels)):

@@ -236,9 +236,21 @@ class Results(_Result):
         """Returns the results that a file's plain data describe, of this version of the schema or an earlier one.
 
         Raises:
-            ValueError: results of a later version; a field that must be there is not.
+            ValueError: results of a later version; a field that must be there is not; numbers that no run measures.
         """
-        return super().from_dict(upgrade_results(values))
+        results = super().from_dict(upgrade_results(values))
+        student = results.student
+        models = [model for model in (results.teacher, results.baseline, student) if model]
+        for accuracy in (model.test_accuracy for model in models if model.test_accuracy is not None):
+            if not 0 <= accuracy <= 1:
+                raise ValueError(f"`test_accuracy` must be a share, 0..1. Received: test_accuracy={accuracy}")
+        counts = [count for count in (student and student.gained, student and student.lost) if count is not None]
+        if min(counts, default=0) < 0 or sum(counts) > results.test_samples:
+            raise ValueError(
+                "`gained` and `lost` must be numbers of test images. Received: "
+                f"gained={student.gained}, lost={student.lost}, test_samples={results.test_samples}"
+            )
+        return results
 
     def count_epochs(self, student):
         """Returns the epochs that the student, or the student alone, was trained for."""

@@ -38,7 +38,7 @@ def format_verdict(runs):
     Args:
         runs: list of results, as in `results.json`.
     """
-    compared = [run for run in map(Results.from_dict, runs) if run.baseline]
+    compared = [run for run in map(Results.from_dict, runs) if run.baseline and run.student]
     if not compared:
         return "No baseline was trained: nothing is said about what distillation brought."
     for role, name in (("baseline", "student alone"), ("student", "distilled student")):

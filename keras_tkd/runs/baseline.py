@@ -6,6 +6,8 @@ from keras_tkd.config.fields import COMPARED, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.given import list_changed, read_data_hashes
+from keras_tkd.runs.layout import RESULTS
+from keras_tkd.runs.records import check_files, read_record
 
 __all__ = ["check_baseline_data", "count_epochs_to_baseline", "find_baseline_file", "read_baseline"]
 
@@ -35,7 +37,7 @@ def read_baseline(config, undecided=()):
     """
     if config.baseline in ("train", "none"):
         return None
-    results = read_results(pathlib.Path(config.baseline) / "results.json")
+    results = read_results(pathlib.Path(config.baseline) / RESULTS)
     baseline = results and (results.student if results.method == "baseline" else results.baseline)
     if baseline is None:
         raise ValueError(
@@ -82,13 +84,19 @@ def find_baseline_file(config, needed=True):
         needed: whether there must be one; else None where there is none.
 
     Raises:
-        ValueError: that run holds no such file, for it had its baseline from another run itself.
+        ValueError: that run holds no such file, for it had its baseline from another run itself; or a file that is not
+            the one which its results are about.
     """
     folder = pathlib.Path(config.baseline)
-    results = read_results(folder / "results.json")
+    results = read_results(folder / RESULTS)
     path = folder / ("student.keras" if results.method == "baseline" else "baseline.keras")
-    if path.exists() or not needed:
-        return path if path.exists() else None
+    if path.exists():
+        # Of a model that somebody trained further, or of damage, the figures in the results say nothing.
+        digests = read_record(folder / RESULTS, {"files": dict}).get("files") or {}
+        check_files(folder, {path.name: digests.get(path.name)})
+        return path
+    if not needed:
+        return None
     raise ValueError(
         "A `baseline` that is to be the anchor must be the run that trained the student alone, and holds its file. "
         f"Received: baseline={config.baseline!r}, without {path.name}"

@@ -125,9 +125,29 @@ class TensorBoardScalars(keras.callbacks.Callback):
         self.folder = pathlib.Path(folder)
         self.of_labels = of_labels
         self._history = history
-        self._writers, self._explained = {}, set()
+        self._writers, self._explained, self._has_failed = {}, set(), False
 
     def on_train_begin(self, logs=None):
+        self._try(self._begin)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._try(self._write, epoch, logs)
+
+    def on_train_end(self, logs=None):
+        self._try(self._close)
+
+    def _try(self, write, *arguments):
+        """Writes, until that fails: of a full disk one warning is printed, and the training goes on without curves."""
+        if self._has_failed:
+            return
+        try:
+            write(*arguments)
+        except (OSError, tf.errors.OpError) as error:
+            self._has_failed, self._writers = True, {}
+            # What is trained is worth more than its curves, which the record of the training has as well.
+            print(f"\nWarning: TensorBoard's curves in {self.folder} could not be written: {error}", flush=True)
+
+    def _begin(self):
         if self._history is None:
             return
         # What an interrupted training wrote after its last checkpoint would be there beside what comes now.
@@ -136,9 +156,6 @@ class TensorBoardScalars(keras.callbacks.Callback):
         for epoch, values in enumerate(self._history):
             self._write(epoch, values)
         self._history = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._write(epoch, logs)
 
     def _write(self, epoch, logs):
         for name, value in logs.items():
@@ -154,7 +171,7 @@ class TensorBoardScalars(keras.callbacks.Callback):
             with self._writers[run].as_default(step=step):
                 tf.summary.scalar(tag, value, description=None if explained else explanation)
 
-    def on_train_end(self, logs=None):
+    def _close(self):
         for writer in self._writers.values():
             writer.close()
         self._writers = {}

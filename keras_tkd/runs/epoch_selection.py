@@ -49,6 +49,21 @@ class EpochSelection(keras.callbacks.Callback):
         """True if the epochs that the training has behind it end it."""
         return self._ends(self._backup.history)
 
+    def on_train_begin(self, logs=None):
+        # Now, and not after hours: by then it is an error.
+        history = self._backup.history
+        if not self._selects or not history:
+            return
+        kept, best = self._read_own(), find_best_epoch(history)
+        # Of a training that was killed before a state was written, the newest are of the epoch that comes next.
+        if kept is None or (kept.epoch != best and kept.epoch <= len(history)):
+            print(
+                f"\nWarning: the weights of epoch {best}, the best so far, are not in {self._files.folder}. Unless a "
+                "later epoch is better, the training has to be done again: to begin anew now, stop it and remove "
+                f"{self._files.folder.parent}",
+                flush=True,
+            )
+
     def on_epoch_end(self, epoch, logs=None):
         history = [*self._backup.history, logs]
         if self._selects and find_best_epoch(history) == len(history):
@@ -69,8 +84,8 @@ class EpochSelection(keras.callbacks.Callback):
             print(f"Ended early: in {self._patience} epochs none was better than epoch {best}", flush=True)
         if not self._selects:
             return
-        kept = self._files.read_newest()
-        if kept is None or kept.epoch != best or kept.about != {"settings": self._settings}:
+        kept = self._read_own()
+        if kept is None or kept.epoch != best:
             raise ValueError(
                 f"The weights of epoch {best}, the best of {len(history)} by the validation images, are not in "
                 f"{self._files.folder}: files there are damaged or missing. Remove {self._files.folder.parent}, and "
@@ -80,6 +95,11 @@ class EpochSelection(keras.callbacks.Callback):
             variable.assign(array)
         accuracy = history[best - 1][_ACCURACY]
         print(f"Of {len(history)} epochs, epoch {best} counts: validation accuracy {accuracy:.2%}", flush=True)
+
+    def _read_own(self):
+        """Returns the newest weights of this training, a `Checkpoint`; None where there are none."""
+        kept = self._files.read_newest()
+        return kept if kept is not None and kept.about == {"settings": self._settings} else None
 
     def remove(self):
         """Removes the weights that were kept, once the models are saved."""

@@ -155,8 +155,15 @@ def _read_run(folder):
             f"`source` must be a .keras file, or the folder of a finished run. Received: source={str(folder)!r}, which "
             "holds no results.json. Run the command of that run again: it goes on where it stopped"
         )
-    lines = [line for line in read_flag_lines(folder / FLAGFILE) if line.removeprefix("--").split("=")[0] in _SHARED]
-    recorded = read_flags(EvaluateConfig, "\n".join(lines))
+    try:
+        lines = read_flag_lines(folder / FLAGFILE)
+        lines = [line for line in lines if line.removeprefix("--").split("=")[0] in _SHARED]
+        recorded = read_flags(EvaluateConfig, "\n".join(lines))
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(
+            f"`source` must be a .keras file, or the folder of a run, whose {FLAGFILE} says its data. Received: "
+            f"source={str(folder)!r}: {error}. Put that file back, or name the .keras file in the folder"
+        ) from error
     of_data = {name: value for name, value in recorded.items() if name not in _OF_TEACHERS}
     own = folder / "teacher.keras"
     if results.student is None:

@@ -2,9 +2,11 @@
 
 import os
 
+from keras_tkd.config.flagfile import can_hold
 from keras_tkd.utils.locks import LOCK
 
 __all__ = [
+    "COMPARISON",
     "FLAGFILE",
     "GIVEN",
     "MODELS",
@@ -15,7 +17,10 @@ __all__ = [
     "SPLIT",
     "TEACHER",
     "TRAINED",
+    "TUNING",
     "check_kinds",
+    "check_own",
+    "check_workdir",
     "holds_something",
 ]
 
@@ -24,6 +29,9 @@ SPLIT = "split.json"
 RESULTS = "results.json"
 REPORT = "report.html"
 OBSERVATIONS = "observations.npz"
+# What tells the folder of a comparison, or of a tuning, which hold runs in folders of their own.
+COMPARISON = "comparison.json"
+TUNING = "tuning.json"
 # Of files and data that the run was given: what they were when it began.
 GIVEN = "checkpoints/teacher.json"
 TEACHER = "teacher.keras"
@@ -44,6 +52,36 @@ _FILES = (
     *(f"checkpoints/{stage}/record.json" for stage in _STAGES),
 )
 _MOVE = "Received a {} of that name, or a link to nowhere: move it away, or choose another --workdir"
+
+
+def check_workdir(path):
+    """Raises `ValueError` for a path that cannot be that of a run's, a comparison's or a tuning's folder."""
+    rule = "`workdir` must name a folder"
+    if not str(path).strip():
+        raise ValueError(f"{rule}. Received: workdir={str(path)!r}. Give one: --workdir=runs/first")
+    # The commands that run the same again stand in files of flags, with this name.
+    if not can_hold(str(path).strip()):
+        one_line = "`workdir` must be a name on one line, in UTF-8"
+        raise ValueError(f"{one_line}. Received: workdir={str(path)!r}. Choose another name")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"{rule}. Received: workdir={str(path)!r}, which must be a folder and is a file")
+
+
+def check_own(folder, own):
+    """Raises `ValueError` for the folder of a run, a comparison or a tuning that is to become another of these.
+
+    Args:
+        folder: its path.
+        own: the name of the file that tells what it is to be: `FLAGFILE`, `COMPARISON` or `TUNING`.
+    """
+    kinds = {FLAGFILE: "run", COMPARISON: "comparison", TUNING: "tuning"}
+    for name, kind in kinds.items():
+        # Each would take files of the other for its own, and be refused itself from then on.
+        if name != own and (folder / name).exists():
+            raise ValueError(
+                f"`workdir` must be a {kinds[own]}'s own folder. Received: {folder}, which is a {kind}'s. Choose "
+                "another --workdir"
+            )
 
 
 def check_kinds(folder):

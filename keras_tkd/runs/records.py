@@ -4,7 +4,7 @@ import json
 import pathlib
 import shutil
 
-from keras_tkd.utils.files import hash_file, read_json, write_json
+from keras_tkd.utils.files import checksum_record, hash_file, read_json, write_json
 
 __all__ = ["Stage", "check_files", "read_record"]
 
@@ -49,6 +49,10 @@ class Stage:
         try:
             kinds = {"settings": dict, "files": dict, "history": list, "seconds": (int, float)}
             record = read_record(self._record_path, kinds) or {}
+            # An earlier version's has no checksum. By one number that changed another epoch may be the best.
+            checksum = record.pop("crc32", None)
+            if checksum is not None and checksum != checksum_record(record):
+                raise ValueError(f"{self._record_path} is damaged: its checksum is another")
         except ValueError as error:
             print(f"{error}. The training is done again", flush=True)
             return {}
@@ -73,7 +77,9 @@ class Stage:
         self.history, self.seconds, self.finished = history, seconds, True
         fields = {"settings": self.settings, "history": history, "seconds": seconds, "finished": True}
         digests = {path.name: hash_file(path) for path in map(pathlib.Path, files)}
-        write_json(self._record_path, fields | {"files": digests})
+        # As a file gives it back.
+        record = json.loads(json.dumps(fields | {"files": digests}))
+        write_json(self._record_path, record | {"crc32": checksum_record(record)})
 
 
 def read_record(path, kinds):

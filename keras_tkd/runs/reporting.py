@@ -13,13 +13,12 @@ from keras_tkd.reports.page.page import check_packages, format_page
 from keras_tkd.reports.page.report import History, Report, SizedModel, describe_single_run
 from keras_tkd.reports.schema import read_results
 from keras_tkd.reports.verdict import format_verdict
-from keras_tkd.runs.layout import OBSERVATIONS, REPORT, RESULTS
+from keras_tkd.runs.layout import COMPARISON, OBSERVATIONS, REPORT, RESULTS
 from keras_tkd.runs.records import read_record
 from keras_tkd.utils.files import write_text
 
 __all__ = ["write_report"]
 
-_COMPARISON = "comparison.json"
 _TEACHER = "teacher"
 # Whose models are shown one by one, with pictures: so that the page stays small.
 _MOST_METHODS = 6
@@ -42,7 +41,7 @@ def write_report(path):
     """
     folder = pathlib.Path(path)
     check_packages()
-    comparison = read_comparison(folder / _COMPARISON)
+    comparison = read_comparison(folder / COMPARISON)
     report = _report_run(folder) if comparison is None else _report_comparison(comparison, folder)
     write_text(folder / REPORT, format_page(report))
     return folder / REPORT
@@ -64,7 +63,7 @@ def _report_comparison(comparison, folder):
         title=f"{comparison.dataset}: {', '.join(comparison.methods[1:])} against the student alone",
         verdict=tuple(lines),
         comparison=comparison,
-        source=_COMPARISON,
+        source=COMPARISON,
         models=tuple(filter(None, sized)),
         exported=_find_exported(folder),
         histories=tuple(
@@ -84,7 +83,7 @@ def _report_run(folder):
     if results is None or results.student is None:
         raise ValueError(
             "A report is of a comparison's folder, or of a finished run with a student. Received: "
-            f"{folder}, which has neither {_COMPARISON} nor such a {RESULTS}"
+            f"{folder}, which has neither {COMPARISON} nor such a {RESULTS}"
         )
     comparison = describe_single_run(results)
     roles = {_TEACHER: results.teacher, BASELINE: results.baseline, results.method: results.student}
@@ -195,7 +194,12 @@ def _find_exported(folder):
     places = [folder.absolute().parent.glob("*/export.json"), folder.absolute().glob("*/export.json")]
     models = []
     for path in sorted({path for place in places for path in place}):
-        results = read_export(path)
+        try:
+            results = read_export(path)
+        except (ValueError, OSError) as error:
+            # Beside the folder there may be anything.
+            print(f"Warning: an export is left out of the report: {error}", flush=True)
+            continue
         if results is None or not pathlib.Path(results.source).absolute().is_relative_to(folder.absolute()):
             continue
         which = pathlib.Path(results.source).absolute().parent.relative_to(folder.absolute()).as_posix()

@@ -68,8 +68,11 @@ class Run:
         found = self._workdir.read_finished_results()
         if found is None or has_other_files(self._workdir.path, _hash_given_files(self._config)):
             return None
+        trained = "teacher" if self._command == "train_teacher" else "student"
         try:
-            Results.from_dict(found)
+            results = Results.from_dict(found)
+            if getattr(results, trained) is None:
+                raise ValueError(f"it says nothing of the {trained}")
         except ValueError as error:
             print(f"{self.path / RESULTS} is damaged: {error}. What it said is measured again", flush=True)
             return None

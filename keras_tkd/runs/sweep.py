@@ -21,7 +21,7 @@ from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.images import load_splits
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
-from keras_tkd.runs.layout import FLAGFILE
+from keras_tkd.runs.layout import COMPARISON, check_own, check_workdir
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.shared_cache import choose_shared_cache
@@ -41,9 +41,8 @@ from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_n
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["COMPARISON", "MARKDOWN", "TABLE", "compare"]
+__all__ = ["MARKDOWN", "TABLE", "compare"]
 
-COMPARISON = "comparison.json"
 TABLE = "results.csv"
 MARKDOWN = "table.md"
 
@@ -78,9 +77,9 @@ def compare(config, path, methods, seeds, parallel=1):
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
-    if not str(path).strip() or folder.is_file():
-        raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
+    check_workdir(path)
     _check_numbers(seeds, parallel)
+    check_own(folder, COMPARISON)
     check_writable(folder, "workdir")
     lock = FolderLock(folder)
     lock.check_free()
@@ -144,8 +143,6 @@ def _run(comparison, steps, found, folder, parallel):
 
 def _open(config, folder, methods, seeds, chosen):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
-    if (folder / FLAGFILE).exists():
-        raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
     flags, path = format_shared_flags(config, chosen), folder / COMPARISON
     new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
     settings, recorded = read_settings(config, methods), read_comparison(path)

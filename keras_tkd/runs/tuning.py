@@ -13,6 +13,7 @@ from keras_tkd.reports.tuning import Tuning, format_trials, read_tuning
 from keras_tkd.runs.given import list_changed
 from keras_tkd.runs.images import hash_data
 from keras_tkd.runs.inputs import load_distillation_inputs
+from keras_tkd.runs.layout import TUNING, check_own, check_workdir
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.shared_cache import choose_shared_cache
 from keras_tkd.runs.sweep_plan import choose_by_data, complete, format_shared_flags, make_configs, name_folder
@@ -20,12 +21,11 @@ from keras_tkd.runs.sweep_progress import format_duration
 from keras_tkd.runs.tuning_flags import name_losses, write_flagfiles
 from keras_tkd.runs.tuning_space import apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits, obtain_teacher
-from keras_tkd.utils.files import write_json, write_text
+from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
-__all__ = ["TRIALS", "TUNING", "tune"]
+__all__ = ["TRIALS", "tune"]
 
-TUNING = "tuning.json"
 TRIALS = "trials.csv"
 _JOURNAL = "studies.journal"
 _OUTPUT = "output"
@@ -62,7 +62,12 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
-    _check_arguments(path, trials, seeds)
+    check_workdir(path)
+    _check_arguments(trials, seeds)
+    check_own(folder, TUNING)
+    check_writable(folder, "workdir")
+    lock = FolderLock(folder)
+    lock.check_free()
     ranges, known = parse_space(space), read_tuning(folder / TUNING)
     fraction = config.validation_fraction or _FRACTION
     # As for the runs that will have what is found, which train on all training images.
@@ -108,11 +113,10 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         data=data,
         versions=describe_versions(),
     )
-    (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
-    lock = FolderLock(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     lock.take()
     try:
-        tuning = _run(tuning, shared, configs, spaces, splits, folder)
+        tuning = _run(tuning, shared, configs, spaces, splits, folder, known.results if known else ())
     finally:
         lock.release()
     command = write_flagfiles(tuning, untuned, path)
@@ -120,13 +124,20 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     return tuning
 
 
-def _run(tuning, shared, configs, spaces, splits, folder):
-    """Runs the trials that are missing; writes the tuning's files whenever one ends, and returns the `Tuning`."""
+def _run(tuning, shared, configs, spaces, splits, folder, known):
+    """Runs the trials that are missing; writes the tuning's files whenever one ends, and returns the `Tuning`.
+
+    Args:
+        known: the `TunedTrial`s that the folder's `tuning.json` has.
+    """
     # Optuna is an extra, of which nothing is imported before it is known to be there.
     from keras_tkd.runs.tuning_study import run_study
 
+    (folder / _OUTPUT).mkdir(exist_ok=True)
     with _redirect(folder, "teacher"):
         teacher = obtain_teacher(shared, configs, folder, splits)
+    # From here on there are trials, and the folder says of which tuning, also where the first of them never ends.
+    _write(dataclasses.replace(tuning, results=known), folder)
     total, seconds, seeds = len(configs) * tuning.trials, [], tuning.seeds
     print(f"{len(configs)} methods, {tuning.trials} trials of each, in {folder}", flush=True)
     for name, config in configs.items():
@@ -150,6 +161,8 @@ def _run(tuning, shared, configs, spaces, splits, folder):
             evaluate=evaluate,
         )
         for trial, new in study:
+            if not new:
+                _check_known(trial, known, folder)
             tuning = dataclasses.replace(tuning, results=(*tuning.results, trial))
             if new:
                 _write(tuning, folder)
@@ -166,9 +179,7 @@ def _run(tuning, shared, configs, spaces, splits, folder):
     return tuning
 
 
-def _check_arguments(path, trials, seeds):
-    if not str(path).strip() or pathlib.Path(path).is_file():
-        raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
+def _check_arguments(trials, seeds):
     if importlib.util.find_spec("optuna") is None:
         raise ValueError('Tuning needs optuna, not installed here. Install the extra: pip install "keras_tkd[tune]"')
     if type(trials) is not int or trials < 1:
@@ -234,6 +245,16 @@ def _share_cache(config, folder, splits, seeds):
     # added later must have what the first had.
     all_of_them = dataclasses.replace(config, epochs=_TRIALS * seeds * config.epochs)
     return resolve_auto(config, teacher_cache=choose_shared_cache(all_of_them, folder, inputs))
+
+
+def _check_known(trial, known, folder):
+    """Raises `ValueError` where the two files of a tuning that tell of a trial do not say the same."""
+    if any((one.method, one.number) == (trial.method, trial.number) and one != trial for one in known):
+        raise ValueError(
+            f"{folder / _JOURNAL} or {folder / TUNING} is damaged: they differ in trial {trial.number} of "
+            f"{trial.method}. Put both back, or remove both: the same command then makes them again, of the trainings "
+            "that the folder holds"
+        )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import shlex
 import textwrap
 
 from keras_tkd.config.fields import get_default
-from keras_tkd.config.flagfile import format_flags
+from keras_tkd.config.flagfile import format_flags, join_values
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.reports.tuning import STATUSES
 from keras_tkd.runs.sweep_plan import name_folder
@@ -42,7 +42,7 @@ def write_flagfiles(tuning, configs, path):
     fresh = (seed for seed in itertools.count() if seed not in tuning.seeds)
     words = {
         "flagfile": folder / SHARED,
-        "methods": ",".join(methods),
+        "methods": join_values(methods),
         "seeds": ",".join(map(str, itertools.islice(fresh, _CONFIRMED))),
         "workdir": f"{folder}_confirmed",
     }

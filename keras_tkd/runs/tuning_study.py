@@ -1,6 +1,9 @@
 """One study of Optuna: which settings are tried next, which trials are ended early, and where all of it is kept."""
 
 import dataclasses
+import json
+import os
+import pathlib
 import statistics
 import time
 import zlib
@@ -10,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from keras_tkd.reports.tuning import TunedTrial
+from keras_tkd.utils.files import read_bytes
 
 __all__ = ["run_study"]
 
@@ -26,7 +30,7 @@ def run_study(name, path, parameters, *, trials, seed, warmup_steps, evaluate):
 
     Args:
         name: the study's.
-        path: Optuna's journal file, which several studies share.
+        path: Optuna's journal file, which several studies share, in a folder that no other process writes to.
         parameters: dict from a name to its `Parameter`.
         trials: number of trials in all.
         seed: of the sampler.
@@ -36,18 +40,29 @@ def run_study(name, path, parameters, *, trials, seed, warmup_steps, evaluate):
 
     Yields:
         `(trial, new)`: a `TunedTrial`, and whether it was run just now.
+
+    Raises:
+        ValueError: a journal that is damaged; the message names it.
     """
-    _drop_torn_line(path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    study = optuna.create_study(
-        study_name=name,
-        storage=storage,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=_Sampler(parameters, seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=_FIRST_TRIALS, n_warmup_steps=warmup_steps),
-    )
+    _check_lines(path)
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=_Sampler(parameters, seed),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_FIRST_TRIALS, n_warmup_steps=warmup_steps),
+        )
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished():
+                _describe(name, trial, parameters)
+    except OSError:
+        raise
+    except Exception as error:  # of whatever Optuna makes of entries that it did not write
+        raise _explain_damage(path, f"{type(error).__name__}: {error}") from error
     for number in range(trials):
         found = study.get_trials(deepcopy=False)
         new = number == len(found) or not found[number].state.is_finished()
@@ -73,7 +88,9 @@ def _run_trial(study, trial, parameters, evaluate):
     reported = set(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
     def report(step, accuracy):
-        if step not in reported:
+        # Of a trial that is to end nothing more is told to the sampler: one that was interrupted then trains an epoch
+        # more when it is taken up.
+        if step not in reported and not trial.should_prune():
             reported.add(step)
             trial.report(accuracy, step)
         return trial.should_prune()
@@ -136,10 +153,31 @@ class _Sampler(optuna.samplers.BaseSampler):
         return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
-def _drop_torn_line(path):
-    """Cuts off a line of the journal that a power cut left unfinished, behind which Optuna would read no other."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            path.write_bytes(whole)
+def _check_lines(path):
+    """Cuts off a line of the journal that a power cut left unfinished; raises `ValueError` for any other damage.
+
+    Optuna would read no line behind a torn one, and leaves out the last of all where that is damaged.
+    """
+    # A process that was killed while it wrote leaves its lock, for which Optuna would wait half a minute.
+    pathlib.Path(f"{path}.lock").unlink(missing_ok=True)
+    if not path.exists():
+        return
+    content = read_bytes(path)
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        # In place: of a file that is written anew, a kill could leave nothing.
+        os.truncate(path, whole)
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise _explain_damage(path, f"line {number} holds no JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise _explain_damage(path, f"line {number} must hold a JSON object, and holds a {type(entry).__name__}")
+
+
+def _explain_damage(path, why):
+    return ValueError(
+        f"{path} is damaged: {why}. Put it back, or remove it: the same command then makes it again, of the trainings "
+        "that the folder holds"
+    )

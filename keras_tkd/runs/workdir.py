@@ -3,11 +3,22 @@
 import pathlib
 import shutil
 
-from keras_tkd.config.flagfile import can_hold, read_flag_lines
+from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.reports.schema import upgrade_results
 from keras_tkd.runs.given import check_given, record_given
-from keras_tkd.runs.layout import FLAGFILE, MODELS, OWN_FILES, RESULTS, TRAINED, check_kinds, holds_something
+from keras_tkd.runs.layout import (
+    FLAGFILE,
+    MODELS,
+    OWN_FILES,
+    RESULTS,
+    TRAINED,
+    check_kinds,
+    check_own,
+    check_workdir,
+    holds_something,
+)
 from keras_tkd.runs.records import check_files, read_record
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.files import hash_file, remove_unfinished, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
@@ -29,22 +40,16 @@ class Workdir:
 
     Raises:
         ValueError: another experiment, `existing="refuse"`; the message names the flags that differ. A folder that was
-            never a run's, `existing="overwrite"`.
+            never a run's, `existing="overwrite"`; one that is a comparison's or a tuning's.
         BlockingIOError: another process is at work in the folder.
     """
 
     def __init__(self, path, flags, existing="refuse", free=(), defaults=None):
-        if not str(path).strip():
-            raise ValueError("`workdir` must name a folder. Received: workdir=''. Give one: --workdir=runs/first")
-        # The command that runs the same again stands in `flags.flags`, with this name.
-        if not can_hold(str(path).strip()):
-            rule = "`workdir` must be a name on one line, in UTF-8"
-            raise ValueError(f"{rule}. Received: workdir={str(path)!r}. Choose another name")
+        check_workdir(path)
         self.path = pathlib.Path(path)
         if existing not in ("refuse", "continue", "overwrite"):
             raise ValueError(f"`existing` must be 'refuse', 'continue' or 'overwrite'. Received: existing={existing!r}")
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"`workdir` must be a folder. Received a file: {self.path}")
+        check_own(self.path, FLAGFILE)
         self.flags = list(flags)
         self._existing = existing
         self._free = tuple(f"--{name}=" for name in free)
@@ -149,7 +154,15 @@ class Workdir:
         files = {name: hash_file(self.path / name) for name in MODELS if (self.path / name).exists()}
         results = results | {"flags": self.flags, "files": files}
         write_json(self.path / RESULTS, results)
+        self._remove_states()
         return results
+
+    def _remove_states(self):
+        """Removes states of trainings that are done: of one that was killed just then they would stay for good."""
+        # Of a training without a record, another run in this folder may go on from them.
+        for record in (self.path / "checkpoints").rglob("record.json"):
+            for folder in (record.parent, *record.parent.rglob("*/")):
+                CheckpointFiles(folder).remove()
 
     def logs(self, stage):
         """Returns the folder of a stage's TensorBoard files."""

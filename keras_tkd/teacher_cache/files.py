@@ -16,12 +16,11 @@ import math
 import pathlib
 import shutil
 import urllib.parse
-import zlib
 
 import numpy as np
 
 from keras_tkd.teacher_cache.checksums import BLOCK_ROWS, extend_checksums
-from keras_tkd.utils.files import read_json, write_json
+from keras_tkd.utils.files import checksum_record, read_json, write_json
 from keras_tkd.utils.locks import wait_for_folder
 
 __all__ = ["CacheFiles"]
@@ -73,7 +72,7 @@ class CacheFiles:
             if name == _MANIFEST and record.get("format") != _FORMAT:
                 raise ValueError(f"its format is {record.get('format')}, and this version reads {_FORMAT}")
             # What is whole needs no look at each of its entries.
-            if record.pop("crc32", None) != _checksum(record):
+            if record.pop("crc32", None) != checksum_record(record):
                 raise ValueError("it is not as it was written: its checksum is another")
             return record
         except ValueError as error:
@@ -83,7 +82,7 @@ class CacheFiles:
 
     def _write_record(self, name, record):
         """Writes plain data as a JSON file that says of itself whether it is whole."""
-        write_json(self.folder / name, record | {"crc32": _checksum(record)})
+        write_json(self.folder / name, record | {"crc32": checksum_record(record)})
 
     @property
     def rows_written(self):
@@ -286,8 +285,3 @@ class CacheFiles:
 
     def _shape(self, name):
         return (*self.manifest["rows"], *self.manifest["outputs"][name])
-
-
-def _checksum(record):
-    """Returns a checksum of plain data."""
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())

@@ -8,11 +8,13 @@ import os
 import pathlib
 import re
 import shutil
+import zlib
 
 __all__ = [
     "atomic_folder",
     "atomic_write",
     "check_writable",
+    "checksum_record",
     "hash_file",
     "hash_folder",
     "read_bytes",
@@ -71,23 +73,35 @@ def atomic_folder(path):
     Raises:
         OSError: the system refuses to write; the message names the folder. What was there before is still there.
     """
-    path = pathlib.Path(path)
+    # A link stays one: its folder is replaced, where that lies.
+    path = pathlib.Path(path).resolve()
     unfinished, replaced = (path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}{end}") for end in ("", "-replaced"))
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
         for written in (*unfinished.rglob("*"), unfinished):
             _sync(written)
-        # A folder takes no name that another one with files in it has.
-        if path.exists():
-            os.replace(path, replaced)
-        os.replace(unfinished, path)
+        _exchange(unfinished, path, replaced)
         _sync(path.parent)
     except OSError as error:
         raise OSError(_explain(error, path, None)) from error
     finally:
         for folder in (unfinished, replaced):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(new, path, old):
+    """Gives a folder the name `path`, and what had that name before the name `old`; if that fails, all is as before."""
+    try:
+        # A folder takes no name that another one with files in it has.
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except BaseException:
+        # Ctrl-C may come between the two.
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        raise
 
 
 def _sync(path):
@@ -212,6 +226,11 @@ def read_json(path):
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it must hold a JSON object, and holds a {type(value).__name__}")
     return value
+
+
+def checksum_record(record):
+    """Returns the CRC-32 of plain data, as a JSON file gives them back."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def save_model(model, path):

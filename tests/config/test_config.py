@@ -459,6 +459,27 @@ def test_flag_lines_read_back_as_the_same_config(config):
     assert not [line for line in lines for name in none if line.startswith(f"--{name}=")]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--deterministic=Trux", "--deterministic must be of type bool. Received: --deterministic=Trux"),
+        ("--deterministic=", "--deterministic must be of type bool"),
+        ("--epochs=3x", "--epochs must be of type int. Received: --epochs=3x"),
+        ("--learning_rate=0..5", "--learning_rate must be of type float"),
+        ('--classes="cat', "--classes must be a list, as a line of CSV has it, of type str"),
+        ("--schedule_epochs=3,x", "--schedule_epochs must be a list, as a line of CSV has it, of type int"),
+    ],
+)
+def test_a_line_that_says_no_value_is_named(line, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_flags(DistillConfig, f"--seed=1\n{line}\n")
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("1", True), ("F", False), ("False", False)])
+def test_yes_and_no_are_the_words_of_the_scripts(word, value):
+    assert read_flags(DistillConfig, f"--deterministic={word}") == {"deterministic": value}
+
+
 UNWRITABLE = ("a\nb", "a\r", "a\u2028b", "a\x85b", "a ", "a\t", "a\0b", "b\udcff")
 
 

@@ -213,6 +213,34 @@ def test_a_damaged_cache_is_refused(file, folder, cache):
         load_pets(folder, cache)
 
 
+@pytest.mark.parametrize("file", ["decoded.json", "images.npy", "checksums.npy"])
+def test_a_byte_is_damaged_anywhere(file, folder, cache, monkeypatch):
+    """Whatever the byte says: the cache is refused by its name, or what it gives is what it gave."""
+    spoil(folder / "cat" / "0.jpg")
+    caches = []
+    monkeypatch.setattr(
+        image_reading, "DecodedCache", lambda *given: caches.append(decoded_cache.DecodedCache(*given)) or caches[-1]
+    )
+    load_pets(folder, cache, skip_bad_images=True)
+    # The files of the data set are what they were.
+    monkeypatch.setattr(decoded_cache, "find_other_files", lambda *_: [])
+    whole = caches[0].open()
+    assert whole.bad == ["cat/0.jpg"]
+    path = cache / "decoded" / file
+    content = path.read_bytes()
+    for place in range(len(content) if file == "decoded.json" else 128):
+        for value in b'1"' if file == "decoded.json" else b"1i>\x00":
+            path.write_bytes(content[:place] + bytes([value]) + content[place + 1 :])
+            try:
+                found = caches[0].open()
+            except ValueError as error:
+                assert str(cache) in str(error), (place, value)
+            else:
+                assert found.bad == whole.bad and found.pixels.dtype == np.uint8, (place, value)
+                np.testing.assert_array_equal(found.pixels, whole.pixels)
+                np.testing.assert_array_equal(found.checksums, whole.checksums)
+
+
 def test_what_a_killed_process_left_is_removed(folder, cache):
     left = cache / ".unfinished-1-decoded"
     left.mkdir(parents=True)

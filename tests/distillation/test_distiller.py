@@ -572,6 +572,16 @@ class TestNotFinite:
         with pytest.raises(FloatingPointError, match=f"was not finite at step 0 .from 0., .*; {said}"):
             distiller.fit(x, Y, batch_size=12, verbose=0)
 
+    @pytest.mark.parametrize("given", ["labels", "sample weights"])
+    def test_names_what_was_given_and_not_finite(self, given):
+        distiller = Distiller(linear("teacher", 1), linear("student", 2), SoftTargets())
+        distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+        rows, weights = np.eye(CLASSES, dtype="float32")[Y], np.ones(12, "float32")
+        {"labels": rows, "sample weights": weights}[given][5] = np.nan
+        said = f"the {given} were the first that were not finite; training stopped. Mend them"
+        with pytest.raises(FloatingPointError, match=f"was not finite at step 0 .from 0., .*; {said}"):
+            distiller.fit(X, rows, sample_weight=weights, batch_size=12, verbose=0)
+
     def test_of_what_was_finite_nothing_is_said(self):
         with pytest.raises(FloatingPointError, match="which updated nothing; training stopped. Lower"):
             compiled(Poisoned(step=0)).fit(X, Y, batch_size=12, verbose=0)

@@ -5,7 +5,13 @@ import json
 
 import pytest
 
-from keras_tkd.reports.exports import ExportResults, MeasuredModel, explain_failure, format_export_table
+from keras_tkd.reports.exports import (
+    ExportResults,
+    MeasuredModel,
+    explain_failure,
+    format_export_table,
+    read_export,
+)
 
 LATENCY = [{"batch_size": 1, "median_ms": 0.123456, "p95_ms": 1.5, "calls": 20}]
 
@@ -34,6 +40,16 @@ def make_results(max_drop=None, *accuracies):
         files=files,
         versions={},
     )
+
+
+def test_what_was_written_is_read_and_durations_must_be_there(tmp_path):
+    path, written = tmp_path / "export.json", json.loads(json.dumps(make_results(None, 0.5).to_dict()))
+    path.write_text(json.dumps(written))
+    assert read_export(path) == make_results(None, 0.5)
+    for latency in ({"batch_size": 1, "median_ms": 2.0}, {"batch_size": 1, "median_ms": "2", "p95_ms": 3.0}):
+        path.write_text(json.dumps(written | {"files": [written["files"][0] | {"latency": [latency]}]}))
+        with pytest.raises(ValueError, match=f"{path} is damaged: it holds no measurements .*Put it back, or remove"):
+            read_export(path)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def test_pictures_are_found_by_the_images_ids():
     "change",
     [
         {"classes": {"student": np.zeros(3, "int32")}},
+        {"classes": {"teacher": np.zeros(4, "int32")}, "confidences": {"teacher": np.zeros(4, "float32")}},
+        {"confidences": {"teacher": np.zeros(4, "float32")}},
         {"confidences": {"student": np.zeros((4, 1), "float32")}},
         {"pictured": np.array([1, 4])},
         {"embedded": np.array([-1, 0])},

@@ -188,6 +188,21 @@ def test_an_entry_of_a_model_that_is_of_another_kind_is_named(change):
         Results.from_dict(RUN | {"student": STUDENT | change})
 
 
+@pytest.mark.parametrize(
+    ("role", "change", "said"),
+    [
+        ("teacher", {"test_accuracy": 1.5}, "`test_accuracy` must be a share, 0..1. Received: test_accuracy=1.5"),
+        ("student", {"test_accuracy": -0.5}, "`test_accuracy` must be a share"),
+        ("student", {"test_accuracy": float("nan")}, "`test_accuracy` must be a share"),
+        ("student", {"gained": -8, "lost": 1}, "`gained` and `lost` must be numbers of .*Received: gained=-8"),
+        ("student", {"gained": RUN["test_samples"], "lost": 1}, "`gained` and `lost` must be numbers of test images"),
+    ],
+)
+def test_numbers_that_no_run_measures_are_refused(role, change, said):
+    with pytest.raises(ValueError, match=said):
+        Results.from_dict(RUN | {role: STUDENT | change})
+
+
 def test_fields_of_nobody_are_passed_over():
     assert Results.from_dict(RUN | {"unknown": 1}) == Results.from_dict(RUN)
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import resource
 import sys
 
 import keras
@@ -56,6 +57,17 @@ def test_scalars_are_grouped_explained_and_in_two_runs(tmp_path):
         "triplets": {"tkd_violated"},
     }
     assert tags == {f"{group}/{name}" for group, names in grouped.items() for name in names}
+
+
+def test_without_room_a_training_goes_on_and_says_so_once(tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        history = fit(TensorBoardScalars(tmp_path)).history
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(history["loss"]) == 2
+    assert capsys.readouterr().out.count(f"Warning: TensorBoard's curves in {tmp_path} could not be written") == 1
 
 
 class Names(keras.callbacks.Callback):

@@ -11,6 +11,7 @@ from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, stages
 from keras_tkd.runs.epoch_selection import EpochSelection, find_best_epoch
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 
 QUICK = {
     "method": "baseline",
@@ -159,6 +160,22 @@ def test_weights_are_on_disk_before_their_epoch_is_behind_the_training(tmp_path)
         file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match="The weights of epoch 1, the best of 1 by the validation images, are not in"):
         selection.finish()
+
+
+@pytest.mark.parametrize(("epoch", "damaged"), [(2, False), (2, True), (1, False), (4, False)])
+def test_weights_that_are_missing_are_told_of_when_a_training_is_taken_up(epoch, damaged, tmp_path, capsys):
+    """The second of three epochs was the best; the weights of a fourth are there before its state is."""
+    config = types.SimpleNamespace(early_stopping_patience=None, select="best_validation", epochs=9)
+    stage = types.SimpleNamespace(checkpoints=tmp_path, settings={"seed": 0})
+    backup = types.SimpleNamespace(history=[{"val_accuracy": accuracy} for accuracy in (0.5, 0.75, 0.25)])
+    files = CheckpointFiles(tmp_path / "best")
+    files.write(epoch, 0, [np.ones(2)], {"settings": {"seed": 0}})
+    if damaged:
+        (path,) = files.folder.iterdir()
+        path.write_bytes(path.read_bytes()[:-1])
+    EpochSelection(config, stage, [], backup).on_train_begin()
+    said = f"Warning: the weights of epoch 2, the best so far, are not in {files.folder}"
+    assert (said in capsys.readouterr().out) == (damaged or epoch == 1)
 
 
 def test_teacher_baseline_and_student_are_chosen_by_one_rule(tmp_path):

@@ -12,6 +12,7 @@ from keras_tkd import data, models, runs
 from keras_tkd.config import DistillConfig, ExportConfig, TeacherTrainingConfig
 from keras_tkd.export import measurement
 from keras_tkd.reports.exports import EXPORT_VERSION, explain_failure, format_export_table
+from keras_tkd.reports.schema import Results, StudentResult
 from keras_tkd.runs import exporting
 
 QUICK = {"epochs": 5, "batch_size": 16, "learning_rate": 0.05, "classes": ("8", "3", "1"), "split_seed": 7}
@@ -39,6 +40,26 @@ def load_test_images():
 
 def read(folder):
     return json.loads((folder / "export.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (None, "No such file"),
+        (b"--dataset=digits\n--nested=Trux\n", "--nested must be of type bool"),
+        (b"--dataset=digits\n--split_seed=7x\n", "--split_seed must be of type int"),
+        (b"--dataset=\xff\n", "is no text"),
+    ],
+)
+def test_the_flags_of_a_run_are_named_where_they_are_damaged(flags, said, tmp_path):
+    student = StudentResult(parameters=1)
+    results = Results(method="kd", dataset="digits", seed=0, epochs=1, test_samples=1, student=student)
+    (tmp_path / "results.json").write_text(json.dumps(results.to_dict()))
+    if flags is not None:
+        (tmp_path / "flags.flags").write_bytes(flags)
+    with pytest.raises(ValueError, match=f"whose flags.flags says its data. Received: source='{tmp_path}'.*{said}"):
+        runs.export(ExportConfig(source=str(tmp_path), output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_is_measured_on_its_own_data_beside_its_own_teacher(run, tmp_path, capsys):

@@ -109,6 +109,16 @@ def test_latency_is_shown_where_an_export_measured_it(tmp_path):
     assert "Latency was not measured" not in page.text
 
 
+@pytest.mark.parametrize("content", ["[1]", "{", '{"version": 1}'])
+def test_a_strangers_export_beside_the_folder_is_left_out(content, tmp_path, capsys):
+    run = write_run(tmp_path / "run")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "export.json").write_text(content)
+    assert "Latency was not measured" in read_page(run).text
+    said = f"Warning: an export is left out of the report: {tmp_path}/theirs/export.json is damaged"
+    assert said in capsys.readouterr().out
+
+
 def test_what_is_no_finished_run_of_a_student_is_refused(tmp_path):
     with pytest.raises(ValueError, match="a comparison's folder, or of a finished run with a student"):
         write_report(tmp_path)

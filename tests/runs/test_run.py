@@ -19,7 +19,7 @@ from keras_tkd.runs.inputs import Inputs
 from keras_tkd.runs.results import MeasuredTeacher
 from keras_tkd.runs.run import Run, open_run
 from keras_tkd.runs.workdir import Workdir
-from keras_tkd.utils.files import save_model
+from keras_tkd.utils.files import hash_file, save_model
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 64, "learning_rate": 0.05}
 
@@ -70,6 +70,25 @@ def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
     for read in (lambda: commands.distill(config, tmp_path), lambda: read_baseline(other)):
         with pytest.raises(ValueError, match="version=9"):
             read()
+
+
+@pytest.mark.parametrize("command", ["distill", "train_teacher"])
+def test_results_that_say_nothing_of_what_was_trained_are_measured_again(command, tmp_path, capsys):
+    make_config = DistillConfig if command == "distill" else TeacherTrainingConfig
+    config = make_config().resolved()
+    other = {"test_accuracy": 0.9, "parameters": 666}
+    results = {"method": "kd", "dataset": "digits", "seed": 0, "epochs": 30, "test_samples": 359, "version": 2}
+    name = "teacher" if command == "distill" else "student"
+    (tmp_path / "flags.flags").write_text("\n".join(format_flags(config)))
+    (tmp_path / f"{name}.keras").touch()
+    files = {f"{name}.keras": hash_file(tmp_path / f"{name}.keras")}
+    with open_run(command, config, tmp_path) as run:
+        flags = format_flags(run.config)
+    (tmp_path / "results.json").write_text(json.dumps(results | {name: other, "flags": flags, "files": files}))
+    with open_run(command, config, tmp_path) as run:
+        assert not run.finished
+    missing = "student" if command == "distill" else "teacher"
+    assert f"results.json is damaged: it says nothing of the {missing}. What it" in capsys.readouterr().out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.comparison import ComparedRun, Comparison, describe_comparison, read_comparison
 from keras_tkd.reports.observations import read_observations
-from keras_tkd.runs import commands, compare, stages, sweep, sweep_plan, sweep_progress, write_report
+from keras_tkd.runs import commands, compare, images, stages, sweep, sweep_plan, sweep_progress, write_report
 from keras_tkd.runs.images import hash_data, load_splits
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.files import save_model
@@ -391,6 +391,15 @@ def test_a_comparison_needs_a_folder(tmp_path, untrained):
         with pytest.raises(ValueError, match="`workdir` must name a folder. Received: workdir="):
             compare(BASE, path, ["kd"], [0])
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["flags.flags", "tuning.json"])
+def test_the_folder_of_something_else_is_refused_before_any_work(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match="must be a comparison's own folder. Received: .*, which is a (run|tuning)'s"):
+        compare(BASE, tmp_path, ["kd"], [0])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_parallel_must_be_a_number_of_runs(tmp_path, untrained):

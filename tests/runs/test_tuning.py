@@ -4,19 +4,27 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import pathlib
+import shlex
 import signal
+import time
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
-from keras_tkd.reports.tuning import Outcome, read_tuning
+from keras_tkd.reports.tuning import Outcome, TunedTrial, Tuning, read_tuning
 from keras_tkd.runs import images, stages, tune, tuning_trials
+from keras_tkd.runs import tuning as tuning_module
 from keras_tkd.runs.sweep_plan import make_configs
 from keras_tkd.runs.sweep_settings import read_settings
+from keras_tkd.runs.tuning_flags import write_flagfiles
 from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_study import run_study
+from keras_tkd.utils.locks import FolderLock
 
 BASE = DistillConfig(
     epochs=4, teacher_epochs=4, batch_size=32, learning_rate=0.02, train_fraction=0.8, teacher_cache="workdir"
@@ -168,6 +176,81 @@ def test_an_interrupted_study_ends_with_the_same_trials(at, uninterrupted, tmp_p
         file.write(b'{"op_code":')
     assert run_trials(tmp_path, go_on) == uninterrupted
     assert calls == list(range(at[0], 12))
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A journal of two trials, and what they were."""
+    trials = run_trials(tmp_path, trials=2)
+    return tmp_path / "j", trials
+
+
+def test_a_trial_that_was_ended_early_tells_the_sampler_nothing_more_once_it_is_taken_up(uninterrupted, tmp_path):
+    """Its training goes on for an epoch, where it was interrupted after the state of its last one was written."""
+    pruned = next(trial.number for trial in uninterrupted if trial.status == "pruned")
+
+    def interrupt(number, values, report):
+        outcome = evaluate(number, values, report)
+        if number == pruned:
+            raise KeyboardInterrupt
+        return outcome
+
+    def go_on(number, values, report):
+        if number == pruned:
+            assert report(3, 0.9)
+            return Outcome((), "pruned")
+        return evaluate(number, values, report)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(tmp_path, interrupt)
+    assert run_trials(tmp_path, go_on) == uninterrupted
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "j")))
+    reported = optuna.load_study(study_name="kd", storage=storage).trials[pruned].intermediate_values
+    assert 3 not in reported and reported[1] == measure(uninterrupted[pruned].settings, 1)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]", b"null", b'{"op_code": 77}', b'{"op_code": 4}', b"{}"])
+@pytest.mark.parametrize("line", [0, 2, -1])
+def test_a_damaged_journal_is_named_and_stays(content, line, journal):
+    path, _ = journal
+    lines = path.read_bytes().splitlines()
+    lines[line] = content
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"{path} is damaged: .*Put it back, or remove it"):
+        run_trials(path.parent, trials=2)
+    assert path.read_bytes() == before
+
+
+def test_a_trial_without_its_outcome_is_damage(journal):
+    path, _ = journal
+    lines = [line for line in path.read_bytes().splitlines() if b"accuracies" not in line]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(ValueError, match=f"{path} is damaged: KeyError: 'accuracies'"):
+        run_trials(path.parent, trials=2)
+
+
+def test_a_torn_line_is_cut_off_in_place(journal, monkeypatch):
+    """What is written anew is nothing for a moment, in which a process may be killed."""
+    path, trials = journal
+    before = path.read_bytes()
+    path.write_bytes(before + b'{"op_code":')
+    monkeypatch.setattr(pathlib.Path, "write_bytes", None)
+    assert run_trials(path.parent, trials=2) == trials
+    # Optuna writes down that the study was opened.
+    assert path.read_bytes().startswith(before) and all(map(json.loads, path.read_bytes().splitlines()))
+
+
+def test_a_lock_of_a_killed_process_is_not_waited_for(journal, monkeypatch):
+    path, trials = journal
+    path.with_name("j.lock").symlink_to(path)
+
+    def wait(seconds):
+        raise AssertionError("waited")
+
+    monkeypatch.setattr(time, "sleep", wait)
+    assert run_trials(path.parent) == run_trials(path.parent)
+    assert not path.with_name("j.lock").is_symlink()
 
 
 def test_more_trials_are_added_and_methods_do_not_share_random_numbers(uninterrupted, tmp_path):
@@ -326,6 +409,82 @@ def test_another_tuning_is_not_mixed_in(change, more, message, tuned, monkeypatc
     monkeypatch.setattr(stages, "fit_stage", None)
     with pytest.raises(ValueError, match=message):
         tune(dataclasses.replace(BASE, **change), folder, ["kd"], **{"trials": 2, "seeds": [7]} | more)
+
+
+def test_an_accuracy_that_changed_in_the_journal_is_damage(tuned, tmp_path, monkeypatch):
+    folder, tuning = tuned
+    monkeypatch.setattr(stages, "fit_stage", None)
+    path = folder / "studies.journal"
+    before = path.read_bytes()
+    best = tuning.find_best("kd")
+    path.write_bytes(before.replace(f'"seconds":{best.seconds}'.encode(), b'"seconds":7777.0'))
+    try:
+        with pytest.raises(ValueError, match=f"they differ in trial {best.number} of kd. Put both back, or remove"):
+            tune(BASE, folder, ["kd"], 2, [7])
+    finally:
+        path.write_bytes(before)
+    assert read_tuning(folder / "tuning.json") == tuning
+
+
+def test_the_folder_says_of_which_tuning_it_is_before_the_first_trial_has_ended(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning_trials, "_train", interrupt)
+    # Nothing of the teacher is asked here.
+    monkeypatch.setattr(tuning_module, "obtain_teacher", lambda *_: ("teacher",))
+    with pytest.raises(KeyboardInterrupt):
+        tune(BASE, tmp_path / "t", ["kd"], 1, [7])
+    assert read_tuning(tmp_path / "t" / "tuning.json").results == ()
+    with pytest.raises(ValueError, match="holds another tuning. Received: seeds="):
+        tune(BASE, tmp_path / "t", ["kd"], 1, [8])
+
+
+@pytest.mark.parametrize("name", ["flags.flags", "comparison.json"])
+def test_the_folder_of_something_else_is_refused_before_any_work(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    (tmp_path / name).write_text("")
+    with pytest.raises(ValueError, match="must be a tuning's own folder. Received: .*, which is a (run|comparison)'s"):
+        tune(BASE, tmp_path, ["kd"], 1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_in_use_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    lock = FolderLock(tmp_path)
+    lock.take()
+    try:
+        with pytest.raises(BlockingIOError, match=f"{tmp_path} is in use"):
+            tune(BASE, tmp_path, ["kd"], 1)
+    finally:
+        lock.release()
+
+
+def test_the_command_that_confirms_runs_as_it_stands(tmp_path):
+    """Of a folder whose name has a comma, a quote and a space."""
+    folder = tmp_path / 'a,b "c" d'
+    config = DistillConfig(dataset="digits")
+    trial = TunedTrial(method="baseline", number=0, status="finished", accuracy=0.5, seconds=1.0, settings={})
+    tuning = Tuning(
+        methods=("baseline", "kd"),
+        trials=1,
+        seeds=(0,),
+        sampler_seed=0,
+        validation_fraction=0.2,
+        validation_samples=10,
+        flags=(),
+        spaces={},
+        results=(trial, dataclasses.replace(trial, method="kd")),
+        data={},
+        versions={},
+    )
+    configs = {name: dataclasses.replace(config, method=name) for name in ("baseline", "kd")}
+    words = shlex.split(write_flagfiles(tuning, configs, folder))
+    (methods,) = (word.removeprefix("--methods=") for word in words if word.startswith("--methods="))
+    # As absl reads a list.
+    (listed,) = csv.reader([methods], strict=True)
+    assert listed == [f"{name}={folder}/{name}/best.flags" for name in ("baseline", "kd")]
+    assert f"--workdir={folder}_confirmed" in words
 
 
 def test_what_is_there_is_not_trained_again(tuned, monkeypatch):

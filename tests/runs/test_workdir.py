@@ -9,6 +9,7 @@ import pytest
 
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.workdir import Workdir
+from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.files import atomic_write, save_model
 
 FLAGS = ["--dataset=digits", "--margin=5.0", "--seed=0"]
@@ -353,6 +354,28 @@ def test_a_folder_that_was_never_a_runs_is_not_overwritten(name, tmp_path):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("existing", ["refuse", "continue", "overwrite"])
+@pytest.mark.parametrize("name", ["comparison.json", "tuning.json"])
+def test_the_folder_of_many_runs_is_not_that_of_one(name, existing, tmp_path):
+    """Its own files would be this run's, and the comparison be refused from then on."""
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"must be a run's own folder. Received: .*which is a {name[:-5]}'s"):
+        Workdir(tmp_path, FLAGS, existing)
+    assert tree(tmp_path) == {name: b"{}"}
+
+
+def test_states_of_trainings_that_are_done_do_not_stay(finished):
+    """A process that is killed between the record of a training and the removal of its states leaves these."""
+    workdir = Workdir(finished, FLAGS)
+    for name in ("student", "student/best", "teacher"):
+        CheckpointFiles(workdir.checkpoints(name)).write(1, 0, [np.zeros(1)], {})
+    workdir.checkpoints("student").joinpath("record.json").write_text("{}")
+    workdir.write_results({})
+    left = [str(path.relative_to(finished / "checkpoints")) for path in (finished / "checkpoints").rglob("*.npz")]
+    # The teacher's training is not done.
+    assert left == ["teacher/epoch-000001-step-000000000.npz"]
+
+
 def test_an_empty_path_is_not_the_current_folder():
     with pytest.raises(ValueError, match="`workdir` must name a folder. Received: workdir=''"):
         Workdir("", FLAGS)
@@ -544,6 +567,26 @@ def test_a_record_with_an_entry_of_another_kind_is_made_again(entry, tmp_path, c
     path.write_text(json.dumps(json.loads(path.read_text()) | entry))
     assert not Stage(workdir, "student", {"epochs": 3}).finished
     assert f"{path} is damaged: its entry '{next(iter(entry))}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", [(b"0.75", b"0.15"), (b"val_accuracy", b"val_accurbcy"), (b"2.5", b"2.6")])
+def test_a_record_in_which_one_byte_is_another_is_made_again(change, tmp_path, capsys):
+    workdir = Workdir(tmp_path, FLAGS)
+    (tmp_path / "student.keras").write_text("weights")
+    stage = Stage(workdir, "student", {"epochs": 2})
+    stage.finish([{"val_accuracy": 0.5}, {"val_accuracy": 0.75}], 2.5, [tmp_path / "student.keras"])
+    found = Stage(workdir, "student", {"epochs": 2})
+    assert found.finished and found.history == stage.history and found.seconds == 2.5
+    path = tmp_path / "checkpoints" / "student" / "record.json"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(*change, 1))
+    assert not Stage(workdir, "student", {"epochs": 2}).finished
+    assert f"{path} is damaged: its checksum is another. The training is done again" in capsys.readouterr().out
+    # Those of earlier versions have none.
+    record = json.loads(content)
+    del record["crc32"]
+    path.write_text(json.dumps(record))
+    assert Stage(workdir, "student", {"epochs": 2}).finished
 
 
 def test_a_blank_name_is_no_folder():

@@ -3,6 +3,8 @@
 import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -40,6 +42,13 @@ def block():
 @pytest.fixture(scope="module")
 def rows(block):
     return [matched.groupdict() for line in block.splitlines() if (matched := ROW.fullmatch(line.strip()))]
+
+
+def test_a_flag_that_is_given_counts(tmp_path):
+    command = [sys.executable, ROOT / "scripts" / "demo.py", "--learning_rate=nan"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: `learning_rate` must be a finite number") and not list(tmp_path.iterdir())
 
 
 def test_its_methods_are_those_of_their_flagfiles():

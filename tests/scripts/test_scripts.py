@@ -16,6 +16,7 @@ import h5py
 import pytest
 
 from keras_tkd.methods import METHODS
+from keras_tkd.runs import reporting
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Those of a budget are given after another flagfile.
@@ -154,6 +155,19 @@ def test_without_its_extra_a_report_is_one_sentence(tmp_path, monkeypatch, capsy
         "Report    not drawn: A report needs vl-convert-python, not installed here. Install the extra: "
         'pip install "keras_tkd[report]"\n'
     )
+
+
+def test_a_report_that_cannot_be_written_is_no_failure_of_the_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    run_flags = importlib.import_module("run_flags")
+
+    def refuse(workdir):
+        raise OSError(f"{workdir}/report.html cannot be written: Read-only file system")
+
+    monkeypatch.setattr(reporting, "write_report", refuse)
+    run_flags.show_report(tmp_path)
+    said = f"Report    not drawn: {tmp_path}/report.html cannot be written: Read-only file system\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(("given", "expected"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])

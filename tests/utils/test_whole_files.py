@@ -176,6 +176,33 @@ def test_a_folder_appears_whole_and_replaces_another(tmp_path):
     }
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_that_does_not_get_its_name_leaves_the_old_one(error, tmp_path, monkeypatch):
+    """The old one has given its name up already when the new one fails to take it."""
+    path, replace = tmp_path / "folder", os.replace
+    write_folder(path, 1.0)
+    before = content(tmp_path)
+
+    def fail(one, other):
+        if os.path.basename(one).startswith(".unfinished") and os.path.basename(other) == "folder":
+            monkeypatch.setattr(os, "replace", replace)
+            raise error
+        replace(one, other)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(error):
+        write_folder(path, 2.0)
+    assert content(tmp_path) == before
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    write_folder(tmp_path / "disk" / "folder", 1.0)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "folder")
+    write_folder(tmp_path / "link", 2.0)
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "disk") == {"folder/inner/numbers": b"2.0 " * 2000, "folder/last": b"whole"}
+
+
 def test_unfinished_folders_are_removed(tmp_path):
     with contextlib.suppress(SystemExit), atomic_folder(tmp_path / "folder") as unfinished:
         # As a process that is killed leaves it.

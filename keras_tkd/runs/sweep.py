@@ -147,7 +147,8 @@ def _open(config, folder, methods, seeds, chosen):
     if (folder / FLAGFILE).exists():
         raise ValueError(f"`workdir` must be a comparison's own folder. Received: {folder}, which is a run's")
     flags, path = format_shared_flags(config, chosen), folder / COMPARISON
-    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
+    common = {"dataset": config.dataset, "epochs": config.epochs, "task": config.task if config.multi_label else None}
+    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, **common)
     settings, recorded = read_settings(config, methods), read_comparison(path)
     found = recorded or new
     if set(found.flags) != set(flags):

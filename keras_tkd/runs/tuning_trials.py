@@ -14,7 +14,7 @@ from keras_tkd.runs import stages
 from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.images import load_splits
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
-from keras_tkd.runs.results import MeasuredTeacher, measure_teacher
+from keras_tkd.runs.results import MeasuredTeacher, measure_model, measure_teacher
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_plan import TEACHER
 from keras_tkd.runs.teacher_files import load_teacher
@@ -98,7 +98,8 @@ def evaluate_trial(config, folder, seeds, splits, report):
 
         try:
             trained = _train(_set_seed(config, seed), folder / f"seed{seed}", splits, ends)
-            predicted = evaluation.predict_classes(trained.model, splits.validation_images)
+            # The validation images stand for the test images here.
+            result = measure_model(trained.model, evaluation.logits(trained.model, splits.test_images), splits)
         except OSError:
             raise
         except Exception as error:  # whatever it is, the other trials go on
@@ -113,10 +114,10 @@ def evaluate_trial(config, folder, seeds, splits, report):
         epochs = len(trained.stage.history)
         if ends(epochs - 1, trained.stage.history[-1]["val_accuracy"]):
             return Outcome(tuple(accuracies), "pruned")
-        accuracy = float((predicted == splits.validation_labels).mean())
-        accuracies.append(accuracy)
-        if evaluation.at_chance(accuracy, splits.validation_labels, predicted):
-            return Outcome(tuple(accuracies), "collapsed", f"at chance with {accuracy:.2%}, seed {seed}")
+        accuracies.append(result.test_accuracy)
+        if result.at_chance:
+            error = f"at chance with {result.test_accuracy:.2%}, seed {seed}"
+            return Outcome(tuple(accuracies), "collapsed", error)
     return Outcome(tuple(accuracies))
 
 

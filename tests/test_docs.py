@@ -267,7 +267,7 @@ def test_several_teachers():
 
 DOCUMENTED = {name: thing for name, thing in vars(losses).items() if isinstance(thing, type)}
 DOCUMENTED.pop("DistillationLoss")
-DOCUMENTED["TripletStatistics"] = metrics.TripletStatistics
+DOCUMENTED |= {name: getattr(metrics, name) for name in metrics.__all__}
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)

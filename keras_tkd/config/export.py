@@ -41,9 +41,10 @@ class ExportConfig(PretrainedTeachersConfig):
         decides="measurement",
         read_when=_CALIBRATED,
     )
-    calibration_images: int = option(
-        200,
-        "Training images from which litert_int8 learns the ranges of activations.",
+    calibration_images: int | None = option(
+        None,
+        "Training images from which litert_int8 learns the ranges of activations; 200 if not given, or all where there "
+        "are fewer.",
         decides="measurement",
         read_when=_CALIBRATED,
     )
@@ -77,7 +78,8 @@ class ExportConfig(PretrainedTeachersConfig):
         check(self.output, "`output` is needed, a folder to write to", self, "output")
         check(self.formats, "`formats` must be one at least", self, "formats")
         check(len(set(self.formats)) == len(self.formats), "`formats` must name different ones", self, "formats")
-        check(self.calibration_images >= 1, "`calibration_images` must be >= 1", self, "calibration_images")
+        enough = self.calibration_images is None or self.calibration_images >= 1
+        check(enough, "`calibration_images` must be >= 1", self, "calibration_images")
         seed = 0 <= self.calibration_seed < 2**30
         check(seed, "`calibration_seed` must be in [0, 2^30)", self, "calibration_seed")
         if self.max_drop is not None:

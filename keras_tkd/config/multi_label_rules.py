@@ -31,11 +31,6 @@ def check_teachers(config):
     if not config.multi_label:
         return
     rule = (
-        "`teacher_outputs` are taken for logits of a softmax, or its probabilities, and with task='multi_label' each "
-        "class is a yes or no. Give the model: `teacher_path`"
-    )
-    check(not config.teacher_outputs, rule, config, "teacher_outputs", "task")
-    rule = (
         "With task='multi_label' several teachers are averaged by `teacher_average=logits`, with numbers for "
         "`teacher_weights` if any: all else takes a softmax over the classes"
     )

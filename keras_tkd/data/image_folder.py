@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from keras_tkd.data.image_files import ENDINGS, FORMATS
-from keras_tkd.data.image_list import HELD_OUT, ImageList, read_divided, read_list
+from keras_tkd.data.image_list import HELD_OUT, ImageList, find_split, read_divided, read_list
 from keras_tkd.utils.naming import name_some
 
 __all__ = ["is_divided", "load_divided_folder", "load_folder"]
@@ -21,8 +21,8 @@ _BESIDE_SPLITS = "files and folders beside the two splits"
 
 def is_divided(name):
     """Returns whether a folder has folders `train` and `test` (or `val` ...), which say which images are for what."""
-    folders, _ = _list_entries(os.path.expanduser(name))
-    return "train" in folders and not folders.isdisjoint(HELD_OUT)
+    splits = _find_splits(_list_entries(os.path.expanduser(name))[0])
+    return "train" in splits and len(splits) > 1
 
 
 def load_divided_folder(name, *, nested, **reading):
@@ -34,21 +34,22 @@ def load_divided_folder(name, *, nested, **reading):
     """
     root = os.path.expanduser(name)
     found, files = _list_entries(root)
-    held_out = [folder for folder in HELD_OUT if folder in found]
-    if "test" not in held_out and len(held_out) > 1:
+    splits = _find_splits(found)
+    held_out = [splits[split] for split in HELD_OUT if split in splits]
+    if "test" not in splits and len(held_out) > 1:
         raise ValueError(
             f"One folder beside `train` must hold the test images. Received: {name}, with {', '.join(held_out)}. "
             "Name the one that is meant `test`"
         )
-    test = held_out[0]
+    train, test = splits["train"], held_out[0]
     skipped = {}
-    for entry in sorted((found | files) - {"train", test}):
+    for entry in sorted((found | files) - {train, test}):
         _note(skipped, _HIDDEN if entry.startswith(".") else _BESIDE_SPLITS, entry)
-    class_names, *listed = zip(*(_list_images(root, part, nested, skipped) for part in ("train", test)), strict=True)
+    class_names, *listed = zip(*(_list_images(root, part, nested, skipped) for part in (train, test)), strict=True)
     if odd := sorted(set(class_names[0]) ^ set(class_names[1])):
-        lacking = test if odd[0] in class_names[0] else "train"
+        lacking = test if odd[0] in class_names[0] else train
         raise ValueError(
-            f"`train` and `{test}` must have the same class folders. "
+            f"`{train}` and `{test}` must have the same class folders. "
             f"Received: {name}, where `{lacking}` lacks the class `{odd[0]}`."
         )
     _check_several(name, class_names[0])
@@ -68,8 +69,21 @@ def load_folder(name, *, nested, **reading):
     root, skipped = os.path.expanduser(name), {}
     class_names, files, labels = _list_images(root, "", nested, skipped)
     _check_several(name, class_names)
+    # Their sub-folders are the classes, which `nested` would hide.
+    if all(map(find_split, class_names)):
+        raise ValueError(
+            "A folder whose images are divided must have `train` and one of "
+            f"{', '.join(f'`{split}`' for split in HELD_OUT)}. Received: {name}, with {', '.join(class_names)} alone. "
+            "Add the other, or name the folders after classes"
+        )
     images = ImageList(root, class_names, files, labels, skipped)
     return read_list(name, images, **reading)
+
+
+def _find_splits(folders):
+    """Returns a dict from a split to the folder that holds it, `train` rather than `Train` where there are both."""
+    named = sorted(filter(find_split, folders), key=lambda folder: (find_split(folder) == folder, folder))
+    return {find_split(folder): folder for folder in named}
 
 
 def _check_several(name, class_names):
@@ -156,7 +170,7 @@ def _no_images(folder, class_names, skipped):
     there = "".join(f", but {len(paths):,} {reason}" for reason, paths in skipped.items() if reason != _SUB_FOLDERS)
     if inner := skipped.get(_SUB_FOLDERS):
         there += f", but the folders {name_some(os.path.basename(path) for path in inner)}"
-    if name in ("train", *HELD_OUT):
+    if find_split(name):
         advice = (
             f"If it was meant as a split, have two folders with the same class folders in them, `train` and one of "
             f"{', '.join(f'`{name}`' for name in HELD_OUT)}"

@@ -13,10 +13,19 @@ from keras_tkd.utils.choices import MAX_PIXELS
 from keras_tkd.utils.multi_hot import count_classes
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["HELD_OUT", "ImageList", "read_divided", "read_list"]
+__all__ = ["HELD_OUT", "ImageList", "find_split", "read_divided", "read_list"]
 
 # What the test images may be called, beside `train`: one of these; beside `test`, the others are not read.
 HELD_OUT = ("test", "val", "valid", "validation")
+_SPLITS = {name: name for name in ("train", *HELD_OUT)} | {"training": "train", "testing": "test"}
+
+
+def find_split(name):
+    """Returns the split, `"train"` or one of `HELD_OUT`, that a folder or a field is called by; None of other names.
+
+    Capitals do not count, and `training` and `testing` are taken as well.
+    """
+    return _SPLITS.get(name.lower())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

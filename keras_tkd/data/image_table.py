@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from keras_tkd.data.image_list import HELD_OUT, ImageList, read_divided, read_list
+from keras_tkd.data.image_list import HELD_OUT, ImageList, find_split, read_divided, read_list
 from keras_tkd.utils.multi_hot import count_classes
 from keras_tkd.utils.naming import name_some
 
@@ -14,7 +14,8 @@ __all__ = ["SEPARATOR", "is_divided_table", "load_divided_table", "load_table"]
 
 SEPARATOR = "|"  # between the classes of an image, in its field of the column `label`
 
-_COLUMNS = ("file", "label")
+_COLUMNS = ("file", "label", "split", "group")
+_NO, _YES = ("0", "0.0"), ("1", "1.0")  # in a column that is a class
 _DELIMITERS = ",;\t"
 _HEADER_CHARACTERS = 2**16  # that are read at most: a file of another kind may be one line of gigabytes
 
@@ -70,17 +71,14 @@ def _read_table(name, labels, multi_label):
     root = os.path.expanduser(name)
     if not os.path.isdir(root):
         raise ValueError(f"`labels` names the files of a folder of images. Received: labels={labels}, dataset={name}")
-    rows = _read_rows(labels, multi_label)
+    rows, columns = _read_rows(labels, multi_label)
     skipped = {}
     is_test = None
     if "split" in _read_header(labels):
         rows, is_test = _divide(rows, labels, skipped)
     _check_files(root, [row["file"] for row in rows], labels)
-    given = [_split_label(row["label"]) if multi_label else [row["label"]] for row in rows]
-    names = {name for each in given for name in each}
-    # Numbers in the order of numbers: they are often the outputs of a teacher.
-    by_number = all(name.isascii() and name.isdecimal() for name in names)
-    class_names = tuple(sorted(names, key=(lambda name: (int(name), name)) if by_number else None))
+    given = [row["classes"] for row in rows]
+    class_names = columns or _sort_names({name for each in given for name in each})
     if len(class_names) < 2:
         found = f"the single label '{class_names[0]}'" if class_names else "none in its column `label`"
         raise ValueError(f"A data set must have at least 2 classes. Received: {labels}, with {found}")
@@ -98,6 +96,12 @@ def _read_table(name, labels, multi_label):
     )
 
 
+def _sort_names(names):
+    # Numbers in the order of numbers: they are often the outputs of a teacher.
+    by_number = all(name.isascii() and name.isdecimal() for name in names)
+    return tuple(sorted(names, key=(lambda name: (int(name), name)) if by_number else None))
+
+
 def _split_label(label):
     """Returns the names of the classes in a label, none of an empty one; white space around a name is not its own."""
     return [name for name in map(str.strip, label.split(SEPARATOR)) if name]
@@ -113,11 +117,13 @@ def _make_multi_hot(places, num_classes):
 def _divide(rows, labels, skipped):
     """Returns the rows that are for training and testing, and whether each is for testing."""
     for row in rows:
-        if row["split"] not in ("train", *HELD_OUT):
+        split = find_split(row["split"])
+        if split is None:
             raise ValueError(
                 f"`split` must be one of train, {', '.join(HELD_OUT)}. Received: {labels}, where '{row['file']}' has "
                 f"'{row['split']}'"
             )
+        row["split"] = split
     there = {row["split"] for row in rows}
     test = next((part for part in HELD_OUT if part in there), None)
     others = sorted(there - {"train", test})
@@ -161,13 +167,21 @@ def _read_header(labels):
 
 
 def _read_rows(labels, multi_label):
-    """Returns the rows of a table, dicts of the columns that are read."""
+    """Reads a table: returns its rows, dicts of the columns that are read and of `"classes"`, names in a list.
+
+    With them the columns that are classes, a tuple, of a table of several without a column `label`; empty of others.
+    """
     # An image of several classes may have none of them.
     needed = {"file", "split", "group"} | ({"label"} if not multi_label else set())
     rows = []
     with _open(labels) as lines:
         reader = _reader(lines, labels)
-        wanted = [name for name in (*_COLUMNS, "split", "group") if name in reader.fieldnames]
+        wanted = [name for name in _COLUMNS if name in reader.fieldnames]
+        columns = ()
+        if multi_label and "label" not in wanted:
+            columns = tuple(name for name in reader.fieldnames if name not in _COLUMNS)
+        if not columns and "label" not in wanted:
+            raise _lacks("label", labels, reader.fieldnames, ", or one for each class" * multi_label)
         try:
             for row in reader:
                 values = {name: (row[name] or "").strip() for name in wanted}
@@ -182,12 +196,25 @@ def _read_rows(labels, multi_label):
                     raise ValueError(f"`{empty[0]}` must not be empty. Received: {where}, where it is")
                 if "\0" in values["file"]:
                     raise ValueError(f"`file` must be a path. Received: {where}: {values['file']!r}")
+                own = _split_label(values["label"]) if multi_label and not columns else [values.get("label")]
+                values["classes"] = _list_yes(row, columns, where) if columns else own
                 rows.append(values)
         except (csv.Error, UnicodeDecodeError) as error:
             raise _unreadable(labels, error) from error
     if not rows:
         raise ValueError(f"A table of labels must have rows. Received: {labels}, which has none below its header")
-    return rows
+    return rows, columns
+
+
+def _list_yes(row, columns, where):
+    """Lists the columns, each of which is a class, in which a row has 1; every other must be 0."""
+    fields = {name: (row[name] or "").strip() for name in columns}
+    if odd := [name for name, field in fields.items() if field not in _NO + _YES]:
+        raise ValueError(
+            "A table of several classes without a column `label` has a column for each class, with 1 for yes and 0 for "
+            f"no. Received: {where}, with {fields[odd[0]]!r} for '{odd[0]}'. Take out columns that are no classes"
+        )
+    return [name for name, field in fields.items() if field in _YES]
 
 
 def _open(labels):
@@ -202,22 +229,28 @@ def _open(labels):
 
 
 def _reader(lines, labels):
-    """Returns a `csv.DictReader` of a table, by lower-case names of columns."""
+    """Returns a `csv.DictReader` of a table. Columns that are read have their names in lower case."""
     try:
         header = lines.readline(_HEADER_CHARACTERS)
         # Some countries' Excel writes semicolons.
         delimiter = max(_DELIMITERS, key=header.count)
-        names = [name.strip().lower() for name in next(csv.reader([header], delimiter=delimiter), [])]
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
     except (csv.Error, UnicodeDecodeError) as error:
         raise _unreadable(labels, error) from error
-    if missing := [name for name in _COLUMNS if name not in names]:
-        raise ValueError(
-            f"A table of labels must have the columns `file` and `label`. Received: {labels}, which lacks "
-            f"`{missing[0]}` among its columns: {name_some(names)}. Name them in the first line"
-        )
+    # Others may be classes, whose names stay as they are.
+    names = [name.lower() if name.lower() in _COLUMNS else name for name in names]
+    if "file" not in names:
+        raise _lacks("file", labels, names)
     if len(set(names)) < len(names):
         raise ValueError(f"Columns must have different names. Received: {labels}, with {name_some(names)}")
     return csv.DictReader(lines, fieldnames=names, delimiter=delimiter)
+
+
+def _lacks(column, labels, names, otherwise=""):
+    return ValueError(
+        f"A table of labels must have the columns `file` and `label`{otherwise}. Received: {labels}, which lacks "
+        f"`{column}` among its columns: {name_some(names)}. Name them in the first line"
+    )
 
 
 def _unreadable(labels, error):

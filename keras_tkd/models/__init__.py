@@ -88,7 +88,7 @@ def build(name, image_shape, num_classes, argument="name", weights=None):
     if name.startswith(APPLICATIONS):
         return build_application(name, image_shape, num_classes, weights, argument)
     if name.endswith(KERAS_FILES):
-        model = select_output(load_any(name, argument), None, name)
+        model = select_output(load_any(name, argument), None, name, argument=None)
         return check_classifier(model, image_shape, num_classes, name, argument)
     check_whole("num_classes", num_classes, 1)
     minimum = _MINIMUM_SIZES[name]

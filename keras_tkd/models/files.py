@@ -65,7 +65,7 @@ def select_output(model, output, path, argument="output"):
         output: name of an output, or its index as text or a number. None for the only one there is or, of several in a
             dict, for `"logits"`.
         path: the model's file, for errors.
-        argument: what errors call `output`.
+        argument: what errors call `output`; None where nobody is asked for one.
 
     Raises:
         ValueError: there is no such output, or none is named and there are several.
@@ -89,6 +89,12 @@ def select_output(model, output, path, argument="output"):
         known = ", ".join(
             f"{number}: {name} {tuple(each.shape)}" for number, (name, each) in enumerate(outputs.items())
         )
+        if argument is None:
+            raise ValueError(
+                "A model must have one output, or a dict of them with 'logits' in it. Received: "
+                f"{str(path)!r}, whose outputs are {known}. Save a model of one of them: "
+                "keras.Model(model.inputs, model.outputs[0])"
+            )
         raise ValueError(
             f"`{argument}` must be the name or the number of one of the outputs of {str(path)!r}, which are {known}. "
             f"Received: {argument}={output!r}"

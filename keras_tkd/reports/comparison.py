@@ -10,7 +10,7 @@ import statistics
 
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, WORSE, Verdict
 from keras_tkd.reports.schema import check_kinds
-from keras_tkd.reports.tables import align
+from keras_tkd.reports.tables import align, name_accuracy
 from keras_tkd.reports.verdict import judge_results
 from keras_tkd.utils.files import read_json
 
@@ -82,6 +82,8 @@ class Comparison:
         versions: of Python, packages and machine.
         data: dict from what of the images and labels all runs share to its hash; None where an earlier version wrote
             the file.
+        task: `"multi_label"` where images may have several classes: accuracies are then exact matches; None where each
+            has one.
     """
 
     version: int = COMPARISON_VERSION
@@ -98,6 +100,7 @@ class Comparison:
     verdicts: dict[str, Verdict] = dataclasses.field(default_factory=dict)
     versions: dict | None = None
     data: dict[str, str] | None = None
+    task: str | None = None
 
     def to_dict(self):
         """Returns what the file says, as plain data."""
@@ -236,7 +239,7 @@ def _explain(run):
 
 def _list_rows(comparison):
     """Lists the cells of a table, as texts, the header first."""
-    rows = [["method", "test accuracy", "against alone", "95 % interval", "p", "verdict", "runs"]]
+    rows = [["method", name_accuracy(comparison.task), "against alone", "95 % interval", "p", "verdict", "runs"]]
     for method in comparison.methods:
         runs = comparison.list_runs(method)
         verdict = comparison.verdicts.get(method)

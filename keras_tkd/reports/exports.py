@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_tkd.reports.schema import check_kinds
-from keras_tkd.reports.tables import align
+from keras_tkd.reports.tables import align, name_accuracy
 from keras_tkd.utils.files import read_json
 
 __all__ = ["EXPORT_VERSION", "ExportResults", "MeasuredModel", "explain_failure", "format_export_table", "read_export"]
@@ -129,8 +129,7 @@ def _read_model(values):
 def format_export_table(results):
     """Returns a text table of `ExportResults`: teacher and student in Keras, and each file in its own runtime."""
     sizes = [latency["batch_size"] for latency in results.student.latency]
-    accuracy = "exact match" if results.task == "multi_label" else "test accuracy"
-    header = ["", "size", accuracy, "drop", "agrees with student", "largest difference"]
+    header = ["", "size", name_accuracy(results.task), "drop", "agrees with student", "largest difference"]
     rows = [[*header, *(f"ms for {size}" for size in sizes)]]
     for model in filter(None, (results.teacher, results.student, *results.files)):
         is_file = model in results.files
@@ -161,7 +160,7 @@ def explain_failure(results):
         return None
     each = ", ".join(f"{model.title} {model.test_accuracy:.4f} (a drop of {model.drop:.4f})" for model in failures)
     return (
-        f"A file may lose {results.max_drop} of the test accuracy at most, and the model in Keras has "
+        f"A file may lose {results.max_drop} of the {name_accuracy(results.task)} at most, and the model in Keras has "
         f"{results.student.test_accuracy:.4f}. Received: {each}. The files are there, to be looked at; a larger "
         "--max_drop allows them"
     )

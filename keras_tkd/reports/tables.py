@@ -12,6 +12,7 @@ __all__ = [
     "format_range",
     "format_table",
     "format_verification_table",
+    "name_accuracy",
 ]
 
 _ROLES = {"teacher": "teacher", "baseline": "student alone", "student": "distilled student"}
@@ -65,8 +66,7 @@ def format_table(runs):
         runs: list of results, as in `results.json`.
     """
     runs = [Results.from_dict(run) for run in runs]
-    several = runs[0].task == "multi_label"
-    header = ["", "exact match" if several else "test accuracy", "mean average precision", "macro F1", "parameters"]
+    header = ["", name_accuracy(runs[0].task), "mean average precision", "macro F1", "parameters"]
     header += ["agrees with teacher", "seconds", "training images", "epochs"]
     rows = [header]
     first, listed = runs[0], list(_list_models(runs))
@@ -97,6 +97,15 @@ def format_table(runs):
     seeds = f"mean (and range) over seeds {', '.join(str(run.seed) for run in runs)}"
     caption = f"{first.method} on {first.dataset}{classes}, {first.epochs} epochs, "
     return "\n".join([caption + (seeds if len(runs) > 1 else f"seed {first.seed}"), *align(rows)])
+
+
+def name_accuracy(task):
+    """Returns what a test accuracy is called in a table: of images of several classes it is the exact match.
+
+    Args:
+        task: as in `Results`.
+    """
+    return "exact match" if task == "multi_label" else "test accuracy"
 
 
 def format_range(counts):

@@ -139,7 +139,7 @@ def check_teacher(teacher, config):
         # That they agree with the labels was checked when they were read.
         known = teacher.result.test_accuracy
         accuracy = "not known, for there are no outputs for the test images" if known is None else f"{known:.2%}"
-        print(f"Teacher: test accuracy {accuracy}")
+        print(f"Teacher: {_name_measure(teacher.result)} {accuracy}")
         return
     names = config.teacher_path or (config.teacher_model,)
     if len(names) < len(each):
@@ -151,9 +151,7 @@ def check_teacher(teacher, config):
             "another order, say which of them the data's are: --teacher_classes"
         )
     for name, one in zip(names, each, strict=True):
-        accuracy, kind = f"{one.test_accuracy:.2%}", "test accuracy"
-        if one.mean_average_precision is not None:
-            kind = f"mean average precision {one.mean_average_precision:.2%}, exact match"
+        accuracy, kind = f"{one.test_accuracy:.2%}", _name_measure(one)
         print(f"Teacher{f' {name}' * (len(each) > 1)}: {kind} {accuracy}, {one.parameters:,} parameters")
         if not one.at_chance:
             continue
@@ -163,6 +161,13 @@ def check_teacher(teacher, config):
             raise ValueError(f"{rule}. {received}")
         # No more: on a few test images chance reaches far, and who trains knows more of them than a test does.
         print(f"Warning: {rule}, or its student learns nothing of it. {received}", flush=True)
+
+
+def _name_measure(result):
+    """Returns what stands before the test accuracy of a model: what it is, and what else is known."""
+    if result.mean_average_precision is None:
+        return "test accuracy"
+    return f"mean average precision {result.mean_average_precision:.2%}, exact match"
 
 
 def check_finite(model, outputs):

@@ -29,6 +29,7 @@ __all__ = ["export_source"]
 
 _SHARED = [field.name for field in dataclasses.fields(PretrainedTeachersConfig)]
 _OF_TEACHERS = sorted(set(_SHARED) - {field.name for field in dataclasses.fields(DataConfig)})
+_CALIBRATION_IMAGES = 200  # if their number is not given
 _OF_ANY_TEACHER = ("teacher_embedding_layer", "teacher_image_size")  # of one, too, that the run itself trained
 
 
@@ -51,6 +52,7 @@ def export_source(config):
     outputs = evaluation.logits(student, splits.test_images)
     check_finite(student, outputs)
     calibrated = "litert_int8" in config.formats
+    calibration_images = _choose_calibration_images(config, splits) if calibrated else None
     exported = export_model(
         student,
         config.output,
@@ -58,7 +60,7 @@ def export_source(config):
         class_names=splits.class_names,
         image_shape=splits.image_shape,
         preprocessing=config.preprocessing,
-        calibration_images=_choose_calibration_images(config, splits) if calibrated else None,
+        calibration_images=calibration_images,
         int8_interface=config.int8_interface,
         existing=config.existing,
     )
@@ -74,7 +76,7 @@ def export_source(config):
         preprocessing=config.preprocessing,
         scaling=exported.preprocessing,
         training_layers=exported.training_layers,
-        calibration={"images": config.calibration_images, "seed": config.calibration_seed} if calibrated else None,
+        calibration={"images": len(calibration_images), "seed": config.calibration_seed} if calibrated else None,
         max_drop=config.max_drop,
         student=measurer.measure_in_keras("student", student, [measured.model_path]),
         teacher=inputs.teacher and measurer.measure_in_keras("teacher", inputs.teacher, measured.teacher_path),
@@ -186,13 +188,14 @@ def _read_run(folder):
 def _choose_calibration_images(config, splits):
     """Returns some of the training images, by seed, in the data set's order."""
     available = len(splits.train_labels)
-    if config.calibration_images > available:
+    count = config.calibration_images or min(_CALIBRATION_IMAGES, available)
+    if count > available:
         raise ValueError(
             f"`calibration_images` must be training images of the data set. Received: calibration_images="
-            f"{config.calibration_images}, and {config.dataset} has {available}"
+            f"{count}, and {config.dataset} has {available}"
         )
     generator = np.random.default_rng(config.calibration_seed)
-    chosen = np.sort(generator.choice(available, config.calibration_images, replace=False))
+    chosen = np.sort(generator.choice(available, count, replace=False))
     return np.concatenate([*data.iterate_batches(take_rows(splits.train_images, chosen), len(chosen))])
 
 

@@ -144,7 +144,8 @@ def _run(comparison, steps, found, folder, parallel):
 def _open(config, folder, methods, seeds, chosen):
     """Returns the `Comparison` of a folder, as far as it is known, with the methods and seeds that are to be added."""
     flags, path = format_shared_flags(config, chosen), folder / COMPARISON
-    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, dataset=config.dataset, epochs=config.epochs)
+    common = {"dataset": config.dataset, "epochs": config.epochs, "task": config.task if config.multi_label else None}
+    new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, **common)
     settings, recorded = read_settings(config, methods), read_comparison(path)
     found = recorded or new
     if set(found.flags) != set(flags):

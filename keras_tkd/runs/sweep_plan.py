@@ -67,8 +67,10 @@ class Step:
 
 def choose_by_data(config):
     """Chooses what is left to the data, once for all runs; returns it as a dict, and the data if they were loaded."""
-    # A method that has both networks, and reads all that may be chosen.
-    asking = resolve_auto(config, method="dml", losses=None)
+    # A method that has both networks, even if a trained teacher is given: one whose teacher learns beside the student.
+    # Where no method has such a teacher, this one would not read what was given, such as the teacher's image size.
+    frozen = config.multi_label or config.teacher_image_size is not None
+    asking = resolve_auto(config, method="kd" if frozen else "dml", losses=None)
     chosen, splits = choose_defaults(asking.resolved())
     decided = set(list_left_to_data(asking)) - set(list_left_to_data(chosen))
     named = [field.name for field in dataclasses.fields(chosen) if field.name in decided]

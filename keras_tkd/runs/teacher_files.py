@@ -3,11 +3,13 @@
 import pathlib
 
 import keras
+import numpy as np
 
-from keras_tkd import data, models, teachers
+from keras_tkd import data, evaluation, models, teachers
 from keras_tkd.runs.checks import check_unseen
 from keras_tkd.runs.layout import TEACHER
 from keras_tkd.teachers.ensemble import TeacherEnsemble
+from keras_tkd.teachers.probabilities import invert_probabilities, is_of_saved_model, with_two_logits
 from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
 __all__ = [
@@ -18,6 +20,9 @@ __all__ = [
     "load_teacher",
     "without_activation",
 ]
+
+_IMAGES_TO_TELL_BY = 64  # whether a model gives probabilities
+_SUM_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
 
 def find_teacher_file(path):
@@ -104,7 +109,7 @@ def _load_one_teacher(path, preprocessing, config, splits):
             model = models.check_images(model, shape, path, "teacher_path")
             return _give_new_head(model, path, preprocessing, config, splits)
         model = models.check_classifier(model, shape, None, path, "teacher_path")
-        model = without_activation(model, path, "Teacher", splits)
+        model = _make_logits(model, path, splits)
         return teachers.with_preprocessing(choose_classes(model, path, config, splits), preprocessing)
 
     if not isinstance(loaded, TeacherEnsemble):
@@ -122,6 +127,49 @@ def _load_one_teacher(path, preprocessing, config, splits):
         )
     each = [prepare(model) for model in loaded.teachers]
     return TeacherEnsemble(each, average=loaded.average, teacher_weights=loaded.teacher_weights)
+
+
+def _make_logits(model, path, splits):
+    """Returns a teacher that gives a logit for each class, whatever it ends in, and says what was done to it."""
+    if teachers.hides_end(model):
+        model = _invert_hidden_probabilities(model, path, splits)
+    else:
+        model = without_activation(model, path, "Teacher", splits)
+    if splits.multi_label or splits.num_classes != 2 or model.output_shape[-1] != 1:
+        return model
+    first, second = splits.class_names
+    print(f"Teacher {path} has one output, the logit of '{second}': of '{first}' it is taken with the other sign")
+    # The sigmoid of a model of two classes is that of several: each is a yes or no.
+    return with_two_logits(teachers.logits_model(model, multi_label=True))
+
+
+def _invert_hidden_probabilities(model, path, splits):
+    """Returns a model whose graph does not show its end, by what it says of images: the same where that is logits."""
+    outputs = evaluation.logits(model, next(iter(data.iterate_batches(splits.train_images, _IMAGES_TO_TELL_BY))))
+    low, high = outputs.min(), outputs.max()
+    # Not of a number that is none, either: what such a model is refused for is said where it is measured.
+    if not (low >= 0 and high <= 1):
+        return model
+    sums = outputs.sum(axis=-1)
+    shared = bool(np.abs(sums - 1).max() < _SUM_TOLERANCE)
+    received = f"Received: {path}, whose outputs are from {low:.4g} to {high:.4g}"
+    if not is_of_saved_model(model):
+        # A class of one's own can give logits; a SavedModel is what it is.
+        raise ValueError(
+            f"A teacher must give logits. {received}: it gives probabilities that no softmax at its end makes, and no "
+            "sigmoid, which could be taken off. Let its call return what it gives to its last activation"
+        )
+    if outputs.shape[-1] > 1 and shared == splits.multi_label:
+        raise ValueError(
+            "A teacher must give logits or probabilities: where each image has one class, rows that sum to 1; where it "
+            f"may have several, the probability of each. {received}, in rows that sum to {sums.min():.4g} up to "
+            f"{sums.max():.4g}. Export the model without its last activation"
+        )
+    # One output is a yes or no, whose sum says nothing.
+    shared = shared and outputs.shape[-1] > 1
+    taken = "logarithm" if shared else "logit"
+    print(f"Teacher {path} gives probabilities: their {taken} is taken, distillation works on logits")
+    return invert_probabilities(model, multi_label=not shared)
 
 
 def _give_new_head(given, path, preprocessing, config, splits):

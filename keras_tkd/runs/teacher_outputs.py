@@ -7,8 +7,8 @@ import numpy as np
 from keras_tkd import data
 from keras_tkd.runs.teacher_files import find_classes
 from keras_tkd.teacher_cache.cache import TeacherCache
-from keras_tkd.teacher_cache.given_outputs import SMALLEST_PROBABILITY
 from keras_tkd.teacher_cache.outputs_file import PARTS, OutputsFile
+from keras_tkd.teachers.probabilities import SMALLEST_PROBABILITY
 from keras_tkd.utils.files import hash_file
 
 __all__ = ["GivenOutputs", "load_teacher_outputs", "open_outputs"]
@@ -114,8 +114,11 @@ def load_teacher_outputs(file, config, splits, layers):
         "views": caches["train"].views,
         "layers": features,
     }
-    logarithm = f", whose logarithm is taken (0 counts as {SMALLEST_PROBABILITY:g})" if given_as != "logits" else ""
-    print(f"Teacher: the {given_as} in {file.path}{logarithm}. No teacher is run", flush=True)
+    taken = f"logarithm is taken (0 counts as {SMALLEST_PROBABILITY:g})"
+    if splits.multi_label:
+        taken = f"logit is taken (0 and 1 count as {SMALLEST_PROBABILITY:g} and 1 minus that)"
+    said = f", whose {taken}" if given_as == "probabilities" else ""
+    print(f"Teacher: the {given_as} in {file.path}{said}. No teacher is run", flush=True)
     return GivenOutputs(caches, test_logits, source)
 
 

@@ -166,11 +166,12 @@ class TeacherCache:
                 probabilities, whose logarithm is taken; one of 0 counts as 1e-7.
             labels: `(samples,)` class ids, with which the outputs must agree more than chance does: rows in another
                 order, or columns, are refused; where samples are too few to tell, a warning is printed. None compares
-                nothing.
+                nothing. Or, where an image may have several classes, multi-hot rows `(samples, classes)`:
+                probabilities are then those of each class, and their logit is taken.
             features: dict from the name of a teacher's layer, as losses read it, to its outputs, with leading axes as
                 those of `logits`.
             kind: `"logits"` or `"probabilities"`. None tells them by the rows: probabilities are not negative and sum
-                to 1.
+                to 1, or, with multi-hot `labels`, are from 0 to 1.
             classes: indices of the columns that are the labels' classes, in their order, of a teacher that knows more.
             ids: `(rows,)`, the id of each row, whole numbers or texts: rows may come in any order, and there may be
                 more than samples. None takes the rows in the samples' order.

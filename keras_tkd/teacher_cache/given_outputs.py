@@ -1,30 +1,26 @@
 """Outputs of a teacher that somebody else computed, checked and laid out as the rows of a teacher cache."""
 
-import math
-
 import numpy as np
 
 from keras_tkd.data.arrays import allocate_aligned
-from keras_tkd.evaluation.measures import accuracy, at_chance
 from keras_tkd.teacher_cache.fingerprints import describe_function
-from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.teacher_cache.label_agreement import check_agreement
+from keras_tkd.teachers.probabilities import SMALLEST_PROBABILITY
+from keras_tkd.utils.multi_hot import is_multi_hot
 from keras_tkd.utils.naming import name_some
 
 __all__ = [
     "KINDS",
-    "SMALLEST_PROBABILITY",
     "arrange_outputs",
     "check_axis_of_views",
     "describe_given",
     "find_kind",
     "find_rows",
     "take_log",
+    "take_logit",
 ]
 
 KINDS = ("logits", "probabilities")
-# What a probability of 0 counts as: Keras's own bound for logarithms. Nearer to 0, one class that a forest of trees
-# never named would outweigh all others in the losses that read logits as numbers.
-SMALLEST_PROBABILITY = 1e-7
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
@@ -56,13 +52,14 @@ def arrange_outputs(
         available = len(ids)
         rows = find_rows(ids, rows if sample_ids is None else sample_ids, f"ids of {name}")
     outputs = {"logits": _arrange_rows(logits, rows, available, views, name)}
-    kind = find_kind(outputs["logits"], kind, name)
+    several = labels is not None and is_multi_hot(labels)
+    kind = find_kind(outputs["logits"], kind, name, several)
     if classes is not None:
         outputs["logits"] = np.ascontiguousarray(outputs["logits"][..., list(classes)])
     if kind == "probabilities":
-        take_log(outputs["logits"])
+        (take_logit if several else take_log)(outputs["logits"])
     if labels is not None:
-        _check_knows(outputs["logits"], labels, name)
+        check_agreement(outputs["logits"], labels, name)
     for layer, array in (features or {}).items():
         outputs[layer] = _arrange_rows(array, rows, available, views, f"{name}/{layer}")
     return outputs, kind
@@ -176,17 +173,18 @@ def _arrange_rows(array, rows, available, views, name):
     return arranged
 
 
-def find_kind(outputs, kind=None, name="logits"):
+def find_kind(outputs, kind=None, name="logits", several=False):
     """Returns whether outputs are `"logits"` or `"probabilities"`, by their rows unless `kind` says it.
 
     Rows of probabilities are not negative and sum to 1, which rows of logits do by no accident. Numbers from 0 to 1
     that do not sum to 1 are neither, as of a sigmoid for each class: of these, `kind` must say that they are to be
-    taken as logits.
+    taken as logits. Where an image may have several classes, they are the probabilities of each.
 
     Args:
         outputs: `(views, samples, classes)`, finite.
         kind: `"logits"`, `"probabilities"`, or None.
         name: what an error calls the outputs.
+        several: whether an image may have several classes.
 
     Raises:
         ValueError: outputs that are neither, or not what `kind` says; another `kind`.
@@ -197,10 +195,22 @@ def find_kind(outputs, kind=None, name="logits"):
         return kind
     in_range = bool(outputs.min() >= 0 and outputs.max() <= 1 + _SUM_TOLERANCE)
     sums = outputs.sum(-1)
-    if in_range and np.abs(sums - 1).max() <= _SUM_TOLERANCE:
+    one = in_range and np.abs(sums - 1).max() <= _SUM_TOLERANCE
+    if one and several:
+        raise ValueError(
+            f"`{name}` must be logits, or the probability of each class, where labels are multi-hot rows. Received: "
+            "rows that all sum to 1, as of a softmax, which makes the classes share: give the outputs before it. Where "
+            "each image has one class, its labels are class ids: `labels.argmax(axis=-1)`"
+        )
+    if one or (in_range and several):
         return "probabilities"
     if kind is None and not in_range:
         return "logits"
+    if several:
+        raise ValueError(
+            f"`{name}` that are probabilities of each class must be from 0 to 1. Received: numbers from "
+            f"{outputs.min():.4g} to {outputs.max():.4g}, kind='probabilities'. Logits are given with kind='logits'"
+        )
     raise ValueError(
         f"`{name}` must be logits, or probabilities of which each row sums to 1. Received: numbers from "
         f"{outputs.min():.4g} to {outputs.max():.4g}, rows that sum to {sums.min():.4g} up to {sums.max():.4g}. Give "
@@ -214,75 +224,11 @@ def take_log(probabilities):
     return np.log(probabilities, out=probabilities)
 
 
-def _check_knows(outputs, labels, name="logits"):
-    """Raises `ValueError` for outputs that agree with the labels no more than chance: rows in another order, for one.
+def take_logit(probabilities):
+    """Takes the logit `log(p / (1 - p))` of probabilities, in place; 0 and 1 count as the bound and 1 minus it.
 
-    Few samples may agree by chance and still be a good teacher's: then a warning is printed.
-
-    Args:
-        outputs: `(views, samples, classes)`.
-        labels: `(samples,)` class ids; of a single class they say nothing.
-        name: what an error calls the outputs.
+    The bound is `SMALLEST_PROBABILITY`, of the yes and of the no alike.
     """
-    labels, classes = read_class_ids(labels), outputs.shape[-1]
-    if len(labels) and labels.max() >= classes:
-        raise ValueError(
-            f"`{name}` must have a column for each class of the labels. Received: {classes} columns, and label "
-            f"{labels.max()}"
-        )
-    if len(np.unique(labels)) < 2:
-        return
-    for view, of_view in enumerate(outputs):
-        named, right = of_view.argmax(-1), accuracy(of_view, labels)
-        if not at_chance(right, labels, named):
-            continue
-        whose = f"{len(labels):,} samples{f' in view {view}' * (len(outputs) > 1)}"
-        if _may_know(right, labels):
-            print(
-                f"Warning: `{name}` must agree with the labels more than chance does, which so few cannot show. "
-                f"Received: {right:.2%} right of {whose}. See that the rows are in the samples' order",
-                flush=True,
-            )
-            continue
-        # If each class that is named stands for another one, it is the columns that are in another order.
-        counts = np.zeros((classes, classes), int)
-        np.add.at(counts, (named, labels), 1)
-        commonest = np.bincount(labels).max() / len(labels)
-        if counts.max(1).sum() / len(labels) > (1 + commonest) / 2:
-            columns = counts.argmax(0)
-            label = next(label for label in np.unique(labels) if columns[label] != label)
-            why = (
-                f"The columns seem to be in another order than the classes: most samples of class {label} have their "
-                f"largest output in column {columns[label]}"
-            )
-        else:
-            why = (
-                "The rows seem to be in another order than the samples (permuted), or of other samples. Give them in "
-                "the samples' order, or with ids"
-            )
-        raise ValueError(
-            f"`{name}` must agree with the labels more than chance does. Received: {right:.2%} right of {whose}. {why}"
-        )
-
-
-def _may_know(right, labels):
-    """Returns whether an accuracy is no surprise for a teacher that knows something, by an exact binomial test.
-
-    Its accuracy is halfway between 1 and that of always naming the commonest class. Where more than 2.5 % of such
-    teachers are right as seldom on so many samples, these do not tell it from one at chance.
-
-    Args:
-        right: share of right answers.
-        labels: `(samples,)` class ids, of several classes.
-    """
-    samples, known = len(labels), (1 + np.bincount(labels).max() / len(labels)) / 2
-    # By logarithms, for the factors of one term may be beyond any float.
-    terms = (
-        math.lgamma(samples + 1)
-        - math.lgamma(count + 1)
-        - math.lgamma(samples - count + 1)
-        + count * math.log(known)
-        + (samples - count) * math.log1p(-known)
-        for count in range(round(right * samples) + 1)
-    )
-    return math.fsum(map(math.exp, terms)) > 0.025
+    no = np.maximum(1 - probabilities, SMALLEST_PROBABILITY)
+    probabilities = take_log(probabilities)
+    return np.subtract(probabilities, np.log(no, out=no), out=probabilities)

@@ -11,6 +11,7 @@ __all__ = [
     "ends_in_sigmoid",
     "ends_in_softmax",
     "freeze",
+    "hides_end",
     "logits_model",
     "with_classes",
     "with_softmax",
@@ -48,6 +49,18 @@ def ends_in_sigmoid(model):
     """Returns whether the model's graph ends in a sigmoid; of a model without a graph that is not known."""
     operation = _find_end(model)
     return ends_in_sigmoid(operation) if isinstance(operation, keras.Model) else _is_sigmoid(operation)
+
+
+def hides_end(model):
+    """Returns whether no graph shows what makes a model's output, which may be a softmax or a sigmoid, or none.
+
+    So it is with a SavedModel, a subclassed model, and a layer of one's own at the end.
+    """
+    operation = _find_end(model)
+    if isinstance(operation, keras.Model):
+        return hides_end(operation)
+    is_of_keras = type(operation).__module__.partition(".")[0] == "keras"
+    return not is_of_keras or isinstance(operation, (keras.layers.TFSMLayer, keras.layers.Lambda))
 
 
 def _find_end(model):

@@ -7,6 +7,7 @@ before anything is built.
 import io
 import json
 import pathlib
+import re
 import stat
 import sys
 import textwrap
@@ -42,6 +43,11 @@ _TABLES = {
 }
 # From these packages of Keras's makers it takes nothing but classes of layers, models and the like.
 _PACKAGES = ("keras_hub.", "keras_cv.", "keras_nlp.")
+_UNKNOWN_CLASS = re.compile("Unknown (layer|activation|object)|Could not locate")  # as Keras calls it
+_REGISTER = (
+    "Register your own with `keras.saving.register_keras_serializable` before the file is loaded, in a run by "
+    "--custom_objects=MODULE"
+)
 
 
 def load_model(path, argument="path", trust_code=False):
@@ -83,9 +89,11 @@ def load_model(path, argument="path", trust_code=False):
         # Keras wraps the reason in what it was building, and quotes configurations: as long as a file likes.
         reason = str(error).rpartition("Exception encountered:")[2].partition("Full object config:")[0]
         reason = textwrap.shorten(reason or type(error).__name__, 400, placeholder=" ...")
+        # Not all files name the modules of their classes, and Keras's own advice is for programs.
+        advice = f". {_REGISTER}" if _UNKNOWN_CLASS.search(reason) else ""
         raise ValueError(
             f"`{argument}` must be a Keras model that can be loaded. Received: {argument}={str(path)!r}. "
-            f"Loading says: {reason}"
+            f"Loading says: {reason}{advice}"
         ) from error
 
 
@@ -201,8 +209,7 @@ def _check_object(part):
     if module.partition(".")[0] != "keras" or not isinstance(getattr(sys.modules.get(module), name, None), type):
         raise ValueError(
             f"it names `{module}.{name}`, which is no layer of Keras, and none of its activations and the like. "
-            "Register your own with `keras.saving.register_keras_serializable` before the file is loaded, in a run by "
-            "--custom_objects=MODULE"
+            + _REGISTER
         )
 
 

@@ -79,9 +79,16 @@ def _read_graph(folder):
 def _choose_signature(graph):
     """Returns `(name, signature)` of the signature that predicts."""
     signatures = {name: each for name, each in graph.signature_def.items() if not name.startswith("__")}
-    name = next((name for name in (*_PREFERRED, *sorted(signatures)) if name in signatures), None)
-    if name is None:
+    if not signatures:
         raise ValueError("it has no signature. Save it with one, as `keras.Model.export` does")
+    only = signatures if len(signatures) == 1 else ()
+    name = next((name for name in (*_PREFERRED, *only) if name in signatures), None)
+    if name is None:
+        # The first of them might be an encoder's, whose numbers would be taken for logits.
+        raise ValueError(
+            f"it has the signatures {', '.join(sorted(signatures))}, and none is called {_PREFERRED[0]}. Save it with "
+            "that name for the one that predicts"
+        )
     if len(signatures[name].inputs) != 1:
         raise ValueError(
             f"its signature '{name}' takes {', '.join(sorted(signatures[name].inputs))}, and a classifier takes images"

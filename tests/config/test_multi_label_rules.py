@@ -48,7 +48,6 @@ def test_one_of_several_losses():
         ({"open_set_fraction": 0.5}, "`open_set_fraction` chooses classes of which"),
         ({"class_weight": "balanced"}, "`class_weight` goes by the one class of an image"),
         ({"label_smoothing": 0.1}, "`label_smoothing` spreads one label over all classes"),
-        ({"teacher_outputs": "a.npz"}, "`teacher_outputs` are taken for logits of a softmax"),
         ({"teacher_path": ("a", "b"), "teacher_average": "probabilities"}, "averaged by `teacher_average=logits`"),
         (
             {"teacher_path": ("a", "b"), "teacher_average": "logits", "teacher_weights": ("entropy",)},
@@ -65,6 +64,10 @@ def test_settings_that_go_by_one_class(given, rule):
 def test_teachers_that_are_averaged_by_their_logits_are_taken():
     given = {"teacher_path": ("a", "b"), "teacher_average": "logits", "teacher_weights": ("1", "2")}
     assert DistillConfig(**SEVERAL, method="kd", **given).teacher_weights == (1, 2)
+
+
+def test_outputs_alone_are_taken():
+    assert DistillConfig(**SEVERAL, method="kd", teacher_outputs="a.npz").recipe.terms[0].loss == "BinarySoftTargets"
 
 
 def test_mixed_images_and_the_training_of_a_teacher_are_taken():

@@ -43,6 +43,30 @@ def test_the_held_out_folder_has_any_of_its_names(held_out, tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize(("train", "held_out"), [("Train", "Test"), ("TRAIN", "Valid"), ("Training", "Testing")])
+def test_folders_of_splits_may_be_written_otherwise(train, held_out, tmp_path):
+    splits = load(write(tmp_path, *(f"{part}/{name}/a.png" for part in (train, held_out) for name in ("cat", "dog"))))
+    assert pixels(splits.train_images) == [0, 1] and pixels(splits.test_images) == [2, 3]
+    assert splits.class_names == ("cat", "dog") and splits.split is None
+    write(tmp_path, f"{train}/emu/a.png")
+    with pytest.raises(ValueError, match=f"`{train}` and `{held_out}` must have .*`{held_out}` lacks .* `emu`"):
+        load(tmp_path)
+
+
+def test_of_two_folders_of_a_split_it_is_the_one_that_is_written_as_it_is_named(tmp_path):
+    parts = [f"{part}/{name}/a.png" for part in ("train", "Training", "test") for name in ("cat", "dog")]
+    splits = load(write(tmp_path, *parts))
+    assert pixels(splits.train_images) == [0, 1]
+    assert splits.skipped == {"files and folders beside the two splits": ["Training"]}
+
+
+def test_splits_are_no_classes(tmp_path):
+    """With `nested` the images below them would be theirs."""
+    write(tmp_path, *(f"{part}/{name}/{n}.png" for part in ("val", "Test") for name in ("cat", "dog") for n in "ab"))
+    with pytest.raises(ValueError, match="must have `train` and one of .* with Test, val alone. Add the other"):
+        load(tmp_path, nested=True)
+
+
 def test_beside_test_val_is_not_read_and_said(tmp_path):
     parts = [f"{part}/{name}/a.png" for part in ("train", "val", "test") for name in ("cat", "dog")]
     splits = load(write(tmp_path, *parts, "notes.txt", ".hidden/a.png"))
@@ -188,6 +212,13 @@ def test_beside_test_rows_of_val_are_not_read_and_said(tmp_path):
     splits = load(tmp_path, labels=write_table(tmp_path, "file,label,split", *rows))
     assert pixels(splits.train_images) == [0, 1] and pixels(splits.test_images) == [2, 3]
     assert splits.skipped == {"files whose `split` is `val`, beside `test`": ["4.png", "5.png"]}
+
+
+def test_splits_of_a_table_may_be_written_otherwise(tmp_path):
+    write(tmp_path, *(f"{n}.png" for n in range(4)))
+    rows = ["0.png,a,TRAIN", "1.png,b,Training", "2.png,a,Test", "3.png,b,testing"]
+    splits = load(tmp_path, labels=write_table(tmp_path, "file,label,split", *rows))
+    assert pixels(splits.train_images) == [0, 1] and pixels(splits.test_images) == [2, 3]
 
 
 TWO = ("0.png,a", "1.png,b")

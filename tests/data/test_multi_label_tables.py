@@ -49,6 +49,36 @@ def test_a_table_names_several_classes(folder):
     assert splits.count_images()["train"] == {"cat": 6, "dog": 4, "owl": 6}
 
 
+def write_matrix(folder, rows, names=("Owl", "cat", "dog")):
+    lines = ["file,{},split", *(f"{number:02}.png,{{}},{part}" for number, part in enumerate(["train", "test"] * 10))]
+    fields = [",".join(names), *(",".join(map(str, row)) for row in rows)]
+    path = folder / "matrix.csv"
+    path.write_text("\n".join(line.format(row) for line, row in zip(lines, fields, strict=True)))
+    return path
+
+
+def test_a_table_may_have_a_column_for_each_class(folder):
+    """In the columns' order and by their names as they stand, with 1 and 0, or 1.0 and 0.0."""
+    rows = ROWS[:, [2, 0, 1]].tolist()
+    rows[4] = ["1.0", "1", " 1"]
+    rows[5] = ["0.0", "0", "0.0"]
+    splits = data.load(folder, labels=write_matrix(folder, rows), multi_label=True)
+    assert splits.class_names == ("Owl", "cat", "dog")
+    np.testing.assert_array_equal(splits.train_labels, ROWS[::2, [2, 0, 1]])
+    np.testing.assert_array_equal(splits.test_labels, ROWS[1::2, [2, 0, 1]])
+
+
+@pytest.mark.parametrize("field", ["2", "-1", "", "yes"])
+def test_a_column_that_is_no_class_is_named(field, folder):
+    rows = ROWS.tolist()
+    rows[3][1] = field
+    with pytest.raises(ValueError, match=f"1 for yes and 0 for no. Received: .*, line 5, with '{field}' for 'cat'"):
+        data.load(folder, labels=write_matrix(folder, rows), multi_label=True)
+    # Without the task there is nothing to read them as.
+    with pytest.raises(ValueError, match="columns `file` and `label`. Received: .* lacks `label`"):
+        data.load(folder, labels=write_matrix(folder, rows))
+
+
 def test_images_keep_their_labels_in_every_split(folder):
     splits = load(folder, test_fraction=0.25).with_validation(0.3, 0)
     parts = [getattr(splits, part) for part in ("train_images", "validation_images", "test_images")]

@@ -56,6 +56,18 @@ class TestLoadAny:
             models.load_any(tmp_path / "a.weights.h5")
 
     @pytest.mark.parametrize("name", ["a.keras", "a.h5"])
+    def test_classes_that_nobody_registered_here_are_told_how(self, name, model, tmp_path):
+        @keras.saving.register_keras_serializable("tests_of_unregistered")
+        class Same(keras.layers.Layer):
+            def call(self, x):
+                return x
+
+        keras.Sequential([model, Same()]).save(tmp_path / name)
+        keras.saving.get_custom_objects().pop("tests_of_unregistered>Same")
+        with pytest.raises(ValueError, match="Same.*Register your own with .* in a run by --custom_objects=MODULE"):
+            models.load_any(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["a.keras", "a.h5"])
     def test_code_is_run_for_those_who_trust_it_alone(self, name, model, tmp_path):
         keras.Sequential([model, keras.layers.Lambda(lambda x: 2 * x)]).save(tmp_path / name)
         with pytest.raises(ValueError, match="the code of a Python lambda, which is never run"):
@@ -120,6 +132,14 @@ class TestSelectOutput:
         message = rf"`o` must be the name or .* 'a\.keras', .*\(None, .*Received: o={output!r}"
         with pytest.raises(ValueError, match=message):
             models.select_output(self.outputs(model, kind), output, "a.keras", "o")
+
+
+def test_a_model_of_several_outputs_where_none_can_be_chosen(model, tmp_path):
+    """As a student, or what is exported: no flag names an output of these."""
+    outputs = [model.layers[-1].output, model.get_layer("maps").output]
+    keras.Model(model.inputs, outputs).save(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match=r"must have one output, or a dict .* Received: .*a.keras', whose .* 1: maps"):
+        models.build(str(tmp_path / "a.keras"), (6, 6, 3), 3, "student_model")
 
 
 @keras.saving.register_keras_serializable("tests_of_files")

@@ -151,6 +151,12 @@ def test_table():
     assert rows["at|x"][0] == "-" and rows["at|x"][-1] == "0 of 3, 3 waiting"
 
 
+def test_of_images_of_several_classes_it_is_the_exact_match():
+    one, several = (reports.format_comparison_table(make_comparison(task=task)) for task in (None, "multi_label"))
+    assert "test accuracy" in one and "exact match" not in one
+    assert "exact match" in several and "test accuracy" not in several
+
+
 def test_a_mean_says_which_runs_it_holds():
     """None is left out silently, and none makes a mean lower unsaid."""
     runs = [make_run("kd", seed, test_accuracy=0.9) for seed in (0, 1)]

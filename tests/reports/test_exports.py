@@ -71,6 +71,14 @@ def test_what_is_lost(max_drop, accuracies, failed):
         assert f"may lose {max_drop} of" in sentence and "0.9000" in sentence
 
 
+def test_of_images_of_several_classes_it_is_the_exact_match():
+    results = make_results(0.01, 0.5)
+    several = dataclasses.replace(results, task="multi_label")
+    for text in (format_export_table, explain_failure):
+        assert "test accuracy" in text(results) and "exact match" not in text(results)
+        assert "exact match" in text(several) and "test accuracy" not in text(several)
+
+
 def test_what_the_file_says():
     values = json.loads(json.dumps(make_results(0.01, 0.5).to_dict()))
     assert values["version"] == 1 and values["passed"] is False and values["max_drop"] == 0.01

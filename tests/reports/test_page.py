@@ -96,6 +96,12 @@ def test_people_read_the_same_numbers(page):
     assert means == ["91.67 %"]
 
 
+def test_of_images_of_several_classes_it_is_the_exact_match(text):
+    several = format_page(make_report(comparison=make_comparison(task="multi_label")))
+    assert "test accuracy" in text and "exact match" not in text
+    assert "Accuracy is the exact match: the share of test images" in several and "test accuracy" not in several
+
+
 def test_charts_have_every_run_and_every_verdict(page):
     rows = page.list_values()
     dots = {(row["method"], row["seed"]): row["accuracy"] for row in rows if "seed" in row}

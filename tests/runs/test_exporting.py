@@ -184,6 +184,13 @@ def test_calibration_images_are_training_images_by_seed(run, tmp_path, monkeypat
     assert not {image.tobytes() for image in given[0]} & {image.tobytes() for image in splits.test_images}
 
 
+def test_where_there_are_fewer_images_all_calibrate(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_CALIBRATION_IMAGES", 10_000)
+    results = runs.export(ExportConfig(source=run, output=tmp_path / "out", formats="litert_int8"))
+    known = len(data.load("digits", split_seed=7).with_classes(("8", "3", "1")).train_images)
+    assert results.calibration == {"images": known, "seed": 0}
+
+
 def test_too_many_calibration_images(run, tmp_path):
     config = ExportConfig(source=run, output=tmp_path / "out", formats="litert_int8", calibration_images=10_000)
     with pytest.raises(ValueError, match="Received: calibration_images=10000, and digits has 4"):

@@ -14,6 +14,7 @@ from keras_tkd.export import measurement
 from keras_tkd.reports import exports, tables, verdict
 from keras_tkd.runs import commands, tuning_trials
 from keras_tkd.runs.inputs import load_distillation_inputs
+from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits
 from keras_tkd.teachers import ends_in_softmax
 
 NAMES = ["bottom", "left", "right", "top"]
@@ -122,6 +123,51 @@ def test_what_is_said_at_the_end(run):
     assert "points of exact match (95 % interval" in verdict.format_verdict([results])
 
 
+def test_the_run_with_a_sigmoid_s_outputs_alone_is_the_run_with_the_teacher(run, here, tmp_path, capsys):
+    splits, sigmoid = load(here), keras.saving.load_model(here / "sigmoid.keras")
+    answers = {part: sigmoid.predict(getattr(splits, f"{part}_images"), verbose=0) for part in ("train", "test")}
+    np.savez(tmp_path / "a.npz", **answers)
+    config = DistillConfig(**settings(here, teacher_outputs=str(tmp_path / "a.npz"), baseline="none"))
+    found, said = commands.distill(config, tmp_path / "run"), read(run)
+    both = [read(folder / "checkpoints" / "student", "record.json")["history"] for folder in (run, tmp_path / "run")]
+    for one, other in zip(*both, strict=True):
+        # A sigmoid in float32 does not give back the last digits of the logits.
+        assert other["binary_kd"] == pytest.approx(one["binary_kd"], rel=1e-3)
+    for name in ("test_accuracy", "mean_average_precision", "macro_f1"):
+        assert found["teacher"][name] == pytest.approx(said["teacher"][name])
+    assert found["teacher"]["outputs"]["given_as"] == "probabilities"
+    printed = capsys.readouterr().out
+    assert "a.npz, whose logit is taken (0 and 1 count as 1e-07 and 1 minus that). No teacher is run" in printed
+    assert f"exact match {said['teacher']['test_accuracy']:.2%}" in printed and "test accuracy" not in printed
+
+
+def test_outputs_in_another_order_are_refused(here, tmp_path):
+    splits, order = load(here), np.random.default_rng(1).permutation(96)
+    train, test = (8.0 * getattr(splits, f"{part}_labels") - 4 for part in ("train", "test"))
+    np.savez(tmp_path / "a.npz", train=train[order], test=test)
+    with pytest.raises(ValueError, match="train of .*a.npz` must agree .* rows seem to be in another order"):
+        commands.distill(DistillConfig(**settings(here, teacher_outputs=str(tmp_path / "a.npz"))), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trial_of_a_tuning_is_judged_by_exact_match(here, tmp_path):
+    config = DistillConfig(**settings(here, method="baseline", validation_fraction=0.2))
+    splits, told = load_tuning_splits(config), []
+    outcome = evaluate_trial(config, tmp_path, [0], splits, lambda step, accuracy: told.append(accuracy))
+    model = keras.saving.load_model(tmp_path / "seed0" / "student.keras")
+    right = ((np.asarray(model(splits.validation_images)) > 0) == splits.validation_labels).all(-1).mean()
+    assert outcome.accuracies == (pytest.approx(right),) and outcome.status == "finished"
+    assert len(told) >= 12 and told[-1] == pytest.approx(right)
+
+
+def test_a_comparison_is_of_exact_matches(here, tmp_path):
+    config = DistillConfig(**settings(here, teacher_path=(str(here / "sigmoid.keras"),), epochs=1))
+    found = runs.compare(config, tmp_path / "compared", ["kd"], [0])
+    student = read(tmp_path / "compared" / "kd" / "seed0")["student"]
+    assert found.task == "multi_label" and found.list_runs("kd")[0].test_accuracy == student["test_accuracy"]
+    assert (tmp_path / "compared" / "table.md").read_text().startswith("| method | exact match | against alone |")
+
+
 def test_evaluate_says_the_same(run, here, capsys):
     arguments = {name: settings(here)[name] for name in ("dataset", "labels", "task")}
     config = EvaluateConfig(
@@ -172,6 +218,34 @@ def test_a_model_that_gives_probabilities_is_not_measured(here, tmp_path, comman
     }
     with pytest.raises(ValueError, match=r"measured by its logits.*sigmoid.keras.*logits_model\(model, multi_label"):
         getattr(commands, command)(configs[command]())
+
+
+def test_a_sigmoid_that_no_graph_shows(here, tmp_path, capsys):
+    """Of a SavedModel the logit of the probabilities is taken: each of them is above 0, and would be a yes."""
+    sigmoid = keras.saving.load_model(here / "sigmoid.keras")
+    sigmoid.export(str(tmp_path / "saved"), verbose=False)
+    config = DistillConfig(**settings(here, teacher_path=str(tmp_path / "saved")))
+    teacher, images = load_distillation_inputs(config.resolved()).teacher, load(here).train_images
+    found = teacher.predict(images, verbose=0)
+    np.testing.assert_allclose(1 / (1 + np.exp(-found)), sigmoid.predict(images, verbose=0), atol=1e-5)
+    assert "saved_model.pb gives probabilities: their logit is taken" in capsys.readouterr().out
+
+
+@keras.saving.register_keras_serializable("tests_of_multi_label_runs")
+class Squash(keras.layers.Layer):
+    def call(self, logits):
+        return keras.ops.sigmoid(logits)
+
+
+def test_a_sigmoid_in_a_layer_of_ones_own_is_refused(here, tmp_path):
+    """It can be left out where it was written."""
+    model = keras.Sequential([keras.Input((8, 8, 1)), head("several"), Squash()])
+    model.save(tmp_path / "squash.keras")
+    config = DistillConfig(**settings(here, teacher_path=str(tmp_path / "squash.keras")))
+    with pytest.raises(
+        ValueError, match="must give logits. Received: .*squash.keras, whose outputs are from 0.*Let its call"
+    ):
+        load_distillation_inputs(config.resolved())
 
 
 def test_a_new_head_takes_the_place_of_a_softmax(here, tmp_path):

@@ -125,6 +125,43 @@ def test_a_run_with_a_saved_model(teacher, tmp_path):
     assert results["teacher"]["test_accuracy"] == same["teacher"]["test_accuracy"] > 0.8
 
 
+def test_a_saved_model_that_gives_probabilities(teacher, splits, tmp_path, capsys):
+    """Its graph shows no softmax that could be taken off: of a distribution, the logarithm has the same softmax."""
+    keras.Model(teacher.input, keras.layers.Softmax()(teacher.output)).export(str(tmp_path / "saved"), verbose=False)
+    found = load_teacher(tmp_path / "saved").predict(splits.test_images, verbose=0)
+    logits = teacher.predict(splits.test_images, verbose=0).astype("float64")
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    np.testing.assert_allclose(found, np.maximum(expected, np.log(1e-7)), rtol=1e-3, atol=1e-4)
+    assert "saved_model.pb gives probabilities: their logarithm is taken" in capsys.readouterr().out
+
+
+def test_a_saved_model_whose_probabilities_are_of_several_classes_is_refused(teacher, tmp_path):
+    """Each of digits' images has one class."""
+    sigmoid = keras.layers.Activation("sigmoid")(teacher.output)
+    keras.Model(teacher.input, sigmoid).export(str(tmp_path / "saved"), verbose=False)
+    with pytest.raises(ValueError, match="one class, rows that sum to 1.* Received: .*saved.* without its last"):
+        load_teacher(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("kind", ["logit", "sigmoid", "saved sigmoid"])
+def test_one_output_for_two_classes(kind, teacher, splits, tmp_path, capsys):
+    """As for cats and dogs, whose teachers have one output: the dog's."""
+    scores = teacher.get_layer("scores").output
+    logit = keras.layers.Dense(1, "linear" if kind == "logit" else "sigmoid")
+    model = keras.Model(teacher.input, logit(scores))
+    difference = np.zeros((10, 1))
+    difference[[3, 8]] = [[0.25], [-0.25]]
+    logit.set_weights([difference, np.zeros(1)])
+    path = tmp_path / ("saved" if kind == "saved sigmoid" else "a.keras")
+    (model.export if kind == "saved sigmoid" else model.save)(str(path))
+    two = splits.with_classes(("8", "3"))
+    found = load_teacher(path, classes=("8", "3")).predict(two.test_images, verbose=0)
+    z = teacher.predict(two.test_images, verbose=0) @ difference
+    np.testing.assert_allclose(found, np.concatenate([-z, z], axis=-1) / 2, rtol=1e-3, atol=1e-3)
+    assert (found.argmax(-1) == two.test_labels).mean() > 0.8
+    assert "has one output, the logit of '3': of '8' it is taken with the other sign" in capsys.readouterr().out
+
+
 @keras.saving.register_keras_serializable("tests_of_teacher_files")
 class Subclassed(keras.Model):
     def __init__(self, inner, softmax=False, **kwargs):

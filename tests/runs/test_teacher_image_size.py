@@ -13,7 +13,7 @@ import pytest
 from keras_tkd.config import DistillConfig, EvaluateConfig
 from keras_tkd.runs import commands
 from keras_tkd.runs.images import load_splits
-from keras_tkd.runs.sweep_plan import list_steps, make_configs
+from keras_tkd.runs.sweep_plan import choose_by_data, list_steps, make_configs
 
 CONTRASTS = {"flat": 0, "weak": 50, "strong": 100}
 QUICK = {"epochs": 2, "batch_size": 16, "learning_rate": 0.02, "baseline": "none", "check": "off", "method": "kd"}
@@ -61,6 +61,14 @@ def distill(folder, teacher_path):
 def read_losses(workdir, *names):
     history = json.loads((workdir / "checkpoints" / "student" / "record.json").read_text())["history"]
     return np.array([[epoch[name] for name in names] for epoch in history])
+
+
+def test_networks_of_a_comparison_are_chosen_by_what_each_of_the_two_sees(folder):
+    """Of 8 pixels and of 16, as in a run."""
+    config = DistillConfig(dataset=folder, method="kd", image_size=8, teacher_image_size=16)
+    chosen, splits = choose_by_data(config)
+    assert (chosen["teacher_model"], chosen["student_model"]) == ("tkd_teacher", "digits_student")
+    assert splits.for_teacher.image_shape == (16, 16, 3)
 
 
 def test_the_teacher_knows_what_the_student_does_not_see(distill, tmp_path, folder, teacher_path):

@@ -1,5 +1,6 @@
 """A cache of outputs that another program computed: each sample gets its own row, or there is an error."""
 
+import itertools
 import math
 import re
 
@@ -9,6 +10,7 @@ import pytest
 
 from keras_tkd import Distiller, TeacherCache, data
 from keras_tkd.losses import SimilarityPreserving, SoftTargets
+from keras_tkd.teacher_cache import label_agreement
 
 COUNT, CLASSES = 24, 3
 LABELS = np.arange(COUNT) % CLASSES
@@ -99,6 +101,82 @@ def test_classes_of_a_teacher_that_knows_more():
     cache = TeacherCache.from_arrays(wide, LABELS, classes=[4, 0, 2])
     expected = np.where(np.eye(CLASSES)[LABELS] == 1, math.log(0.8), math.log(0.05))
     np.testing.assert_allclose(cache.outputs["logits"][0], expected, rtol=1e-5)
+
+
+def test_the_logit_of_probabilities_where_an_image_may_have_several_classes():
+    """log(p / (1 - p)), with 0 and 1 as 1e-7 and 1 - 1e-7."""
+    probabilities = np.array([[0.8, 0.0], [0.25, 1.0], [0.5, 0.5]], "float32")
+    labels = np.array([[1, 0], [0, 1], [1, 1]])
+    cache = TeacherCache.from_arrays(probabilities, labels)
+    bound = math.log(1e-7)
+    expected = [[math.log(4), bound], [-math.log(3), -bound], [0, 0]]
+    np.testing.assert_allclose(cache.outputs["logits"][0], expected, rtol=1e-5, atol=1e-6)
+    assert cache.made_from["teacher"] == "given as probabilities" and probabilities[1, 1] == 1
+    kept = TeacherCache.from_arrays(probabilities, labels, kind="logits")
+    np.testing.assert_array_equal(kept.outputs["logits"][0], probabilities)
+
+
+def make_rows(samples):
+    """Multi-hot rows of four classes, of which the second goes with the first, and logits that know them well."""
+    generator = np.random.default_rng(4)
+    rows = generator.integers(0, 2, (samples, 4))
+    rows[:, 1] = np.where(generator.random(samples) < 0.8, rows[:, 0], rows[:, 1])
+    return rows, 4.0 * rows - 2 + generator.normal(size=rows.shape)
+
+
+def test_rows_of_several_classes_that_agree(capsys):
+    rows, logits = make_rows(60)
+    rows[:, 3] = 0  # of a class that no sample has, nothing can be said
+    np.testing.assert_array_equal(TeacherCache.from_arrays(logits, rows).outputs["logits"][0], logits.astype("float32"))
+    # So of half of them: the others say no more than chance.
+    logits[:, 2:] = np.random.default_rng(5).normal(size=(60, 2))
+    TeacherCache.from_arrays(logits, rows)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("order", "columns", "message"),
+    [
+        (np.random.default_rng(6).permutation(200), [0, 1, 2, 3], "ranked right, of 200 samples. The rows seem to be"),
+        # The second class goes with the first: each of the two columns knows the other's class, too.
+        (np.arange(200), [1, 2, 3, 0], "another order .* class 1 are ranked first by column 0, and so with 3 of 4"),
+        (np.arange(200), [0, 1, 2], "column for each class .* 3 columns, and labels of 4 classes"),
+    ],
+)
+def test_rows_of_several_classes_in_another_order(order, columns, message):
+    rows, logits = make_rows(200)
+    with pytest.raises(ValueError, match=message):
+        TeacherCache.from_arrays(logits[order][:, columns], rows)
+
+
+def test_few_rows_of_several_classes_at_chance_are_a_warning(capsys):
+    TeacherCache.from_arrays([[-1.0, 1.0], [1.0, -1.0]], [[1, 0], [0, 1]], name="few")
+    expected = "`few` must agree .* so few cannot show. Received: a mean of 0.00% of the pairs .* of 2 samples"
+    assert re.search(expected, capsys.readouterr().out)
+
+
+def test_the_sum_over_classes_varies_over_orders_of_the_rows_as_it_says():
+    """Against all 720 orders of six rows, classes that go together among them."""
+    generator = np.random.default_rng(7)
+    ranks = generator.normal(size=(6, 3))
+    ranks[:, 1] += ranks[:, 0]
+    has = generator.integers(0, 2, (6, 3)).astype(float)
+    ranks, has = ranks - ranks.mean(0), has - has.mean(0)
+    sums = [np.sum(ranks[list(order)] * has) for order in itertools.permutations(range(6))]
+    assert np.mean(sums) == pytest.approx(0, abs=1e-12)
+    assert label_agreement._deviate_by_order(ranks, has) == pytest.approx(np.std(sums))
+
+
+@pytest.mark.parametrize(
+    ("logits", "kind", "message"),
+    [
+        ([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], None, "sum to 1, as of a softmax.*labels.argmax"),
+        ([[0.25, 0.75], [0.5, 0.5], [2.0, 0.0]], "probabilities", "from 0 to 1. Received: numbers from 0 to 2"),
+    ],
+)
+def test_what_cannot_be_of_several_classes(logits, kind, message):
+    with pytest.raises(ValueError, match=message):
+        TeacherCache.from_arrays(np.array(logits), [[1, 0], [0, 1], [1, 0]], kind=kind)
 
 
 def network():

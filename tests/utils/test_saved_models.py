@@ -81,6 +81,32 @@ def test_several_outputs_have_their_names(model, tmp_path):
     np.testing.assert_array_equal(loaded(X)["scores"], model(X))
 
 
+class Two(tf.Module):
+    """Says half of a number, and predicts twice of it."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4))])
+    def encode(self, x):
+        return x / 2
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4))])
+    def predict(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(("name", "found"), [("serving_default", True), ("predict", False)])
+def test_of_several_signatures_one_must_be_the_default(name, found, tmp_path):
+    """The first by its name would be the encoder's."""
+    module = Two()
+    tf.saved_model.save(module, str(tmp_path / "a"), signatures={"encode": module.encode, name: module.predict})
+    if found:
+        np.testing.assert_array_equal(load_saved_model(tmp_path / "a")(np.ones((1, 4))), np.full((1, 4), 2))
+    else:
+        with pytest.raises(ValueError, match="has the signatures encode, predict, and none is called serving_default"):
+            load_saved_model(tmp_path / "a")
+    tf.saved_model.save(module, str(tmp_path / "b"), signatures={"predict": module.predict})
+    np.testing.assert_array_equal(load_saved_model(tmp_path / "b")(np.ones((1, 4))), np.full((1, 4), 2))
+
+
 @pytest.mark.parametrize("name", ["write", "write_if_negative", "predict"])
 def test_one_that_writes_files_is_not_loaded(name, tmp_path):
     canary = tmp_path / "canary"

@@ -23,25 +23,26 @@ _ROW = 34  # pixels of a method's row
 _TEACHER = "teacher"
 
 
-def draw_accuracies(runs, intervals, teacher=None):
+def draw_accuracies(runs, intervals, teacher=None, title="test accuracy"):
     """Draws the accuracy of each method: every seed a dot, the mean a tick, its interval a line, the teacher a rule.
 
     Args:
         runs: list of dicts `{"method", "seed", "accuracy"}`.
         intervals: list of dicts `{"method", "mean", "low", "high"}`, in the order of the rows.
         teacher: the teacher's accuracy; None for none.
+        title: what the accuracy is.
 
     Returns:
         The specification.
     """
     order = [each["method"] for each in intervals]
     y = altair.Y("method:N", sort=order, title=None, axis=altair.Axis(labelLimit=150))
-    x = altair.X("accuracy:Q", title="test accuracy", axis=_percent(), scale=altair.Scale(zero=False))
+    x = altair.X("accuracy:Q", title=title, axis=_percent(), scale=altair.Scale(zero=False))
     tips = [_tip("method:N"), _tip("mean:Q", ".2%"), _tip("low:Q", ".2%"), _tip("high:Q", ".2%")]
     base = altair.Chart(_data(intervals)).encode(y=y)
     layers = [
         base.mark_rule(strokeWidth=2, opacity=0.6, color="currentColor").encode(
-            x=altair.X("low:Q", title="test accuracy", axis=_percent(), scale=altair.Scale(zero=False)),
+            x=altair.X("low:Q", title=title, axis=_percent(), scale=altair.Scale(zero=False)),
             x2="high:Q",
             tooltip=tips,
         ),
@@ -95,7 +96,7 @@ def draw_gains(gains):
     )  # fmt: skip
 
 
-def draw_tradeoff(models, cost, title, names=None):
+def draw_tradeoff(models, cost, title, names=None, accuracy="test accuracy"):
     """Draws accuracy against a cost, a point for each model.
 
     Args:
@@ -103,6 +104,7 @@ def draw_tradeoff(models, cost, title, names=None):
         cost: `"parameters"`, `"bytes"` or `"milliseconds"`.
         title: of the axis.
         names: of all models of the page, in the order that decides their colours; those of `models` if not given.
+        accuracy: what the accuracy is.
 
     Returns:
         The specification.
@@ -115,7 +117,7 @@ def draw_tradeoff(models, cost, title, names=None):
         .mark_point(filled=True, size=110, opacity=0.85)
         .encode(
             x=altair.X(f"{cost}:Q", title=title, scale=log, axis=_short()),
-            y=altair.Y("accuracy:Q", title="test accuracy", axis=_percent(), scale=narrow),
+            y=altair.Y("accuracy:Q", title=accuracy, axis=_percent(), scale=narrow),
             color=_color(names, field="model"),
             shape=altair.condition(f"datum.model == '{_TEACHER}'", altair.value("diamond"), altair.value("circle")),
             tooltip=[_tip("model:N"), _tip("accuracy:Q", ".2%"), _tip(f"{cost}:Q", ",.6~g")],

@@ -98,6 +98,7 @@ def describe_single_run(results):
         runs=tuple(runs),
         verdicts=judge_comparison([method], [results.seed], {method: [results]}) if compared else {},
         versions=results.versions,
+        task=results.task,
     )
 
 

@@ -6,6 +6,7 @@ from keras_tkd.evaluation.significance import BETTER, WORSE, estimate_accuracy
 from keras_tkd.reports.comparison import BASELINE
 from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Cell, Chart, Listing, Section, Table
+from keras_tkd.reports.tables import name_accuracy
 
 __all__ = ["describe_accuracies", "describe_costs", "describe_repetition", "name_method"]
 
@@ -33,8 +34,9 @@ def describe_accuracies(report):
     means = [_average(method, comparison) for method in comparison.methods]
     means = [mean for mean in means if mean]
     summary = ", ".join(f"{mean['method']} {mean['mean']:.2%}" for mean in means)
-    spec = charts.draw_accuracies(dots, means, comparison.teacher_accuracy)
-    blocks = [Chart("Every seed a dot, the mean a tick", spec, f"Mean test accuracy: {summary}", wide=True)]
+    name = name_accuracy(comparison.task)
+    spec = charts.draw_accuracies(dots, means, comparison.teacher_accuracy, name)
+    blocks = [Chart("Every seed a dot, the mean a tick", spec, f"Mean {name}: {summary}", wide=True)]
     gains = [
         {"method": method, "gain": verdict.gain, "decision": verdict.decision}
         | dict(zip(("low", "high"), verdict.interval or (None, None), strict=True))
@@ -47,6 +49,8 @@ def describe_accuracies(report):
         blocks.append(Chart("Gain against the student alone, 95 % interval", spec, summary, wide=True))
     blocks += [_tabulate_methods(comparison), _tabulate_runs(comparison, runs)]
     notes = [_explain_intervals(comparison)]
+    if comparison.task:
+        notes.insert(0, "Accuracy is the exact match: the share of test images of which every class is answered right.")
     if comparison.teacher_accuracy is None:
         notes.append("No accuracy of a teacher that all share is known, so no line shows it.")
     return Section("accuracy", "Accuracy", notes, blocks)
@@ -115,6 +119,7 @@ def describe_costs(report):
     models = [_list_costs(each) for each in report.models]
     names = [each["model"] for each in models]
     blocks, notes = [], []
+    accuracy = name_accuracy(report.comparison.task)
     for cost, title, missing in (
         ("parameters", "trainable parameters", "The number of parameters is not known"),
         ("bytes", "size of the Keras file, bytes", "There is no file of a model"),
@@ -122,14 +127,14 @@ def describe_costs(report):
         known = [each for each in models if each[cost] is not None]
         if known:
             summary = ", ".join(f"{each['model']} {each[cost]:,}" for each in known)
-            spec = charts.draw_tradeoff(known, cost, title, names)
+            spec = charts.draw_tradeoff(known, cost, title, names, accuracy)
             blocks.append(Chart(f"Accuracy against {title.partition(',')[0]}", spec, summary))
         lacking = [each["model"] for each in models if each[cost] is None]
         if lacking:
             notes.append(f"{missing}: {', '.join(lacking)}.")
     timed = [_list_costs(each) for each in report.exported]
     if timed:
-        spec = charts.draw_tradeoff(timed, "milliseconds", "milliseconds for one image")
+        spec = charts.draw_tradeoff(timed, "milliseconds", "milliseconds for one image", accuracy=accuracy)
         summary = ", ".join(f"{each['model']} {each['milliseconds']:.3g} ms" for each in timed)
         blocks.append(Chart("Accuracy against latency", spec, summary))
     else:

@@ -36,7 +36,7 @@ RUNS = {
     "trikd": {"method": "trikd", "generations": 2, "epochs": 2},
 }
 QUICK = False
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "latency_ms")
 
 
 def make_graphs_quickly():

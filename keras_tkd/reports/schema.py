@@ -98,6 +98,9 @@ class ModelResult(_Result):
             were given as, their views and layers.
         image_shape: of a teacher that sees images of another size than the student, their height, width and channels.
         selected_epoch: the epoch, from 1, whose weights it has, where that was chosen by the validation images.
+        latency_ms: milliseconds that a call with one image took when the run ended, the median of some, in TensorFlow
+            with all threads of the run; of a teacher that others trained, before its student was. For people: no result
+            depends on it.
     """
 
     test_accuracy: float | None = _optional()
@@ -119,6 +122,7 @@ class ModelResult(_Result):
     outputs: dict | None = _optional()
     image_shape: list[int] | None = _optional()
     selected_epoch: int | None = _optional()
+    latency_ms: float | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""

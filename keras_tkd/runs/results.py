@@ -16,6 +16,7 @@ from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
+from keras_tkd.runs.latency import add_latency
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.multi_hot import count_classes
 
@@ -138,11 +139,12 @@ def describe_teacher_run(run, inputs, trained):
     """Returns the `Results` of a run that trained a teacher."""
     teacher = measure_model(
         trained.model,
-        evaluation.logits(trained.model, inputs.splits.test_images),
+        inputs.compute_logits(trained.model),
         inputs.splits,
         stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
     )
+    teacher = add_latency(teacher, trained.model, inputs.splits.train_images)
     return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
 
 
@@ -184,14 +186,18 @@ def describe_generations(run, inputs, baseline, generations):
         generations: list of `Generation`.
     """
     splits = inputs.splits
-    logits = [evaluation.logits(generation.teacher, splits.test_images) for generation in generations]
+    logits = [inputs.compute_logits(generation.teacher) for generation in generations]
     chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
     alone = _predict_alone(inputs, baseline)
     each = [
         GenerationResult(
-            teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
+            teacher=add_latency(
+                measure_model(generation.teacher, own, splits, embedding_layer=layer),
+                generation.teacher,
+                splits.train_images,
+            ),
             student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline, alone),
             validation_accuracy=generation.validation_accuracy,
         )
@@ -267,8 +273,9 @@ def _measure_agreement(outputs, teacher_outputs, splits):
 def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
-    outputs = evaluation.logits(model, splits.test_images)
+    outputs = inputs.compute_logits(model)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
+    result = add_latency(result, model, splits.train_images)
     # Beside the test accuracy it tells underfitting from overfitting.
     predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
     return dataclasses.replace(result, train_accuracy=float(evaluation.is_right(predicted, splits.train_labels).mean()))
@@ -285,7 +292,7 @@ def _predict_alone(inputs, baseline):
     """Returns what the student alone says of the test images, as labels have it; None where that is not known."""
     if baseline is None or not inputs.splits.num_classes:
         return inputs.baseline_predictions
-    return evaluation.predict_labels(baseline.model, inputs.splits.test_images, inputs.splits.multi_label)
+    return evaluation.name_labels(inputs.compute_logits(baseline.model), inputs.splits.multi_label)
 
 
 def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
@@ -295,7 +302,7 @@ def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone)
     if alone is None:
         return result
     splits = inputs.splits
-    predicted = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
+    predicted = evaluation.name_labels(inputs.compute_logits(model), splits.multi_label)
     right = evaluation.is_right(predicted, splits.test_labels)
     alone_right = evaluation.is_right(alone, splits.test_labels)
     return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))

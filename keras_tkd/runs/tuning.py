@@ -15,11 +15,12 @@ from keras_tkd.runs.images import hash_data
 from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.shared_cache import choose_shared_cache
-from keras_tkd.runs.sweep_plan import choose_by_data, complete, format_shared_flags, make_configs, name_folder
+from keras_tkd.runs.sweep_plan import check_numbers, choose_by_data, complete, format_shared_flags, make_configs
 from keras_tkd.runs.sweep_progress import format_duration
 from keras_tkd.runs.tuning_flags import name_losses, write_flagfiles
+from keras_tkd.runs.tuning_jobs import OUTPUT, Study, redirect_output, run_studies
 from keras_tkd.runs.tuning_space import apply_values, make_spaces, parse_space
-from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits, obtain_teacher
+from keras_tkd.runs.tuning_trials import load_tuning_splits, obtain_teacher
 from keras_tkd.utils.files import write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
@@ -27,13 +28,11 @@ __all__ = ["TRIALS", "TUNING", "tune"]
 
 TUNING = "tuning.json"
 TRIALS = "trials.csv"
-_JOURNAL = "studies.journal"
-_OUTPUT = "output"
 _FRACTION = 0.2
 _TRIALS = 10  # that a teacher cache is reckoned for
 
 
-def tune(config, path, methods, trials=20, seeds=(100,), space=()):
+def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
     """Searches learning rates, temperatures, margins and weights of methods, by validation images alone.
 
     The student alone is tuned too, its learning rate in the same range and by as many trials. Trials train on the
@@ -52,6 +51,9 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         trials: number of trials of each method.
         seeds: of the students of each trial, whose accuracies are averaged. Confirm the outcome by others.
         space: ranges in place of the defaults, such as `["learning_rate=0.01..0.2", "kd.temperature=4"]`.
+        parallel: number of methods at once; the trials of each come one after another. More than one are processes of
+            their own, each with its share of the threads: results are the same with `deterministic`, and else differ
+            as they do between machines.
 
     Returns:
         The `Tuning`, as in `tuning.json`; beside that are `trials.csv` and, for each method, `METHOD/best.flags`.
@@ -59,10 +61,12 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     Raises:
         ValueError: what cannot be tuned, before anything is trained; another tuning's folder; Optuna is not installed;
             no trial of a method finished.
+        ChildProcessError: a process of a method ended for want of memory, say.
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
-    _check_arguments(path, trials, seeds)
+    _check_arguments(path, trials)
+    check_numbers(seeds, parallel)
     ranges, known = parse_space(space), read_tuning(folder / TUNING)
     fraction = config.validation_fraction or _FRACTION
     # As for the runs that will have what is found, which train on all training images.
@@ -108,11 +112,11 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         data=data,
         versions=describe_versions(),
     )
-    (folder / _OUTPUT).mkdir(parents=True, exist_ok=True)
+    (folder / OUTPUT).mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder)
     lock.take()
     try:
-        tuning = _run(tuning, shared, configs, spaces, splits, folder)
+        tuning = _run(tuning, shared, configs, spaces, splits, folder, min(parallel, len(configs)))
     finally:
         lock.release()
     command = write_flagfiles(tuning, untuned, path)
@@ -120,41 +124,31 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     return tuning
 
 
-def _run(tuning, shared, configs, spaces, splits, folder):
+def _run(tuning, shared, configs, spaces, splits, folder, parallel):
     """Runs the trials that are missing; writes the tuning's files whenever one ends, and returns the `Tuning`."""
-    # Optuna is an extra, of which nothing is imported before it is known to be there.
-    from keras_tkd.runs.tuning_study import run_study
-
-    with _redirect(folder, "teacher"):
+    with redirect_output(folder, "teacher"):
         teacher = obtain_teacher(shared, configs, folder, splits)
-    total, seconds, seeds = len(configs) * tuning.trials, [], tuning.seeds
+    total, seconds = len(configs) * tuning.trials, []
     print(f"{len(configs)} methods, {tuning.trials} trials of each, in {folder}", flush=True)
-    for name, config in configs.items():
-        if config.has_teacher:
-            config = resolve_auto(config, teacher_path=teacher)
-
-        # The loop's variables, as they are now.
-        def evaluate(number, values, report, name=name, config=config):
-            path = folder / name_folder(name)
-            with _redirect(folder, path.name):
-                return evaluate_trial(apply_values(config, values), path / f"trial{number}", seeds, splits, report)
-
-        study = run_study(
-            name,
-            folder / _JOURNAL,
-            spaces[name],
+    studies = [
+        Study(
+            method=name,
+            config=resolve_auto(config, teacher_path=teacher) if config.has_teacher else config,
+            space=spaces[name],
+            folder=folder,
             trials=tuning.trials,
-            seed=tuning.sampler_seed,
-            # Before a third of a training, accuracies tell how fast a learning rate begins, and little of its end.
-            warmup_steps=config.epochs // 3,
-            evaluate=evaluate,
+            seeds=tuning.seeds,
+            sampler_seed=tuning.sampler_seed,
         )
-        for trial, new in study:
-            tuning = dataclasses.replace(tuning, results=(*tuning.results, trial))
+        for name, config in configs.items()
+    ]
+    with contextlib.closing(run_studies(studies, splits, parallel)) as ended:
+        for trial, new in ended:
+            tuning = tuning.add_trial(trial)
             if new:
                 _write(tuning, folder)
                 seconds.append(trial.seconds)
-                left = (total - len(tuning.results)) * sum(seconds) / len(seconds)
+                left = (total - len(tuning.results)) * sum(seconds) / len(seconds) / parallel
                 _report(tuning, trial, left)
     _write(tuning, folder)
     missing = [name for name in tuning.methods if tuning.find_best(name) is None]
@@ -166,15 +160,13 @@ def _run(tuning, shared, configs, spaces, splits, folder):
     return tuning
 
 
-def _check_arguments(path, trials, seeds):
+def _check_arguments(path, trials):
     if not str(path).strip() or pathlib.Path(path).is_file():
         raise ValueError(f"`workdir` must name a folder. Received: workdir={str(path)!r}")
     if importlib.util.find_spec("optuna") is None:
         raise ValueError('Tuning needs optuna, not installed here. Install the extra: pip install "keras_tkd[tune]"')
     if type(trials) is not int or trials < 1:
         raise ValueError(f"`trials` must be a whole number >= 1. Received: trials={trials!r}")
-    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int for seed in seeds):
-        raise ValueError(f"`seeds` must be different whole numbers, one or more. Received: seeds={seeds}")
 
 
 def _keep_rate_of_teacher(config):
@@ -234,14 +226,6 @@ def _share_cache(config, folder, splits, seeds):
     # added later must have what the first had.
     all_of_them = dataclasses.replace(config, epochs=_TRIALS * seeds * config.epochs)
     return resolve_auto(config, teacher_cache=choose_shared_cache(all_of_them, folder, inputs))
-
-
-@contextlib.contextmanager
-def _redirect(folder, name):
-    """Sends what is printed to a file of the tuning."""
-    path = folder / _OUTPUT / f"{name}.txt"
-    with open(path, "a", buffering=1, encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        yield
 
 
 def _write(tuning, folder):

@@ -116,7 +116,7 @@ def draw_tradeoff(models, cost, title, names=None):
         .encode(
             x=altair.X(f"{cost}:Q", title=title, scale=log, axis=_short()),
             y=altair.Y("accuracy:Q", title="test accuracy", axis=_percent(), scale=narrow),
-            color=_color(names, field="model"),
+            color=_color(names, field="model", shown=[each["model"] for each in models]),
             shape=altair.condition(f"datum.model == '{_TEACHER}'", altair.value("diamond"), altair.value("circle")),
             tooltip=[_tip("model:N"), _tip("accuracy:Q", ".2%"), _tip(f"{cost}:Q", ",.6~g")],
         )

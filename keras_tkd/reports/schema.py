@@ -98,9 +98,6 @@ class ModelResult(_Result):
             were given as, their views and layers.
         image_shape: of a teacher that sees images of another size than the student, their height, width and channels.
         selected_epoch: the epoch, from 1, whose weights it has, where that was chosen by the validation images.
-        latency_ms: milliseconds that a call with one image took when the run ended, the median of some, in TensorFlow
-            with all threads of the run; of a teacher that others trained, before its student was. For people: no result
-            depends on it.
     """
 
     test_accuracy: float | None = _optional()
@@ -122,7 +119,6 @@ class ModelResult(_Result):
     outputs: dict | None = _optional()
     image_shape: list[int] | None = _optional()
     selected_epoch: int | None = _optional()
-    latency_ms: float | None = _optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""
@@ -211,6 +207,8 @@ class Results(_Result):
         train: of the last training: the student's, or the teacher's where a teacher was trained.
         versions: of Python, packages and machine.
         teachers: each teacher of an ensemble.
+        latency_ms: dict from `"teacher"` and `"student"` to the milliseconds that a call with one image took, the
+            median of some, in TensorFlow with all threads of the run. For people: no result depends on it.
         generations: each student with an online teacher, in turn.
         generation: number, from 1, of the generation whose models the run exports.
         flags: lines of the flagfile that runs the same again.
@@ -231,6 +229,7 @@ class Results(_Result):
     train: TrainingResult | None = _field(of=TrainingResult, default=None)
     versions: dict | None = _field(default=None)
     teachers: list[ModelResult] | None = _optional(of=ModelResult)
+    latency_ms: dict[str, float] | None = _optional()
     generations: list[GenerationResult] | None = _optional(of=GenerationResult)
     generation: int | None = _optional()
     flags: tuple[str, ...] = _field(default=())

@@ -8,7 +8,7 @@ from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
-from keras_tkd.runs.latency import add_latency
+from keras_tkd.runs.latency import measure_model_latency
 from keras_tkd.runs.observing import Observer
 from keras_tkd.runs.results import (
     compute_closed_set_logits,
@@ -199,7 +199,7 @@ def _obtain_teacher(run, inputs):
     splits = inputs.splits.for_teacher
     teacher = measure_teacher(model, splits, stage, config.teacher.embedding_layer)
     # Now, for with a cache the model is gone before its student is trained.
-    teacher.result = add_latency(teacher.result, model, splits.train_images)
+    teacher.latency_ms = measure_model_latency(model, splits.train_images)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
     check_teacher(teacher, config)
     return teacher

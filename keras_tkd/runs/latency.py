@@ -1,7 +1,5 @@
 """How long models take for an image, for people to look at: nothing is decided by it."""
 
-import dataclasses
-
 import tensorflow as tf
 
 from keras_tkd import data
@@ -10,25 +8,24 @@ from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.layer_outputs import LayerOutputs
 from keras_tkd.utils.resizing import resize_for_model
 
-__all__ = ["add_latency"]
+__all__ = ["measure_model_latency"]
 
 # At least and at most, and the seconds after which they end in between: less than a run takes to begin.
 _CALLS, _SECONDS = (5, 50), 0.3
 
 
-def add_latency(result, model, images):
-    """Returns a `ModelResult` with the median duration of a call of its model with one image, on this machine as it is.
+def measure_model_latency(model, images):
+    """Returns the milliseconds that a call of a model with one image takes, the median of some.
 
-    The models of an ensemble are called one after another.
+    That is on this machine, and with what else goes on there. The models of an ensemble are called one after another.
 
     Args:
-        result: the `ModelResult`.
         model: a `keras.Model` or an ensemble.
         images: images as the model sees them, an array or a stream; the first is taken.
     """
     image = next(iter(data.iterate_batches(images, 1)))[:1]
     each = [_measure(member, image) for member in flatten_ensemble(model)]
-    return dataclasses.replace(result, latency_ms=float(f"{sum(each):.4g}"))
+    return float(f"{sum(each):.4g}")
 
 
 def _measure(model, image):

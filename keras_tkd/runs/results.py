@@ -16,7 +16,7 @@ from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
-from keras_tkd.runs.latency import add_latency
+from keras_tkd.runs.latency import measure_model_latency
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.multi_hot import count_classes
 
@@ -47,12 +47,14 @@ class MeasuredTeacher:
             where the outputs that are given are not for these.
         result: its `ModelResult`; of an ensemble that of the ensemble.
         members: of an ensemble a list with the `ModelResult` of each model by itself, else None.
+        latency_ms: milliseconds that a call with one image takes; None where nobody measured it.
     """
 
     model: keras.Model | None
     logits: np.ndarray | None
     result: ModelResult
     members: list[ModelResult] | None = None
+    latency_ms: float | None = None
 
     def release(self):
         """Returns the model and forgets it, so that it is freed as soon as possible: with a cache, before training."""
@@ -144,8 +146,8 @@ def describe_teacher_run(run, inputs, trained):
         stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
     )
-    teacher = add_latency(teacher, trained.model, inputs.splits.train_images)
-    return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
+    latency = {"teacher": measure_model_latency(trained.model, inputs.splits.train_images)}
+    return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher, latency_ms=latency)
 
 
 def describe_student_run(run, inputs, teacher, baseline, student):
@@ -156,16 +158,18 @@ def describe_student_run(run, inputs, teacher, baseline, student):
         baseline: the student alone as this run trained it; None where it did not.
         student: the student as this run trained it.
     """
-    models = {}
+    models, latency = {}, {"student": measure_model_latency(student.model, inputs.splits.train_images)}
     logits = None
     if teacher:
         logits = teacher.logits
         models = {"teacher": teacher.result, "teachers": teacher.members}
+        latency |= {} if teacher.latency_ms is None else {"teacher": teacher.latency_ms}
     measured_baseline = _measure_baseline(run, inputs, baseline, logits)
     alone = _predict_alone(inputs, baseline)
     measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline, alone)
     title = run.config.title
-    return _describe_run(title, run, inputs, student.stage, baseline=measured_baseline, student=measured, **models)
+    models |= {"baseline": measured_baseline, "student": measured, "latency_ms": latency}
+    return _describe_run(title, run, inputs, student.stage, **models)
 
 
 def describe_versions():
@@ -193,11 +197,7 @@ def describe_generations(run, inputs, baseline, generations):
     alone = _predict_alone(inputs, baseline)
     each = [
         GenerationResult(
-            teacher=add_latency(
-                measure_model(generation.teacher, own, splits, embedding_layer=layer),
-                generation.teacher,
-                splits.train_images,
-            ),
+            teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
             student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline, alone),
             validation_accuracy=generation.validation_accuracy,
         )
@@ -214,6 +214,10 @@ def describe_generations(run, inputs, baseline, generations):
         student=exported.student,
         generations=each,
         generation=chosen.number,
+        latency_ms={
+            role: measure_model_latency(model, splits.train_images)
+            for role, model in (("teacher", chosen.teacher), ("student", chosen.student))
+        },
     )
 
 
@@ -275,7 +279,6 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     splits = inputs.splits
     outputs = inputs.compute_logits(model)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
-    result = add_latency(result, model, splits.train_images)
     # Beside the test accuracy it tells underfitting from overfitting.
     predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
     return dataclasses.replace(result, train_accuracy=float(evaluation.is_right(predicted, splits.train_labels).mean()))

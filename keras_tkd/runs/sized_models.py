@@ -23,10 +23,10 @@ def describe_run_models(results, folder):
         results: its `Results`.
         folder: its folder.
     """
-    # One architecture: what their measurements differ by is chance.
-    students = _take_median([results.baseline, results.student])
+    # Student and student alone are one network.
+    students = _take_latency([results], "student")
     models = [
-        _describe(_TEACHER, results.teacher, _find_teacher(results, folder), _take_median([results.teacher])),
+        _describe(_TEACHER, results.teacher, _find_teacher(results, folder), _take_latency([results], _TEACHER)),
         _describe(BASELINE, results.baseline, folder / "baseline.keras", students),
         _describe(results.method, results.student, folder / "student.keras", students),
     ]
@@ -52,10 +52,10 @@ def describe_compared_models(comparison, folder):
     }
     if comparison.teacher_accuracy is not None and shared:
         path, results = next(iter(shared.items()))
-        took = _take_median(each.teacher for each in shared.values())
+        took = _take_latency(shared.values(), _TEACHER)
         models.append(_describe(_TEACHER, results.teacher, _find_teacher(results, folder / path), took))
-    # All methods have the same student.
-    students = _take_median(results.student for results in found.values())
+    # All methods have the same student: what measurements differ by is chance.
+    students = _take_latency(found.values(), "student")
     for method in comparison.methods:
         each = [run for run in comparison.list_runs(method) if run.path in found]
         if each:
@@ -76,9 +76,9 @@ def _describe(name, model, file, milliseconds, accuracy=None):
     )
 
 
-def _take_median(models):
-    """Returns the median of what calls of several models, or of one several times, took; None where nothing is known"""
-    known = [model.latency_ms for model in models if model is not None and model.latency_ms is not None]
+def _take_latency(runs, role):
+    """Returns the median of what several `Results` say of one network's latency; None where none says anything."""
+    known = [results.latency_ms[role] for results in runs if role in (results.latency_ms or {})]
     return statistics.median(known) if known else None
 
 

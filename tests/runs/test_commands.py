@@ -65,7 +65,7 @@ def test_workdir_holds_what_a_run_leaves(tkd_run):
     assert results["method"] == "tkd" and results["dataset"] == "digits"
     assert results["seed"] == 0 and results["epochs"] == 2 and results["test_samples"] == len(test_split()[1])
     assert results["train"]["seconds"] > 0 and results["train"]["images_per_second"] > 0
-    assert all(results[role]["latency_ms"] > 0 for role in ("teacher", "baseline", "student"))
+    assert all(results["latency_ms"][role] > 0 for role in ("teacher", "student"))
 
 
 def test_split():

@@ -6,7 +6,6 @@ import pytest
 
 from keras_tkd import evaluation, models
 from keras_tkd.export.measurement import Latency
-from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs import latency
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 
@@ -35,13 +34,12 @@ def called(monkeypatch):
 def test_a_call_is_the_model_on_one_image(size, called):
     """Resized, where the model takes another size."""
     model = build(0, size)
-    result = latency.add_latency(ModelResult(parameters=7), model, IMAGES)
-    assert result == ModelResult(parameters=7, latency_ms=1.5)
+    assert latency.measure_model_latency(model, IMAGES) == 1.5
     np.testing.assert_allclose(called, [evaluation.logits(model, IMAGES[:1])], rtol=1e-4, atol=1e-5)
 
 
 def test_an_ensemble_takes_what_its_models_take(called):
     ensemble = TeacherEnsemble([build(0), build(1)], average="logits")
-    assert latency.add_latency(ModelResult(), ensemble, IMAGES).latency_ms == 3.0
+    assert latency.measure_model_latency(ensemble, IMAGES) == 3.0
     expected = [evaluation.logits(build(seed), IMAGES[:1]) for seed in (0, 1)]
     np.testing.assert_allclose(called, expected, rtol=1e-4, atol=1e-5)

@@ -110,13 +110,8 @@ def test_latency_is_shown_where_an_export_measured_it(tmp_path):
 
 
 def test_latency_is_that_of_the_runs(tmp_path):
-    """Students are one network: theirs is the median of what was measured, the teacher's is its own."""
-    models = {
-        "teacher": ModelResult(test_accuracy=0.975, at_chance=False, latency_ms=2.5),
-        "baseline": ModelResult(test_accuracy=0.8125, at_chance=False, latency_ms=0.25),
-        "student": StudentResult(test_accuracy=0.9, at_chance=False, latency_ms=0.75, gained=9, lost=2),
-    }
-    page = read_page(write_run(tmp_path, **models))
+    """Student and student alone are one network, and have one."""
+    page = read_page(write_run(tmp_path, latency_ms={"teacher": 2.5, "student": 0.5}))
     timed = {row["model"]: row["milliseconds"] for row in page.list_values() if row.get("milliseconds")}
     assert timed == {"teacher": 2.5, "student alone": 0.5, "kd": 0.5}
     assert "Latency was not measured" not in page.text and "No result rests on it" in page.text
@@ -126,13 +121,12 @@ def test_a_teacher_that_was_given_is_a_point_beside_the_students(tmp_path):
     """Its numbers are in the runs that learned from it, its file is where they found it."""
     (tmp_path / "given.keras").write_bytes(b"x" * 4_321)
     runs = []
-    for seed, (teacher, student) in enumerate([(3.0, 0.5), (5.0, 1.0), (4.0, None)]):
+    for seed, latency in enumerate([(3.0, 0.5), (5.0, 1.0), (4.0,)]):
         folder = tmp_path / "c" / f"kd/seed{seed}"
         write_run(
             folder,
             seed=seed,
-            teacher=ModelResult(test_accuracy=0.975, parameters=72_970, at_chance=False, latency_ms=teacher),
-            student=StudentResult(test_accuracy=0.9, parameters=666, at_chance=False, latency_ms=student),
+            latency_ms=dict(zip(("teacher", "student"), latency, strict=False)),
             flags=("--method=kd", f"--teacher_path={tmp_path}/given.keras"),
         )
         path = f"kd/seed{seed}"

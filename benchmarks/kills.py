@@ -38,7 +38,7 @@ RUNS = {
 QUICK = False
 # Of what no state holds, and no comparison here sees.
 QUICK_SETTINGS = {"tensorboard": "off", "check": "off"}
-TIMES = ("seconds", "images_per_second")
+TIMES = ("seconds", "images_per_second", "latency_ms")
 
 
 def begin_quickly():

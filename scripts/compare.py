@@ -7,7 +7,6 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 """
 
 import early_signals  # noqa: F401, I001 (first, for it acts when it is imported)
-import os
 
 import run_flags
 from absl import flags
@@ -32,9 +31,7 @@ flags.DEFINE_string("workdir", None, "Folder of the comparison; each run has a f
 def main():
     config = run_flags.read_shared()
     seeds = run_flags.read_seeds()
-    if flags.FLAGS.parallel > 1:
-        # This process looks at the models before the others train them, and must leave them room on a GPU.
-        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    run_flags.share_devices(flags.FLAGS.parallel)
     run_flags.import_commands(config.deterministic)
     from keras_tkd.runs import compare
 

@@ -22,6 +22,7 @@ __all__ = [
     "read_seeds",
     "read_shared",
     "run",
+    "share_devices",
     "show",
     "show_comparison",
     "show_report",
@@ -197,6 +198,13 @@ def _end(number, frame):
     raise _Termination
 
 
+def share_devices(parallel):
+    """Has this process leave room on a GPU for those beside it; to be called before TensorFlow is imported."""
+    if parallel > 1:
+        # It looks at the models, or trains the teacher, before the others train theirs.
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
 def import_commands(deterministic=False):
     """Imports `keras_tkd.runs.commands`, and TensorFlow with it, without its start-up lines.
 
@@ -261,7 +269,7 @@ def read_seeds():
 
 def show_comparison(comparison, workdir):
     """Prints the table of a comparison, its verdicts and its files; ends the program with 1 where runs failed."""
-    from keras_tkd.reports.comparison import describe_comparison, format_comparison_table
+    from keras_tkd.reports.comparison_tables import describe_comparison, format_comparison_table
     from keras_tkd.runs import layout, sweep
 
     print("", format_comparison_table(comparison), sep="\n")

@@ -27,17 +27,21 @@ flags.DEFINE_list(
     "Ranges in place of the defaults: learning_rate=0.01..0.2,temperature=1..8, of one method kd.weight=0.1..10, or a "
     "value: tkd.margin=5.",
 )
+flags.DEFINE_integer(
+    "parallel", 1, "Methods at once, in processes of their own that share the cores and the memory of the machine."
+)
 flags.DEFINE_string("workdir", None, "Folder of the tuning; the same command goes on with it.", required=True)
 
 
 def main():
     config = run_flags.read_shared()
     seeds = run_flags.read_seeds()
+    run_flags.share_devices(flags.FLAGS.parallel)
     run_flags.import_commands(config.deterministic)
     from keras_tkd.runs import tune
 
     space = flags.FLAGS.space or ()
-    tune(config, flags.FLAGS.workdir, flags.FLAGS.methods, flags.FLAGS.trials, seeds, space)
+    tune(config, flags.FLAGS.workdir, flags.FLAGS.methods, flags.FLAGS.trials, seeds, space, flags.FLAGS.parallel)
 
 
 if __name__ == "__main__":

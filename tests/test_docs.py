@@ -30,7 +30,7 @@ from keras_tkd.data.image_list import HELD_OUT
 from keras_tkd.methods import METHODS
 from keras_tkd.miners import MINERS
 from keras_tkd.reports.tables import format_image_counts
-from keras_tkd.runs import layout, stages, tuning, tuning_flags
+from keras_tkd.runs import layout, stages, tuning, tuning_flags, tuning_jobs
 from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.utils.augmentation_names import ARGUMENTS
 from keras_tkd.utils.files import save_model
@@ -139,9 +139,10 @@ def test_the_page_of_tuning(tmp_path):
     inspect.signature(runs.tune).bind(*call.args, **{word.arg: word.value for word in call.keywords})
     script = (ROOT / "scripts" / "tune.py").read_text()
     own = re.findall(r'flags.DEFINE_\w+\(\s*"(\w+)"', script)
-    assert sorted(own) == ["methods", "seeds", "space", "trials", "workdir"]
+    assert sorted(own) == ["methods", "parallel", "seeds", "space", "trials", "workdir"]
     assert all(f"| `--{name}` |" in page or f"`--{name}=" in page for name in own)
-    for name in (layout.TUNING, tuning.TRIALS, f"METHOD/{tuning_flags.BEST}", tuning_flags.SHARED):
+    files = (layout.TUNING, tuning.TRIALS, f"METHOD/{tuning_flags.BEST}", tuning_flags.SHARED)
+    for name in (*files, f"METHOD/{tuning_jobs.JOURNAL}"):
         assert f"| `{name}` |" in page
 
 

@@ -17,7 +17,14 @@ _MODULES = {
         "is_right",
         "standard_error",
     ),
-    "keras_tkd.evaluation.predictions": ("EMBEDDING", "embeddings", "logits", "predict_classes", "predict_labels"),
+    "keras_tkd.evaluation.predictions": (
+        "EMBEDDING",
+        "embeddings",
+        "logits",
+        "name_labels",
+        "predict_classes",
+        "predict_labels",
+    ),
     "keras_tkd.evaluation.projections": ("project_by_pca", "project_by_tsne"),
     "keras_tkd.evaluation.several_classes": (
         "average_precisions",

@@ -7,7 +7,7 @@ from keras_tkd import data
 from keras_tkd.utils import resizing
 from keras_tkd.utils.layer_outputs import LayerOutputs
 
-__all__ = ["EMBEDDING", "embeddings", "logits", "predict_classes", "predict_labels"]
+__all__ = ["EMBEDDING", "embeddings", "logits", "name_labels", "predict_classes", "predict_labels"]
 
 EMBEDDING = "embedding"  # the layer's name in this package's models
 
@@ -46,11 +46,13 @@ def predict_labels(model, images, multi_label, batch_size=256):
     Returns:
         int64 `(samples,)` class ids; or uint8 `(samples, classes)`.
     """
-    if not multi_label:
-        return predict_classes(model, images, batch_size)
-    return np.concatenate(
-        [(output > 0).astype("uint8") for output in _iterate_outputs(model, images, "logits", batch_size)]
-    )
+    outputs = _iterate_outputs(model, images, "logits", batch_size)
+    return np.concatenate([name_labels(output, multi_label) for output in outputs])
+
+
+def name_labels(outputs, multi_label):
+    """Returns what logits `(samples, classes)` say of each sample, as `predict_labels` does."""
+    return (outputs > 0).astype("uint8") if multi_label else outputs.argmax(-1)
 
 
 def embeddings(model, images, layer=EMBEDDING, batch_size=256):

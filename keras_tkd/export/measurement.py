@@ -11,7 +11,7 @@ import numpy as np
 from keras_tkd import data, evaluation
 from keras_tkd.utils.multi_hot import is_multi_hot
 
-__all__ = ["Latency", "Measurement", "measure"]
+__all__ = ["Latency", "Measurement", "measure", "measure_latency"]
 
 _BATCH_SIZE = 256  # in which all images are run
 _WARM_UP = 5  # calls that are not counted: the first ones allocate, and compile
@@ -90,18 +90,26 @@ def measure(run, images, labels, reference, *, prepare=None, batch_sizes=(1, 32)
         test_accuracy=accuracy(outputs, labels),
         agreement=agreement(outputs, reference),
         largest_difference=float(np.abs(outputs - reference).max()),
-        latency=tuple(_measure_latency(run, np.resize(first, (size, *first.shape[1:]))) for size in batch_sizes),
+        latency=tuple(measure_latency(run, np.resize(first, (size, *first.shape[1:]))) for size in batch_sizes),
     )
 
 
-def _measure_latency(run, batch):
+def measure_latency(run, batch, *, calls=_CALLS, seconds=_SECONDS):
+    """Returns the `Latency` of a batch.
+
+    Args:
+        run: function of the batch, which has computed its outputs once it returns.
+        batch: `(batch, height, width, channels)`.
+        calls: how many are measured at least, and at most.
+        seconds: after which they end within these bounds.
+    """
     for _ in range(_WARM_UP):
         run(batch)
-    seconds = []
-    least, most = _CALLS
-    while len(seconds) < least or (sum(seconds) < _SECONDS and len(seconds) < most):
+    took = []
+    least, most = calls
+    while len(took) < least or (sum(took) < seconds and len(took) < most):
         start = time.perf_counter()
         run(batch)
-        seconds.append(time.perf_counter() - start)
-    median, p95 = 1000 * np.percentile(seconds, [50, 95])
-    return Latency(batch_size=len(batch), median_ms=float(median), p95_ms=float(p95), calls=len(seconds))
+        took.append(time.perf_counter() - start)
+    median, p95 = 1000 * np.percentile(took, [50, 95])
+    return Latency(batch_size=len(batch), median_ms=float(median), p95_ms=float(p95), calls=len(took))

@@ -207,6 +207,8 @@ class Results(_Result):
         train: of the last training: the student's, or the teacher's where a teacher was trained.
         versions: of Python, packages and machine.
         teachers: each teacher of an ensemble.
+        latency_ms: dict from `"teacher"` and `"student"` to the milliseconds that a call with one image took, the
+            median of some, in TensorFlow with all threads of the run. For people: no result depends on it.
         generations: each student with an online teacher, in turn.
         generation: number, from 1, of the generation whose models the run exports.
         flags: lines of the flagfile that runs the same again.
@@ -227,6 +229,7 @@ class Results(_Result):
     train: TrainingResult | None = _field(of=TrainingResult, default=None)
     versions: dict | None = _field(default=None)
     teachers: list[ModelResult] | None = _optional(of=ModelResult)
+    latency_ms: dict[str, float] | None = _optional()
     generations: list[GenerationResult] | None = _optional(of=GenerationResult)
     generation: int | None = _optional()
     flags: tuple[str, ...] = _field(default=())

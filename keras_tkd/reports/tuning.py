@@ -5,7 +5,7 @@ import dataclasses
 import io
 
 from keras_tkd.reports.schema import check_kinds
-from keras_tkd.utils.files import read_json
+from keras_tkd.reports.versions import read_versioned
 
 __all__ = ["Outcome", "STATUSES", "TUNING_VERSION", "TunedTrial", "Tuning", "format_trials", "read_tuning"]
 
@@ -67,7 +67,8 @@ class Tuning:
         validation_samples: their number.
         flags: lines of a flagfile with what all methods share.
         spaces: dict from a method to a dict from a name to `(low, high)`.
-        results: all trials that have ended. The file has the number of each method's best beside them, `best`.
+        results: all trials that have ended, method by method. The file has the number of each method's best beside
+            them, `best`.
         data: dict from what of the images and labels is used to its hash.
         versions: of Python, packages and machine.
     """
@@ -90,6 +91,11 @@ class Tuning:
         best = {method: self.find_best(method) for method in self.methods}
         return dataclasses.asdict(self) | {"best": {method: trial and trial.number for method, trial in best.items()}}
 
+    def add_trial(self, trial):
+        """Returns the tuning with one trial more, in its place: that of its method, and of its number in that."""
+        results = sorted((*self.results, trial), key=lambda each: (self.methods.index(each.method), each.number))
+        return dataclasses.replace(self, results=tuple(results))
+
     def list_trials(self, method):
         """Returns the trials of a method that have ended, in their order."""
         return [trial for trial in self.results if trial.method == method]
@@ -106,29 +112,21 @@ def read_tuning(path):
     Raises:
         ValueError: the file holds something else, or is of a later version; the message names it.
     """
-    values = read_json(path)
-    if values is None:
-        return None
-    if values.get("version") != TUNING_VERSION:
-        raise ValueError(
-            f"{path} must be of version {TUNING_VERSION} of its schema. Received: version={values.get('version')!r}. "
-            "If a later keras_tkd wrote it, update this one to read it"
-        )
-    try:
-        del values["best"]
-        check_kinds(Tuning, values)
-        results = []
-        for trial in values.pop("results"):
-            check_kinds(TunedTrial, trial)
-            results.append(TunedTrial(**trial | {"accuracies": tuple(trial["accuracies"])}))
-        spaces = {
-            method: {name: tuple(ends) for name, ends in space.items()}
-            for method, space in values.pop("spaces").items()
-        }
-        tuples = {name: tuple(values.pop(name)) for name in ("methods", "seeds", "flags")}
-        return Tuning(**values, **tuples, spaces=spaces, results=tuple(results))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: it is no tuning ({error}). Put it back, or remove it") from error
+    return read_versioned(path, TUNING_VERSION, "tuning", _parse_tuning)
+
+
+def _parse_tuning(values):
+    del values["best"]
+    check_kinds(Tuning, values)
+    results = []
+    for trial in values.pop("results"):
+        check_kinds(TunedTrial, trial)
+        results.append(TunedTrial(**trial | {"accuracies": tuple(trial["accuracies"])}))
+    spaces = {
+        method: {name: tuple(ends) for name, ends in space.items()} for method, space in values.pop("spaces").items()
+    }
+    tuples = {name: tuple(values.pop(name)) for name in ("methods", "seeds", "flags")}
+    return Tuning(**values, **tuples, spaces=spaces, results=tuple(results))
 
 
 def format_trials(tuning):

@@ -47,7 +47,7 @@ class Board:
     """
 
     def __init__(self, run, inputs):
-        self._config, self._splits = run.config, inputs.splits
+        self._config, self._inputs, self._splits = run.config, inputs, inputs.splits
         self._folder = run.path / "logs" / "result"
         shutil.rmtree(self._folder, ignore_errors=True)
         # Where all classes are in the open set, there are no images of classes; and of several classes no matrix, no
@@ -74,12 +74,12 @@ class Board:
         if teacher.model is None:
             self._logits[_TEACHER] = self._embeddings[_TEACHER] = teacher.logits[self._chosen]
         else:
-            self._add_model(_TEACHER, teacher.model, layer, teacher.logits[self._chosen])
+            self._add_model(_TEACHER, teacher.model, layer, teacher.logits)
 
     def add_online_teacher(self, model):
         """Takes what is shown of a teacher that learned with its student."""
         if self._pictured:
-            self._add_model(_TEACHER, model, self._config.teacher.embedding_layer)
+            self._add_model(_TEACHER, model, self._config.teacher.embedding_layer, self._inputs.compute_logits(model))
 
     def write(self, results, model):
         """Writes all of it.
@@ -97,7 +97,8 @@ class Board:
                 hparams.hparams(_list_settings(self._config, results.method))
                 self._write_numbers(results, result)
                 if self._pictured:
-                    self._add_model(self._role, model, self._config.embedding_layer)
+                    logits = self._inputs.compute_logits(model)
+                    self._add_model(self._role, model, self._config.embedding_layer, logits)
                     self._write_graphs()
                     self._write_confusions(results)
                     self._write_triplets(epochs)
@@ -107,10 +108,10 @@ class Board:
             # What is trained is worth more than its pictures.
             print(f"Warning: TensorBoard's results of this run could not be written: {error}", flush=True)
 
-    def _add_model(self, role, model, layer, logits=None):
+    def _add_model(self, role, model, layer, logits):
+        """Takes what is shown of a model; `logits` are for all test images."""
         name, images = layer or evaluation.EMBEDDING, self._seen if role == _TEACHER else self._images
-        self._logits[role] = evaluation.logits(model, images) if logits is None else logits
-        embeddings = self._logits[role]
+        self._logits[role] = embeddings = logits[self._chosen]
         # An ensemble has no layer of its own, and another's model may call its embedding otherwise.
         if len(flatten_ensemble(model)) == 1 and has_output(model, name):
             embeddings = evaluation.embeddings(model, images, name)

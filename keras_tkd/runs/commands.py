@@ -8,6 +8,7 @@ from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
+from keras_tkd.runs.latency import measure_model_latency
 from keras_tkd.runs.observing import Observer
 from keras_tkd.runs.results import (
     compute_closed_set_logits,
@@ -105,7 +106,8 @@ def distill(config, path, existing="refuse", callbacks=()):
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
-            results, best = describe_generations(run, inputs, baseline, generations), choose_best(generations)
+            results = describe_generations(run, inputs, baseline, generations)
+            best = choose_best(generations)
             student, online = best.student, best.teacher
             board.add_online_teacher(online)
         else:
@@ -194,7 +196,10 @@ def _obtain_teacher(run, inputs):
         )
         trained = stages.train_teacher(run, inputs)
         model, stage = trained.model, trained.stage
-    teacher = measure_teacher(model, inputs.splits.for_teacher, stage, config.teacher.embedding_layer)
+    splits = inputs.splits.for_teacher
+    teacher = measure_teacher(model, splits, stage, config.teacher.embedding_layer)
+    # Now, for with a cache the model is gone before its student is trained.
+    teacher.latency_ms = measure_model_latency(model, splits.train_images)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.
     check_teacher(teacher, config)
     return teacher

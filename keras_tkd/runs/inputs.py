@@ -64,6 +64,14 @@ class Inputs:
     architecture: str | None = None
     layers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     data: dict[str, str] | None = None
+    _logits: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def compute_logits(self, model):
+        """Returns the logits of a trained model for the test images: it is run once, however many ask for them."""
+        # By the model itself, which stays: once it is gone, another might have its id.
+        if model not in self._logits:
+            self._logits[model] = evaluation.logits(model, self.splits.test_images)
+        return self._logits[model]
 
     def take_teacher(self):
         """Returns the teacher and forgets it: a large model, which is freed as soon as a run no longer needs it."""

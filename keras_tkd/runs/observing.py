@@ -36,7 +36,7 @@ class Observer:
     """
 
     def __init__(self, run, inputs):
-        self._run, self._splits, config = run, inputs.splits, run.config
+        self._run, self._inputs, self._splits, config = run, inputs, inputs.splits, run.config
         self._layers = {role: config.embedding_layer for role in (BASELINE_ROLE, STUDENT_ROLE)}
         if config.has_teacher:
             self._layers[TEACHER_ROLE] = config.teacher.embedding_layer
@@ -72,7 +72,7 @@ class Observer:
             return
         for role, model in ((TEACHER_ROLE, teacher), (BASELINE_ROLE, baseline), (STUDENT_ROLE, student)):
             if model is not None:
-                self._add(role, evaluation.logits(model, self._select(role).test_images), model)
+                self._add(role, self._inputs.compute_logits(model), model)
         if len(self._triplets) and TEACHER_ROLE in self._logits:
             for time, logits in (("before", self._before), ("after", self._logits[STUDENT_ROLE])):
                 self._distances[time] = self._measure_triplets(logits)

@@ -1,20 +1,22 @@
 """Report of a folder: of one run, or of a comparison of many, out of the files that they left."""
 
+import collections
 import dataclasses
 import pathlib
 import shlex
 
 import numpy as np
 
-from keras_tkd.reports.comparison import BASELINE, describe_comparison, read_comparison
-from keras_tkd.reports.exports import read_export
+from keras_tkd.reports.comparison import BASELINE, read_comparison
+from keras_tkd.reports.comparison_tables import describe_comparison
 from keras_tkd.reports.observations import BASELINE_ROLE, STUDENT_ROLE, read_observations
 from keras_tkd.reports.page.page import check_packages, format_page
-from keras_tkd.reports.page.report import History, Report, SizedModel, describe_single_run
+from keras_tkd.reports.page.report import History, Report, describe_single_run
 from keras_tkd.reports.schema import read_results
 from keras_tkd.reports.verdict import format_verdict
 from keras_tkd.runs.layout import COMPARISON, OBSERVATIONS, REPORT, RESULTS
 from keras_tkd.runs.records import read_record
+from keras_tkd.runs.sized_models import describe_compared_models, describe_run_models, find_exported
 from keras_tkd.utils.files import write_text
 
 __all__ = ["write_report"]
@@ -53,10 +55,12 @@ def _report_comparison(comparison, folder):
     own = {method: f"{method}={method}.flags" for method in comparison.settings}
     methods = ",".join(own.get(method, method) for method in comparison.methods[1:])
     seeds = ",".join(map(str, comparison.seeds))
-    sized = [_describe_model(name, shown, folder) for name in (_TEACHER, *comparison.methods)]
-    # Of each method the run of one seed, the same of all, so that they are compared with one student alone.
-    seed = next((run.seed for run in shown if run.method != _TEACHER), None)
-    runs = {run.method: folder / run.path for run in shown if run.seed == seed and run.method in comparison.methods}
+    # Of each method the run of one seed, the same of all, so that they are compared with one student alone: the first
+    # of those that most methods have, for one may have failed.
+    students = [run for run in shown if run.method in comparison.methods]
+    counts = collections.Counter(run.seed for run in students)
+    seed = max(sorted(counts), key=counts.get, default=None)
+    runs = {run.method: folder / run.path for run in students if run.seed == seed}
     observed = _gather_observations(runs, runs.get(BASELINE))
     lines = describe_comparison(comparison) or ["No verdict yet: no run of a method is finished."]
     return Report(
@@ -64,8 +68,8 @@ def _report_comparison(comparison, folder):
         verdict=tuple(lines),
         comparison=comparison,
         source=COMPARISON,
-        models=tuple(filter(None, sized)),
-        exported=_find_exported(folder),
+        models=describe_compared_models(comparison, folder),
+        exported=find_exported(folder),
         histories=tuple(
             history for run in comparison.runs for history in _read_histories(folder / run.path, run.method, run.seed)
         ),
@@ -86,24 +90,13 @@ def _report_run(folder):
             f"{folder}, which has neither {COMPARISON} nor such a {RESULTS}"
         )
     comparison = describe_single_run(results)
-    roles = {_TEACHER: results.teacher, BASELINE: results.baseline, results.method: results.student}
-    sized = [
-        SizedModel(
-            name=name,
-            test_accuracy=model.test_accuracy,
-            parameters=model.parameters,
-            bytes=_count_bytes(folder / f"{'student' if model is results.student else name}.keras"),
-        )
-        for name, model in roles.items()
-        if model is not None and model.test_accuracy is not None
-    ]
     return Report(
         title=f"{results.dataset}: {results.method}",
         verdict=(_say_verdict(results),),
         comparison=comparison,
         source=RESULTS,
-        models=tuple(sized),
-        exported=_find_exported(folder),
+        models=describe_run_models(results, folder),
+        exported=find_exported(folder),
         histories=tuple(_read_histories(folder, results.method, results.seed)),
         observations=_gather_observations({results.method: folder}, _find_baseline(results)),
         classes=_read_classes([folder]),
@@ -124,23 +117,6 @@ def _say_verdict(results):
     if results.teacher is None:
         return f"The student alone: {results.student.test_accuracy:.2%} of the test images. Nothing was distilled."
     return format_verdict([results.to_dict()])
-
-
-def _describe_model(name, runs, folder):
-    """Returns the `SizedModel` of a method of a comparison, of its finished runs; None where there is none."""
-    runs = [run for run in runs if run.method == name]
-    if not runs:
-        return None
-    role = "teacher" if name == _TEACHER else "student"
-    first = folder / runs[0].path
-    results = read_results(first / RESULTS)
-    model = results and getattr(results, role)
-    return SizedModel(
-        name=name,
-        test_accuracy=sum(run.test_accuracy for run in runs) / len(runs),
-        parameters=model and model.parameters,
-        bytes=_count_bytes(first / f"{role}.keras"),
-    )
 
 
 def _gather_observations(runs, alone):
@@ -183,38 +159,6 @@ def _read_classes(folders):
         if results and results.student and results.student.per_class_accuracy:
             return tuple(results.student.per_class_accuracy)
     return ()
-
-
-def _count_bytes(path):
-    return path.stat().st_size if path.is_file() else None
-
-
-def _find_exported(folder):
-    """Returns what was measured of exports of the folder's models, wherever beside them or inside their files are."""
-    places = [folder.absolute().parent.glob("*/export.json"), folder.absolute().glob("*/export.json")]
-    models = []
-    for path in sorted({path for place in places for path in place}):
-        try:
-            results = read_export(path)
-        except (ValueError, OSError) as error:
-            # Beside the folder there may be anything.
-            print(f"Warning: an export is left out of the report: {error}", flush=True)
-            continue
-        if results is None or not pathlib.Path(results.source).absolute().is_relative_to(folder.absolute()):
-            continue
-        which = pathlib.Path(results.source).absolute().parent.relative_to(folder.absolute()).as_posix()
-        for model in filter(None, (results.teacher, results.student, *results.files)):
-            title = f"{model.title} (Keras)" if model in (results.teacher, results.student) else model.title
-            single = [each["median_ms"] for each in model.latency if each["batch_size"] == 1]
-            models.append(
-                SizedModel(
-                    name=title if which == "." else f"{title}, {which}",
-                    test_accuracy=model.test_accuracy,
-                    bytes=model.bytes,
-                    milliseconds=single[0] if single else None,
-                )
-            )
-    return tuple(model for model in models if model.milliseconds is not None)
 
 
 def _read_histories(folder, name, seed):

@@ -16,6 +16,7 @@ from keras_tkd.runs.baseline import count_epochs_to_baseline
 from keras_tkd.runs.checks import check_finite
 from keras_tkd.runs.epoch_selection import find_best_epoch
 from keras_tkd.runs.generations import choose_best
+from keras_tkd.runs.latency import measure_model_latency
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils.multi_hot import count_classes
 
@@ -46,12 +47,14 @@ class MeasuredTeacher:
             where the outputs that are given are not for these.
         result: its `ModelResult`; of an ensemble that of the ensemble.
         members: of an ensemble a list with the `ModelResult` of each model by itself, else None.
+        latency_ms: milliseconds that a call with one image takes; None where nobody measured it.
     """
 
     model: keras.Model | None
     logits: np.ndarray | None
     result: ModelResult
     members: list[ModelResult] | None = None
+    latency_ms: float | None = None
 
     def release(self):
         """Returns the model and forgets it, so that it is freed as soon as possible: with a cache, before training."""
@@ -138,12 +141,13 @@ def describe_teacher_run(run, inputs, trained):
     """Returns the `Results` of a run that trained a teacher."""
     teacher = measure_model(
         trained.model,
-        evaluation.logits(trained.model, inputs.splits.test_images),
+        inputs.compute_logits(trained.model),
         inputs.splits,
         stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
     )
-    return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher)
+    latency = {"teacher": measure_model_latency(trained.model, inputs.splits.train_images)}
+    return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher, latency_ms=latency)
 
 
 def describe_student_run(run, inputs, teacher, baseline, student):
@@ -154,16 +158,18 @@ def describe_student_run(run, inputs, teacher, baseline, student):
         baseline: the student alone as this run trained it; None where it did not.
         student: the student as this run trained it.
     """
-    models = {}
+    models, latency = {}, {"student": measure_model_latency(student.model, inputs.splits.train_images)}
     logits = None
     if teacher:
         logits = teacher.logits
         models = {"teacher": teacher.result, "teachers": teacher.members}
+        latency |= {} if teacher.latency_ms is None else {"teacher": teacher.latency_ms}
     measured_baseline = _measure_baseline(run, inputs, baseline, logits)
     alone = _predict_alone(inputs, baseline)
     measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline, alone)
     title = run.config.title
-    return _describe_run(title, run, inputs, student.stage, baseline=measured_baseline, student=measured, **models)
+    models |= {"baseline": measured_baseline, "student": measured, "latency_ms": latency}
+    return _describe_run(title, run, inputs, student.stage, **models)
 
 
 def describe_versions():
@@ -184,7 +190,7 @@ def describe_generations(run, inputs, baseline, generations):
         generations: list of `Generation`.
     """
     splits = inputs.splits
-    logits = [evaluation.logits(generation.teacher, splits.test_images) for generation in generations]
+    logits = [inputs.compute_logits(generation.teacher) for generation in generations]
     chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
@@ -208,6 +214,10 @@ def describe_generations(run, inputs, baseline, generations):
         student=exported.student,
         generations=each,
         generation=chosen.number,
+        latency_ms={
+            role: measure_model_latency(model, splits.train_images)
+            for role, model in (("teacher", chosen.teacher), ("student", chosen.student))
+        },
     )
 
 
@@ -267,7 +277,7 @@ def _measure_agreement(outputs, teacher_outputs, splits):
 def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
     splits = inputs.splits
-    outputs = evaluation.logits(model, splits.test_images)
+    outputs = inputs.compute_logits(model)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
     # Beside the test accuracy it tells underfitting from overfitting.
     predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
@@ -285,7 +295,7 @@ def _predict_alone(inputs, baseline):
     """Returns what the student alone says of the test images, as labels have it; None where that is not known."""
     if baseline is None or not inputs.splits.num_classes:
         return inputs.baseline_predictions
-    return evaluation.predict_labels(baseline.model, inputs.splits.test_images, inputs.splits.multi_label)
+    return evaluation.name_labels(inputs.compute_logits(baseline.model), inputs.splits.multi_label)
 
 
 def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
@@ -295,7 +305,7 @@ def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone)
     if alone is None:
         return result
     splits = inputs.splits
-    predicted = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
+    predicted = evaluation.name_labels(inputs.compute_logits(model), splits.multi_label)
     right = evaluation.is_right(predicted, splits.test_labels)
     alone_right = evaluation.is_right(alone, splits.test_labels)
     return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))

@@ -11,11 +11,10 @@ from keras_tkd.reports.comparison import (
     BASELINE,
     ComparedRun,
     Comparison,
-    format_csv,
-    format_markdown,
     judge_comparison,
     read_comparison,
 )
+from keras_tkd.reports.comparison_tables import format_csv, format_markdown
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.given import list_changed, read_data_hashes
@@ -28,6 +27,7 @@ from keras_tkd.runs.shared_cache import choose_shared_cache
 from keras_tkd.runs.sweep_jobs import Failure, run_all
 from keras_tkd.runs.sweep_plan import (
     TEACHER,
+    check_numbers,
     check_pairs,
     check_recorded,
     choose_by_data,
@@ -78,7 +78,7 @@ def compare(config, path, methods, seeds, parallel=1):
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
     check_workdir(path)
-    _check_numbers(seeds, parallel)
+    check_numbers(seeds, parallel)
     check_own(folder, COMPARISON)
     check_writable(folder, "workdir")
     lock = FolderLock(folder)
@@ -196,13 +196,6 @@ def _check_data(comparison, data, folder):
         )
 
 
-def _check_numbers(seeds, parallel):
-    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int for seed in seeds):
-        raise ValueError(f"`seeds` must be different whole numbers, one or more. Received: seeds={seeds}")
-    if type(parallel) is not int or parallel < 1:
-        raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
-
-
 def _check_method(config, folder, seeds, splits):
     """Returns a method's configuration with its teacher cache decided, and the hashes of its data.
 
@@ -254,6 +247,7 @@ def _describe_step(step, outcome, folder):
         test_accuracy=model.test_accuracy,
         baseline_accuracy=results.baseline.test_accuracy if results.baseline else None,
         agreement=model.agreement,
+        epochs=results.count_epochs(model),
     )
 
 

@@ -3,9 +3,6 @@
 import contextlib
 import dataclasses
 import gc
-import os
-import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -14,6 +11,7 @@ from keras_tkd.config.flagfile import format_flags
 from keras_tkd.runs import commands
 from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.layout import RESULTS
+from keras_tkd.runs.processes import WorkerProcess, interrupt_on_exit
 from keras_tkd.utils.files import read_json
 
 __all__ = ["COLLAPSED_EXIT", "Failure", "execute", "run_all"]
@@ -63,7 +61,7 @@ def run_all(steps, outcomes, folder, parallel):
     (folder / _OUTPUT).mkdir(exist_ok=True)
     start = _Here if parallel == 1 else _Process
     waiting, running = list(steps), []
-    try:
+    with interrupt_on_exit(running):
         while waiting or running:
             for step in list(waiting):
                 # Only once all have ended: which of them ends first is a matter of chance.
@@ -83,17 +81,6 @@ def run_all(steps, outcomes, folder, parallel):
                 yield job.step, job.read_outcome(), job.seconds
             if not ended and running:
                 time.sleep(_POLL)
-    except (KeyboardInterrupt, GeneratorExit) as ending:
-        # Processes of their own have not received the terminal's signal.
-        for job in running:
-            job.interrupt(getattr(ending, "signal", signal.SIGINT))
-        for job in running:
-            job.wait()
-        raise
-    finally:
-        # A second signal does not wait.
-        for job in running:
-            job.kill()
 
 
 def execute(command, config, path):
@@ -141,61 +128,23 @@ class _Here:
     interrupt = wait = kill
 
 
-class _Process:
+class _Process(WorkerProcess):
     """A run in a process of its own."""
 
     def __init__(self, step, output, parallel):
-        self.step, self._output, self._began = step, output, time.perf_counter()
-        threads = str(max(1, (os.cpu_count() or 1) // parallel))
-        # What the user set for all runs stays; and on a GPU none may take all of the memory.
-        environment = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
-        environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
-        with open(output, "a", encoding="utf-8") as file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", _WORKER, step.command, str(step.path)],
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment,
-                # Ctrl-C in a terminal reaches all of a group, and a second signal would not wait for a step to end.
-                start_new_session=True,
-            )
-        # One that died at once reads nothing, and is told of by how it ended.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write("".join(f"{line}\n" for line in (*format_flags(step.config), "")))
-            # Left open: the run ends when the system closes it, as it does if this process is killed.
-            self._process.stdin.flush()
+        self.step, self._began = step, time.perf_counter()
+        super().__init__([_WORKER, step.command, str(step.path)], output, parallel)
+        self.send("".join(f"{line}\n" for line in (*format_flags(step.config), "")))
 
     def has_ended(self):
-        return self._process.poll() is not None
+        return self.returncode is not None
 
     @property
     def seconds(self):
         return time.perf_counter() - self._began
 
     def read_outcome(self):
-        self._release()
-        code = self._process.returncode
-        if code == 0:
+        error = self.read_error()
+        if error is None:
             return read_json(self.step.path / RESULTS)
-        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
-        if code > 0 and lines and lines[-1].startswith("Error: "):
-            status = "collapsed" if code == COLLAPSED_EXIT else "failed"
-            return Failure(lines[-1].removeprefix("Error: "), status)
-        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return Failure(f"its process ended with {ending}; see {self._output}")
-
-    def interrupt(self, number):
-        self._process.send_signal(number)
-
-    def wait(self):
-        self._process.wait()
-
-    def kill(self):
-        self._process.kill()
-        self._release()
-
-    def _release(self):
-        # Closes its input, and waits. Sooner, that would be a second signal to one that is writing its state.
-        self._process.communicate()
+        return Failure(error, "collapsed" if self.returncode == COLLAPSED_EXIT else "failed")

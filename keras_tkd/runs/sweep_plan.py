@@ -24,6 +24,7 @@ from keras_tkd.runs.defaults import choose_defaults
 __all__ = [
     "Step",
     "TEACHER",
+    "check_numbers",
     "check_pairs",
     "check_recorded",
     "choose_by_data",
@@ -112,6 +113,14 @@ def make_configs(base, methods, settings=None):
             raise ValueError(f"`methods` must differ. Received: {other!r} and {text!r}, which are the same training")
     _check_budgets(configs)
     return configs
+
+
+def check_numbers(seeds, parallel):
+    """Raises `ValueError` for seeds, or a number of processes, that a comparison or a tuning cannot have."""
+    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int for seed in seeds):
+        raise ValueError(f"`seeds` must be different whole numbers, one or more. Received: seeds={seeds}")
+    if type(parallel) is not int or parallel < 1:
+        raise ValueError(f"`parallel` must be a whole number >= 1. Received: parallel={parallel!r}")
 
 
 def check_recorded(base, methods, seeds, settings):

@@ -6,13 +6,12 @@ training was stopped at chance.
 """
 
 import itertools
-import os
-import signal
 import sys
 import threading
 
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import read_flags
+from keras_tkd.runs.processes import end_with_parent
 from keras_tkd.runs.sweep_jobs import COLLAPSED_EXIT, Failure, execute
 
 __all__ = ["main"]
@@ -24,22 +23,11 @@ def main():
     """Runs the step that the command line and the standard input describe."""
     command, path = sys.argv[1:]
     flags = "".join(itertools.takewhile(str.strip, sys.stdin))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     outcome = execute(command, _read_config(_CONFIGS[command], flags), path)
     if isinstance(outcome, Failure):
         print(f"Error: {outcome.message}", flush=True)
         sys.exit(COLLAPSED_EXIT if outcome.status == "collapsed" else 1)
-
-
-def _end_with_parent():
-    """Ends the run as SIGTERM does, with its state written, once the other end of the standard input is closed.
-
-    The system closes it when the other process ends, however it does: a run that went on would keep its folder locked.
-    """
-    # Not of the buffered stream, whose lock a thread that waits there would hold while Python shuts down.
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _read_config(config_class, text):

@@ -16,24 +16,30 @@ from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.runs.layout import TUNING, check_own, check_workdir
 from keras_tkd.runs.results import describe_versions
 from keras_tkd.runs.shared_cache import choose_shared_cache
-from keras_tkd.runs.sweep_plan import choose_by_data, complete, format_shared_flags, make_configs, name_folder
+from keras_tkd.runs.sweep_plan import (
+    check_numbers,
+    choose_by_data,
+    complete,
+    format_shared_flags,
+    make_configs,
+    name_folder,
+)
 from keras_tkd.runs.sweep_progress import format_duration
 from keras_tkd.runs.tuning_flags import name_losses, write_flagfiles
+from keras_tkd.runs.tuning_jobs import JOURNAL, OUTPUT, Study, redirect_output, run_studies
 from keras_tkd.runs.tuning_space import apply_values, make_spaces, parse_space
-from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits, obtain_teacher
+from keras_tkd.runs.tuning_trials import load_tuning_splits, obtain_teacher
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
 __all__ = ["TRIALS", "tune"]
 
 TRIALS = "trials.csv"
-_JOURNAL = "studies.journal"
-_OUTPUT = "output"
 _FRACTION = 0.2
 _TRIALS = 10  # that a teacher cache is reckoned for
 
 
-def tune(config, path, methods, trials=20, seeds=(100,), space=()):
+def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
     """Searches learning rates, temperatures, margins and weights of methods, by validation images alone.
 
     The student alone is tuned too, its learning rate in the same range and by as many trials. Trials train on the
@@ -52,6 +58,9 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         trials: number of trials of each method.
         seeds: of the students of each trial, whose accuracies are averaged. Confirm the outcome by others.
         space: ranges in place of the defaults, such as `["learning_rate=0.01..0.2", "kd.temperature=4"]`.
+        parallel: number of methods at once; the trials of each come one after another. More than one are processes of
+            their own, each with its share of the threads: results are the same with `deterministic`, and else differ
+            as they do between machines.
 
     Returns:
         The `Tuning`, as in `tuning.json`; beside that are `trials.csv` and, for each method, `METHOD/best.flags`.
@@ -59,11 +68,13 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     Raises:
         ValueError: what cannot be tuned, before anything is trained; another tuning's folder; Optuna is not installed;
             no trial of a method finished.
+        ChildProcessError: a process of a method ended for want of memory, say.
         BlockingIOError: another process is at work in the folder.
     """
     folder, seeds = pathlib.Path(path).absolute(), tuple(seeds)
     check_workdir(path)
-    _check_arguments(trials, seeds)
+    _check_arguments(trials)
+    check_numbers(seeds, parallel)
     check_own(folder, TUNING)
     check_writable(folder, "workdir")
     lock = FolderLock(folder)
@@ -113,10 +124,11 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
         data=data,
         versions=describe_versions(),
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / OUTPUT).mkdir(parents=True, exist_ok=True)
     lock.take()
     try:
-        tuning = _run(tuning, shared, configs, spaces, splits, folder, known.results if known else ())
+        found, at_once = known.results if known else (), min(parallel, len(configs))
+        tuning = _run(tuning, shared, configs, spaces, splits, folder, found, at_once)
     finally:
         lock.release()
     command = write_flagfiles(tuning, untuned, path)
@@ -124,50 +136,40 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=()):
     return tuning
 
 
-def _run(tuning, shared, configs, spaces, splits, folder, known):
+def _run(tuning, shared, configs, spaces, splits, folder, known, parallel):
     """Runs the trials that are missing; writes the tuning's files whenever one ends, and returns the `Tuning`.
 
     Args:
         known: the `TunedTrial`s that the folder's `tuning.json` has.
+        parallel: number of methods at once.
     """
-    # Optuna is an extra, of which nothing is imported before it is known to be there.
-    from keras_tkd.runs.tuning_study import run_study
-
-    (folder / _OUTPUT).mkdir(exist_ok=True)
-    with _redirect(folder, "teacher"):
+    with redirect_output(folder, "teacher"):
         teacher = obtain_teacher(shared, configs, folder, splits)
     # From here on there are trials, and the folder says of which tuning, also where the first of them never ends.
     _write(dataclasses.replace(tuning, results=known), folder)
-    total, seconds, seeds = len(configs) * tuning.trials, [], tuning.seeds
+    total, seconds = len(configs) * tuning.trials, []
     print(f"{len(configs)} methods, {tuning.trials} trials of each, in {folder}", flush=True)
-    for name, config in configs.items():
-        if config.has_teacher:
-            config = resolve_auto(config, teacher_path=teacher)
-
-        # The loop's variables, as they are now.
-        def evaluate(number, values, report, name=name, config=config):
-            path = folder / name_folder(name)
-            with _redirect(folder, path.name):
-                return evaluate_trial(apply_values(config, values), path / f"trial{number}", seeds, splits, report)
-
-        study = run_study(
-            name,
-            folder / _JOURNAL,
-            spaces[name],
+    studies = [
+        Study(
+            method=name,
+            config=resolve_auto(config, teacher_path=teacher) if config.has_teacher else config,
+            space=spaces[name],
+            folder=folder,
             trials=tuning.trials,
-            seed=tuning.sampler_seed,
-            # Before a third of a training, accuracies tell how fast a learning rate begins, and little of its end.
-            warmup_steps=config.epochs // 3,
-            evaluate=evaluate,
+            seeds=tuning.seeds,
+            sampler_seed=tuning.sampler_seed,
         )
-        for trial, new in study:
+        for name, config in configs.items()
+    ]
+    with contextlib.closing(run_studies(studies, splits, parallel)) as ended:
+        for trial, new in ended:
             if not new:
                 _check_known(trial, known, folder)
-            tuning = dataclasses.replace(tuning, results=(*tuning.results, trial))
+            tuning = tuning.add_trial(trial)
             if new:
                 _write(tuning, folder)
                 seconds.append(trial.seconds)
-                left = (total - len(tuning.results)) * sum(seconds) / len(seconds)
+                left = (total - len(tuning.results)) * sum(seconds) / len(seconds) / parallel
                 _report(tuning, trial, left)
     _write(tuning, folder)
     missing = [name for name in tuning.methods if tuning.find_best(name) is None]
@@ -179,13 +181,11 @@ def _run(tuning, shared, configs, spaces, splits, folder, known):
     return tuning
 
 
-def _check_arguments(trials, seeds):
+def _check_arguments(trials):
     if importlib.util.find_spec("optuna") is None:
         raise ValueError('Tuning needs optuna, not installed here. Install the extra: pip install "keras_tkd[tune]"')
     if type(trials) is not int or trials < 1:
         raise ValueError(f"`trials` must be a whole number >= 1. Received: trials={trials!r}")
-    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int for seed in seeds):
-        raise ValueError(f"`seeds` must be different whole numbers, one or more. Received: seeds={seeds}")
 
 
 def _keep_rate_of_teacher(config):
@@ -250,19 +250,12 @@ def _share_cache(config, folder, splits, seeds):
 def _check_known(trial, known, folder):
     """Raises `ValueError` where the two files of a tuning that tell of a trial do not say the same."""
     if any((one.method, one.number) == (trial.method, trial.number) and one != trial for one in known):
+        journal = folder / name_folder(trial.method) / JOURNAL
         raise ValueError(
-            f"{folder / _JOURNAL} or {folder / TUNING} is damaged: they differ in trial {trial.number} of "
+            f"{journal} or {folder / TUNING} is damaged: they differ in trial {trial.number} of "
             f"{trial.method}. Put both back, or remove both: the same command then makes them again, of the trainings "
             "that the folder holds"
         )
-
-
-@contextlib.contextmanager
-def _redirect(folder, name):
-    """Sends what is printed to a file of the tuning."""
-    path = folder / _OUTPUT / f"{name}.txt"
-    with open(path, "a", buffering=1, encoding="utf-8") as file, contextlib.redirect_stdout(file):
-        yield
 
 
 def _write(tuning, folder):

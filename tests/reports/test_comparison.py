@@ -9,6 +9,7 @@ import pytest
 
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, WORSE, Verdict
 from keras_tkd.reports import comparison as reports
+from keras_tkd.reports import comparison_tables as tables
 from keras_tkd.reports.comparison import ComparedRun, Comparison, read_comparison
 from keras_tkd.reports.schema import Results
 
@@ -137,7 +138,7 @@ def test_another_file_is_refused_and_named(change, message, tmp_path):
 
 
 def test_table():
-    caption, *lines = reports.format_comparison_table(make_comparison()).splitlines()
+    caption, *lines = tables.format_comparison_table(make_comparison()).splitlines()
     assert all(
         words in caption for words in ("digits", "3 epochs", "seeds 0, 1, 2", "1,000 test images", "teacher 98.00 %")
     )
@@ -166,7 +167,7 @@ def test_a_mean_says_which_runs_it_holds():
     runs += [make_run("dkd", 0, test_accuracy=0.6), make_run("dkd", 1, "collapsed", error="at chance")]
     comparison = make_comparison()
     comparison = dataclasses.replace(comparison, methods=("kd", "sp", "at", "dkd"), seeds=(0, 1), runs=tuple(runs))
-    lines = reports.format_comparison_table(comparison).splitlines()[3:]
+    lines = tables.format_comparison_table(comparison).splitlines()[3:]
     cells = [re.split(r"\s{2,}", line.strip()) for line in lines]
     assert [(row[0], row[1], row[-1]) for row in cells] == [
         ("kd", "90.00 % (90.00 to 90.00)", "2 of 2"),
@@ -174,31 +175,31 @@ def test_a_mean_says_which_runs_it_holds():
         ("at", "10.00 % (10.00 to 10.00), 2 at chance", "0 of 2, 2 collapsed"),
         ("dkd", "60.00 %", "1 of 2, 1 collapsed"),
     ]
-    said = [line for line in reports.describe_comparison(comparison) if line.startswith("Means")]
+    said = [line for line in tables.describe_comparison(comparison) if line.startswith("Means")]
     assert said == ["Means hold the runs that ended at chance. Without these: sp 70.00 %."]
 
 
 def test_markdown_is_the_same_table():
     comparison = make_comparison()
-    lines = [line for line in reports.format_markdown(comparison).splitlines() if line.startswith("|")]
+    lines = [line for line in tables.format_markdown(comparison).splitlines() if line.startswith("|")]
     assert (
         len(lines) == 2 + len(comparison.methods) and len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     )
-    table = [re.split(r"\s{2,}", line.strip()) for line in reports.format_comparison_table(comparison).splitlines()[1:]]
+    table = [re.split(r"\s{2,}", line.strip()) for line in tables.format_comparison_table(comparison).splitlines()[1:]]
     cells = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert [cells[0], *cells[2:]] == [table[0], *table[2:]]
 
 
 def test_csv_has_every_run_with_its_numbers():
     comparison = make_comparison()
-    rows = list(csv.DictReader(reports.format_csv(comparison).splitlines()))
+    rows = list(csv.DictReader(tables.format_csv(comparison).splitlines()))
     for row, run in zip(rows, comparison.runs, strict=True):
         expected = {name: "" if value is None else str(value) for name, value in dataclasses.asdict(run).items()}
         assert row == expected
 
 
 def test_what_is_said():
-    lines = reports.describe_comparison(make_comparison())
+    lines = tables.describe_comparison(make_comparison())
     assert lines[:3] == [
         "Better than the student alone: kd (+9.00 points).",
         "Worse than the student alone: sp (-10.00 points).",
@@ -211,6 +212,26 @@ def test_what_is_said():
 
 @pytest.mark.parametrize(("seeds", "words"), [((0,), "nothing of another seed"), ((0, 1), "three are the fewest")])
 def test_of_few_seeds_it_is_said_what_they_show(seeds, words):
-    lines = reports.describe_comparison(make_comparison(seeds=seeds, runs=()))
+    lines = tables.describe_comparison(make_comparison(seeds=seeds, runs=()))
     assert sum(words in line for line in lines) == 1
-    assert not any(words in line for line in reports.describe_comparison(make_comparison()))
+    assert not any(words in line for line in tables.describe_comparison(make_comparison()))
+
+
+def test_budgets_that_differ_are_told_of():
+    """Three epochs were planned. Of runs of an earlier version nothing is known."""
+    epochs = {"baseline": (3, 2, 1), "kd": (3, 3, 3), "sp": (2, 2, None)}
+    runs = [
+        make_run(method, seed, test_accuracy=0.8, epochs=trained)
+        for method, each in epochs.items()
+        for seed, trained in zip(SEEDS, each, strict=True)
+    ]
+    said = tables.describe_comparison(make_comparison(methods=tuple(epochs), runs=tuple(runs)))
+    (line,) = [line for line in said if line.startswith("Ended early")]
+    assert line.startswith("Ended early, of 3 epochs: student alone after 1 to 2, sp after 2. Where budgets differ")
+    assert not any(line.startswith("Ended early") for line in tables.describe_comparison(make_comparison()))
+
+
+def test_of_several_classes_the_table_has_the_exact_match():
+    header = tables.format_comparison_table(make_comparison(task="multi_label")).splitlines()[1]
+    assert "exact match" in header and "test accuracy" not in header
+    assert "test accuracy" in tables.format_comparison_table(make_comparison()).splitlines()[1]

@@ -9,6 +9,7 @@ from page_reading import BROWSER, Page, follow_pointer, open_in_browser
 
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, Verdict
 from keras_tkd.reports.comparison import ComparedRun, Comparison
+from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.page import format_page
 from keras_tkd.reports.page.report import Report, SizedModel
 
@@ -117,6 +118,36 @@ def test_charts_have_every_run_and_every_verdict(page):
     assert f"There is no file of a model: {HOSTILE}." in page.text
 
 
+def test_of_several_classes_the_page_says_what_an_accuracy_is(page):
+    several = Page(format_page(make_report(comparison=make_comparison(task="multi_label"))))
+    assert "accuracy is exact match" in several.text and "exact match" not in page.text
+
+
+def find_legends(spec):
+    """The numbers of columns of the legends in a chart that say one."""
+    if isinstance(spec, list):
+        return [columns for each in spec for columns in find_legends(each)]
+    if not isinstance(spec, dict):
+        return []
+    own = [spec["legend"]["columns"]] if "columns" in (spec.get("legend") or {}) else []
+    return own + [columns for each in spec.values() for columns in find_legends(each)]
+
+
+@pytest.mark.parametrize(("name", "columns"), [("kd", 3), ("student alone", 2), ("x" * 60, 1)])
+def test_legends_have_room_on_a_phone(name, columns):
+    """270 pixels: three times 20 and 7 letters of 6.2, twice 20 and 13 letters, or once 20 and the limit of 220."""
+    models = [{"model": each, "accuracy": 0.5, "parameters": 1, "milliseconds": 0.2} for each in ("teacher", name, "a")]
+    assert find_legends(charts.draw_tradeoff(models, "parameters", "x")) == [columns]
+
+
+def test_milliseconds_are_no_counts():
+    """200m would be 0.2 of them."""
+    models = [{"model": "teacher", "accuracy": 0.5, "parameters": 2_000, "milliseconds": 0.2}]
+    axes = {cost: charts.draw_tradeoff(models, cost, cost) for cost in ("milliseconds", "parameters")}
+    formats = {cost: spec["encoding"]["x"]["axis"]["format"] for cost, spec in axes.items()}
+    assert formats == {"milliseconds": "~g", "parameters": "~s"}
+
+
 def test_what_users_named_is_text(page):
     assert HOSTILE in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
@@ -154,6 +185,17 @@ def test_a_browser_draws_it_without_an_error_or_a_request(text, page, tmp_path):
     dark = ("--window-size=390,800", "--blink-settings=preferredColorScheme=0")
     for flags, color in ((dark, "rgb(21, 24, 27)"), ((), "rgb(255, 255, 255)")):
         assert f'title="true {color}"' in open_in_browser(tmp_path / "report.html", *flags)[0]
+    # A window is no narrower than 500 pixels; a frame may be. No text of a chart is cut off.
+    phone = """<iframe src="report.html" style="width: 390px; height: 900px"></iframe><script>setTimeout(() => {
+        const frame = document.querySelector("iframe").contentWindow, page = frame.document
+        const end = (element) => element.getBoundingClientRect().right
+        const cut = [...page.querySelectorAll(".chart svg")].flatMap(
+            (chart) => [...chart.querySelectorAll("text")].filter((text) => end(text) > end(chart) + 1))
+        document.body.title = [frame.innerWidth, page.documentElement.scrollWidth <= frame.innerWidth,
+            page.querySelectorAll("svg text").length > 50, cut.map((text) => text.textContent).join("|")].join(" ")
+        }, 3000)</script>"""
+    (tmp_path / "phone.html").write_text(phone)
+    assert 'title="390 true true "' in open_in_browser(tmp_path / "phone.html", "--allow-file-access-from-files")[0]
     # It would have told: of a request that the page forbids, and of one that it allows.
     wrong = text.replace("<header>", '<header><img src="http://a.example/x">')
     (tmp_path / "report.html").write_text(wrong)

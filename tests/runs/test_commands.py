@@ -13,6 +13,7 @@ from keras_tkd import Distiller, data, evaluation, models
 from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import read_flags
+from keras_tkd.evaluation import predictions
 from keras_tkd.reports import tables
 from keras_tkd.runs import commands, optimization, stages
 
@@ -30,7 +31,24 @@ def teacher_run(tmp_path_factory):
 def tkd_run(tmp_path_factory, teacher_run):
     workdir = tmp_path_factory.mktemp("tkd")
     config = DistillConfig(**QUICK, method="tkd", teacher_path=str(teacher_run[0]))
-    return workdir, config, commands.distill(config, workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "_iterate_outputs", note_passes)
+        return workdir, config, commands.distill(config, workdir)
+
+
+PASSES, ITERATE = [], predictions._iterate_outputs
+
+
+def note_passes(model, images, layer, batch_size):
+    """Notes the models whose logits for all test images are computed."""
+    if layer == "logits" and len(images) == len(test_split()[1]):
+        PASSES.append(model)
+    return ITERATE(model, images, layer, batch_size)
+
+
+def test_each_model_is_run_over_the_test_images_once(tkd_run):
+    """The teacher, the student before its training, the student alone and the student; however many read the logits."""
+    assert len(PASSES) == len({id(model) for model in PASSES}) == 4
 
 
 def test_workdir_holds_what_a_run_leaves(tkd_run):
@@ -47,6 +65,7 @@ def test_workdir_holds_what_a_run_leaves(tkd_run):
     assert results["method"] == "tkd" and results["dataset"] == "digits"
     assert results["seed"] == 0 and results["epochs"] == 2 and results["test_samples"] == len(test_split()[1])
     assert results["train"]["seconds"] > 0 and results["train"]["images_per_second"] > 0
+    assert all(results["latency_ms"][role] > 0 for role in ("teacher", "student"))
 
 
 def test_split():

@@ -1,7 +1,6 @@
 """Runs on images of several classes: from a table to results, evaluation and export."""
 
 import json
-import types
 
 import keras
 import numpy as np
@@ -12,7 +11,7 @@ from keras_tkd import data, evaluation, runs
 from keras_tkd.config import DistillConfig, EvaluateConfig, ExportConfig
 from keras_tkd.export import measurement
 from keras_tkd.reports import exports, tables, verdict
-from keras_tkd.runs import commands, tuning_trials
+from keras_tkd.runs import commands
 from keras_tkd.runs.inputs import load_distillation_inputs
 from keras_tkd.runs.tuning_trials import evaluate_trial, load_tuning_splits
 from keras_tkd.teachers import ends_in_softmax
@@ -195,17 +194,6 @@ def test_layers_are_distilled_from_a_stream_and_a_teacher_is_trained(here, tmp_p
     history = read(tmp_path / "run" / "checkpoints" / "student", "record.json")["history"]
     assert history[1]["sp"] > 0 and 0 <= history[1]["agreement"] <= 1
     assert 0 <= results["teacher"]["mean_average_precision"] <= 1
-
-
-def test_a_trial_of_a_tuning_is_judged_by_exact_match(run, here, monkeypatch):
-    config = DistillConfig(**settings(here, method="baseline", validation_fraction=0.2)).resolved()
-    splits = tuning_trials.load_tuning_splits(config)
-    model = keras.saving.load_model(run / "student.keras")
-    stage = types.SimpleNamespace(history=[{"val_accuracy": 0.5}])
-    monkeypatch.setattr(tuning_trials, "_train", lambda *_: types.SimpleNamespace(model=model, stage=stage))
-    outcome = tuning_trials.evaluate_trial(config, run, [0], splits, lambda *_: False)
-    right = ((np.asarray(model(splits.validation_images)) > 0) == splits.validation_labels).all(-1)
-    assert outcome.status == "finished" and outcome.accuracies == (pytest.approx(right.mean()),)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export"])

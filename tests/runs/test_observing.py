@@ -10,6 +10,7 @@ from keras_tkd import evaluation, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.reports.observations import read_observations
 from keras_tkd.reports.schema import ModelResult
+from keras_tkd.runs.inputs import Inputs
 from keras_tkd.runs.observing import Observer
 from keras_tkd.runs.results import MeasuredTeacher
 
@@ -26,7 +27,7 @@ def make_inputs(shape=(8, 8, 1), num_classes=3):
         multi_label=False,
     )
     splits.for_teacher = splits
-    return types.SimpleNamespace(splits=splits, student=build("digits_student", shape))
+    return Inputs(splits, student=build("digits_student", shape))
 
 
 def build(name, shape, seed=0):

@@ -117,6 +117,36 @@ def test_a_strangers_export_beside_the_folder_is_left_out(content, tmp_path, cap
     assert "Latency was not measured" in read_page(run).text
     said = f"Warning: an export is left out of the report: {tmp_path}/theirs/export.json is damaged"
     assert said in capsys.readouterr().out
+def test_latency_is_that_of_the_runs(tmp_path):
+    """Student and student alone are one network, and have one."""
+    page = read_page(write_run(tmp_path, latency_ms={"teacher": 2.5, "student": 0.5}))
+    timed = {row["model"]: row["milliseconds"] for row in page.list_values() if row.get("milliseconds")}
+    assert timed == {"teacher": 2.5, "student alone": 0.5, "kd": 0.5}
+    assert "Latency was not measured" not in page.text and "No result rests on it" in page.text
+
+
+def test_a_teacher_that_was_given_is_a_point_beside_the_students(tmp_path):
+    """Its numbers are in the runs that learned from it, its file is where they found it."""
+    (tmp_path / "given.keras").write_bytes(b"x" * 4_321)
+    runs = []
+    for seed, latency in enumerate([(3.0, 0.5), (5.0, 1.0), (4.0,)]):
+        folder = tmp_path / "c" / f"kd/seed{seed}"
+        write_run(
+            folder,
+            seed=seed,
+            latency_ms=dict(zip(("teacher", "student"), latency, strict=False)),
+            flags=("--method=kd", f"--teacher_path={tmp_path}/given.keras"),
+        )
+        path = f"kd/seed{seed}"
+        runs.append(ComparedRun(method="kd", seed=seed, path=path, status="finished", test_accuracy=0.9))
+    comparison = Comparison(
+        methods=("baseline", "kd"), seeds=(0, 1, 2), flags=(), dataset="digits", epochs=2, test_samples=80,
+        runs=tuple(runs), teacher_accuracy=0.975,
+    )  # fmt: skip
+    write_json(tmp_path / "c" / "comparison.json", comparison.to_dict())
+    rows = [row for row in read_page(tmp_path / "c").list_values() if "milliseconds" in row]
+    costs = {(each["model"], each["parameters"], each["bytes"], each["milliseconds"]) for each in rows}
+    assert costs == {("teacher", 72_970, 4_321, 4.0), ("kd", 666, 1_234, 0.75)}
 
 
 def test_what_is_no_finished_run_of_a_student_is_refused(tmp_path):
@@ -175,3 +205,34 @@ def test_a_comparison_shows_one_seed_of_few_methods(tmp_path):
     assert f"{methods[2]}.flags\n--learning_rate=0.5\n" in page.text
     assert f"    --methods={','.join(named)} \\\n    --seeds=3,5 \\\n    --epochs=2\n" in page.text
     assert page.embedded == json.loads((tmp_path / "comparison.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "shown", "missing"),
+    # Of seeds 3 and 5 there are two methods each: the first is taken. Of seed 7 there are all.
+    [((3, 5), "Of seed 3", {"kd"}), ((3, 5, 7), "Of seed 7", set())],
+)
+def test_the_seed_that_is_shown_is_that_of_most_methods(seeds, shown, missing, tmp_path):
+    """kd failed with seed 3, and sp with seed 5."""
+    runs = []
+    for seed in seeds:
+        for method in ("baseline", "kd", "sp"):
+            described = {"method": method, "seed": seed, "path": f"{method}/seed{seed}"}
+            if (method, seed) in (("kd", 3), ("sp", 5)):
+                runs.append(ComparedRun(**described, status="failed", error="ValueError: it broke"))
+                continue
+            alone = method == "baseline"
+            folder = write_run(
+                tmp_path / described["path"], seed=seed, **({"teacher": None, "baseline": None} if alone else {})
+            )
+            observe(folder, student=[0, 1], **({} if alone else {"teacher": [1, 1]}))
+            runs.append(ComparedRun(**described, status="finished", test_accuracy=0.9))
+    comparison = Comparison(
+        methods=("baseline", "kd", "sp"), seeds=seeds, flags=(), dataset="digits", epochs=2, test_samples=80,
+        runs=tuple(runs),
+    )  # fmt: skip
+    write_json(tmp_path / "comparison.json", comparison.to_dict())
+    page = read_page(tmp_path)
+    models = {row["model"] for row in page.list_values() if "count" in row}
+    assert shown in page.text and models == {"teacher", "student alone", "kd", "sp"} - missing
+    assert ("without kd, of which no run of that seed is known" in page.text) == bool(missing)

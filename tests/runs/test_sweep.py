@@ -16,7 +16,8 @@ from page_reading import Page
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
-from keras_tkd.reports.comparison import ComparedRun, Comparison, describe_comparison, read_comparison
+from keras_tkd.reports.comparison import ComparedRun, Comparison, read_comparison
+from keras_tkd.reports.comparison_tables import describe_comparison
 from keras_tkd.reports.observations import read_observations
 from keras_tkd.runs import commands, compare, images, stages, sweep, sweep_plan, sweep_progress, write_report
 from keras_tkd.runs.images import hash_data, load_splits

@@ -22,6 +22,7 @@ from keras_tkd.runs import tuning as tuning_module
 from keras_tkd.runs.sweep_plan import make_configs
 from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.runs.tuning_flags import write_flagfiles
+from keras_tkd.runs.tuning_jobs import Study, run_studies
 from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_study import run_study
 from keras_tkd.utils.locks import FolderLock
@@ -328,6 +329,35 @@ def tuned(tmp_path_factory):
 LOAD = tuning_trials.load_splits
 
 
+def test_methods_at_once_find_what_they_find_one_after_another(tuned, tmp_path):
+    """Each in a process of its own. In the other tuning one trial was made to fail, and one was interrupted."""
+    _, expected = tuned
+    found = tune(BASE, tmp_path / "t", ["kd"], 2, [7], parallel=2)
+    assert read_tuning(tmp_path / "t" / "tuning.json") == found
+    # Whichever ended first.
+    places = [(trial.method, trial.number) for trial in found.results]
+    assert places == [("baseline", 0), ("baseline", 1), ("kd", 0), ("kd", 1)]
+    assert [trial.settings for trial in found.results] == [trial.settings for trial in expected.results]
+    for here, there in zip(found.results, expected.results, strict=True):
+        assert here.status == "finished"
+        if there.status == "finished":
+            assert here.accuracies == there.accuracies
+    assert (found.spaces, found.data, found.flags) == (expected.spaces, expected.data, expected.flags)
+
+
+def test_a_process_that_fails_is_told_of(tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "baseline").write_text("a file, where the method's folder would be")
+    config = dataclasses.replace(BASE, method="baseline", teacher_cache="auto", teacher_epochs=None)
+    config = dataclasses.replace(config.resolved(), validation_fraction=0.2)
+    study = Study(
+        method="baseline", config=config, space={"learning_rate": SPACE["learning_rate"]}, folder=tmp_path, trials=1,
+        seeds=(7,), sampler_seed=0,
+    )  # fmt: skip
+    with pytest.raises(ChildProcessError, match="baseline: .*File exists.*baseline'. The same command goes on"):
+        list(run_studies([study], None, parallel=2))
+
+
 def test_a_tuning_reads_no_test_image_and_goes_on(tuned):
     folder, tuning = tuned
     assert [(trial.method, trial.number, trial.status) for trial in tuning.results] == [
@@ -501,6 +531,7 @@ def test_what_is_there_is_not_trained_again(tuned, monkeypatch):
         (["tkdd"], {}, "Did you mean 'tkd'"),
         (["kd"], {"trials": 0}, "`trials` must be"),
         (["kd"], {"seeds": []}, "`seeds` must be"),
+        (["kd"], {"parallel": 0}, "`parallel` must be a whole number >= 1. Received: parallel=0"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_before_any_work(methods, more, message, tmp_path, monkeypatch):

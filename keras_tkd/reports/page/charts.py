@@ -21,6 +21,8 @@ _MOODS = {"BETTER": "#2e9e5b", "WORSE": "#d65f5f", "NOT SHOWN": "#8c8c8c"}
 _TEACHER_COLOR = "#8c8c8c"
 _ROW = 34  # pixels of a method's row
 _TEACHER = "teacher"
+# Pixels beside the axis of a chart on a phone, and of a symbol and a letter of a legend; what is too wide is cut off.
+_NARROWEST, _SYMBOL, _LETTER = 270, 20, 6.2
 
 
 def draw_accuracies(runs, intervals, teacher=None, title="test accuracy"):
@@ -79,11 +81,13 @@ def draw_gains(gains):
     """
     order = [each["method"] for each in gains]
     points = altair.Axis(labelExpr="format(datum.value * 100, '+.1f')", labelOverlap=True)
-    title = "gained against the student alone, points"
+    title = "gain, points"
     tips = [_tip("method:N"), _tip("decision:N"), *(_tip(f"{name}:Q", "+.2%") for name in ("gain", "low", "high"))]
     y = altair.Y("method:N", sort=order, title=None, axis=altair.Axis(labelLimit=150))
     color = altair.Color("decision:N", scale=altair.Scale(domain=list(_MOODS), range=list(_MOODS.values())))
-    base = altair.Chart(_data(gains)).encode(y=y, color=color.legend(orient="bottom", title=None), tooltip=tips)
+    # One below the other: beside the names of methods a phone has no room for two.
+    color = color.legend(orient="bottom", title=None, columns=1)
+    base = altair.Chart(_data(gains)).encode(y=y, color=color, tooltip=tips)
     zero = altair.Chart(_data([{"gain": 0.0}])).mark_rule(color="currentColor", opacity=0.5).encode(x="gain:Q")
     x = altair.X("gain:Q", title=title, axis=points)
     bounded = base.transform_filter("datum.low !== null")
@@ -116,9 +120,10 @@ def draw_tradeoff(models, cost, title, names=None, accuracy="test accuracy"):
         altair.Chart(_data(models))
         .mark_point(filled=True, size=110, opacity=0.85)
         .encode(
-            x=altair.X(f"{cost}:Q", title=title, scale=log, axis=_short()),
+            # Prefixes such as k are for counts: of milliseconds 200m would be read as minutes, or worse.
+            x=altair.X(f"{cost}:Q", title=title, scale=log, axis=_short("~g" if cost == "milliseconds" else "~s")),
             y=altair.Y("accuracy:Q", title=accuracy, axis=_percent(), scale=narrow),
-            color=_color(names, field="model"),
+            color=_color(names, field="model", shown=[each["model"] for each in models]),
             shape=altair.condition(f"datum.model == '{_TEACHER}'", altair.value("diamond"), altair.value("circle")),
             tooltip=[_tip("model:N"), _tip("accuracy:Q", ".2%"), _tip(f"{cost}:Q", ",.6~g")],
         )
@@ -215,7 +220,7 @@ def draw_plane(rows, names):
         The specification.
     """
     scheme = altair.Scale(domain=names or altair.Undefined, scheme="tableau10" if len(names) <= 10 else "tableau20")
-    legend = altair.Legend(orient="bottom", title=None, columns=5, labelLimit=120, symbolType="circle")
+    legend = _legend(names, most=5, limit=120, symbolType="circle")
     bare = altair.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     tips = [_tip("class:N"), _tip("named:N"), _tip("image:Q", title="test image")]
     chart = altair.Chart(_data(rows)).mark_point(filled=True, opacity=0.8, size=55)
@@ -237,8 +242,15 @@ def _percent():
     return altair.Axis(format="~%", labelOverlap=True)
 
 
-def _short():
-    return altair.Axis(format="~s", tickCount=5, labelOverlap=True)
+def _short(form):
+    return altair.Axis(format=form, tickCount=5, labelOverlap=True)
+
+
+def _legend(names, most, limit, **more):
+    """A legend below a chart, of as many columns as a phone has room for; long names are cut at `limit`."""
+    width = _SYMBOL + min(limit, _LETTER * max(map(len, names), default=0))
+    columns = max(1, min(most, int(_NARROWEST // width)))
+    return altair.Legend(orient="bottom", title=None, columns=columns, labelLimit=limit, **more)
 
 
 def _tip(field, form=None, title=None):
@@ -251,7 +263,8 @@ def _color(names, field="method", legend=True, shown=altair.Undefined):
     colors = [_TEACHER_COLOR if name == _TEACHER else None for name in names]
     others = (_PALETTE[i % len(_PALETTE)] for i in range(len(names)))
     scale = altair.Scale(domain=names, range=[color or next(others) for color in colors])
-    legend = altair.Legend(orient="bottom", title=None, columns=3, labelLimit=220, values=shown) if legend else None
+    listed = names if shown is altair.Undefined else shown
+    legend = _legend(listed, most=3, limit=220, values=shown) if legend else None
     return altair.Color(f"{field}:N", scale=scale, legend=legend)
 
 

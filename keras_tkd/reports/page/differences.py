@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_tkd.evaluation.measures import confusion_matrix
+from keras_tkd.reports.comparison import BASELINE
 from keras_tkd.reports.observations import STUDENT_ROLE, TEACHER_ROLE
 from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Cell, Chart, Gallery, Section, Table
@@ -50,6 +51,9 @@ def describe_differences(report):
     notes = [f"Of seed {report.shown_seed}, on all {len(first.labels):,} test images."]
     if report.left_out:
         notes.append(f"Here and below without {', '.join(report.left_out)}, so that the page stays small.")
+    missing = {*report.comparison.methods} - {BASELINE, *report.observations, *report.left_out}
+    if missing:
+        notes.append(f"Here and below without {', '.join(sorted(missing))}, of which no run of that seed is known.")
     if not any(len(each.pictures) for each in seen.values()):
         notes.append("No pictures: teacher and student are right on the same images, or images have other channels.")
     return Section("agreement", title, notes, blocks)

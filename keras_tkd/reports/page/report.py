@@ -17,7 +17,7 @@ class SizedModel:
         test_accuracy: over several seeds the mean, 0..1.
         parameters: number of trainable parameters; None where that is not known.
         bytes: size of its file; None where there is none.
-        milliseconds: median duration of a batch of one image; None where nobody measured it.
+        milliseconds: median duration of a call with one image; None where nobody measured it.
     """
 
     name: str
@@ -82,9 +82,9 @@ def describe_single_run(results):
         results: the run's `Results`, of a student.
     """
     method, student, alone = results.method, results.student, results.baseline
-    runs = [_describe_model(method, student, results.seed, alone)]
+    runs = [_describe_model(method, student, results, alone)]
     if alone is not None:
-        runs.insert(0, _describe_model(BASELINE, alone, results.seed))
+        runs.insert(0, _describe_model(BASELINE, alone, results))
     compared = alone is not None and None not in (alone.test_accuracy, student.test_accuracy)
     return Comparison(
         methods=tuple(run.method for run in runs),
@@ -102,16 +102,17 @@ def describe_single_run(results):
     )
 
 
-def _describe_model(method, model, seed, alone=None):
+def _describe_model(method, model, results, alone=None):
     return ComparedRun(
         method=method,
-        seed=seed,
+        seed=results.seed,
         path="",
         status="collapsed" if model.at_chance else "finished",
         seconds=model.seconds,
         test_accuracy=model.test_accuracy,
         baseline_accuracy=alone and alone.test_accuracy,
         agreement=model.agreement,
+        epochs=results.count_epochs(model),
     )
 
 

@@ -116,29 +116,31 @@ def _tabulate_runs(comparison, runs):
 
 def describe_costs(report):
     """Returns the `Section` of accuracy against parameters, file size and latency."""
-    models = [_list_costs(each) for each in report.models]
-    names = [each["model"] for each in models]
+    models, exported = ([_list_costs(each) for each in part] for part in (report.models, report.exported))
+    names = [each["model"] for each in (*models, *exported)]
     blocks, notes = [], []
     accuracy = name_accuracy(report.comparison.task)
-    for cost, title, missing in (
-        ("parameters", "trainable parameters", "The number of parameters is not known"),
-        ("bytes", "size of the Keras file, bytes", "There is no file of a model"),
+    for cost, title, missing, others in (
+        ("parameters", "trainable parameters", "The number of parameters is not known", []),
+        ("bytes", "size of the Keras file, bytes", "There is no file of a model", []),
+        ("milliseconds", "latency, milliseconds for one image", "Latency was not measured", exported),
     ):
-        known = [each for each in models if each[cost] is not None]
+        known = [each for each in models + others if each[cost] is not None]
         if known:
             summary = ", ".join(f"{each['model']} {each[cost]:,}" for each in known)
             spec = charts.draw_tradeoff(known, cost, title, names, accuracy)
             blocks.append(Chart(f"Accuracy against {title.partition(',')[0]}", spec, summary))
-        lacking = [each["model"] for each in models if each[cost] is None]
+        # Others are files of these models, which were measured beside them.
+        lacking = [each["model"] for each in models if each[cost] is None and not others]
         if lacking:
             notes.append(f"{missing}: {', '.join(lacking)}.")
-    timed = [_list_costs(each) for each in report.exported]
-    if timed:
-        spec = charts.draw_tradeoff(timed, "milliseconds", "milliseconds for one image", accuracy=accuracy)
-        summary = ", ".join(f"{each['model']} {each['milliseconds']:.3g} ms" for each in timed)
-        blocks.append(Chart("Accuracy against latency", spec, summary))
-    else:
-        notes.append("Latency was not measured: scripts/export.py measures it, of the files that it writes.")
+    if any(each["milliseconds"] is not None for each in models):
+        notes.append(
+            "Latency is the median of some calls in TensorFlow, when a run ended, on the machine below and with all "
+            "threads of the run; all students are one network, and have one. No result rests on it."
+        )
+    if not exported:
+        notes.append("What models take on a device, scripts/export.py measures, of the files that it writes.")
     rows = [
         [
             Cell(name_method(each.name)),

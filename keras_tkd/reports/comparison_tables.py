@@ -1,4 +1,4 @@
-"""What a comparison of methods shows, for people: tables, and sentences below them. No TensorFlow here.
+"""Tables of a comparison of methods, and sentences that say what it shows. No TensorFlow here.
 
 Accuracies are percent, and gains points.
 """

@@ -1,4 +1,4 @@
-"""How long models take for an image, for people to look at: nothing is decided by it."""
+"""Latency of models, for people to look at: nothing is decided by it."""
 
 import tensorflow as tf
 

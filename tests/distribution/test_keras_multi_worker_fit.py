@@ -3,7 +3,6 @@
 import keras
 import pytest
 
-
 CAUSES = [
     # What each replica has of a batch is no tensor.
     (0, "it builds the model on a batch", "'tensorflow.python.distribute.values.PerReplica'>) to a Tensor"),

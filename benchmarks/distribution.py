@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import os
 import pathlib
 import socket
@@ -204,7 +205,7 @@ def show_on_paper(image_seconds):
                         for read in (0, image_bytes)
                         for part in (0.5, 0.1)
                     ]
-                    cells = [f"{batch:,.1f}" if batch is not None else "none" for batch in batches]
+                    cells = [f"{math.ceil(batch):,}" if batch is not None else "none" for batch in batches]
                     print(f"| {workers} | {gbits} | {milliseconds:.3g} | {' | '.join(cells)} |")
 
 

@@ -358,6 +358,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         return results
 
     def get_metrics_result(self):
+        """Returns the values of the metrics by name, without those that a step gave nothing."""
         # A tracker that was given nothing says 0, which would look like a value in a curve. And Keras takes the values
         # of all replicas together at the end of an epoch only where their names are those of a step's.
         return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}

@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic and what they write; no time is measured here."""
 
-import importlib
+import functools
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -40,6 +41,21 @@ def test_operations_of_the_papers_student():
     student = models.build("tkd_student", (32, 32, 3), 10)
     assert operations.forward_operations(student) == 2 * (convolutions + dense)
     assert round(operations.training_operations(student) / 1e6, 1) == 27.3
+
+
+def test_how_many_images_keep_sending_short():
+    # Its name is that of a folder of tests.
+    spec = importlib.util.spec_from_file_location("distribution_benchmark", run.HERE / "distribution.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    # A ring of 4 sends 3 quarters of 4,000 bytes, twice: a second at 6,000 bytes a second.
+    assert benchmark.count_gradient_bytes(1000, 4) == 6000
+    find = functools.partial(benchmark.find_batch, parameters=1000, image_seconds=1e-3, workers=4, bandwidth=6000)
+    assert find(0.5, image_bytes=0) == pytest.approx(1000)  # of a millisecond each
+    assert find(0.1, image_bytes=0) == pytest.approx(9000)
+    # To three others, each image takes half of the millisecond that it is computed in.
+    assert find(0.5, image_bytes=1) == pytest.approx(2000)
+    assert find(0.1, image_bytes=1) is None
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios_or_that_of_the_means():

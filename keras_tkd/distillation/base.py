@@ -36,7 +36,7 @@ from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
-from keras_tkd.utils.replicas import count_replicas, gather, share_gradients
+from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure_share, share_gradients
 
 __all__ = ["DistillationModel"]
 
@@ -58,21 +58,29 @@ class DistillationModel(FixedAttributes, CheckedModel):
     Args:
         distillation_losses: list of the losses as the user gave them.
         losses: the same as a list of `DistillationLoss`.
-        teacher, student, distillation_loss_weights, student_loss_weight, name: as for `Distiller`.
+        teacher, student, distillation_loss_weights, student_loss_weight, gather, name: as for `Distiller`.
     """
 
     student_loss_weight = Hyperparameter()
 
     # Another would be saved, and would neither learn nor teach: the readers are of these.
-    _FIXED = ("teacher", "student", "anchor")
+    _FIXED = ("teacher", "student", "anchor", "gather")
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
-    _VALUES = ("distillation_loss_weights", "student_loss_weight", "name")
+    _VALUES = ("distillation_loss_weights", "student_loss_weight", "gather", "name")
     _LABEL_LOSSES = (_STUDENT_LOSS,)
     _REGULARIZATIONS = (_REGULARIZATION,)
 
     def __init__(
-        self, teacher, student, distillation_losses, losses, distillation_loss_weights, student_loss_weight, name
+        self,
+        teacher,
+        student,
+        distillation_losses,
+        losses,
+        distillation_loss_weights,
+        student_loss_weight,
+        gather,
+        name,
     ):
         # Inputs pass on as they come: each model casts them by its own policy.
         super().__init__(name=name, dtype="float32", autocast=False)
@@ -81,6 +89,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self.student = student
         self._distillation_losses = tuple(distillation_losses)
         self.student_loss_weight = student_loss_weight
+        self.gather = validation.check_gather(gather, losses)
         # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
         validation.check_loss_names(_OWN_NAMES, self._terms.names, self._terms.statistic_names)
@@ -88,6 +97,8 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"), "student")
         self.loss_layers = []
         self._trackers = {}
+        # Names of the trackers that the step traced last gave nothing.
+        self._silent = ()
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
@@ -217,9 +228,8 @@ class DistillationModel(FixedAttributes, CheckedModel):
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
             forward_pass = self._run(x, y, sample_weight, batch, training=True)
             objectives = self._compute_objectives(forward_pass)
-            # Each replica computes the whole total, and the optimizer sums what they all give.
-            replicas = count_replicas()
-            scaled = [objective.optimizer.scale_loss(objective.total / replicas) for objective in objectives]
+            part = self._measure_part(forward_pass)
+            scaled = [objective.optimizer.scale_loss(objective.total * part) for objective in objectives]
         gradients = [
             share_gradients(objective.optimizer, tape.gradient(loss, objective.variables))
             for loss, objective in zip(scaled, objectives, strict=True)
@@ -227,6 +237,12 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
         self.step.assign_add(1)
         return self._track(forward_pass, objectives)
+
+    def _measure_part(self, forward_pass):
+        """Returns which part of the batch's total a replica's own is: the optimizer sums what they all give."""
+        if self.gather == "global":
+            return 1 / count_replicas()  # each computes the whole total
+        return measure_share(forward_pass.count)
 
     def test_step(self, data):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -247,7 +263,14 @@ class DistillationModel(FixedAttributes, CheckedModel):
         y_pred, student = run_student(self._read_student, batch, training)
         share = y, y_pred, sample_weight
         kept = {key: value for key, value in batch.items() if key in (INDEX, SAME, TEACHER, ANCHOR)}
-        (y, y_pred, sample_weight), kept, teacher, student = gather((share, kept, teacher, student))
+        local = self.gather == "local"
+        if not local:
+            (y, y_pred, sample_weight), kept, teacher, student = gather((share, kept, teacher, student))
+        y = self._label_guard.note(y, student["logits"].shape[-1], shared=local)
+        count = tf.shape(student["logits"])[0]
+        if local:
+            nest = (y, y_pred, sample_weight), kept, teacher, student
+            (y, y_pred, sample_weight), kept, teacher, student = fill_empty(nest)
         batch = batch | kept
         # Outside training every loss draws as in step 0, so that two evaluations of the same data agree.
         student["step"] = tf.identity(self.step.value) if training else tf.zeros((), "int64")
@@ -255,10 +278,9 @@ class DistillationModel(FixedAttributes, CheckedModel):
             student[SAME] = batch[SAME]
         # The student learns from a teacher that learns too as if it stood still.
         fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
-        y = self._label_guard.note(y, student["logits"].shape[-1])
         labels, index = get_class_ids(y), batch.get(INDEX)
         pairs = self._terms.select_inputs(fixed, student, labels, index)
-        return ForwardPass(x, y, sample_weight, batch, y_pred, share, teacher, student, pairs, training)
+        return ForwardPass(x, y, sample_weight, batch, y_pred, share, count, teacher, student, pairs, training)
 
     def _run_teacher(self, batch, training):
         return batch[TEACHER]
@@ -296,7 +318,6 @@ class DistillationModel(FixedAttributes, CheckedModel):
         terms = {}
         value = self._compute_student_loss(forward_pass)
         if value is not None:
-            value = keras_graph.unscale_loss(validation.check_scalar(value))
             terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
         terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
         if self.losses:
@@ -304,17 +325,23 @@ class DistillationModel(FixedAttributes, CheckedModel):
         return [Objective(_TOTAL, self.optimizer, self.trainable_variables, terms)]
 
     def _compute_student_loss(self, forward_pass):
-        x, y, sample_weight, _, y_pred, share, *_ = forward_pass
-        if type(self).compute_loss is not DistillationModel.compute_loss:
-            # An override may read the images, and each replica has those of its share.
-            y, y_pred, sample_weight = share
-        return keras_graph.compute_loss(self, x, y, y_pred, sample_weight, forward_pass.training)
+        x, y, sample_weight, _, y_pred, share, *_, training = forward_pass
+        if type(self).compute_loss is DistillationModel.compute_loss:
+            with keras_graph.losses_of_one_device():
+                value = keras_graph.compute_loss(self, x, y, y_pred, sample_weight, training)
+            return None if value is None else validation.check_scalar(value)
+        # An override may read the images, and each replica has those of its share; it divides by the number of
+        # replicas, as Keras's losses do and other models' overrides have to.
+        value = keras_graph.compute_loss(self, x, *share, training)
+        return None if value is None else keras_graph.unscale_loss(validation.check_scalar(value))
 
     def _track(self, forward_pass, objectives):
         """Updates all metrics; returns their values so far, by name."""
         # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
         # may have no negative.
-        count, counts = forward_pass.count_images(), self._terms.count_samples(forward_pass.pairs)
+        count = forward_pass.count
+        # A row that stands for no image is none.
+        counts = self._terms.count_samples(forward_pass.pairs, at_most=count)
         totals = {objective.name: objective.total for objective in objectives}
         values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
         self._total.update_state(objectives[0].terms, counts, count)
@@ -324,11 +351,17 @@ class DistillationModel(FixedAttributes, CheckedModel):
         # The metrics given to `compile` are summed over the replicas, each of which counts its own share.
         y, y_pred, sample_weight = forward_pass.share
         y_pred = select_predictions(y, y_pred)
+        self._silent = tuple(name for name in self._trackers if name not in values)
         results = self.compute_metrics(forward_pass.x, y, y_pred, sample_weight=sample_weight)
         # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
         validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
-        # A tracker that was given nothing says 0, which would look like a value in a curve.
-        return {name: result for name, result in results.items() if name in values or name not in self._trackers}
+        return results
+
+    def get_metrics_result(self):
+        """Returns the values of the metrics by name, without those that a step gave nothing."""
+        # A tracker that was given nothing says 0, which would look like a value in a curve. And Keras takes the values
+        # of all replicas together at the end of an epoch only where their names are those of a step's.
+        return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}
 
     def _compute_statistics(self, forward_pass):
         """Computes the values that are tracked beside the losses, by name."""

@@ -42,8 +42,13 @@ class CheckedModel(GuardedModel):
 
         Raises:
             TypeError: what is no batch, such as a whole data set.
-            ValueError: before `compile`; whatever the first step of `fit` would refuse.
+            ValueError: before `compile`; inside a strategy's scope; whatever the first step of `fit` would refuse.
         """
+        if tf.distribute.in_cross_replica_context():
+            raise ValueError(
+                "`check` computes a step on one device. Received: a call inside the scope of a "
+                f"{type(tf.distribute.get_strategy()).__name__}. Call it outside: the model stays one of the strategy's"
+            )
         if not self.compiled:
             raise ValueError(
                 "`check` looks at the losses as they will be trained. Received: a model that is not compiled. Call "

@@ -34,6 +34,10 @@ class Distiller(DistillationModel):
         distillation_losses: a `DistillationLoss` or a list of them; losses of `keras.distillation` are taken too.
         distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
         student_loss_weight: >= 0, weight of the loss on the labels. May be set while training.
+        gather: where several devices or machines share a batch. `"global"`: what the losses read is gathered, and they
+            are of the whole batch, as on one device. `"local"`: each replica computes them of its share, and counts by
+            its number of images; nothing is sent but gradients. Losses of each image by itself come to the same; one
+            that compares images of a batch (similarities, negatives that it picks there) sees those of the share alone.
         name: name of the model.
 
     Metrics: one per loss by its name, `student_loss`, `regularization` (if the student has any), `agreement` (share of
@@ -48,7 +52,8 @@ class Distiller(DistillationModel):
 
     Raises:
         ValueError: models that cannot go together, that end in a softmax, or that share weights; a student without
-            weights; weights that are negative or of the wrong number; batches with a key that is not known; in
+            weights; weights that are negative or of the wrong number; `gather="local"` for a loss that keeps something
+            of every sample (`ContrastiveRepresentation`); batches with a key that is not known; in
             `compile`: a loss on the labels that takes probabilities; in training: labels that the losses cannot read,
             an epoch in which a loss that picks partners in the batch found none.
 
@@ -71,6 +76,7 @@ class Distiller(DistillationModel):
         distillation_losses=None,
         distillation_loss_weights=None,
         student_loss_weight=1.0,
+        gather="global",
         name="distiller",
     ):
         if distillation_losses is None:
@@ -81,7 +87,7 @@ class Distiller(DistillationModel):
             )
         validation.check_models(teacher=teacher, student=student)
         given, losses = validation.resolve_losses(distillation_losses, teacher, student)
-        super().__init__(teacher, student, given, losses, distillation_loss_weights, student_loss_weight, name)
+        super().__init__(teacher, student, given, losses, distillation_loss_weights, student_loss_weight, gather, name)
         # Before it is built: trackers and checks go by what is trainable.
         if teacher is not None:
             teachers.freeze(teacher)

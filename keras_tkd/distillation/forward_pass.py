@@ -14,7 +14,8 @@ __all__ = ["ForwardPass", "add_outputs", "build_outputs", "compute_agreement", "
 class ForwardPass(typing.NamedTuple):
     """One batch, and the outputs of the models for it.
 
-    Under a strategy with several replicas, all but the images is of the whole batch, and alike on all replicas.
+    Under a strategy with several replicas, all but the images is of the whole batch, and alike on all replicas, where
+    a model gathers globally; else all is of the replica's share, and of a row of zeros where that has no image.
 
     Attributes:
         x, y, sample_weight: as `fit` takes them.
@@ -22,6 +23,7 @@ class ForwardPass(typing.NamedTuple):
             does not learn.
         y_pred: what the student returns for the batch's images.
         share: `(y, y_pred, sample_weight)` of the images that this replica has.
+        count: number of images that the losses are of, a scalar tensor.
         teacher, student: outputs by name, as `DistillationLoss.inputs` takes them.
         pairs: `(y_true, y_pred)` of each distillation loss.
         training: whether the pass belongs to a training step.
@@ -33,14 +35,11 @@ class ForwardPass(typing.NamedTuple):
     batch: dict
     y_pred: typing.Any
     share: tuple
+    count: tf.Tensor
     teacher: dict[str, tf.Tensor]
     student: dict
     pairs: list[tuple]
     training: bool
-
-    def count_images(self):
-        """Returns the number of images in the whole batch, a scalar tensor."""
-        return tf.shape(self.student["logits"])[0]
 
 
 def build_outputs(reader, shapes: dict) -> dict[str, tuple]:

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_tkd.distillation.label_readers import IDS, ROWS, is_binary, list_one_class_metrics, list_readers
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.replicas import gather
 
 __all__ = ["LabelGuard"]
 
@@ -80,8 +81,13 @@ class LabelGuard:
                 return ids if array.dtype.kind == "O" else y
         return y
 
-    def note(self, y, num_classes: int):
+    def note(self, y, num_classes: int, shared=False):
         """Notes a batch's labels, class ids or rows of a number for each class, if they are none.
+
+        Args:
+            y: labels, of any kind.
+            num_classes: number of outputs.
+            shared: whether each replica has labels of its own: the first note of any is that of all.
 
         Returns:
             `y`, for what reads it next: a label that no output has, on which TensorFlow may stop, is noted by then.
@@ -90,7 +96,7 @@ class LabelGuard:
             ValueError: labels of a shape that the losses or the metrics cannot read; nothing is computed for that.
         """
         if isinstance(y, dict):
-            return y | {"logits": self.note(y["logits"], num_classes)} if "logits" in y else y
+            return y | {"logits": self.note(y["logits"], num_classes, shared)} if "logits" in y else y
         # Names are no numbers; what reads the labels next refuses them.
         if not isinstance(y, tf.Tensor) or y.dtype == tf.string:
             return y
@@ -129,10 +135,9 @@ class LabelGuard:
             kinds = tf.where(values != tf.floor(values), _FRACTION, tf.where(foreign, _FOREIGN, _NOTHING))
         else:
             return y
-        # A column more, so that there is a first one in a batch without rows too.
-        place = tf.argmax(tf.concat([tf.cast(kinds > _NOTHING, tf.int32), [0]], axis=0))
-        pairs = tf.stack([tf.cast(kinds, tf.float64), values], axis=-1)
-        found = tf.concat([pairs, [[_NOTHING, 0.0]]], axis=0)[place]
+        found = _pick_first(tf.stack([tf.cast(kinds, tf.float64), values], axis=-1))
+        if shared:
+            found = _pick_first(gather(found[None]))
         with tf.control_dependencies([self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))]):
             return tf.identity(y)
 
@@ -240,6 +245,13 @@ class LabelGuard:
             "Number the labels from 0, give the models as many outputs as there are classes, or have the loss leave "
             "the label out (`ignore_class`)"
         )
+
+
+def _pick_first(notes):
+    """Returns the first row of `(rows, 2)` that notes something."""
+    # A row more, so that there is a first one in a batch without rows too.
+    notes = tf.concat([notes, [[_NOTHING, 0.0]]], axis=0)
+    return notes[tf.argmax(tf.cast(notes[:, 0] > _NOTHING, tf.int32))]
 
 
 def _explain_form(reader, shape, num_classes):

@@ -87,13 +87,15 @@ class NonFiniteGuard:
             for objective, of_variables in zip(objectives, gradients, strict=True):
                 objective.optimizer.apply(of_variables, objective.variables)
 
-        def note(_, step, finite, sources):
-            # Sources are looked at here alone: a step whose losses are finite pays nothing for them.
-            found = tf.stack([step, tf.argmin(tf.cast(finite, tf.int32)), _find_place(sources)])
+        def note(_, step, failed, sources):
+            # Sources are looked at here alone: a step whose losses are finite pays nothing for them. Of several
+            # replicas each has its own images, and the first source of any is the first.
+            place = tf.reduce_min(replicas.gather(_find_place(sources)[None]))
+            found = tf.stack([step, tf.argmax(tf.cast(failed, tf.int32)), place])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
 
-        failed = replicas.any_replica(tf.logical_not(tf.reduce_all(finite)))
-        replicas.run_if(failed, note, update, (gradients, step, finite, sources))
+        failed = replicas.any_replica(tf.logical_not(finite))
+        replicas.run_if(tf.reduce_any(failed), note, update, (gradients, step, failed, sources))
 
     def first(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss since the last `reset` that was not finite, or None."""

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_tkd.distillation.validation import check_weights
 from keras_tkd.losses.base import DistillationLoss, select
 from keras_tkd.utils.hyperparameters import ScalarVariable
-from keras_tkd.utils.keras_graph import unscale_loss
+from keras_tkd.utils.keras_graph import losses_of_one_device
 
 __all__ = ["DistillationTerms"]
 
@@ -63,10 +63,11 @@ class DistillationTerms:
 
     def compute(self, pairs: list[tuple], sample_weight, training: bool) -> dict[str, tuple]:
         """Computes the losses of what they read: `(weight, value)` by name, float32."""
-        values = [
-            unscale_loss(loss(*pair, sample_weight=sample_weight, training=training))
-            for loss, pair in zip(self.losses, pairs, strict=True)
-        ]
+        with losses_of_one_device():
+            values = [
+                loss(*pair, sample_weight=sample_weight, training=training)
+                for loss, pair in zip(self.losses, pairs, strict=True)
+            ]
         rows = zip(self.names, self._weights, values, strict=True)
         return {name: (weight.tensor(), tf.cast(value, tf.float32)) for name, weight, value in rows}
 
@@ -77,13 +78,19 @@ class DistillationTerms:
             values |= {f"{name}_{statistic}": value for statistic, value in loss.statistics(*pair).items()}
         return values
 
-    def count_samples(self, pairs: list[tuple]) -> dict[str, tf.Tensor]:
-        """Counts the samples that a loss or statistic is the mean of, by name; without an entry, it is of the batch."""
+    def count_samples(self, pairs: list[tuple], at_most) -> dict[str, tf.Tensor]:
+        """Counts the samples that a loss or statistic is the mean of, by name; without an entry, it is of the batch.
+
+        Args:
+            pairs: what each loss reads.
+            at_most: number of images, a scalar tensor.
+        """
+        at_most = tf.cast(at_most, tf.float32)
         counts = {}
         for (name, loss), pair in zip(self._zip(), pairs, strict=True):
             for part, valid in loss.valid(*pair).items():
                 own = name if part == "loss" else f"{name}_{part}"
-                counts[own] = tf.reduce_sum(tf.cast(valid, tf.float32))
+                counts[own] = tf.minimum(tf.reduce_sum(tf.cast(valid, tf.float32)), at_most)
         return counts
 
     def _zip(self):

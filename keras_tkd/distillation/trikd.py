@@ -69,6 +69,7 @@ class TriKD(DistillationModel):
             is 1.
         student_term_reaches_teacher: whether the student's distillation term moves the teacher too, towards what the
             student can follow: the `stop` around `p_t` is then left out.
+        gather: `"global"` or `"local"`, as for `Distiller`.
         name: name of the model.
 
     Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
@@ -112,6 +113,7 @@ class TriKD(DistillationModel):
         "student_loss_weight",
         "distillation_loss_weights",
         "student_term_reaches_teacher",
+        "gather",
         "name",
     )
 
@@ -130,13 +132,14 @@ class TriKD(DistillationModel):
         student_loss_weight=1.0,
         distillation_loss_weights=None,
         student_term_reaches_teacher=False,
+        gather="global",
         name="trikd",
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
         validation.check_models(anchor=anchor, teacher=teacher, student=student)
         losses = [SoftTargets(temperature)]
-        super().__init__(teacher, student, losses, losses, distillation_loss_weights, student_loss_weight, name)
+        super().__init__(teacher, student, losses, losses, distillation_loss_weights, student_loss_weight, gather, name)
         self._scale_losses_for(teacher)
         self.anchor = anchor
         self.teacher_loss_weight = teacher_loss_weight
@@ -290,14 +293,12 @@ class TriKD(DistillationModel):
         if y is None:
             return None
         validation.check_label_outputs(TEACHER, y, outputs)
-        return keras_graph.unscale_loss(
-            self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
-        )
+        with keras_graph.losses_of_one_device():
+            return self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
 
     def _compute_divergence(self, target, logits, forward_pass):
-        return keras_graph.unscale_loss(
-            self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
-        )
+        with keras_graph.losses_of_one_device():
+            return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
 
     def _compute_statistics(self, forward_pass):
         values = super()._compute_statistics(forward_pass)

@@ -20,6 +20,7 @@ __all__ = [
     "check_apart",
     "check_built_models",
     "check_frozen",
+    "check_gather",
     "check_given_outputs",
     "check_kept_outputs",
     "check_label_outputs",
@@ -89,6 +90,23 @@ def check_weights(weights, count: int) -> list:
     for weight in weights:
         check_number("distillation_loss_weights", weight)
     return weights
+
+
+def check_gather(gather: str, losses: list[DistillationLoss]) -> str:
+    """Returns `gather`; raises `ValueError` for another than `"global"` and `"local"`, and where a loss forbids it.
+
+    Args:
+        losses: list of `DistillationLoss`.
+    """
+    if gather not in ("global", "local"):
+        raise ValueError(f"`gather` must be 'global' or 'local'. Received: gather={gather!r}")
+    keeping = [loss.name for loss in losses if loss.keeps_samples]
+    if gather == "local" and keeping:
+        raise ValueError(
+            "A loss that keeps something of every sample must see the whole batch: each replica would keep its own. "
+            f"Received: gather='local' with the loss '{keeping[0]}'. Take gather='global'"
+        )
+    return gather
 
 
 def check_models(**models):

@@ -11,10 +11,11 @@ from keras_tkd.utils import keras_graph
 __all__ = ["STRATEGIES", "make_strategy", "scope"]
 
 STRATEGIES = ("none", "mirrored", "multi_worker")
+_made = {}
 
 
 def make_strategy(name: str):
-    """Makes a strategy by its name.
+    """Makes a strategy by its name; a process has one of each.
 
     Args:
         name: `"none"`: one device; `"mirrored"`: all GPUs of this machine, or its logical CPU devices where it has no
@@ -31,11 +32,19 @@ def make_strategy(name: str):
     keras_graph.mend_distributed_fit()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _make_once(name, lambda: tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multi_worker":
         _check_cluster(os.environ.get("TF_CONFIG", ""))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _make_once(name, tf.distribute.MultiWorkerMirroredStrategy)
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
+
+
+def _make_once(name, make):
+    # TensorFlow numbers the messages of each strategy from the same start: two of the same devices in one process would
+    # take each other's for their own.
+    if name not in _made:
+        _made[name] = make()
+    return _made[name]
 
 
 @contextlib.contextmanager

@@ -73,6 +73,9 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
     # Whether `build` adds layers. Said by the class, because an ensemble has to know it before anything is built: it
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
+    # Whether its layers keep something of each sample, which a step writes: all replicas that share a batch must write
+    # the same, that of the whole batch.
+    keeps_samples = False
     # Whether it takes outputs for logits of classes of which an image has one, or for those of classes that are each a
     # yes or no; whether it reads the class of the label; and whether it takes the label for the one class of the image,
     # so that labels of mixed images are refused.

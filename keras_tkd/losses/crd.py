@@ -129,6 +129,7 @@ class ContrastiveRepresentation(DistillationLoss):
 
     default_name = "crd"
     owns_layers = True
+    keeps_samples = True
     takes_one_class = True
     temperature = Hyperparameter(minimum=0.0, exclusive=True)
     _FIXED = ("labels", "feature_size", "negatives", "momentum", "seed")

@@ -8,7 +8,6 @@ from keras.distillation import FeatureDistillation, LogitsDistillation
 
 from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.validation import check_classes
-from keras_tkd.utils.replicas import count_replicas
 
 __all__ = ["KerasDistillation", "adapt"]
 
@@ -59,12 +58,6 @@ class KerasDistillation(DistillationLoss):
             check_classes(self.name, student_shapes)
 
     def call(self, y_true, y_pred):
-        if count_replicas() > 1:
-            raise ValueError(
-                "Keras divides the losses of keras.distillation by the number of replicas, some and not others: "
-                f"no value of them is sure. Received: {type(self.loss).__name__} under a strategy of "
-                f"{count_replicas()} replicas. Take a loss of keras_tkd.losses"
-            )
         # Keras's Distiller has the loss check its outputs as well.
         self.loss.validate_outputs(y_true, y_pred)
         value = keras.ops.convert_to_tensor(self.loss.compute_loss(y_true, y_pred))

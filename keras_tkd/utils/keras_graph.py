@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow import trainer
-from keras.src.losses.loss import unscale_loss_for_distribution
+from keras.src.losses import loss as loss_module
 from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
@@ -26,9 +26,11 @@ __all__ = [
     "get_input_shape",
     "get_last_operation",
     "get_loss_tracker",
+    "get_mask",
     "get_producer",
     "keep_global_seed",
     "load_guarded",
+    "losses_of_one_device",
     "mend_distributed_fit",
     "unscale_loss",
 ]
@@ -36,6 +38,7 @@ __all__ = [
 _GLOBAL_SEED = "global_seed_generator"
 _NAMES_GIVEN = "object_name_uids"
 _LOADING = threading.RLock()
+_THREAD = threading.local()
 
 
 def get_last_operation(model):
@@ -141,12 +144,30 @@ def clip_gradients(optimizer, gradients: list) -> list:
 
 def unscale_loss(value):
     """Returns a loss's value without the division by the number of replicas that Keras's losses do under a strategy."""
-    return unscale_loss_for_distribution(value)
+    return loss_module.unscale_loss_for_distribution(value)
+
+
+@contextlib.contextmanager
+def losses_of_one_device():
+    """Has Keras's losses not divide by the number of replicas, in this thread and while the context is open.
+
+    Under a strategy Keras divides means, and neither sums nor what is one number already: a value does not tell.
+    """
+    before, _THREAD.whole = getattr(_THREAD, "whole", False), True
+    try:
+        yield
+    finally:
+        _THREAD.whole = before
 
 
 def get_loss_tracker(model):
     """Returns the metric that Keras logs as `loss`; None before `compile`."""
     return getattr(model, "_loss_tracker", None)
+
+
+def get_mask(tensor):
+    """Returns the mask that Keras's layers left on a tensor; None without one."""
+    return getattr(tensor, "_keras_mask", None)
 
 
 def copy_mask(source, target, valid=None):
@@ -156,7 +177,7 @@ def copy_mask(source, target, valid=None):
         valid: bool tensor, a second mask of the same shape: what either of them leaves out does not count.
     """
     # Layers leave it on single tensors; a dict or list of outputs has none.
-    mask = getattr(source, "_keras_mask", None)
+    mask = get_mask(source)
     if valid is not None:
         mask = valid if mask is None else keras.ops.logical_and(mask, valid)
     if mask is not None:
@@ -227,6 +248,8 @@ def mend_distributed_fit():
     """
     if getattr(trainer.reduce_per_replica, "mended", False):
         return
+    _mend_scaling()
+    _mend_batch_normalization()
     build, reduce = trainer.TensorFlowTrainer._maybe_symbolic_build, trainer.reduce_per_replica
 
     def build_on_one_share(model, iterator=None, data_batch=None):
@@ -248,3 +271,26 @@ def mend_distributed_fit():
     reduce_scalars.mended = True
     trainer.TensorFlowTrainer._maybe_symbolic_build = build_on_one_share
     trainer.reduce_per_replica = reduce_scalars
+
+
+def _mend_scaling():
+    """Lets `losses_of_one_device` switch off what Keras does to losses because of the number of replicas."""
+
+    def make_switch(scale):
+        return lambda value: value if getattr(_THREAD, "whole", False) else scale(value)
+
+    for name in ("scale_loss_for_distribution", "unscale_loss_for_distribution"):
+        setattr(loss_module, name, make_switch(getattr(loss_module, name)))
+
+
+def _mend_batch_normalization():
+    """Lets BatchNorm keep its moving statistics where a replica has no image of a batch: of none, they are NaN."""
+    compute = keras.layers.BatchNormalization._moments
+
+    def compute_or_keep(layer, inputs, mask):
+        if layer.synchronized:  # those are of all replicas
+            return compute(layer, inputs, mask)
+        kept = [tf.cast(value, inputs.dtype) for value in (layer.moving_mean, layer.moving_variance)]
+        return [tf.where(tf.size(inputs) > 0, *pair) for pair in zip(compute(layer, inputs, mask), kept, strict=True)]
+
+    keras.layers.BatchNormalization._moments = compute_or_keep

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_tkd.utils import keras_graph
 
-__all__ = ["any_replica", "count_replicas", "gather", "run_if", "share_gradients"]
+__all__ = ["any_replica", "count_replicas", "fill_empty", "gather", "measure_share", "run_if", "share_gradients"]
 
 # What Keras's optimizers do to each replica's own gradient, before they sum them.
 _CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -34,9 +34,14 @@ def gather(nest):
     """
     if count_replicas() == 1:
         return nest
-    leaves = [leaf for leaf in keras.tree.flatten(nest) if leaf is not None]
-    gathered = iter(_gather_leaves(leaves))
-    return keras.tree.map_structure(lambda leaf: leaf if leaf is None else next(gathered), nest)
+    # One tensor in several places is sent once.
+    leaves = {id(leaf): leaf for leaf in keras.tree.flatten(nest) if leaf is not None}
+    masks = {key: mask for key, leaf in leaves.items() if (mask := keras_graph.get_mask(leaf)) is not None}
+    gathered = _gather_leaves([*leaves.values(), *masks.values()])
+    whole, masks = dict(zip(leaves, gathered, strict=False)), dict(zip(masks, gathered[len(leaves) :], strict=True))
+    for key, mask in masks.items():
+        keras_graph.copy_mask(whole[key], whole[key], mask)
+    return keras.tree.map_structure(lambda leaf: leaf if leaf is None else whole[id(leaf)], nest)
 
 
 def _gather_leaves(leaves):
@@ -48,9 +53,7 @@ def _gather_leaves(leaves):
 
     @tf.custom_gradient
     def gather_leaf(leaf):
-        # Collective operations take no bools.
-        whole = context.all_gather(_place(tf.cast(leaf, tf.int32) if leaf.dtype == tf.bool else leaf), axis=0)
-        whole = tf.cast(whole, leaf.dtype)
+        whole = tf.cast(context.all_gather(_place(tf.cast(leaf, _choose_sent(leaf.dtype))), axis=0), leaf.dtype)
         return whole, lambda upstream: replicas * upstream[start : start + size]
 
     gathered = [gather_leaf(leaf) for leaf in leaves]
@@ -58,6 +61,32 @@ def _gather_leaves(leaves):
     for leaf, whole in zip(leaves, gathered, strict=True):
         whole.set_shape([None, *leaf.shape[1:]])
     return gathered
+
+
+def _choose_sent(dtype):
+    """Returns the dtype as which a tensor is sent: collective operations take neither bools, bytes nor bfloat16."""
+    if dtype in (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64):
+        return dtype
+    return tf.float32 if dtype.is_floating else tf.int32 if dtype.size < 4 else tf.int64
+
+
+def fill_empty(nest):
+    """Returns tensors of a row or more: one of zeros for a replica without a sample, which losses cannot read.
+
+    Args:
+        nest: tensors, nested; None stays None.
+    """
+
+    def fill(leaf):
+        missing = tf.cast(tf.shape(leaf)[0] == 0, tf.int32)
+        filled = tf.pad(leaf, [[0, missing], *[[0, 0]] * (len(leaf.shape) - 1)])
+        filled.set_shape([None, *leaf.shape[1:]])
+        mask = keras_graph.get_mask(leaf)
+        return filled if mask is None else keras_graph.copy_mask(filled, filled, fill(mask))
+
+    if count_replicas() == 1:
+        return nest
+    return keras.tree.map_structure(lambda leaf: leaf if leaf is None else fill(leaf), nest)
 
 
 def _place(tensor):
@@ -68,12 +97,19 @@ def _place(tensor):
         return tf.identity(tensor)
 
 
-def any_replica(flag):
-    """Returns whether the bool scalar `flag` is true on any replica."""
-    if count_replicas() == 1:
-        return flag
-    context = tf.distribute.get_replica_context()
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, _place(tf.cast(flag, tf.int32))) > 0
+def any_replica(flags):
+    """Returns whether each of the bools, a tensor of any shape, is true on any replica."""
+    return flags if count_replicas() == 1 else _sum(tf.cast(flags, tf.int32)) > 0
+
+
+def measure_share(count):
+    """Returns a replica's share, 0..1, of the samples of all, of which it has `count`, a scalar tensor; float32."""
+    count = tf.cast(count, tf.float32)
+    return tf.ones_like(count) if count_replicas() == 1 else count / _sum(count)
+
+
+def _sum(tensor):
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, _place(tensor))
 
 
 def share_gradients(optimizer, gradients: list) -> list:

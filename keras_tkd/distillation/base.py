@@ -87,7 +87,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"), "student")
         self.loss_layers = []
-        self._trackers = {}
+        self._trackers, self._silent = {}, ()
         self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
@@ -324,11 +324,17 @@ class DistillationModel(FixedAttributes, CheckedModel):
         # The metrics given to `compile` are summed over the replicas, each of which counts its own share.
         y, y_pred, sample_weight = forward_pass.share
         y_pred = select_predictions(y, y_pred)
+        self._silent = [name for name in self._trackers if name not in values]
         results = self.compute_metrics(forward_pass.x, y, y_pred, sample_weight=sample_weight)
         # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
         validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
-        # A tracker that was given nothing says 0, which would look like a value in a curve.
-        return {name: result for name, result in results.items() if name in values or name not in self._trackers}
+        return results
+
+    def get_metrics_result(self):
+        # A tracker that was given nothing says 0, which would look like a value in a curve. Left out here, for Keras
+        # takes an epoch's values from here only if they have the names of a step's: and a step's are, of several
+        # replicas, the mean of what each has of its share.
+        return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}
 
     def _compute_statistics(self, forward_pass):
         """Computes the values that are tracked beside the losses, by name."""

@@ -331,6 +331,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         return results
 
     def get_metrics_result(self):
+        """Returns the metrics' values so far by name, over all replicas, without trackers that were given nothing."""
         # A tracker that was given nothing says 0, which would look like a value in a curve. Left out here, for Keras
         # takes an epoch's values from here only if they have the names of a step's: and a step's are, of several
         # replicas, the mean of what each has of its share.

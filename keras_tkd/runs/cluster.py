@@ -34,7 +34,7 @@ _NOT_COPIED = ("logs", REPORT, OBSERVATIONS, "teacher_cache")
 
 
 class Cluster:
-    """What trains a run: one device, several of this machine, or the workers of which this process is one.
+    """The devices that train a run: one, several of this machine, or the workers of which this process is one.
 
     Args:
         strategy: the `tf.distribute.Strategy`; None for one device.

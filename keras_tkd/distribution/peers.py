@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from os import _exit as exit_at_once
 
 __all__ = ["Peers", "end_process"]
 
@@ -122,7 +123,7 @@ def end_process(reason):
     sys.stdout.flush()
     # Not by an exception: the main thread is inside a collective operation, and does not come back from it.
     os.write(2, f"\nError: {reason}. What is saved is whole: start all workers again to go on.\n".encode())
-    os._exit(1)
+    exit_at_once(1)
 
 
 def _read_lines(line):

@@ -7,20 +7,24 @@ Sets TF_ENABLE_ONEDNN_OPTS=1, which trains faster on CPUs, unless that variable 
 
 import early_signals  # noqa: F401 (first, for it acts when it is imported)
 import run_flags
+import workers
 from absl import flags
 
 from keras_tkd.config import DistillConfig
 
 run_flags.define(DistillConfig)
 run_flags.define_workdir()
+workers.define()
 
 
 def main():
     config = run_flags.read(DistillConfig)
-    commands = run_flags.import_commands(config.deterministic)
+    workers.start_workers(config)
+    commands = run_flags.import_commands(config.deterministic, config.distribution)
     results = commands.distill(config, flags.FLAGS.workdir, flags.FLAGS.existing)
-    run_flags.show([results], [flags.FLAGS.workdir])
-    run_flags.show_report(flags.FLAGS.workdir)
+    if run_flags.is_chief(config):
+        run_flags.show([results], [flags.FLAGS.workdir])
+        run_flags.show_report(flags.FLAGS.workdir)
 
 
 if __name__ == "__main__":

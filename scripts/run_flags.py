@@ -18,6 +18,7 @@ __all__ = [
     "define",
     "define_workdir",
     "import_commands",
+    "is_chief",
     "read",
     "read_seeds",
     "read_shared",
@@ -205,23 +206,34 @@ def share_devices(parallel):
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
-def import_commands(deterministic=False):
+def import_commands(deterministic=False, distribution="none"):
     """Imports `keras_tkd.runs.commands`, and TensorFlow with it, without its start-up lines.
 
     Args:
         deterministic: as in `keras_tkd.runs.devices.start_devices`.
+        distribution: the configuration's. A worker of several finds the others here, before anything is computed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Where a processor has AVX2 alone TensorFlow leaves oneDNN off, though it trains 1.3 to 1.6 times faster there; and
     # machines agree more closely where all use it. TensorFlow reads the variable when it is imported.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with hide_native_output():
-        from keras_tkd.runs import commands, devices
+        from keras_tkd.runs import cluster, commands, devices
 
-        devices.start_devices(deterministic)
+        if distribution != "multi_worker":
+            devices.start_devices(deterministic)
+    if distribution == "multi_worker":
+        cluster.connect(distribution)
     # From here on there is something to be finished, or to be said.
     early_signals.hand_over(SIGINT=signal.default_int_handler, SIGTERM=_end)
     return commands
+
+
+def is_chief(config):
+    """Returns whether this process has the results of a run to show: of several workers, the first."""
+    from keras_tkd.runs.cluster import connect
+
+    return connect(config.distribution).is_chief
 
 
 def show(runs, workdirs):

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.number_checks import is_finite
+from keras_tkd.utils.replicated_variables import read_variable
 
 __all__ = ["BackupState"]
 
@@ -28,6 +29,8 @@ class BackupState(keras.callbacks.Callback):
         every_minutes: minutes after which it is; None for none.
         about: dict of plain data, as JSON has it, that says which training this is. Checkpoints of another are not
             used.
+        prepare: function without arguments that is called before a state is written, such as
+            `AverageStatistics.average` where several replicas train; None for none.
 
     Attributes:
         history: list of dicts of metrics, one of each whole epoch, those before an interruption included.
@@ -52,7 +55,7 @@ class BackupState(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, directory, every_steps=None, every_minutes=None, about=None):
+    def __init__(self, directory, every_steps=None, every_minutes=None, about=None, prepare=None):
         super().__init__()
         for name, value in (("every_steps", every_steps), ("every_minutes", every_minutes)):
             if value is not None and not (is_finite(value) and value > 0):
@@ -62,6 +65,7 @@ class BackupState(keras.callbacks.Callback):
         self.history = []
         self.position = 0, 0
         self._about = _check_about(about)
+        self._prepare = prepare
         self._files = CheckpointFiles(directory)
         self._seconds_before, self._began = 0.0, None
         # Values of the metrics in an epoch that was begun, until Keras has reset them.
@@ -162,8 +166,10 @@ class BackupState(keras.callbacks.Callback):
     def write(self):
         """Writes the state as it is now: between two steps, or at the end of an epoch."""
         epoch, step = self.position
+        if self._prepare is not None:
+            self._prepare()
         variables = _collect_state(self.model) + (self.model.metrics_variables if step else [])
-        arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        arrays = [read_variable(variable) for variable in variables]
         about = {
             "training": self._about,
             "history": _to_columns(self.history),

@@ -5,9 +5,10 @@ import dataclasses
 from keras_tkd.config import multi_label_rules
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
+from keras_tkd.config.distribution_rules import check_distribution
 from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, list_left_to_data, option
 from keras_tkd.utils.augmentation_names import parse_augmentation
-from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, OPTIMIZERS, PRECISIONS
+from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, DISTRIBUTIONS, OPTIMIZERS, PRECISIONS
 
 __all__ = ["RunConfig", "TeacherTrainingConfig"]
 
@@ -142,6 +143,13 @@ class RunConfig(DataConfig):
         "operations and the sizes of its thread pools are fixed, which costs speed.",
         decides="training",
     )
+    distribution: str = option(
+        "none",
+        "Train on several devices that share each batch: 'mirrored', all GPUs of this machine; 'multi_worker', the "
+        "processes that TF_CONFIG lists, each of which is started with the same command.",
+        DISTRIBUTIONS,
+        decides="training",
+    )
     checkpoint_steps: int | None = option(
         None,
         "Steps after which the state of a training is written inside an epoch too; at the end of each it always is.",
@@ -204,6 +212,7 @@ class RunConfig(DataConfig):
             check(1 <= first <= last, rule, self, "profile_steps")
         check_weights(self, "teacher_model_weights")
         multi_label_rules.check_training(self)
+        check_distribution(self)
         # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
         if self.shuffle_window and (self.has_own_defaults or "batch_size" not in list_left_to_data(self)):
             rule = "`shuffle_window` must be a batch or more"

@@ -34,12 +34,13 @@ def make_anchor_dataset(
     training=True,
     initial_epoch=0,
     initial_step=0,
+    share=None,
 ):
     """Makes batches in which every sample is an anchor once per pass, with extra images for each anchor.
 
     Args:
-        images, labels, batch_size, seed, teacher_images, augment, mix, views, training, initial_epoch, initial_step: as
-            in `pipelines.triplet_dataset`.
+        images, labels, batch_size, seed, teacher_images, augment, mix, views, training, initial_epoch, initial_step,
+            share: as in `pipelines.triplet_dataset`.
         draw_extra_images: function `(samplers, anchors, make_seed)`, given a dict from a name in `sampling_labels` to a
             `ClassSampler`, the anchors, int64 `(batch,)`, and a function from a role to its seed in this batch. It
             returns two dicts: one from a batch's key to samples, whose images are put under that key, and one of
@@ -104,8 +105,10 @@ def make_anchor_dataset(
         batches = windows.enumerate().flat_map(make_window)
         if source.window_count == 1:
             return batches
-        # The last batch of a window may lack some images, which the next one has.
-        return batches.rebatch(batch_size).skip(initial_step)
+        # The last batch of a window may lack some images, which the next one has: only then is it known what a batch
+        # holds, and so what a share of it.
+        batches = batches.rebatch(batch_size).skip(initial_step)
+        return batches if share is None else batches.map(lambda *batch: _take_share(batch, share))
 
     def make_batches(epoch, number, window, samplers):
         # Steps are numbered through all windows, and these through all epochs: no two share random numbers.
@@ -125,6 +128,9 @@ def make_anchor_dataset(
                 return apply_view(images, index, _make_role_seed(seed, role), view, augment)
 
             extra, batch = draw_extra_images(samplers, places, make_seed)
+            if share is not None and source.window_count == 1:
+                # After what is drawn, which must not depend on how many share; before any image is made.
+                places, index, extra, batch = _take_share((places, index, extra, batch), share)
             for role, drawn in extra.items():
                 # A fresh view in every epoch, even where the anchors' views are bounded: those are bounded for the sake
                 # of a teacher cache, which holds what the teacher says of anchors alone.
@@ -168,3 +174,11 @@ def make_anchor_dataset(
 
 def _make_role_seed(seed, role):
     return seed + _ROLES.index(role) * SEED_LIMIT
+
+
+def _take_share(nest, share):
+    """Returns the rows of a batch that are one process's: of `count` processes all get as many, or one row more."""
+    index, count = share
+    size = tf.shape(tf.nest.flatten(nest)[0])[0]
+    first, end = size * index // count, size * (index + 1) // count
+    return tf.nest.map_structure(lambda rows: rows[first:end], nest)

@@ -34,6 +34,7 @@ def triplet_dataset(
     training=True,
     initial_epoch=0,
     initial_step=0,
+    share=None,
 ):
     """Makes batches of anchors, each with a negative and, where asked for, a positive.
 
@@ -68,6 +69,8 @@ def triplet_dataset(
         initial_epoch: the epoch of the first pass.
         initial_step: number of batches that each pass leaves out at its beginning: for the rest of an epoch that was
             interrupted. The epochs after it need a data set of their own.
+        share: `(i, n)` for process number i, from 0, of n that share each batch: its rows of the very batch that one
+            process would make. Of an `ImageStream` all images are decoded all the same. None for all rows.
 
     Returns:
         `tf.data.Dataset` of known cardinality with elements `({"image", "negative", "index"}, label)`, and `"positive"`
@@ -109,6 +112,7 @@ def triplet_dataset(
         training=training,
         initial_epoch=initial_epoch,
         initial_step=initial_step,
+        share=share,
     )
 
 
@@ -125,6 +129,7 @@ def pair_dataset(
     training=True,
     initial_epoch=0,
     initial_step=0,
+    share=None,
 ):
     """Makes batches of anchors, each with a partner, half of which are of the anchor's class.
 
@@ -133,8 +138,8 @@ def pair_dataset(
     itself if there is no other), and else uniform over all samples of all other classes.
 
     Args:
-        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step: as in
-            `triplet_dataset`.
+        images, labels, batch_size, seed, teacher_images, augment, views, training, initial_epoch, initial_step, share:
+            as in `triplet_dataset`.
         partner_labels: the classes by which partners are drawn, in place of `labels`: for example those that the
             teacher predicts.
 
@@ -171,6 +176,7 @@ def pair_dataset(
         training=training,
         initial_epoch=initial_epoch,
         initial_step=initial_step,
+        share=share,
     )
 
 
@@ -186,6 +192,7 @@ def image_dataset(
     training=True,
     initial_epoch=0,
     initial_step=0,
+    share=None,
 ):
     """Makes batches `(images, labels)` of the anchors of `triplet_dataset`, in the same order.
 
@@ -204,6 +211,7 @@ def image_dataset(
         training=training,
         initial_epoch=initial_epoch,
         initial_step=initial_step,
+        share=share,
     )
     return dataset.map(lambda batch, label: (batch["image"], label))
 

@@ -358,9 +358,10 @@ class DistillationModel(FixedAttributes, CheckedModel):
         return results
 
     def get_metrics_result(self):
-        """Returns the values of the metrics by name, without those that a step gave nothing."""
-        # A tracker that was given nothing says 0, which would look like a value in a curve. And Keras takes the values
-        # of all replicas together at the end of an epoch only where their names are those of a step's.
+        """Returns the metrics' values so far by name, over all replicas, without trackers that were given nothing."""
+        # A tracker that was given nothing says 0, which would look like a value in a curve. Left out here, for Keras
+        # takes an epoch's values from here only if they have the names of a step's: and a step's are, of several
+        # replicas, the mean of what each has of its share.
         return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}
 
     def _compute_statistics(self, forward_pass):

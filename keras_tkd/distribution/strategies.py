@@ -7,10 +7,11 @@ import os
 import tensorflow as tf
 
 from keras_tkd.utils import keras_graph
+from keras_tkd.utils.choices import DISTRIBUTIONS
 
-__all__ = ["STRATEGIES", "make_strategy", "scope"]
+__all__ = ["STRATEGIES", "make_strategy", "read_cluster", "scope"]
 
-STRATEGIES = ("none", "mirrored", "multi_worker")
+STRATEGIES = DISTRIBUTIONS
 _made = {}
 
 
@@ -34,7 +35,7 @@ def make_strategy(name: str):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return _make_once(name, lambda: tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multi_worker":
-        _check_cluster(os.environ.get("TF_CONFIG", ""))
+        read_cluster()
         return _make_once(name, tf.distribute.MultiWorkerMirroredStrategy)
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
 
@@ -62,8 +63,13 @@ def scope(name: str):
         yield strategy
 
 
-def _check_cluster(text):
-    """Raises `ValueError` for a `TF_CONFIG` that is no cluster of workers, this process being one of them."""
+def read_cluster() -> tuple[list, int]:
+    """Returns the addresses of the workers that the environment's `TF_CONFIG` lists, and the number of this one.
+
+    Raises:
+        ValueError: it is no cluster of two workers or more, this process being one of them.
+    """
+    text = os.environ.get("TF_CONFIG", "")
     rule = (
         "`multi_worker` reads the environment's TF_CONFIG, the same list of workers on each and the number of its own: "
         """{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}"""
@@ -78,3 +84,4 @@ def _check_cluster(text):
         raise ValueError(f"{rule}. Received: workers {workers!r}, which must be two addresses or more, each once")
     if task.get("type") != "worker" or not isinstance(index, int) or not 0 <= index < len(workers):
         raise ValueError(f"{rule}. Received: task {task!r} of {len(workers)} workers")
+    return workers, index

@@ -36,7 +36,7 @@ def build(run, inputs, teacher, losses=(), part=""):
     Returns:
         dict of `TeacherCache`.
     """
-    config, splits, path = run.config, inputs.splits, _get_folder(run.config, run.path) / part
+    config, splits, path = run.config, inputs.splits, _get_folder(run.config, run.shared_path) / part
     common = {
         "losses": losses,
         "dtype": config.teacher_cache_dtype,

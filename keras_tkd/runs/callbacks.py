@@ -3,6 +3,7 @@
 import time
 
 import keras
+import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
 from keras_tkd.utils.progress import Progress
@@ -76,7 +77,7 @@ class Throughput(keras.callbacks.Callback):
         seconds = (self._end or time.perf_counter()) - self._begin
         if self._timed_samples > 0:
             logs["images_per_second"] = self._timed_samples / seconds
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(tf.convert_to_tensor(self.model.optimizer.learning_rate))
 
 
 class WarnAtChance(keras.callbacks.Callback):

@@ -95,7 +95,7 @@ def distill(config, path, existing="refuse", callbacks=()):
             return run.results
         # Everything is checked before `begin`, which is the first to write anything.
         inputs = load_distillation_inputs(run.config, run.splits)
-        run.resolve_config(resolve_teacher_cache(run.config, run.path, inputs))
+        run.resolve_config(resolve_teacher_cache(run.config, run.shared_path, inputs))
         run.begin(inputs)
         board, observer = Board(run, inputs), Observer(run, inputs)
         teacher = _obtain_teacher(run, inputs)

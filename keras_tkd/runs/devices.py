@@ -48,6 +48,8 @@ def choose_precision(gpus, cpuinfo):
 def start_devices(deterministic=False):
     """Lets TensorFlow find its devices now; what it prints of that then comes at a time of the caller's choosing.
 
+    Not in a worker, which joins the others before.
+
     Args:
         deterministic: whether TensorFlow computes the same bytes whatever the number of cores, from now on and until
             this process ends.

@@ -70,7 +70,7 @@ def set_up_distillation(run, inputs, teacher):
     # What the teacher says comes with the batches, and not what it saw.
     shapes = {IMAGE: shapes[IMAGE]}
     losses, *_ = inputs.make_losses(config)
-    caches = cached_teacher.build(run, inputs, teacher, losses)
+    caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, teacher, losses))
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes[TEACHER] = caches["train"].shapes
@@ -129,7 +129,8 @@ def make_training_batches(config, splits, pipeline, **start):
         config: what the training is configured by.
         splits: the run's `Splits`.
         pipeline: see `DistillationSetup`.
-        **start: `initial_epoch` and `initial_step`, where the training does not begin with the first.
+        **start: `initial_epoch` and `initial_step`, where the training does not begin with the first; `share`, where
+            this process makes a part of each batch.
     """
     batches = pipeline(
         splits.train_images,
@@ -145,11 +146,11 @@ def make_training_batches(config, splits, pipeline, **start):
     return _map_labels(batches, config, splits, weights)
 
 
-def make_held_out_batches(config, splits, pipeline):
+def make_held_out_batches(config, splits, pipeline, **share):
     """Makes the batches that a training is measured on after each epoch, without weights; arguments as above."""
     images, labels = splits.held_out
-    mixing = _choose_mixing(config, splits)
-    batches = pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False, **mixing)
+    arguments = _choose_mixing(config, splits) | share
+    batches = pipeline(images, labels, batch_size=_HELD_OUT_BATCH, seed=config.seed, training=False, **arguments)
     return _map_labels(batches, config, splits)
 
 

@@ -11,6 +11,7 @@ from keras_tkd.callbacks import WarmUp
 from keras_tkd.config.fields import DISTILLED, collect_settings
 from keras_tkd.distillation.trikd import TriKD
 from keras_tkd.runs import cached_teacher, checks, optimization, stages
+from keras_tkd.runs.fitting import copy_model, place_model
 from keras_tkd.runs.records import Stage
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.utils import precision
@@ -63,7 +64,7 @@ def train_generations(run, inputs, baseline):
         stage = run.open_stage(f"generations/{number}/student", decisive)
         generation = _train_generation(run, inputs, number, stage, anchor)
         generations.append(generation)
-        anchor = stages.copy_model(generation.student)  # an anchor is frozen, and a student's file must not be
+        anchor = copy_model(generation.student)  # an anchor is frozen, and a student's file must not be
     _export(choose_best(generations), run.path)
     return generations
 
@@ -94,7 +95,7 @@ def make_trikd(config, teacher, student, anchor):
 def _make_anchor(config, inputs, baseline):
     """The first generation's anchor: a copy of the student alone, an untrained student, or None."""
     if config.anchor == "trained":
-        return stages.copy_model(inputs.anchor if baseline is None else baseline.model)
+        return copy_model(inputs.anchor if baseline is None else baseline.model)
     if config.anchor == "random":
         # Starting weights of its own: those of the run's seed are the student's. Seeds of runs are below 2^30.
         keras.utils.set_random_seed(config.seed + 2**30)
@@ -106,22 +107,24 @@ def _train_generation(run, inputs, number, stage, anchor):
     config, splits = run.config, inputs.splits
     teacher_path = stage.model_path.with_name("teacher.keras")
     if not stage.finished:
-        student, teacher = map(stages.copy_model, (inputs.student, inputs.teacher))
+        student, teacher = map(copy_model, (inputs.student, inputs.teacher))
         for model in (student, teacher, anchor):
             if model is not None:
                 precision.set_precision(model, config.precision)
         # Before the seed is set: a cache runs the anchor, and what it draws must not matter.
         pipeline = _make_pipeline(run, inputs, number, anchor)
-        optimization.add_weight_decay(student, config.coupled_weight_decay)
-        optimization.add_weight_decay(teacher, config.teacher.coupled_weight_decay)
-        keras.utils.set_random_seed(config.seed)
-        trikd = make_trikd(config, teacher, student, anchor)
-        own = optimization.make_optimizer(config.teacher)
-        optimization.compile_model(trikd, config, teacher_optimizer=own)
+        if run.cluster.strategy is not None:
+            # On copies on one device, before models are spread over several.
+            copies = [None if model is None else copy_model(model) for model in (teacher, student, anchor)]
+            checks.check_first_batch(run, inputs, _make_compiled(config, *copies)[0], pipeline)
+        with run.cluster.scope():
+            teacher, student, anchor = (place_model(run, model) for model in (teacher, student, anchor))
+            trikd, own = _make_compiled(config, teacher, student, anchor)
         callbacks = [optimization.schedule_learning_rate(own, config.teacher)]
         if config.warmup_epochs:
             callbacks.append(WarmUp(config.warmup_epochs))
-        checks.check_first_batch(run, inputs, trikd, pipeline)
+        if run.cluster.strategy is None:
+            checks.check_first_batch(run, inputs, trikd, pipeline)
         title = f"Student and teacher, by {config.title}"
         if config.generations:
             title += f", generation {number} of {config.generations}"
@@ -144,6 +147,17 @@ def _train_generation(run, inputs, number, stage, anchor):
     return Generation(number, stage, student, teacher, validation_accuracy)
 
 
+def _make_compiled(config, teacher, student, anchor):
+    """Makes the compiled `TriKD` of a run; returns it and the optimizer of its teacher."""
+    optimization.add_weight_decay(student, config.coupled_weight_decay)
+    optimization.add_weight_decay(teacher, config.teacher.coupled_weight_decay)
+    keras.utils.set_random_seed(config.seed)
+    trikd = make_trikd(config, teacher, student, anchor)
+    own = optimization.make_optimizer(config.teacher)
+    optimization.compile_model(trikd, config, teacher_optimizer=own)
+    return trikd, own
+
+
 def _make_pipeline(run, inputs, number, anchor):
     """The batches of a generation: images alone, or with the outputs of its anchor, which are kept."""
     config = run.config
@@ -153,7 +167,7 @@ def _make_pipeline(run, inputs, number, anchor):
 
     if anchor is None or config.teacher_cache in ("auto", "off"):
         return images_alone
-    caches = cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}")
+    caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}"))
     return cached_teacher.attach(images_alone, caches, key=ANCHOR)
 
 

@@ -19,7 +19,8 @@ class StopAtSignal(keras.callbacks.Callback):
     if that takes less than some seconds; then the signal has its way. A second one does not wait.
 
     Args:
-        backup: the `BackupState` that writes.
+        backup: the `BackupState` that writes; None to write nothing, as where several workers write together and only
+            this one knows of the signal.
     """
 
     def __init__(self, backup):
@@ -49,7 +50,8 @@ class StopAtSignal(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # The state at the last step of an epoch is written with its validation.
         if self._received is not None and batch + 1 < (self.params["steps"] or 0):
-            self._backup.write()
+            if self._backup is not None:
+                self._backup.write()
             raise _Stop
 
     def on_test_batch_end(self, batch, logs=None):

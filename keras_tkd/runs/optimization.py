@@ -70,7 +70,7 @@ def schedule_learning_rate(optimizer, config):
         optimizer.learning_rate = compute_learning_rate(config, epoch)
 
     def show_rate(epoch, logs=None):
-        logs[f"{SCHEDULE}teacher_learning_rate"] = float(optimizer.learning_rate)
+        logs[f"{SCHEDULE}teacher_learning_rate"] = float(tf.convert_to_tensor(optimizer.learning_rate))
 
     return keras.callbacks.LambdaCallback(on_epoch_begin=set_rate, on_epoch_end=show_rate)
 
@@ -98,7 +98,8 @@ def compile_model(model, config, **arguments):
         loss,
         # By its name Keras would make it, and its variables, in the step, which TensorFlow then traces a second time.
         metrics=[accuracy("accuracy"), *more],
-        steps_per_execution=count_steps_together(model, config.batch_size),
+        # On several devices each step waits for the others anyway.
+        steps_per_execution=1 if tf.distribute.has_strategy() else count_steps_together(model, config.batch_size),
         # XLA on GPUs alone, as Keras decides: on CPUs a step costs more with it (benchmarks/choices.py).
         jit_compile="auto",
         **arguments,

@@ -9,6 +9,7 @@ from keras_tkd.config.fields import FREE, collect_defaults, list_deciding, list_
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
+from keras_tkd.runs.cluster import Cluster, connect
 from keras_tkd.runs.defaults import choose_defaults
 from keras_tkd.runs.devices import resolve_precision, start_devices
 from keras_tkd.runs.given import has_other_files
@@ -31,13 +32,17 @@ class Run:
         command: name of the script that runs the same again.
         callbacks: the user's Keras callbacks, which take part in every training of the run.
         splits: its data, where settings were chosen by them; None where they are not loaded yet.
+        cluster: the `Cluster` that trains it; one device, if not given.
+        shared_path: the folder that all its workers read; its own, if not given.
 
     Attributes:
         first_batch_checked: whether the first batch of the distillation was looked at.
         results: what results.json says of this very run, as a dict; None where it is not finished.
     """
 
-    def __init__(self, config, workdir, command="distill", callbacks=(), splits=None):
+    def __init__(self, config, workdir, command="distill", callbacks=(), splits=None, cluster=None, shared_path=None):
+        self.cluster = cluster or Cluster()
+        self.shared_path = pathlib.Path(shared_path or workdir.path)
         self._config = config
         self._workdir = workdir
         self._command = command
@@ -92,8 +97,11 @@ class Run:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        self._workdir.release()
+    def __exit__(self, _, error, __):
+        try:
+            self.cluster.end(error)
+        finally:
+            self._workdir.release()
 
     def begin(self, inputs):
         """Makes the folder, with the flags that run the same again and the split that they make.
@@ -105,21 +113,27 @@ class Run:
             ValueError, BlockingIOError: as `Workdir.hold` and `Workdir.begin`.
         """
         self._begun = True
+        splits, data = inputs.splits, self._describe_data(inputs)
+        self.cluster.check_batches(len(splits.train_labels), self._config.batch_size)
+        given = _hash_given_files(self._config)
+        teacher = {"weights": inputs.fingerprint, "layers": inputs.architecture}
+        self.cluster.agree({"flags": self._workdir.flags, "data": data, "files": given, "teacher": teacher})
         flagfile, folder = (shlex.quote(str(path)) for path in (self.path / FLAGFILE, self.path))
         command = f"python scripts/{self._command}.py --flagfile={flagfile} --workdir={folder}"
         self._workdir.hold()
         self._workdir.begin(
             f"To run this again: {command}",
             inputs.fingerprint,
-            _hash_given_files(self._config),
-            self._describe_data(inputs),
+            given,
+            data,
             inputs.architecture,
         )
-        splits = inputs.splits
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}
         if splits.split or unseen:
             write_json(self.path / SPLIT, {**unseen, **(splits.split or {})})
+        # A cache of another run, which worker 0 removes, is none that the others may open.
+        self.cluster.exchange("")
 
     def _describe_data(self, inputs):
         """Returns the flags that decide the data, and the hashes of what they are now."""
@@ -159,6 +173,18 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     """
     check_callbacks(callbacks)
     config = config.resolved()
+    # First: a worker cannot join the others once anything was computed in its process.
+    cluster = connect(config.distribution)
+    try:
+        return _open(cluster, command, config, path, existing, callbacks)
+    except BaseException as error:
+        cluster.end(error)
+        raise
+
+
+def _open(cluster, command, config, shared_path, existing, callbacks):
+    """Opens the run of a configuration that trains in a `Cluster`; see `open_run`."""
+    path = cluster.claim_folder(shared_path)
     # A run that overwrites another starts afresh, and decides afresh.
     if existing != "overwrite":
         config = resolve_from_record(config, pathlib.Path(path) / FLAGFILE)
@@ -178,9 +204,10 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     config = resolve_precision(config)
     for sentence in config.unreached:
         print(f"Mind: {sentence}", flush=True)
-    run = Run(config, Workdir(path, format_flags(config), existing, free, defaults), command, callbacks, splits)
+    workdir = Workdir(path, format_flags(config), existing, free, defaults)
+    run = Run(config, workdir, command, callbacks, splits, cluster, shared_path)
     if run.finished:
-        print(f"Finished already: {run.path}")
+        print(f"Finished already: {run.shared_path}")
     elif config.deterministic:
         # Before anything is computed, or it is too late.
         start_devices(deterministic=True)

@@ -6,32 +6,20 @@ import functools
 import keras
 
 from keras_tkd import data, teachers
-from keras_tkd.callbacks import BackupState, TerminateOnNonFinite, WarmUp
+from keras_tkd.callbacks import WarmUp
 from keras_tkd.config.fields import DISTILLED, TRAINED, collect_settings
-from keras_tkd.data.options import count_batches
 from keras_tkd.distillation.distiller import Distiller
-from keras_tkd.runs.callbacks import CheckLogs, Throughput, TrainingProgress, WarnAtChance
-from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
-from keras_tkd.runs.checks import check_first_batch, check_unchanged
-from keras_tkd.runs.curves import Schedules, make_logging
-from keras_tkd.runs.distillation_setup import (
-    DistillationSetup,
-    make_held_out_batches,
-    make_pipeline,
-    make_shapes,
-    make_training_batches,
-    set_up_distillation,
-)
-from keras_tkd.runs.epoch_selection import EpochSelection
-from keras_tkd.runs.interruption import StopAtSignal
-from keras_tkd.runs.optimization import add_weight_decay, compile_model, compute_learning_rate
+from keras_tkd.distribution.label_training import LabelTraining
+from keras_tkd.runs.checks import check_first_batch
+from keras_tkd.runs.distillation_setup import DistillationSetup, make_pipeline, make_shapes, set_up_distillation
+from keras_tkd.runs.fitting import copy_model, fit_stage, place_model
+from keras_tkd.runs.optimization import add_weight_decay, compile_model
 from keras_tkd.runs.records import Stage
 from keras_tkd.teachers.ensemble import flatten_ensemble
 from keras_tkd.utils import precision
-from keras_tkd.utils.files import save_model
 from keras_tkd.utils.model_files import load_model
 
-__all__ = ["Trained", "copy_model", "fit_stage", "train_baseline", "train_student", "train_teacher"]
+__all__ = ["Trained", "train_baseline", "train_student", "train_teacher"]
 
 
 @dataclasses.dataclass
@@ -68,8 +56,9 @@ def train_teacher(run, inputs):
     given = {name: getattr(run.config, name) for name in ("teacher_path", "teacher_output", "teacher_preprocessing")}
     stage = run.open_stage("teacher", decisive | given | {"teacher_weights": inputs.fingerprint})
     model = inputs.take_teacher()
-    body = teachers.list_body(model)
-    return _train_on_labels(run, inputs.splits.for_teacher, stage, model, config, "Teacher's new head", fixed=body)
+    return _train_on_labels(
+        run, inputs.splits.for_teacher, stage, model, config, "Teacher's new head", list_fixed=teachers.list_body
+    )
 
 
 def train_baseline(run, inputs, teacher=None):
@@ -115,7 +104,11 @@ def train_student(run, inputs, teacher):
     stage = run.open_stage("student", collect_settings(config, DISTILLED) | given)
     if not stage.finished:
         setup = set_up_distillation(run, inputs, teacher.release())
-        distiller = _make_distiller(config, inputs, setup.teacher, student, setup.shapes)
+        if run.cluster.strategy is not None:
+            _check_before_placing(run, inputs, setup)
+        with run.cluster.scope():
+            setup.teacher, student = place_model(run, setup.teacher), place_model(run, student)
+            distiller = _make_distiller(config, inputs, setup.teacher, student, setup.shapes)
         if not run.first_batch_checked:
             check_first_batch(run, inputs, distiller, setup.pipeline, setup.inspection)
         fit_stage(
@@ -152,6 +145,14 @@ def _make_distiller(config, inputs, teacher, student, shapes):
     return distiller
 
 
+def _check_before_placing(run, inputs, setup):
+    """Looks at the first batch by a copy of the student on this one device, before models are spread over several."""
+    if not run.first_batch_checked and run.config.check != "off":
+        distiller = _make_distiller(run.config, inputs, setup.teacher, copy_model(inputs.student), setup.shapes)
+        check_first_batch(run, inputs, distiller, setup.pipeline, setup.inspection)
+    run.first_batch_checked = True
+
+
 def _check_early(run, inputs, teacher):
     """Looks at the first batch of a distillation that comes after another training, by a copy of the student."""
     config, splits = run.config, inputs.splits
@@ -172,113 +173,30 @@ def _check_early(run, inputs, teacher):
     run.first_batch_checked = True
 
 
-def fit_stage(
-    run, stage, splits, trained, *, title, pipeline, files, callbacks=(), frozen=None, config=None, before_saving=None
-):
-    """Runs `trained.fit` for one stage and saves the models that it trained, in float32.
+def _train_on_labels(run, splits, stage, model, config, title, list_fixed=lambda model: ()):
+    """Trains a model on the labels, as any Keras model, unless the stage is finished.
 
     Args:
-        run: the `Run`, whose user's callbacks take part.
-        stage: the `Stage`; what it has of an interrupted training is taken up, anything else of it removed.
-        splits: the `Splits` that the model is trained on.
-        trained: what is fitted, compiled: a model itself, or the Distiller around it.
-        title: what the progress bar says.
-        pipeline: function `(images, labels, batch_size, seed, augment, training, initial_epoch, initial_step)` that
-            makes a `tf.data.Dataset`.
-        files: dict path -> model to be saved there.
-        callbacks: what sets the training's numbers from epoch to epoch.
-        frozen: dict of the models that must stay as they are by role, None for one that is not in memory.
-        config: what this training is configured by; the run's, if not given.
-        before_saving: function that puts back what of the models was changed for their training alone.
+        list_fixed: function from the model to those of its layers that stay as they are.
     """
-    config = config or run.config
-    held_out = make_held_out_batches(config, splits, pipeline)
-    backup = BackupState(stage.checkpoints, config.checkpoint_steps, config.checkpoint_minutes, stage.settings)
-    epoch, step = backup.restore(trained, held_out)
-    if epoch or step:
-        title = f"{title}, taken up after epoch {epoch}" + (f" and {step} steps" if step else "")
-    else:
-        # The one place where a training that is not taken up is removed. Of one that is, TensorBoardScalars writes the
-        # event files anew.
-        stage.remove_training()
-    selection = EpochSelection(config, stage, files.values(), backup)
-    stop = StopAtSignal(backup)
-    samples = len(splits.train_labels)
-    steps = count_batches(samples, config.batch_size)
-    callbacks = [
-        *callbacks,
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: compute_learning_rate(config, epoch)),
-        Throughput(samples, config.batch_size),
-        Schedules(),
-        TerminateOnNonFinite(),
-        # After what fills the logs, and before what shows and keeps them: the user's see all, and may add to them.
-        *run.callbacks,
-        CheckLogs(),
-        TrainingProgress(title, steps, config.epochs),
-        *make_logging(run, stage, config, backup.history, steps),
-        # Of a training that is shorter than these epochs, in its last; of one or two epochs nothing is expected.
-        WarnAtChance(
-            lambda accuracy: is_at_chance(accuracy, splits.held_out[1], config),
-            min(count_first_epochs(samples, config), max(config.epochs, 3)),
-        ),
-        # Before what writes the epoch's state: see there.
-        selection,
-        backup,
-        # After what writes the epoch's state: that is not lost.
-        StopAtChance(title, config, splits, backup),
-        stop,
-    ]
-    with check_unchanged(frozen or {}):
-        # One call, or two: the rest of an epoch that was begun has a data set of its own.
-        while epoch < config.epochs and not selection.is_over and not getattr(trained, "stop_training", False):
-            train = make_training_batches(config, splits, pipeline, initial_epoch=epoch, initial_step=step)
-            with stop:
-                trained.fit(
-                    train,
-                    epochs=epoch + 1 if step else config.epochs,
-                    initial_epoch=epoch,
-                    validation_data=held_out,
-                    callbacks=callbacks,
-                    verbose=0,
-                    shuffle=False,
-                )
-            epoch, step = backup.position
-    seconds = backup.seconds
-    selection.finish()
-    if before_saving:
-        before_saving()
-    for path, model in files.items():
-        precision.set_precision(model, "float32")
-        save_model(model, path)
-    # Last: a stage is finished once its models are saved.
-    stage.finish(backup.history, seconds, files)
-    backup.remove()
-    selection.remove()
-
-
-def copy_model(model):
-    """Makes a model of the same architecture, weights and seeds of dropout, whatever this process drew before."""
-    copy = keras.models.clone_model(model)
-    for variable, value in zip(copy.variables, model.variables, strict=True):
-        variable.assign(value)
-    return copy
-
-
-def _train_on_labels(run, splits, stage, model, config, title, fixed=()):
-    """Trains a model on the labels, as any Keras model, unless the stage is finished; the layers `fixed` stay."""
     if not stage.finished:
-        before = [(layer, layer.trainable) for layer in fixed]
-        for layer in fixed:
-            layer.trainable = False
-        precision.set_precision(model, config.precision)
-        add_weight_decay(model, config.coupled_weight_decay)
-        keras.utils.set_random_seed(config.seed)
-        compile_model(model, config)
+        with run.cluster.scope():
+            model = place_model(run, model)
+            fixed = list_fixed(model)
+            before = [(layer, layer.trainable) for layer in fixed]
+            for layer in fixed:
+                layer.trainable = False
+            precision.set_precision(model, config.precision)
+            add_weight_decay(model, config.coupled_weight_decay)
+            keras.utils.set_random_seed(config.seed)
+            # Keras's own step, but where its loss of several shares would be another than that of the whole batch.
+            trained = model if run.cluster.strategy is None else LabelTraining(model)
+            compile_model(trained, config)
         fit_stage(
             run,
             stage,
             splits,
-            model,
+            trained,
             title=title,
             pipeline=data.image_dataset,
             files={stage.model_path: model},

@@ -249,6 +249,12 @@ def _check_shared(base):
         value = getattr(base, name)
         if value != get_default(DistillConfig, name):
             raise ValueError(f"A comparison takes no `{name}`: each method {why}. Received: {name}={value!r}")
+    if base.distribution == "multi_worker":
+        raise ValueError(
+            "A comparison starts its runs itself, one process for each, and a run of several workers is started once "
+            f"on each of them. Received: distribution={base.distribution!r}. Take 'mirrored', for the GPUs of one "
+            "machine, or start single runs with scripts/distill.py"
+        )
 
 
 def _join(value, between="+"):

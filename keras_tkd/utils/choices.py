@@ -9,6 +9,7 @@ __all__ = [
     "AVERAGES",
     "BUILT_IN_DATASETS",
     "CACHE_DTYPES",
+    "DISTRIBUTIONS",
     "EXPORT_FORMATS",
     "INT8_INTERFACES",
     "MAX_PIXELS",
@@ -39,6 +40,7 @@ AVERAGES = ("losses", "probabilities", "logits")
 # Data sets that need no files: small, and in memory.
 BUILT_IN_DATASETS = ("digits",)
 CACHE_DTYPES = ("float16", "float32")
+DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 EXPORT_FORMATS = ("saved_model", "litert_float32", "litert_float16", "litert_dynamic", "litert_int8", "onnx")
 INT8_INTERFACES = ("float32", "int8")
 MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory

@@ -256,12 +256,15 @@ def mend_distributed_fit():
         strategy = model._distribute_strategy
         if strategy is None:
             return build(model, iterator, data_batch)
-        if iterator is not None:
-            _, _, batches = next(iter(iterator))
-            data_batch = next(batches)
-        data_batch = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], data_batch)
+        if iterator is None:
+            share = keras.tree.map_structure(lambda x: strategy.experimental_local_results(x)[0], data_batch)
+        else:
+            # Shapes and dtypes are all that it takes. A first batch would cost data that count their passes one of
+            # these, an epoch that nobody is trained on.
+            specs = iterator._distributed_dataset.element_spec
+            share = keras.tree.map_structure(lambda spec: tf.nest.flatten(spec, expand_composites=True)[0], specs)
         with strategy.scope():
-            model._symbolic_build(data_batch=data_batch)
+            model._symbolic_build(data_batch=share)
 
     def reduce_scalars(values, strategy, reduction):
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or reduction == "concat":

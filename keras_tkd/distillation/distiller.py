@@ -34,11 +34,11 @@ class Distiller(DistillationModel):
         distillation_losses: a `DistillationLoss` or a list of them; losses of `keras.distillation` are taken too.
         distillation_loss_weights: a number >= 0 for each loss; None is 1 for each. May be replaced while training.
         student_loss_weight: >= 0, weight of the loss on the labels. May be set while training.
+        name: name of the model.
         gather: where several devices or machines share a batch. `"global"`: what the losses read is gathered, and they
             are of the whole batch, as on one device. `"local"`: each replica computes them of its share, and counts by
             its number of images; nothing is sent but gradients. Losses of each image by itself come to the same; one
             that compares images of a batch (similarities, negatives that it picks there) sees those of the share alone.
-        name: name of the model.
 
     Metrics: one per loss by its name, `student_loss`, `regularization` (if the student has any), `agreement` (share of
     images for which student and teacher name the same class), and the statistics of each loss, such as `tkd_violated`.
@@ -76,8 +76,9 @@ class Distiller(DistillationModel):
         distillation_losses=None,
         distillation_loss_weights=None,
         student_loss_weight=1.0,
-        gather="global",
         name="distiller",
+        *,
+        gather="global",
     ):
         if distillation_losses is None:
             raise TypeError(

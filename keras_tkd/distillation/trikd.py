@@ -69,8 +69,8 @@ class TriKD(DistillationModel):
             is 1.
         student_term_reaches_teacher: whether the student's distillation term moves the teacher too, towards what the
             student can follow: the `stop` around `p_t` is then left out.
-        gather: `"global"` or `"local"`, as for `Distiller`.
         name: name of the model.
+        gather: `"global"` or `"local"`, as for `Distiller`.
 
     Data: as for `Distiller`; with an entry `"anchor"`, a dict of the anchor's outputs (`"logits"`), the anchor is not
     run. Where labels are a dict, the teacher returns an output for each of them, as the student does.
@@ -132,8 +132,9 @@ class TriKD(DistillationModel):
         student_loss_weight=1.0,
         distillation_loss_weights=None,
         student_term_reaches_teacher=False,
-        gather="global",
         name="trikd",
+        *,
+        gather="global",
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")

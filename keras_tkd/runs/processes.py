@@ -1,51 +1,58 @@
 """Processes of our own that train at the same time, each with its share of the threads."""
 
 import contextlib
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
+import threading
 
-__all__ = ["WorkerProcess", "end_with_parent", "interrupt_on_exit"]
+__all__ = ["WorkerProcess", "connect_to_parent", "interrupt_on_exit"]
 
 
 class WorkerProcess:
-    """A module of this package that runs in a process of its own.
+    """A module of this package that runs in a process of its own, which begins with `connect_to_parent`.
 
     Of one that fails, the last line of its output says why: `Error: ...`.
 
     Args:
-        arguments: name of the module, and what stands behind it on the command line; list of texts.
+        module: name of the module.
         output: path of the file to which what it prints is added.
         parallel: number of processes at once, which share the threads.
-        pass_fds: open file descriptors that it has too.
+
+    Attributes:
+        connection: a `multiprocessing.connection.Connection` to it, at whose end it has ended.
+        output: path of the file to which what it prints is added now.
     """
 
-    def __init__(self, arguments, output, parallel, pass_fds=()):
-        self._output = output
+    def __init__(self, module, output, parallel):
+        self.output = output
+        self.connection, there = multiprocessing.Pipe()
         threads = str(max(1, (os.cpu_count() or 1) // parallel))
         # What the user set for all runs stays; and on a GPU none may take all of the memory.
         environment = {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
         environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} | os.environ
         with open(output, "a", encoding="utf-8") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [sys.executable, "-m", module, str(there.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=environment,
-                pass_fds=pass_fds,
+                pass_fds=[there.fileno()],
                 # Ctrl-C in a terminal reaches all of a group, and a second signal would not wait for a step to end.
                 start_new_session=True,
             )
+        # Once the other process alone has this end, its own end tells that it has ended.
+        there.close()
 
-    def send(self, text):
-        """Writes text to its input, which is left open: it ends when the system closes that, see `end_with_parent`."""
-        # One that died at once reads nothing, and is told of by how it ended.
+    def send(self, message):
+        """Sends it an object."""
+        # One that died at once receives nothing, and is told of by how it ended.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(text)
-            self._process.stdin.flush()
+            self.connection.send(message)
 
     @property
     def returncode(self):
@@ -59,11 +66,11 @@ class WorkerProcess:
         code = self._process.returncode
         if code == 0:
             return None
-        lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = self.output.read_text(encoding="utf-8", errors="replace").splitlines()
         if code > 0 and lines and lines[-1].startswith("Error: "):
             return lines[-1].removeprefix("Error: ")
         ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"its process ended with {ending}; see {self._output}"
+        return f"its process ended with {ending}; see {self.output}"
 
     def interrupt(self, number):
         """Sends it a signal."""
@@ -105,12 +112,17 @@ def interrupt_on_exit(running):
             job.kill()
 
 
-def end_with_parent():
-    """Ends this process as SIGTERM does, with its state written, once the other end of its input is closed.
+def connect_to_parent():
+    """Returns the connection to the process that started this one, with which this one ends.
 
-    The system closes it when the process that started this one ends, however it does: a training that went on would
-    keep its folder locked. To be called in a thread.
+    It ends as by SIGTERM, with its state written, once the other end of its input is closed. The system closes that
+    when the other process ends, however it does: a training that went on would keep its folder locked.
     """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return multiprocessing.connection.Connection(int(sys.argv[1]))
+
+
+def _end_with_parent():
     # Not of the buffered stream, whose lock a thread that waits there would hold while Python shuts down.
     while os.read(sys.stdin.fileno(), 1):
         pass

@@ -7,17 +7,14 @@ import sys
 import time
 import traceback
 
-from keras_tkd.config.flagfile import format_flags
 from keras_tkd.runs import commands
 from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.layout import RESULTS
 from keras_tkd.runs.processes import WorkerProcess, interrupt_on_exit
 from keras_tkd.utils.files import read_json
 
-__all__ = ["COLLAPSED_EXIT", "Failure", "execute", "run_all"]
+__all__ = ["Failure", "execute", "run_all"]
 
-# Exit status of a process whose training was stopped at chance; Python itself ends with 1 or 2.
-COLLAPSED_EXIT = 3
 _WORKER = "keras_tkd.runs.sweep_worker"
 _OUTPUT = "output"
 # Of a training that was stopped at chance. A folder's runs share their settings: others have another folder.
@@ -59,9 +56,9 @@ def run_all(steps, outcomes, folder, parallel):
         KeyboardInterrupt: Ctrl-C or SIGTERM; the runs that were going on have written their state.
     """
     (folder / _OUTPUT).mkdir(exist_ok=True)
-    start = _Here if parallel == 1 else _Process
     waiting, running = list(steps), []
-    with interrupt_on_exit(running):
+    workers = _Here() if parallel == 1 else _Processes(parallel)
+    with contextlib.closing(workers), interrupt_on_exit(running):
         while waiting or running:
             for step in list(waiting):
                 # Only once all have ended: which of them ends first is a matter of chance.
@@ -74,7 +71,7 @@ def run_all(steps, outcomes, folder, parallel):
                     yield step, Failure(f"left out, for it builds on {which}", "waiting"), None
                 elif len(running) < parallel:
                     waiting.remove(step)
-                    running.append(start(step, _get_output(step, folder), parallel))
+                    running.append(workers.start(step, _get_output(step, folder)))
             ended = [job for job in running if job.has_ended()]
             for job in ended:
                 running.remove(job)
@@ -106,9 +103,19 @@ def _get_output(step, folder):
 
 
 class _Here:
+    """Runs steps in this process."""
+
+    def start(self, step, output):
+        return _EndedRun(step, output)
+
+    def close(self):
+        pass
+
+
+class _EndedRun:
     """A run in this process, which has ended once it is made."""
 
-    def __init__(self, step, output, parallel):
+    def __init__(self, step, output):
         self.step, began = step, time.perf_counter()
         with open(output, "a", buffering=1, encoding="utf-8") as file, contextlib.redirect_stdout(file):
             self._outcome = execute(step.command, step.config, step.path)
@@ -128,23 +135,51 @@ class _Here:
     interrupt = wait = kill
 
 
-class _Process(WorkerProcess):
-    """A run in a process of its own."""
+class _Processes:
+    """Runs steps in processes, each of which takes one after another: to begin a process takes longer than some runs.
 
-    def __init__(self, step, output, parallel):
-        self.step, self._began = step, time.perf_counter()
-        super().__init__([_WORKER, step.command, str(step.path)], output, parallel)
-        self.send("".join(f"{line}\n" for line in (*format_flags(step.config), "")))
+    Args:
+        parallel: number of processes at once.
+    """
+
+    def __init__(self, parallel):
+        self._parallel, self._free = parallel, []
+
+    def start(self, step, output):
+        worker = self._free.pop() if self._free else WorkerProcess(_WORKER, output, self._parallel)
+        return _Run(step, output, worker, self._free)
+
+    def close(self):
+        for worker in self._free:
+            worker.kill()
+
+
+class _Run:
+    """A run in another process.
+
+    Args:
+        worker: the `WorkerProcess`.
+        free: list to which the worker is added once it can run another step.
+    """
+
+    def __init__(self, step, output, worker, free):
+        self.step, self._worker, self._free, self._began = step, worker, free, time.perf_counter()
+        worker.output = output
+        worker.send((step.command, step.config, step.path, output))
+        self.interrupt, self.wait, self.kill = worker.interrupt, worker.wait, worker.kill
 
     def has_ended(self):
-        return self.returncode is not None
+        # At its end there is something to receive, too: that there will be nothing more.
+        return self._worker.connection.poll()
 
     @property
     def seconds(self):
         return time.perf_counter() - self._began
 
     def read_outcome(self):
-        error = self.read_error()
-        if error is None:
-            return read_json(self.step.path / RESULTS)
-        return Failure(error, "collapsed" if self.returncode == COLLAPSED_EXIT else "failed")
+        try:
+            failure = self._worker.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return Failure(self._worker.read_error() or f"its process ended; see {self._worker.output}")
+        self._free.append(self._worker)
+        return failure or read_json(self.step.path / RESULTS)

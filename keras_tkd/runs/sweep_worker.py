@@ -1,37 +1,39 @@
-"""The process of one run of a comparison: `python -m keras_tkd.runs.sweep_worker COMMAND FOLDER`.
+"""A process that runs steps of a comparison: `python -m keras_tkd.runs.sweep_worker DESCRIPTOR`.
 
-Its standard input are the lines of a flagfile, and an empty one; it is then left open for as long as the process that
-started this one is there. Of a run that fails, the last line of its output says why, and its exit status whether the
-training was stopped at chance.
+The descriptor is that of a connection to the process that started this one. It sends each step, and the file to which
+what is printed is added, and receives None once the results are written, or the `Failure` that the step ended in.
 """
 
-import itertools
+import gc
+import os
 import sys
-import threading
 
-from keras_tkd.config import DistillConfig, TeacherTrainingConfig
-from keras_tkd.config.flagfile import read_flags
-from keras_tkd.runs.processes import end_with_parent
-from keras_tkd.runs.sweep_jobs import COLLAPSED_EXIT, Failure, execute
+from keras_tkd.runs.processes import connect_to_parent
+from keras_tkd.runs.sweep_jobs import Failure, execute
 
 __all__ = ["main"]
 
-_CONFIGS = {"distill": DistillConfig, "train_teacher": TeacherTrainingConfig}
-
 
 def main():
-    """Runs the step that the command line and the standard input describe."""
-    command, path = sys.argv[1:]
-    flags = "".join(itertools.takewhile(str.strip, sys.stdin))
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    outcome = execute(command, _read_config(_CONFIGS[command], flags), path)
-    if isinstance(outcome, Failure):
-        print(f"Error: {outcome.message}", flush=True)
-        sys.exit(COLLAPSED_EXIT if outcome.status == "collapsed" else 1)
+    """Runs the steps that are received, until the other process ends this one."""
+    connection = connect_to_parent()
+    while True:
+        command, config, path, output = connection.recv()
+        _redirect_output(output)
+        outcome = execute(command, config, path)
+        connection.send(outcome if isinstance(outcome, Failure) else None)
+        del outcome
+        # Models and their graphs refer to each other, and take memory until somebody looks.
+        gc.collect()
 
 
-def _read_config(config_class, text):
-    return config_class(**read_flags(config_class, text))
+def _redirect_output(path):
+    """Adds what is printed from now on to a file, also what TensorFlow prints."""
+    sys.stdout.flush()
+    with open(path, "a", encoding="utf-8") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.stdout.reconfigure(line_buffering=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
 import multiprocessing.connection
 import pathlib
 
@@ -119,16 +118,9 @@ class _Process(WorkerProcess):
     """A study in a process of its own."""
 
     def __init__(self, study, parallel):
-        self.connection, there = multiprocessing.Pipe()
         self._method = study.method
-        arguments = [_WORKER, str(there.fileno())]
-        output = _name_output(study.folder, name_folder(study.method))
-        super().__init__(arguments, output, parallel, pass_fds=[there.fileno()])
-        # Once the other process alone has this end, its own end tells that it has ended.
-        there.close()
-        # One that died at once reads nothing, and is told of by how it ended.
-        with contextlib.suppress(BrokenPipeError):
-            self.connection.send(study)
+        super().__init__(_WORKER, _name_output(study.folder, name_folder(study.method)), parallel)
+        self.send(study)
 
     def check(self):
         """Raises `ChildProcessError` if it did not end as it should."""

@@ -4,12 +4,10 @@ The descriptor is that of a connection to the process that started this one, whi
 trial as it ends. Of a study that fails, the last line of the output says why.
 """
 
-import multiprocessing.connection
 import sys
-import threading
 
 from keras_tkd.runs.devices import start_devices
-from keras_tkd.runs.processes import end_with_parent
+from keras_tkd.runs.processes import connect_to_parent
 from keras_tkd.runs.tuning_jobs import run_trials
 from keras_tkd.runs.tuning_trials import load_tuning_splits
 
@@ -18,8 +16,7 @@ __all__ = ["main"]
 
 def main():
     """Runs the study that is received, and sends its trials."""
-    connection = multiprocessing.connection.Connection(int(sys.argv[1]))
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    connection = connect_to_parent()
     study = connection.recv()
     try:
         # Before images are loaded: then it would be too late.

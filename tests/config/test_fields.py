@@ -53,6 +53,7 @@ STALE = {
     "precision": "TD",
     "seed": "TDC",
     "deterministic": "TD",
+    "distribution": "TD",
     "checkpoint_steps": "",
     "checkpoint_minutes": "",
     "at_chance": "",

@@ -274,7 +274,7 @@ def test_file_with_two_outputs(tmp_path):
     flat = keras.layers.Flatten()(image)
     path = tmp_path / "two.keras"
     keras.Model(image, [keras.layers.Dense(10)(flat), keras.layers.Dense(10)(flat)]).save(path)
-    with pytest.raises(ValueError, match=r"number of one of the outputs of .*two\.keras.*\(None, 10\).*\(None, 10\)"):
+    with pytest.raises(ValueError, match=r"must have one output, .*two\.keras.*\(None, 10\).*\(None, 10\)"):
         models.build(path, DIGITS, 10)
 
 

@@ -153,7 +153,7 @@ def test_table():
 
 
 def test_of_images_of_several_classes_it_is_the_exact_match():
-    one, several = (reports.format_comparison_table(make_comparison(task=task)) for task in (None, "multi_label"))
+    one, several = (tables.format_comparison_table(make_comparison(task=task)) for task in (None, "multi_label"))
     assert "test accuracy" in one and "exact match" not in one
     assert "exact match" in several and "test accuracy" not in several
 
@@ -229,9 +229,3 @@ def test_budgets_that_differ_are_told_of():
     (line,) = [line for line in said if line.startswith("Ended early")]
     assert line.startswith("Ended early, of 3 epochs: student alone after 1 to 2, sp after 2. Where budgets differ")
     assert not any(line.startswith("Ended early") for line in tables.describe_comparison(make_comparison()))
-
-
-def test_of_several_classes_the_table_has_the_exact_match():
-    header = tables.format_comparison_table(make_comparison(task="multi_label")).splitlines()[1]
-    assert "exact match" in header and "test accuracy" not in header
-    assert "test accuracy" in tables.format_comparison_table(make_comparison()).splitlines()[1]

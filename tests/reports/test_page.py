@@ -118,11 +118,6 @@ def test_charts_have_every_run_and_every_verdict(page):
     assert f"There is no file of a model: {HOSTILE}." in page.text
 
 
-def test_of_several_classes_the_page_says_what_an_accuracy_is(page):
-    several = Page(format_page(make_report(comparison=make_comparison(task="multi_label"))))
-    assert "accuracy is exact match" in several.text and "exact match" not in page.text
-
-
 def find_legends(spec):
     """The numbers of columns of the legends in a chart that say one."""
     if isinstance(spec, list):

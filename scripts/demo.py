@@ -25,6 +25,8 @@ METHODS = {
     "tkd+kd": "tkd_kd_tuned",
 }
 SEEDS = (0, 1, 2)
+# Networks of this size leave a second core idle.
+PARALLEL = 2
 WORKDIR = os.path.join("runs", "demo")
 run_flags.define(DistillConfig)
 
@@ -34,11 +36,12 @@ def main():
     # given on the command line comes after it, or it would be passed over without a word.
     flags.FLAGS(["demo", f"--flagfile={os.path.join(FLAGS, 'tkd.flags')}", *sys.argv[1:]])
     config = run_flags.read(DistillConfig)
+    run_flags.share_devices(PARALLEL)
     run_flags.import_commands(config.deterministic)
     from keras_tkd.runs import compare
 
     methods = [f"{name}={os.path.join(FLAGS, file)}.flags" for name, file in METHODS.items()]
-    run_flags.show_comparison(compare(config, WORKDIR, methods, SEEDS), WORKDIR)
+    run_flags.show_comparison(compare(config, WORKDIR, methods, SEEDS, PARALLEL), WORKDIR)
 
 
 if __name__ == "__main__":

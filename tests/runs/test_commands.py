@@ -15,7 +15,7 @@ from keras_tkd.config import DistillConfig, EvaluateConfig, TeacherTrainingConfi
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.evaluation import predictions
 from keras_tkd.reports import tables
-from keras_tkd.runs import commands, optimization, stages
+from keras_tkd.runs import commands, fitting, optimization, stages
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 256, "learning_rate": 0.05}
 
@@ -183,7 +183,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(what, tmp_path, monkey
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stages, "BackupState", Cut)
+        patch.setattr(fitting, "BackupState", Cut)
         run(tmp_path / "cut")
     assert not (tmp_path / "cut" / "results.json").exists()
     resumed, whole = run(tmp_path / "cut"), run(tmp_path / "whole")

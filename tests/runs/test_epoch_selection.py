@@ -8,7 +8,7 @@ import pytest
 
 from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
-from keras_tkd.runs import commands, stages
+from keras_tkd.runs import commands, fitting
 from keras_tkd.runs.epoch_selection import EpochSelection, find_best_epoch
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_once_its_training_is_over_trains_no_further(chosen
     path, _ = chosen
     config = DistillConfig(**QUICK, **CHOOSING)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(fitting, "save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             commands.distill(config, tmp_path)
     note = Note()

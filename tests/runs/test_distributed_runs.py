@@ -36,7 +36,7 @@ SETTINGS = {
     "teacher_cache_dtype": "float32",
 }
 # What says how long something took, or on which bytes it was done.
-NOT_COMPARED = ("seconds", "files", "flags", "images_per_second")
+NOT_COMPARED = ("seconds", "files", "flags", "images_per_second", "latency_ms")
 
 
 def start(path, *arguments):
@@ -79,9 +79,8 @@ def test_two_workers_that_were_killed_end_as_one_process(tmp_path):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
     os.kill(find_children(process)[1], signal.SIGKILL)
-    killed = time.monotonic()
-    output, _ = process.communicate(timeout=100)
-    assert time.monotonic() - killed < 60
+    # Without the word of the other, it would wait for good.
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL, output
     assert "Error: worker 1 at 127.0.0.1" in output and "is lost: its process is gone" in output
     assert not (tmp_path / "two" / "results.json").exists()

@@ -93,7 +93,12 @@ def find_exported(folder):
     places = [folder.absolute().parent.glob("*/export.json"), folder.absolute().glob("*/export.json")]
     models = []
     for path in sorted({path for place in places for path in place}):
-        results = read_export(path)
+        try:
+            results = read_export(path)
+        except (ValueError, OSError) as error:
+            # Beside the folder there may be anything.
+            print(f"Warning: an export is left out of the report: {error}", flush=True)
+            continue
         if results is None or not pathlib.Path(results.source).absolute().is_relative_to(folder.absolute()):
             continue
         which = pathlib.Path(results.source).absolute().parent.relative_to(folder.absolute()).as_posix()

@@ -126,7 +126,7 @@ class TestCheckOfTheFirstBatch:
         config = DistillConfig(method="kd").resolved()
         begun = Run(config, Workdir(tmp_path, format_flags(config)))
         begun.begin(Inputs(SPLITS))
-        begun.__exit__()
+        begun.__exit__(None, None, None)
         assert "--check=warn" in (tmp_path / "flags.flags").read_text().splitlines()
         build("digits_student").save(tmp_path / "teacher.keras")  # something that was trained
         assert open_run("distill", DistillConfig(method="kd", check="off"), tmp_path).config.check == "off"

@@ -12,6 +12,7 @@ from keras_tkd import data, evaluation
 from keras_tkd.callbacks import BackupState
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands, generations, inputs, stages
+from keras_tkd.utils.files import hash_file
 
 QUICK = {"dataset": "digits", "epochs": 2, "batch_size": 128, "learning_rate": 0.05, "validation_fraction": 0.2}
 
@@ -185,6 +186,10 @@ def test_another_anchor_makes_the_generations_stale(run, tmp_path, monkeypatch):
     student = keras.saving.load_model(run[0] / "baseline.keras", compile=False)
     student.set_weights([2 * weight for weight in student.get_weights()])
     student.save(tmp_path / "other" / "baseline.keras")
+    # As if that run had trained it: a file that its results are not about is refused.
+    results = json.loads((tmp_path / "other" / "results.json").read_text())
+    results["files"]["baseline.keras"] = hash_file(tmp_path / "other" / "baseline.keras")
+    (tmp_path / "other" / "results.json").write_text(json.dumps(results))
     config = dataclasses.replace(run[1], baseline=str(run[0]), generations=1)
     commands.distill(config, tmp_path / "run")
     trained = []

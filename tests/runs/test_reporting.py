@@ -90,7 +90,9 @@ def test_latency_is_shown_where_an_export_measured_it(tmp_path):
     model = {
         "title": "student", "path": "student.keras", "bytes": 1_234, "test_accuracy": 0.9, "drop": 0.0,
         "agreement": 1.0, "largest_difference": 0.0, "threads": 1,
-        "latency": [{"batch_size": 32, "median_ms": 9.0}, {"batch_size": 1, "median_ms": 0.625}],
+        "latency": [
+            {"batch_size": 32, "median_ms": 9.0, "p95_ms": 9.5}, {"batch_size": 1, "median_ms": 0.625, "p95_ms": 0.75},
+        ],
     }  # fmt: skip
     values = {
         "version": 1, "source": str(run / "student.keras"), "dataset": "digits", "test_samples": 80, "classes": ["0"],
@@ -117,6 +119,8 @@ def test_a_strangers_export_beside_the_folder_is_left_out(content, tmp_path, cap
     assert "Latency was not measured" in read_page(run).text
     said = f"Warning: an export is left out of the report: {tmp_path}/theirs/export.json is damaged"
     assert said in capsys.readouterr().out
+
+
 def test_latency_is_that_of_the_runs(tmp_path):
     """Student and student alone are one network, and have one."""
     page = read_page(write_run(tmp_path, latency_ms={"teacher": 2.5, "student": 0.5}))

@@ -37,4 +37,5 @@ def test_all_workers_end_with_the_same_bytes(results):
     first, second = results["worker 0"], results["worker 1"]
     for name in first[0]:
         np.testing.assert_array_equal(first[0][name], second[0][name], err_msg=name)
-    assert first[1] == second[1]
+    # What Keras's own `fit` says names tensors of the process.
+    assert first[1]["histories"] == second[1]["histories"]

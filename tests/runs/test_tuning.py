@@ -22,7 +22,7 @@ from keras_tkd.runs import tuning as tuning_module
 from keras_tkd.runs.sweep_plan import make_configs
 from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.runs.tuning_flags import write_flagfiles
-from keras_tkd.runs.tuning_jobs import Study, run_studies
+from keras_tkd.runs.tuning_jobs import JOURNAL, Study, run_studies
 from keras_tkd.runs.tuning_space import Parameter, apply_values, make_spaces, parse_space
 from keras_tkd.runs.tuning_study import run_study
 from keras_tkd.utils.locks import FolderLock
@@ -444,7 +444,7 @@ def test_another_tuning_is_not_mixed_in(change, more, message, tuned, monkeypatc
 def test_an_accuracy_that_changed_in_the_journal_is_damage(tuned, tmp_path, monkeypatch):
     folder, tuning = tuned
     monkeypatch.setattr(stages, "fit_stage", None)
-    path = folder / "studies.journal"
+    path = folder / "kd" / JOURNAL
     before = path.read_bytes()
     best = tuning.find_best("kd")
     path.write_bytes(before.replace(f'"seconds":{best.seconds}'.encode(), b'"seconds":7777.0'))

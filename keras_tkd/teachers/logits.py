@@ -13,6 +13,7 @@ __all__ = [
     "freeze",
     "hides_end",
     "logits_model",
+    "shows_logits",
     "with_classes",
     "with_softmax",
 ]
@@ -49,6 +50,14 @@ def ends_in_sigmoid(model):
     """Returns whether the model's graph ends in a sigmoid; of a model without a graph that is not known."""
     operation = _find_end(model)
     return ends_in_sigmoid(operation) if isinstance(operation, keras.Model) else _is_sigmoid(operation)
+
+
+def shows_logits(model):
+    """Returns whether the model's graph ends in a layer without an activation, whatever its outputs look like."""
+    operation = _find_end(model)
+    if isinstance(operation, keras.Model):
+        return shows_logits(operation)
+    return getattr(operation, "activation", None) is keras.activations.linear
 
 
 def hides_end(model):

@@ -216,6 +216,17 @@ class TestOutputsAndLabels:
         (warning,) = warnings(distill(teacher=None), given(1 / (1 + np.exp(-RIGHT))))
         assert warning.startswith("The teacher's outputs look like sigmoids")
 
+    @pytest.mark.parametrize("end", [[], [keras.layers.Lambda(lambda z: 0.9 * z)]], ids=["shown", "hidden"])
+    def test_what_a_graph_shows_to_be_logits_is_no_sigmoid(self, end):
+        """A student that knows nothing yet may say 0..1 of a whole batch."""
+        student = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES), *end])
+        student.set_weights([0.01 * np.eye(5, CLASSES), np.full(CLASSES, 0.5)])
+        assert 0 < np.asarray(student(X)).min() and np.asarray(student(X)).max() < 1
+        distiller = Distiller(None, student, SoftTargets())
+        distiller.compile(keras.optimizers.SGD(0.1), LABEL_LOSS, run_eagerly=True)
+        said = [warning for warning in warnings(distiller, given()) if "look like sigmoids" in warning]
+        assert len(said) == len(end)
+
     def test_logits_look_like_neither(self):
         # Constant rows are those of a model that has learned nothing.
         for logits in (RIGHT, np.zeros_like(RIGHT), RIGHT * np.float32("nan")):

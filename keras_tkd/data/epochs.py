@@ -36,9 +36,7 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initi
         # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
         counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
         # One function, and not a map before it: each pass prepares every function of a pipeline anew.
-        dataset = tf.data.Dataset.from_tensors(0).flat_map(
-            lambda _: make_batches(counter.assign_add(1).read_value())
-        )
+        dataset = tf.data.Dataset.from_tensors(0).flat_map(lambda _: make_batches(counter.assign_add(1).read_value()))
     else:
         dataset = make_batches(tf.constant(initial_epoch, tf.int64))
     # `flat_map` forgets how many elements there are, and so do windows; Keras's progress bar and schedules ask for it.

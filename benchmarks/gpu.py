@@ -188,9 +188,9 @@ def work(jobs, folder):
 # The parts.
 
 
-def measure_steps(methods, workers, timeout):
+def measure_steps(methods, precisions, workers, timeout):
     """Runs every method's step in processes of their own; returns a record for each, compared with the CPU's."""
-    kinds = [(precision, xla) for precision in BOUNDS for xla in (0, 1)]
+    kinds = [(precision, xla) for precision in precisions for xla in (0, 1)]
     jobs = [(method, precision, xla) for precision, xla in kinds for method in methods]
     references = [(method, "float32", 0) for method in methods]
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2 * workers) as pool:
@@ -243,9 +243,9 @@ def compare(job, records, folder):
     return record | {"terms_off": terms, "step_off": step, "right": bool(right)}
 
 
-def show_steps(records, methods):
+def show_steps(records, methods, precisions):
     """Prints, for each method, the largest difference of each precision, without XLA and with it."""
-    kinds = [(precision, xla) for precision in BOUNDS for xla in (0, 1)]
+    kinds = [(precision, xla) for precision in precisions for xla in (0, 1)]
     print("\nLargest relative difference to the CPU's float32, of a term / of the step")
     print(
         f"{'method':10}"
@@ -294,6 +294,7 @@ def main():
     parser.add_argument("--json", help="file to write the figures to")
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, separated by commas: {', '.join(PARTS)}")
     parser.add_argument("--methods", default=",".join(TAUGHT), help="methods whose steps are run")
+    parser.add_argument("--precisions", default=",".join(BOUNDS), help="precisions in which these steps are run")
     parser.add_argument("--workers", type=int, help="processes that run steps at once: half of the processors or less")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds for all steps together")
     parser.add_argument("--training", nargs="*", default=TRAINING, help="flags of the training, in place of its own")
@@ -302,8 +303,14 @@ def main():
     if arguments.work:
         folder, *names = arguments.work
         return work([tuple(name.split(":")) for name in names], folder)
-    parts, methods = arguments.only.split(","), arguments.methods.split(",")
-    for given, known, flag in ((parts, PARTS, "--only"), (methods, TAUGHT, "--methods")):
+    parts, methods, precisions = (
+        value.split(",") for value in (arguments.only, arguments.methods, arguments.precisions)
+    )
+    for given, known, flag in (
+        (parts, PARTS, "--only"),
+        (methods, TAUGHT, "--methods"),
+        (precisions, BOUNDS, "--precisions"),
+    ):
         if not set(given) <= set(known):
             raise SystemExit(f"`{flag}` takes {', '.join(known)}. Received: {', '.join(given)}")
     gpu, began = find_gpu(), time.perf_counter()
@@ -325,8 +332,8 @@ def main():
             training = start_training(arguments.training, folder)
         if "steps" in parts:
             workers = arguments.workers or max(1, min(8, os.cpu_count() // 2 if gpu else 1))
-            keep("steps", measure_steps(methods, workers, arguments.timeout))
-            show_steps(figures["steps"], methods)
+            keep("steps", measure_steps(methods, precisions, workers, arguments.timeout))
+            show_steps(figures["steps"], methods, precisions)
         if "training" in parts:
             out, _ = training.communicate()
             print("\n" + "\n".join(out.splitlines()[-12:]), flush=True)

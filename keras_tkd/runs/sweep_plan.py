@@ -165,8 +165,9 @@ def list_steps(base, configs, seeds, folder):
         path = folder / TEACHER
         teacher_path = (str(path),)
         config = next(config for config in configs.values() if config.takes_trained_teacher)
-        # A method's own learning rate is its student's: the teacher is everybody's.
-        config = dataclasses.replace(config, learning_rate=base.learning_rate, seed=base.seed).teacher
+        # A method's own learning rate and decay are its student's: the teacher is everybody's.
+        everybodys = {name: getattr(base, name) for name in ("learning_rate", "weight_decay", "seed")}
+        config = dataclasses.replace(config, **everybodys).teacher
         steps.append(Step(method=TEACHER, seed=base.seed, command="train_teacher", config=config, path=path))
     for seed in seeds:
         alone = folder / BASELINE / f"seed{seed}"

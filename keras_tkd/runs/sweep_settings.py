@@ -11,7 +11,15 @@ __all__ = ["OWN", "describe_lines", "read_settings", "split_name"]
 
 # What a method may have of its own. All else is the budget, the data or the teacher, which are everybody's, or decides
 # which outputs of the teacher are read.
-OWN = ("losses", "learning_rate", "temperature", "margin", "student_loss_weight", "distillation_loss_weights")
+OWN = (
+    "losses",
+    "learning_rate",
+    "weight_decay",
+    "temperature",
+    "margin",
+    "student_loss_weight",
+    "distillation_loss_weights",
+)
 _OF_OWN = tuple(f"--{name}=" for name in OWN)
 _WITH_FILE = re.compile(r"(?P<name>\w+(?:\s*\+\s*\w+)*)\s*=(?P<path>.+)")
 

@@ -524,31 +524,34 @@ def test_progress_counts_and_refines(tmp_path, capsys):
 
 @pytest.fixture
 def own_rate(tmp_path):
-    """A flagfile with which kd has a learning rate and a temperature of its own, and one of the student alone."""
-    (tmp_path / "kd.flags").write_text("# Why.\n--epochs=1\n--method=kd\n--learning_rate=0.01\n--temperature=2.0\n")
+    """A flagfile with which kd has a rate, a decay and a temperature of its own, and one of the student alone."""
+    (tmp_path / "kd.flags").write_text(
+        "# Why.\n--epochs=1\n--method=kd\n--learning_rate=0.01\n--weight_decay=0.002\n--temperature=2.0\n"
+    )
     (tmp_path / "alone.flags").write_text("--method=baseline\n--learning_rate=0.02\n")
     return f"kd={tmp_path}/kd.flags", f"baseline={tmp_path}/alone.flags"
 
 
 def test_a_method_may_have_settings_of_its_own(own_rate, in_no_time, tmp_path):
-    config = dataclasses.replace(BASE, teacher_cache="off", teacher_learning_rate=None)
+    config = dataclasses.replace(BASE, teacher_cache="off", teacher_learning_rate=None, weight_decay=0.001)
     comparison = compare(config, tmp_path / "c", [*own_rate, "tkd"], [0])
     assert comparison.methods == ("baseline", "kd", "tkd")
     assert comparison.settings == {
-        "kd": ("--learning_rate=0.01", "--temperature=2.0"),
+        "kd": ("--learning_rate=0.01", "--weight_decay=0.002", "--temperature=2.0"),
         "baseline": ("--learning_rate=0.02",),
     }
-    rates = {}
+    own = {}
     for run in comparison.runs:
         text = (tmp_path / "c" / run.path / "flags.flags").read_text()
-        rates[run.method] = next(line for line in text.splitlines() if line.startswith("--learning_rate"))
+        lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+        own[run.method] = lines["--learning_rate"], lines["--weight_decay"]
         assert ("--temperature=2.0" in text) == (run.method == "kd")
-    # The teacher, which all share, has the rate that all share.
-    assert rates == {
-        "teacher": "--learning_rate=0.05",
-        "baseline": "--learning_rate=0.02",
-        "kd": "--learning_rate=0.01",
-        "tkd": "--learning_rate=0.05",
+    # The teacher, which all share, has the rate and the decay that all share.
+    assert own == {
+        "teacher": ("0.05", "0.001"),
+        "baseline": ("0.02", "0.001"),
+        "kd": ("0.01", "0.002"),
+        "tkd": ("0.05", "0.001"),
     }
     # The comparison holds them: it goes on without the files, and refuses others.
     for name in ("kd.flags", "alone.flags"):

@@ -6,6 +6,7 @@ Who owns what:
 - `DistillationModel` has the order of a step: it runs the models, weights and sums the terms, and moves what learns;
 - `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
 - `GuardedModel` looks, around Keras's loops, at what a step noted of labels and of values that are not finite;
+- `LabelledModel` has the loss on the labels, the one term that is no distillation and that a subclass may override;
 - `TrackedModel` has a metric for each term of a step, their total, and statistics beside them;
 - `CheckedModel` computes a step on one batch before a training, and says what it sees;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
@@ -22,8 +23,8 @@ from keras_tkd.distillation.forward_pass import (
     add_outputs,
     build_outputs,
     run_student,
-    select_predictions,
 )
+from keras_tkd.distillation.labelled_model import LabelledModel
 from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
@@ -40,7 +41,7 @@ from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure
 __all__ = ["DistillationModel"]
 
 
-class DistillationModel(FixedAttributes, TrackedModel, CheckedModel):
+class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -269,34 +270,6 @@ class DistillationModel(FixedAttributes, TrackedModel, CheckedModel):
     def _run_teacher(self, batch, training):
         return batch[TEACHER]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Computes the loss on the labels alone: the student's part of the total, tracked as `student_loss`.
-
-        A subclass may override this, and then has its own value for it. The other parts of the total are added to it:
-        the distillation losses, and the student's regularization losses, which `keras.Model.compute_loss` adds here.
-        `keras.distillation.Distiller.compute_loss` is another thing: the whole total, distillation losses included.
-
-        Args:
-            x: inputs, as `fit` takes them.
-            y: labels.
-            y_pred: what the student returns for the images, in its own dtype: float16 under `mixed_float16`. None to
-                run it.
-            sample_weight: weights of the samples.
-            training: whether the step trains.
-
-        Returns:
-            A scalar; None for no such loss, as where the data have no labels or none was given to `compile`.
-        """
-        if y_pred is None:
-            y_pred = self(x, training=training)
-        return self._compute_label_loss(y, y_pred, sample_weight)
-
-    def _compute_label_loss(self, y, y_pred, sample_weight):
-        """Computes the loss given to `compile`; None without one, or without labels."""
-        if y is None:
-            return None
-        return keras_graph.compute_compiled_loss(self, y, select_predictions(y, y_pred), sample_weight)
-
     def _compute_objectives(self, forward_pass):
         """Returns an `Objective` for each model that learns, the student's first."""
         terms = {}
@@ -307,17 +280,6 @@ class DistillationModel(FixedAttributes, TrackedModel, CheckedModel):
         if self.losses:
             terms[REGULARIZATION] = 1.0, sum_regularization(self.losses)
         return [Objective(TOTAL, self.optimizer, self.trainable_variables, terms)]
-
-    def _compute_student_loss(self, forward_pass):
-        x, y, sample_weight, _, y_pred, share, *_, training = forward_pass
-        if type(self).compute_loss is DistillationModel.compute_loss:
-            with keras_graph.losses_of_one_device():
-                value = keras_graph.compute_loss(self, x, y, y_pred, sample_weight, training)
-            return None if value is None else validation.check_scalar(value)
-        # An override may read the images, and each replica has those of its share; it divides by the number of
-        # replicas, as Keras's losses do and other models' overrides have to.
-        value = keras_graph.compute_loss(self, x, *share, training)
-        return None if value is None else keras_graph.unscale_loss(validation.check_scalar(value))
 
     # Saving.
 

@@ -1,31 +1,11 @@
 """The metrics of a step: their names, and no value where a step has none."""
 
 import keras
-import numpy as np
 import pytest
+from linear_models import LABEL_LOSS, X, Y, compiled, evaluate, linear
 
 from keras_tkd import Distiller, TriKD
 from keras_tkd.losses import LogitRegression, SoftTargets, TripletDistillation
-
-CLASSES = 3
-X = np.random.default_rng(0).normal(size=(12, 5)).astype("float32")
-Y = np.arange(12) % CLASSES
-LABEL_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def linear(name, seed):
-    kernel = keras.initializers.RandomNormal(stddev=1.0, seed=seed)
-    dense = keras.layers.Dense(CLASSES, kernel_initializer=kernel, use_bias=False)
-    return keras.Sequential([keras.Input((5,)), dense], name=name)
-
-
-def compiled(model):
-    model.compile(keras.optimizers.SGD(0.1), LABEL_LOSS, metrics=["accuracy"])
-    return model
-
-
-def evaluate(model, x):
-    return model.evaluate(x, Y, batch_size=12, verbose=0, return_dict=True)
 
 
 class TestNames:

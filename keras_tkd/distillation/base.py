@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.batches import ANCHOR, IMAGE, INDEX, SAME, TEACHER, get_class_ids, make_batch
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.batch_check import CheckedModel
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
@@ -168,9 +168,9 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         with tf.init_scope():
             student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE], "student")
             teacher = build_outputs(self._read_teacher, shapes)
-            validation.check_built_models(self._read_teacher.teachers, self.student)
+            model_validation.check_built_models(self._read_teacher.teachers, self.student)
             # Again, now that both have all their weights.
-            validation.check_apart(teacher=self.teacher, student=self.student)
+            model_validation.check_apart(teacher=self.teacher, student=self.student)
             self._terms.build(teacher, student)
         self.loss_layers = self._terms.layers
         self._make_trackers()
@@ -207,7 +207,7 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         # Before the tape, which would keep all that a frozen model computes.
         batch = self._prepare(x)
         for reader in self._frozen_readers():
-            validation.check_frozen(reader.role, reader.teachers)
+            model_validation.check_frozen(reader.role, reader.teachers)
         # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
         # where there is a branch in it.
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:

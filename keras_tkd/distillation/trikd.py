@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_tkd import teachers
 from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_images
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.base import DistillationModel
 from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement, select_predictions
 from keras_tkd.distillation.objective import Objective, sum_regularization
@@ -138,7 +138,7 @@ class TriKD(DistillationModel):
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
-        validation.check_models(anchor=anchor, teacher=teacher, student=student)
+        model_validation.check_models(anchor=anchor, teacher=teacher, student=student)
         losses = [SoftTargets(temperature)]
         super().__init__(teacher, student, losses, losses, distillation_loss_weights, student_loss_weight, gather, name)
         self._scale_losses_for(teacher)
@@ -188,8 +188,8 @@ class TriKD(DistillationModel):
             with tf.init_scope():
                 anchor = build_outputs(self._read_anchor, shapes)
                 student = compute_output_shapes(self.student, [], shapes[IMAGE])
-                validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
-            validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
+                model_validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
+            model_validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()
 
     def _metric_names(self):

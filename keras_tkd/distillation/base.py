@@ -29,7 +29,7 @@ from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
 from keras_tkd.distillation.tracked_model import REGULARIZATION, STUDENT_LOSS, TOTAL, TrackedModel
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph

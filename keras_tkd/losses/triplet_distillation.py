@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.losses.outputs import select
 from keras_tkd.losses.validation import as_arrays
 from keras_tkd.utils.distances import euclidean
 from keras_tkd.utils.hyperparameters import read_hyperparameter

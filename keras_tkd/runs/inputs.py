@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tkd import data, evaluation, models, teachers
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 
 __all__ = ["choose_shared_cache"]

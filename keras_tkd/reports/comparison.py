@@ -6,7 +6,7 @@ Accuracies are shares, 0..1, gains differences of them.
 import dataclasses
 
 from keras_tkd.evaluation.significance import Verdict
-from keras_tkd.reports.schema import check_kinds
+from keras_tkd.reports.fields import check_kinds
 from keras_tkd.reports.verdict import judge_results
 from keras_tkd.reports.versions import read_versioned
 

@@ -9,16 +9,9 @@ from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.latency import measure_model_latency
+from keras_tkd.runs.measuring import compute_closed_set_logits, measure_given_outputs, measure_model, measure_teacher
 from keras_tkd.runs.observing import Observer
-from keras_tkd.runs.results import (
-    compute_closed_set_logits,
-    describe_generations,
-    describe_student_run,
-    describe_teacher_run,
-    measure_given_outputs,
-    measure_model,
-    measure_teacher,
-)
+from keras_tkd.runs.results import describe_generations, describe_student_run, describe_teacher_run
 from keras_tkd.runs.run import open_run
 
 __all__ = ["distill", "evaluate", "export", "train_teacher"]

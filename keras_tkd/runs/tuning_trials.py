@@ -14,7 +14,7 @@ from keras_tkd.runs import stages
 from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.images import load_splits
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
-from keras_tkd.runs.results import MeasuredTeacher, measure_model, measure_teacher
+from keras_tkd.runs.measuring import MeasuredTeacher, measure_model, measure_teacher
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_plan import TEACHER
 from keras_tkd.runs.teacher_files import load_teacher

@@ -127,7 +127,7 @@ def _name(method):
 
 
 def _list_accuracies(runs, *statuses):
-    """The accuracies of the runs that were measured, of all or of those with one of the statuses."""
+    """Lists the accuracies of the runs that were measured, of all or of those with one of the statuses."""
     measured = [run for run in runs if run.test_accuracy is not None]
     return [run.test_accuracy for run in measured if not statuses or run.status in statuses]
 
@@ -143,7 +143,7 @@ def _list_means_without_chance(comparison):
 
 
 def _format_accuracies(shares, collapsed=0):
-    """The mean of runs, and how many of these ended at chance: none is left out, and none goes unsaid."""
+    """Formats the mean of runs, and how many of these ended at chance: none is left out, and none goes unsaid."""
     if not shares:
         return "-"
     marked = f", {collapsed} at chance" if collapsed else ""

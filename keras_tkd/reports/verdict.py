@@ -73,7 +73,7 @@ def _describe_power(verdict):
 
 
 def _count_disagreements(run):
-    """The test images that student and baseline disagree on, `(gained, lost)`, at worst where nobody counted them."""
+    """Counts the test images that student and baseline disagree on, `(gained, lost)`; at worst, where nobody did."""
     student, baseline, samples = run.student, run.baseline, run.test_samples
     if student.gained is not None and student.lost is not None:
         return student.gained, student.lost

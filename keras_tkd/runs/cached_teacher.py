@@ -170,5 +170,5 @@ def _check_room(caches, size):
 
 
 def _existing(path):
-    """The nearest folder above `path` that exists."""
+    """Finds the nearest folder above `path` that exists."""
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

@@ -167,7 +167,7 @@ def export(config):
 
 
 def _obtain_teacher(run, inputs):
-    """The teacher that is trained before its student, by this run or another; None where none is.
+    """Obtains the teacher that is trained before its student, by this run or another; None where none is.
 
     Returns:
         `MeasuredTeacher`.

@@ -118,7 +118,7 @@ def describe_generations(run, inputs, baseline, generations):
 
 
 def _measure_trained_student(run, inputs, model, teacher_logits, stage):
-    """The `ModelResult` of a student, alone or distilled: also its accuracy on the images it was trained on."""
+    """Measures a student, alone or distilled, and its accuracy on the images it was trained on too."""
     splits = inputs.splits
     outputs = inputs.compute_logits(model)
     result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
@@ -128,7 +128,7 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
 
 
 def _measure_baseline(run, inputs, trained, teacher_logits):
-    """The `ModelResult` of the student alone: of this run's, or what another run says of its own; None without one."""
+    """Measures the student alone: this run's, or as another run says of its own; None without one."""
     if trained is None:
         return inputs.baseline
     return _measure_trained_student(run, inputs, trained.model, teacher_logits, trained.stage)
@@ -142,7 +142,7 @@ def _predict_alone(inputs, baseline):
 
 
 def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
-    """The `StudentResult` of a student; `alone` is what the student alone says of the test images, where known."""
+    """Measures a student; `alone` is what the student alone says of the test images, where known."""
     result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
     result = StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
     if alone is None:
@@ -155,7 +155,7 @@ def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone)
 
 
 def _describe_run(method, run, inputs, stage, **models):
-    """The `Results` of a run: what is said of it as a whole, and the results of its models."""
+    """Describes a run: what is said of it as a whole, and the results of its models."""
     config, splits = run.config, inputs.splits
     # The median: the first epoch compiles, and another may have been disturbed.
     speeds = [epoch["images_per_second"] for epoch in stage.history if "images_per_second" in epoch]

@@ -162,8 +162,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         if not self._trackers:
             self._build_parts(shapes)
 
-    def _build_parts(self, shapes):
-        """Does what `build` does, once, for the shapes of a batch."""
+    def _build_parts(self, shapes: dict):
+        """Builds models, losses and trackers, once, for the shapes of a batch."""
         # `fit` builds while it traces the first step: variables must not be made inside that graph.
         with tf.init_scope():
             student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE], "student")
@@ -223,7 +223,7 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         self.step.assign_add(1)
         return self._track(forward_pass, objectives)
 
-    def _measure_part(self, forward_pass):
+    def _measure_part(self, forward_pass: ForwardPass):
         """Returns which part of the batch's total a replica's own is: the optimizer sums what they all give."""
         if self.gather == "global":
             return 1 / count_replicas()  # each computes the whole total
@@ -242,8 +242,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
         return add_outputs(batch, readers)
 
-    def _run(self, x, y, sample_weight, batch, training):
-        """Runs the models on a prepared batch; returns the `ForwardPass`."""
+    def _run(self, x, y, sample_weight, batch: dict, training: bool) -> ForwardPass:
+        """Runs the models on a prepared batch."""
         teacher = self._run_teacher(batch, training)
         y_pred, student = run_student(self._read_student, batch, training)
         share = y, y_pred, sample_weight
@@ -267,10 +267,10 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         pairs = self._terms.select_inputs(fixed, student, labels, index)
         return ForwardPass(x, y, sample_weight, batch, y_pred, share, count, teacher, student, pairs, training)
 
-    def _run_teacher(self, batch, training):
+    def _run_teacher(self, batch: dict, training: bool):
         return batch[TEACHER]
 
-    def _compute_objectives(self, forward_pass):
+    def _compute_objectives(self, forward_pass: ForwardPass) -> list[Objective]:
         """Returns an `Objective` for each model that learns, the student's first."""
         terms = {}
         value = self._compute_student_loss(forward_pass)

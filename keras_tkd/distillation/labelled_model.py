@@ -3,7 +3,7 @@
 import keras
 
 from keras_tkd.distillation import validation
-from keras_tkd.distillation.forward_pass import select_predictions
+from keras_tkd.distillation.forward_pass import ForwardPass, select_predictions
 from keras_tkd.utils import keras_graph
 
 __all__ = ["LabelledModel"]
@@ -40,7 +40,7 @@ class LabelledModel(keras.Model):
             return None
         return keras_graph.compute_compiled_loss(self, y, select_predictions(y, y_pred), sample_weight)
 
-    def _compute_student_loss(self, forward_pass):
+    def _compute_student_loss(self, forward_pass: ForwardPass):
         """Computes what `compute_loss` gives for a `ForwardPass`, of the whole batch; None for no such loss."""
         x, y, sample_weight, _, y_pred, share, *_, training = forward_pass
         if type(self).compute_loss is LabelledModel.compute_loss:

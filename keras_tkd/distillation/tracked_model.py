@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.distillation import validation
-from keras_tkd.distillation.forward_pass import compute_agreement, select_predictions
+from keras_tkd.distillation.forward_pass import ForwardPass, compute_agreement, select_predictions
 from keras_tkd.distillation.guarded_model import GuardedModel
-from keras_tkd.distillation.objective import collect_values
+from keras_tkd.distillation.objective import Objective, collect_values
 from keras_tkd.distillation.valid_samples import TotalMean
 from keras_tkd.utils import keras_graph
 
@@ -43,7 +43,7 @@ class TrackedModel(GuardedModel):
         """Returns the names of all that a step may track."""
         return [STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names, _AGREEMENT, REGULARIZATION]
 
-    def _track(self, forward_pass, objectives):
+    def _track(self, forward_pass: ForwardPass, objectives: list[Objective]):
         """Updates all metrics; returns their values so far, by name."""
         # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
         # may have no negative.
@@ -72,7 +72,7 @@ class TrackedModel(GuardedModel):
         # replicas, the mean of what each has of its share.
         return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}
 
-    def _compute_statistics(self, forward_pass):
+    def _compute_statistics(self, forward_pass: ForwardPass):
         """Computes the values that are tracked beside the losses, by name."""
         values = self._terms.compute_statistics(forward_pass.pairs)
         teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]

@@ -16,6 +16,7 @@ __all__ = [
     "ComparedRun",
     "Comparison",
     "judge_comparison",
+    "name_method",
     "read_comparison",
 ]
 
@@ -132,6 +133,11 @@ def _read_verdict(values):
     verdict = _read(Verdict, values)
     # JSON has lists only, and a verdict that was read equals the one that was written.
     return dataclasses.replace(verdict, interval=verdict.interval and tuple(verdict.interval))
+
+
+def name_method(method):
+    """Returns a method's name for people."""
+    return "student alone" if method == BASELINE else method
 
 
 def judge_comparison(methods, seeds, results):

@@ -165,7 +165,7 @@ def _make_pipeline(run, inputs, number, anchor):
     def images_alone(images, labels, **arguments):
         return data.triplet_dataset(images, labels, negatives=None, views=config.teacher_views, **arguments)
 
-    if anchor is None or config.teacher_cache in ("auto", "off"):
+    if anchor is None or not config.keeps_outputs:
         return images_alone
     caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}"))
     return cached_teacher.attach(images_alone, caches, key=ANCHOR)

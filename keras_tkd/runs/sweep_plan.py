@@ -179,7 +179,7 @@ def list_steps(base, configs, seeds, folder):
                 settings["teacher_path"] = teacher_path
                 # A teacher that was given is there.
                 needs += [step.path for step in steps if step.method == TEACHER]
-            if config.teacher_cache not in ("auto", "off", "workdir"):
+            if config.named_cache:
                 # An online teacher's anchor is a student of its own seed.
                 if config.online:
                     settings["teacher_cache"] = f"{config.teacher_cache}/{name_folder(method)}_seed{seed}"

@@ -124,7 +124,7 @@ def evaluate_trial(config, folder, seeds, splits, report):
 def _set_seed(config, seed):
     # Under augmentation the views that a cache holds are a seed's own.
     own = {"teacher_cache": f"{config.teacher_cache}_seed{seed}"} if config.augments else {}
-    return resolve_auto(config, seed=seed, **own if config.teacher_cache not in ("auto", "off") else {})
+    return resolve_auto(config, seed=seed, **own if config.keeps_outputs else {})
 
 
 class _ReportEpochs(keras.callbacks.Callback):

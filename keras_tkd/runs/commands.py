@@ -95,7 +95,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         for each in (board, observer):
             each.add_teacher(teacher)
         baseline = stages.train_baseline(run, inputs, teacher)
-        alone = None if baseline is None else baseline.model
+        baseline_model = None if baseline is None else baseline.model
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
@@ -109,7 +109,7 @@ def distill(config, path, existing="refuse", callbacks=()):
             student, online = trained.model, None
         # Before the results: once they are there, the run is finished.
         board.write(results, student)
-        observer.write(student, alone, online)
+        observer.write(student, baseline_model, online)
         return run.write(results)
 
 

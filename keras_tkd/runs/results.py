@@ -61,8 +61,10 @@ def describe_student_run(run, inputs, teacher, baseline, student):
         models = {"teacher": teacher.result, "teachers": teacher.members}
         latency |= {} if teacher.latency_ms is None else {"teacher": teacher.latency_ms}
     measured_baseline = _measure_baseline(run, inputs, baseline, logits)
-    alone = _predict_alone(inputs, baseline)
-    measured = _measure_student(run, inputs, student.model, logits, student.stage, measured_baseline, alone)
+    baseline_predictions = _predict_baseline(inputs, baseline)
+    measured = _measure_student(
+        run, inputs, student.model, logits, student.stage, measured_baseline, baseline_predictions
+    )
     title = run.config.title
     models |= {"baseline": measured_baseline, "student": measured, "latency_ms": latency}
     return _describe_run(title, run, inputs, student.stage, **models)
@@ -90,11 +92,13 @@ def describe_generations(run, inputs, baseline, generations):
     chosen = choose_best(generations)
     measured_baseline = _measure_baseline(run, inputs, baseline, logits[chosen.number - 1])
     layer = run.config.teacher.embedding_layer
-    alone = _predict_alone(inputs, baseline)
+    baseline_predictions = _predict_baseline(inputs, baseline)
     each = [
         GenerationResult(
             teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
-            student=_measure_student(run, inputs, generation.student, own, generation.stage, measured_baseline, alone),
+            student=_measure_student(
+                run, inputs, generation.student, own, generation.stage, measured_baseline, baseline_predictions
+            ),
             validation_accuracy=generation.validation_accuracy,
         )
         for generation, own in zip(generations, logits, strict=True)
@@ -134,24 +138,26 @@ def _measure_baseline(run, inputs, trained, teacher_logits):
     return _measure_trained_student(run, inputs, trained.model, teacher_logits, trained.stage)
 
 
-def _predict_alone(inputs, baseline):
+def _predict_baseline(inputs, baseline):
     """Returns what the student alone says of the test images, as labels have it; None where that is not known."""
     if baseline is None or not inputs.splits.num_classes:
         return inputs.baseline_predictions
     return evaluation.name_labels(inputs.compute_logits(baseline.model), inputs.splits.multi_label)
 
 
-def _measure_student(run, inputs, model, teacher_logits, stage, baseline, alone):
-    """Measures a student; `alone` is what the student alone says of the test images, where known."""
+def _measure_student(run, inputs, model, teacher_logits, stage, baseline, baseline_predictions):
+    """Measures a student; `baseline_predictions` are those of the student alone for the test images, where known."""
     result = _measure_trained_student(run, inputs, model, teacher_logits, stage)
     result = StudentResult(**vars(result), epochs_to_baseline=count_epochs_to_baseline(baseline, stage.history))
-    if alone is None:
+    if baseline_predictions is None:
         return result
     splits = inputs.splits
     predicted = evaluation.name_labels(inputs.compute_logits(model), splits.multi_label)
     right = evaluation.is_right(predicted, splits.test_labels)
-    alone_right = evaluation.is_right(alone, splits.test_labels)
-    return dataclasses.replace(result, gained=int((right & ~alone_right).sum()), lost=int((alone_right & ~right).sum()))
+    baseline_right = evaluation.is_right(baseline_predictions, splits.test_labels)
+    return dataclasses.replace(
+        result, gained=int((right & ~baseline_right).sum()), lost=int((baseline_right & ~right).sum())
+    )
 
 
 def _describe_run(method, run, inputs, stage, **models):

@@ -3,11 +3,10 @@
 import keras
 import tensorflow as tf
 
+from keras_tkd.losses.mining import TRIPLET_STATISTICS
 from keras_tkd.losses.triplet_loss import TripletLoss, triplet_statistics
 
 __all__ = ["ExactMatch", "TripletStatistics"]
-
-_STATISTICS = ("positive_distance", "negative_distance", "violated")
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -75,7 +74,7 @@ class TripletStatistics(keras.metrics.Metric):
         super().__init__(name=name or loss.name, dtype=dtype)
         self.loss = loss
         # Sums and a count, and not a mean of the batches' means: batches differ in how many anchors have a triplet.
-        self.totals = self.add_variable((len(_STATISTICS),), initializer="zeros", name="totals")
+        self.totals = self.add_variable((len(TRIPLET_STATISTICS),), initializer="zeros", name="totals")
         self.anchors = self.add_variable((), initializer="zeros", name="anchors")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -88,7 +87,7 @@ class TripletStatistics(keras.metrics.Metric):
 
     def result(self):
         means = tf.unstack(tf.math.divide_no_nan(self.totals.value, self.anchors.value))
-        return {f"{self.name}_{statistic}": mean for statistic, mean in zip(_STATISTICS, means, strict=True)}
+        return {f"{self.name}_{statistic}": mean for statistic, mean in zip(TRIPLET_STATISTICS, means, strict=True)}
 
     def get_config(self):
         return {"loss": keras.saving.serialize_keras_object(self.loss), "name": self.name, "dtype": self.dtype}

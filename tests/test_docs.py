@@ -336,6 +336,12 @@ def test_the_rooms_of_the_page_are_the_rooms():
     rooms = re.findall(r"^      (\w+(?:/|\.py)) ", page, re.MULTILINE)
     there = [path.name + "/" * path.is_dir() for path in (ROOT / "keras_tkd").iterdir() if path.name != "__pycache__"]
     assert sorted(rooms) == sorted(there)
+    picture = (DOCS / "images" / "rooms.svg").read_text()
+    # As drawn, and as told to those who do not see it: all but the list of public names.
+    drawn, told = re.findall(r'class="room mid"[^>]*>(\w+)/?<', picture), re.search(r"<desc.*</desc>", picture, re.S)[0]
+    names = {name.removesuffix("/").removesuffix(".py") for name in there} - {"__init__"}
+    assert set(drawn) == names | {"scripts", "benchmarks"}
+    assert names <= set(re.findall(r"\w+", told))
 
 
 def test_the_readme_is_short():

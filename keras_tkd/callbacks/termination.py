@@ -1,4 +1,4 @@
-"""The end of a training that cannot succeed."""
+"""Termination of a training that cannot succeed."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A beginning in which distillation counts for less."""
+"""Warm-up of distillation losses."""
 
 import keras
 

@@ -18,6 +18,8 @@ _DRAWS = ("drawn", "in_batch")
 _ANCHORS = ("trained", "random", "none")
 _TRAININGS = ("online", "offline")
 _CHECKS = ("warn", "strict", "off")
+# What `teacher_cache` may be beside a folder's path: those of no cache, or none yet, and a run's own folder.
+_NO_CACHE, _OWN_CACHE = ("auto", "off"), "workdir"
 
 # When a setting is read. Of several conditions, the first that fails is what the error says.
 _WITH_TEACHER = ReadWhen(lambda run: run.has_teacher)
@@ -178,7 +180,7 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         "Keep the teacher's outputs on disk: 'auto' (where that changes nothing that was asked for, and saves enough), "
         "'off', 'workdir' (in --workdir), or a folder, which runs of the same teacher and images can share.",
         read_when=(_WITH_FROZEN_MODEL, _WITH_MODEL),
-        recorded_as=lambda cache: cache not in ("auto", "off"),
+        recorded_as=lambda cache: cache not in _NO_CACHE,
     )
     teacher_views: int | None = _method_option(
         None,
@@ -252,6 +254,16 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
         """True if the run trains a teacher, or its new head, before the student or together with it."""
         given = bool(self.teacher_path or self.teacher_outputs)
         return self.has_teacher and (not given or bool(self.teacher_head))
+
+    @property
+    def keeps_outputs(self):
+        """True if there is to be a teacher cache, as far as that is decided."""
+        return self.teacher_cache not in _NO_CACHE
+
+    @property
+    def named_cache(self):
+        """The folder that is named for the teacher cache; None where there is none, or one in the run's own folder."""
+        return self.teacher_cache if self.keeps_outputs and self.teacher_cache != _OWN_CACHE else None
 
     @property
     def augments(self):

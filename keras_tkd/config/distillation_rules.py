@@ -55,7 +55,7 @@ def check_distillation(config):
             "augmentation",
         )
     # With fresh views in every epoch there is nothing that a cache could keep.
-    elif config.teacher_cache not in ("auto", "off"):
+    elif config.keeps_outputs:
         check(
             config.teacher_views,
             "`teacher_cache` keeps outputs under augmentation only where `teacher_views` says how many views of "
@@ -110,7 +110,7 @@ def _check_mixing(config):
         "cutmix",
     )
     check(
-        not config.shuffle_window or config.teacher_cache in ("auto", "off"),
+        not (config.shuffle_window and config.keeps_outputs),
         "`teacher_cache` keeps what a teacher says of mixed images only where all are in memory: those of a stream are "
         "mixed inside windows, which are others in each epoch. Leave `shuffle_window` out, or set teacher_cache='off'",
         config,

@@ -154,23 +154,13 @@ class Splits:
             kept, taken = stratified_split(self.train_labels, fraction, seed, self.class_names)
         else:
             kept, taken = group_split(self.train_labels, self.train_groups, fraction, seed, self.class_names)
-        split = self.split
-        if split is not None:
-            paths = split["train"]
-            split = {
-                **split,
-                "train": [paths[index] for index in kept],
-                "validation": [paths[index] for index in taken],
-            }
+        rest = self._keep(train=kept)
         return dataclasses.replace(
-            self,
-            train_images=take_rows(self.train_images, kept),
-            train_labels=self.train_labels[kept],
+            rest,
             validation_images=take_rows(self.train_images, taken),
             validation_labels=self.train_labels[taken],
-            split=split,
-            positions=self._move(train=kept) | {"validation": self.positions["train"][taken]},
-            train_groups=self._take_groups(kept),
+            split=self.split and rest.split | {"validation": [self.split["train"][index] for index in taken]},
+            positions=rest.positions | {"validation": self.positions["train"][taken]},
             teacher=self.teacher and self.teacher.with_validation(fraction, seed),
         )
 
@@ -195,29 +185,22 @@ class Splits:
         # The new label of each old one; -1 for classes that are left out.
         renumbered = np.full(self.num_classes, -1, np.int32)
         renumbered[list(chosen)] = np.arange(len(chosen))
-        fields, rows, split = {}, {}, self.split and dict(self.split)
-        for part in ("train", "test", "validation"):
-            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
-            if labels is None:
-                continue
-            kept = rows[part] = np.flatnonzero(renumbered[labels] >= 0)
-            fields[f"{part}_images"] = take_rows(images, kept)
-            fields[f"{part}_labels"] = renumbered[labels[kept]]
-            if lacking := set(chosen) - set(labels[kept].tolist()):
+        labels = {part: getattr(self, f"{part}_labels") for part in ("train", "test", "validation")}
+        rows = {part: np.flatnonzero(renumbered[own] >= 0) for part, own in labels.items() if own is not None}
+        for part, kept in rows.items():
+            if lacking := set(chosen) - set(labels[part][kept].tolist()):
                 name = self.class_names[min(lacking)]
                 raise ValueError(
                     f"`classes` must have {part} images. Received: class '{name}' of `{self.name}`, with none"
                 )
-            if split:
-                split[part] = [split[part][index] for index in kept]
-            if part == "train":
-                fields["train_groups"] = self._take_groups(kept)
-        names = tuple(self.class_names[index] for index in chosen)
-        # After a second choice, these are still the classes of the data set and not those of the first choice.
-        all_names = self.all_class_names or self.class_names
-        fields |= {"class_names": names, "all_class_names": all_names, "split": split, "positions": self._move(**rows)}
-        fields["teacher"] = self.teacher and self.teacher.with_classes(classes)
-        return dataclasses.replace(self, **fields)
+        return dataclasses.replace(
+            self._keep(**rows),
+            **{f"{part}_labels": renumbered[labels[part][kept]] for part, kept in rows.items()},
+            class_names=tuple(self.class_names[index] for index in chosen),
+            # After a second choice, these are still the classes of the data set and not those of the first choice.
+            all_class_names=self.all_class_names or self.class_names,
+            teacher=self.teacher and self.teacher.with_classes(classes),
+        )
 
     def with_train_fraction(self, fraction, seed):
         """Keeps a stratified share of the training samples; None keeps all and returns `self`.
@@ -235,16 +218,8 @@ class Splits:
             raise ValueError(f"`fraction` must be greater than 0 and at most 1. Received: fraction={fraction}")
         # Those that are taken are kept here: so a smaller share of the same seed is a part of a larger one.
         _, kept = stratified_split(self.train_labels, fraction, seed, self.class_names)
-        split = self.split and {**self.split, "train": [self.split["train"][index] for index in kept]}
-        return dataclasses.replace(
-            self,
-            train_images=take_rows(self.train_images, kept),
-            train_labels=self.train_labels[kept],
-            split=split,
-            positions=self._move(train=kept),
-            train_groups=self._take_groups(kept),
-            teacher=self.teacher and self.teacher.with_train_fraction(fraction, seed),
-        )
+        teacher = self.teacher and self.teacher.with_train_fraction(fraction, seed)
+        return dataclasses.replace(self._keep(train=kept), teacher=teacher)
 
     def with_open_set(self, classes):
         """Takes all images of some classes out of training and test: identities that no model sees in training.
@@ -281,25 +256,20 @@ class Splits:
         seen, unseen = {}, {}
         for part, labels in (("train", self.train_labels), ("test", self.test_labels)):
             seen[part], unseen[part] = (np.flatnonzero(is_unseen[labels] == side) for side in (False, True))
-        split = self.split
+        rest, split = self._keep(**seen), self.split
         if split is not None:
-            paths = {part: [split[part][index] for index in seen[part]] for part in seen}
-            split = paths | {"open_set": [split[part][index] for part in unseen for index in unseen[part]]}
+            split = rest.split | {"open_set": [split[part][index] for part in unseen for index in unseen[part]]}
         train, test = len(unseen["train"]), len(unseen["test"])
         # Straight into one array: joining two copies would hold the images once more.
         open_set_images = allocate_aligned((train + test, *self.image_shape))
         np.take(self.train_images, unseen["train"], axis=0, out=open_set_images[:train], mode="clip")
         np.take(self.test_images, unseen["test"], axis=0, out=open_set_images[train:], mode="clip")
         return dataclasses.replace(
-            self,
-            train_images=take_rows(self.train_images, seen["train"]),
-            train_labels=places[self.train_labels[seen["train"]]],
-            test_images=take_rows(self.test_images, seen["test"]),
-            test_labels=places[self.test_labels[seen["test"]]],
+            rest,
+            train_labels=places[rest.train_labels],
+            test_labels=places[rest.test_labels],
             class_names=tuple(name for name, out in zip(self.class_names, is_unseen, strict=True) if not out),
             split=split,
-            positions=self._move(**seen),
-            train_groups=self._take_groups(seen["train"]),
             open_set_images=open_set_images,
             open_set_identities=places[
                 np.concatenate([self.train_labels[unseen["train"]], self.test_labels[unseen["test"]]])
@@ -315,12 +285,18 @@ class Splits:
                 "others out of the table of labels"
             )
 
-    def _move(self, **rows):
-        """Returns the positions where of some parts only these rows are kept."""
-        return self.positions | {part: self.positions[part][kept] for part, kept in rows.items()}
-
-    def _take_groups(self, indices):
-        return None if self.train_groups is None else self.train_groups[indices]
+    def _keep(self, **rows):
+        """Returns the same with some samples alone of each part that is named, by their rows; the images are copied."""
+        fields = {"positions": self.positions | {part: self.positions[part][kept] for part, kept in rows.items()}}
+        for part, kept in rows.items():
+            fields[f"{part}_images"] = take_rows(getattr(self, f"{part}_images"), kept)
+            fields[f"{part}_labels"] = getattr(self, f"{part}_labels")[kept]
+        if self.split is not None:
+            paths = {part: [self.split[part][index] for index in kept] for part, kept in rows.items()}
+            fields["split"] = self.split | paths
+        if self.train_groups is not None and "train" in rows:
+            fields["train_groups"] = self.train_groups[rows["train"]]
+        return dataclasses.replace(self, **fields)
 
 
 def _count(labels, names):

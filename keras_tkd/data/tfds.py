@@ -115,7 +115,7 @@ def _supervised_keys(name, info):
 
 
 def _read_tfds(builder, split, keys, image_shapes, progress):
-    """A list of the images of one split in each shape, and its labels, in the order in which it is stored."""
+    """Returns a list of one split's images in each shape, and its labels, in the order in which it is stored."""
     image_key, label_key = keys
     count = builder.info.splits[split].num_examples
     arrays, labels = [allocate_aligned((count, *shape)) for shape in image_shapes], np.empty(count, np.int32)
@@ -182,7 +182,7 @@ def _shorten(error):
 
 
 def _stream(name, builder, split, image_key, image_shapes, shuffle_window):
-    """A list of the stream of one split in each shape."""
+    """Returns a list of one split's stream in each shape."""
     info = builder.info
     if info.file_format.value != "tfrecord":
         raise ValueError(

@@ -3,10 +3,11 @@
 Who owns what:
 - the losses say what they read (`DistillationLoss.inputs`) and own their projectors;
 - `LayerOutputs` gets named outputs out of one forward pass, `TeacherReader` those of a teacher;
-- `DistillationModel` has the order of a step: it runs the models, weights and sums the terms, moves what learns, and
-  tracks it all;
+- `DistillationModel` has the order of a step: it runs the models, weights and sums the terms, and moves what learns;
 - `Distiller` and `TriKD` say which models are frozen, and give each model that learns its `Objective`;
 - `GuardedModel` looks, around Keras's loops, at what a step noted of labels and of values that are not finite;
+- `LabelledModel` has the loss on the labels, the one term that is no distillation and that a subclass may override;
+- `TrackedModel` has a metric for each term of a step, their total, and statistics beside them;
 - `CheckedModel` computes a step on one batch before a training, and says what it sees;
 - everything else (loops, callbacks, optimizers, saving) is Keras's.
 """
@@ -15,21 +16,20 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.batches import ANCHOR, IMAGE, INDEX, SAME, TEACHER, get_class_ids, make_batch
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.batch_check import CheckedModel
 from keras_tkd.distillation.forward_pass import (
     ForwardPass,
     add_outputs,
     build_outputs,
-    compute_agreement,
     run_student,
-    select_predictions,
 )
+from keras_tkd.distillation.labelled_model import LabelledModel
 from keras_tkd.distillation.non_finite import list_sources
-from keras_tkd.distillation.objective import Objective, collect_values, sum_regularization
+from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.distillation.terms import DistillationTerms
-from keras_tkd.distillation.valid_samples import TotalMean
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.distillation.tracked_model import REGULARIZATION, STUDENT_LOSS, TOTAL, TrackedModel
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
@@ -40,15 +40,8 @@ from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure
 
 __all__ = ["DistillationModel"]
 
-_TOTAL = "loss"
-_STUDENT_LOSS = "student_loss"
-_REGULARIZATION = "regularization"
-_AGREEMENT = "agreement"
-# Not every model tracks all of these; a loss may have the name of none, so that a name means one thing everywhere.
-_OWN_NAMES = (_TOTAL, _STUDENT_LOSS, _REGULARIZATION, _AGREEMENT)
 
-
-class DistillationModel(FixedAttributes, CheckedModel):
+class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedModel):
     """Base class of the models that train a student on labels and on what other models say.
 
     A subclass freezes, in its constructor, the models that are to stay as they are, and names their readers in
@@ -68,8 +61,8 @@ class DistillationModel(FixedAttributes, CheckedModel):
     # Arguments of the constructor, which are attributes too: Keras's objects, and plain values.
     _OBJECTS = ("teacher", "student")
     _VALUES = ("distillation_loss_weights", "student_loss_weight", "gather", "name")
-    _LABEL_LOSSES = (_STUDENT_LOSS,)
-    _REGULARIZATIONS = (_REGULARIZATION,)
+    _LABEL_LOSSES = (STUDENT_LOSS,)
+    _REGULARIZATIONS = (REGULARIZATION,)
 
     def __init__(
         self,
@@ -92,14 +85,10 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self.gather = validation.check_gather(gather, losses)
         # `distillation_losses` are the user's own objects; here they are as a step evaluates them.
         self._terms = DistillationTerms(average_over_teachers(losses, teacher), distillation_loss_weights)
-        validation.check_loss_names(_OWN_NAMES, self._terms.names, self._terms.statistic_names)
+        self._make_total()
         self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"), "student")
         self.loss_layers = []
-        self._trackers = {}
-        # Names of the trackers that the step traced last gave nothing.
-        self._silent = ()
-        self._total = TotalMean([_STUDENT_LOSS, *self._terms.names, _REGULARIZATION], name=_TOTAL)
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(
@@ -173,25 +162,21 @@ class DistillationModel(FixedAttributes, CheckedModel):
         if not self._trackers:
             self._build_parts(shapes)
 
-    def _build_parts(self, shapes):
-        """Does what `build` does, once, for the shapes of a batch."""
+    def _build_parts(self, shapes: dict):
+        """Builds models, losses and trackers, once, for the shapes of a batch."""
         # `fit` builds while it traces the first step: variables must not be made inside that graph.
         with tf.init_scope():
             student = compute_output_shapes(self.student, self._read_student.names, shapes[IMAGE], "student")
             teacher = build_outputs(self._read_teacher, shapes)
-            validation.check_built_models(self._read_teacher.teachers, self.student)
+            model_validation.check_built_models(self._read_teacher.teachers, self.student)
             # Again, now that both have all their weights.
-            validation.check_apart(teacher=self.teacher, student=self.student)
+            model_validation.check_apart(teacher=self.teacher, student=self.student)
             self._terms.build(teacher, student)
         self.loss_layers = self._terms.layers
-        self._trackers = {name: keras.metrics.Mean(name=name) for name in self._metric_names()}
+        self._make_trackers()
 
     def _make_batch(self, x):
         return make_batch(x, keras_graph.get_input_names(self.student))
-
-    def _metric_names(self):
-        """Returns the names of all that a step may track."""
-        return [_STUDENT_LOSS, *self._terms.names, *self._terms.statistic_names, _AGREEMENT, _REGULARIZATION]
 
     def _other_models(self):
         """Returns the models that `optimizer` does not train, None for one that there is not, by their roles."""
@@ -222,7 +207,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         # Before the tape, which would keep all that a frozen model computes.
         batch = self._prepare(x)
         for reader in self._frozen_readers():
-            validation.check_frozen(reader.role, reader.teachers)
+            model_validation.check_frozen(reader.role, reader.teachers)
         # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
         # where there is a branch in it.
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
@@ -238,7 +223,7 @@ class DistillationModel(FixedAttributes, CheckedModel):
         self.step.assign_add(1)
         return self._track(forward_pass, objectives)
 
-    def _measure_part(self, forward_pass):
+    def _measure_part(self, forward_pass: ForwardPass):
         """Returns which part of the batch's total a replica's own is: the optimizer sums what they all give."""
         if self.gather == "global":
             return 1 / count_replicas()  # each computes the whole total
@@ -257,8 +242,8 @@ class DistillationModel(FixedAttributes, CheckedModel):
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
         return add_outputs(batch, readers)
 
-    def _run(self, x, y, sample_weight, batch, training):
-        """Runs the models on a prepared batch; returns the `ForwardPass`."""
+    def _run(self, x, y, sample_weight, batch: dict, training: bool) -> ForwardPass:
+        """Runs the models on a prepared batch."""
         teacher = self._run_teacher(batch, training)
         y_pred, student = run_student(self._read_student, batch, training)
         share = y, y_pred, sample_weight
@@ -282,115 +267,19 @@ class DistillationModel(FixedAttributes, CheckedModel):
         pairs = self._terms.select_inputs(fixed, student, labels, index)
         return ForwardPass(x, y, sample_weight, batch, y_pred, share, count, teacher, student, pairs, training)
 
-    def _run_teacher(self, batch, training):
+    def _run_teacher(self, batch: dict, training: bool):
         return batch[TEACHER]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Computes the loss on the labels alone: the student's part of the total, tracked as `student_loss`.
-
-        A subclass may override this, and then has its own value for it. The other parts of the total are added to it:
-        the distillation losses, and the student's regularization losses, which `keras.Model.compute_loss` adds here.
-        `keras.distillation.Distiller.compute_loss` is another thing: the whole total, distillation losses included.
-
-        Args:
-            x: inputs, as `fit` takes them.
-            y: labels.
-            y_pred: what the student returns for the images, in its own dtype: float16 under `mixed_float16`. None to
-                run it.
-            sample_weight: weights of the samples.
-            training: whether the step trains.
-
-        Returns:
-            A scalar; None for no such loss, as where the data have no labels or none was given to `compile`.
-        """
-        if y_pred is None:
-            y_pred = self(x, training=training)
-        return self._compute_label_loss(y, y_pred, sample_weight)
-
-    def _compute_label_loss(self, y, y_pred, sample_weight):
-        """Computes the loss given to `compile`; None without one, or without labels."""
-        if y is None:
-            return None
-        return keras_graph.compute_compiled_loss(self, y, select_predictions(y, y_pred), sample_weight)
-
-    def _compute_objectives(self, forward_pass):
+    def _compute_objectives(self, forward_pass: ForwardPass) -> list[Objective]:
         """Returns an `Objective` for each model that learns, the student's first."""
         terms = {}
         value = self._compute_student_loss(forward_pass)
         if value is not None:
-            terms[_STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
+            terms[STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
         terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
         if self.losses:
-            terms[_REGULARIZATION] = 1.0, sum_regularization(self.losses)
-        return [Objective(_TOTAL, self.optimizer, self.trainable_variables, terms)]
-
-    def _compute_student_loss(self, forward_pass):
-        x, y, sample_weight, _, y_pred, share, *_, training = forward_pass
-        if type(self).compute_loss is DistillationModel.compute_loss:
-            with keras_graph.losses_of_one_device():
-                value = keras_graph.compute_loss(self, x, y, y_pred, sample_weight, training)
-            return None if value is None else validation.check_scalar(value)
-        # An override may read the images, and each replica has those of its share; it divides by the number of
-        # replicas, as Keras's losses do and other models' overrides have to.
-        value = keras_graph.compute_loss(self, x, *share, training)
-        return None if value is None else keras_graph.unscale_loss(validation.check_scalar(value))
-
-    def _track(self, forward_pass, objectives):
-        """Updates all metrics; returns their values so far, by name."""
-        # Means over images and not over batches: the last batch of an epoch may be smaller, and in another some images
-        # may have no negative.
-        count = forward_pass.count
-        # A row that stands for no image is none.
-        counts = self._terms.count_samples(forward_pass.pairs, at_most=count)
-        totals = {objective.name: objective.total for objective in objectives}
-        values = self._compute_statistics(forward_pass) | collect_values(objectives) | totals
-        self._total.update_state(objectives[0].terms, counts, count)
-        for name, tracker in self._trackers.items():
-            if name in values:
-                tracker.update_state(values[name], sample_weight=counts.get(name, count))
-        # The metrics given to `compile` are summed over the replicas, each of which counts its own share.
-        y, y_pred, sample_weight = forward_pass.share
-        y_pred = select_predictions(y, y_pred)
-        self._silent = tuple(name for name in self._trackers if name not in values)
-        results = self.compute_metrics(forward_pass.x, y, y_pred, sample_weight=sample_weight)
-        # Only now: Keras makes the metrics that were given to `compile` when it first updates them.
-        validation.check_metric_names([_TOTAL, *self._trackers], self.metrics)
-        return results
-
-    def get_metrics_result(self):
-        """Returns the metrics' values so far by name, over all replicas, without trackers that were given nothing."""
-        # A tracker that was given nothing says 0, which would look like a value in a curve. Left out here, for Keras
-        # takes an epoch's values from here only if they have the names of a step's: and a step's are, of several
-        # replicas, the mean of what each has of its share.
-        return {name: result for name, result in super().get_metrics_result().items() if name not in self._silent}
-
-    def _compute_statistics(self, forward_pass):
-        """Computes the values that are tracked beside the losses, by name."""
-        values = self._terms.compute_statistics(forward_pass.pairs)
-        teacher, student = forward_pass.teacher.get("logits"), forward_pass.student["logits"]
-        # Of other classes, of a single one, or of layers alone: there is nothing to agree on.
-        if teacher is None or teacher.shape[1:] != student.shape[1:]:
-            return values
-        if self._label_guard.takes_several_classes(student.shape[-1]):
-            # Of each class a yes or no: a logit above 0, or not.
-            values[_AGREEMENT] = compute_agreement(tf.cast(teacher > 0, tf.int64), tf.cast(student > 0, tf.int64))
-        elif student.shape[-1] != 1:
-            values[_AGREEMENT] = compute_agreement(tf.argmax(teacher, -1), tf.argmax(student, -1))
-        return values
-
-    @property
-    def metrics(self):
-        # The total's place is the first, as Keras has it; its own mean of totals knows nothing of what the terms count.
-        others = [
-            metric for metric in super().metrics if metric not in (keras_graph.get_loss_tracker(self), self._total)
-        ]
-        return [self._total, *others]
-
-    # What a fit looks at.
-
-    def find_terms_without_samples(self) -> list[str]:
-        """Returns the names of the distillation losses that no sample of the epoch so far had a value for."""
-        return [name for name in self._total.find_empty() if name in self._terms.names]
+            terms[REGULARIZATION] = 1.0, sum_regularization(self.losses)
+        return [Objective(TOTAL, self.optimizer, self.trainable_variables, terms)]
 
     # Saving.
 

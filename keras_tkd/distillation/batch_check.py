@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_tkd.batches import ANCHOR, TEACHER, get_batch_size
-from keras_tkd.distillation import inspection, judgements, self_check, validation
+from keras_tkd.distillation import inspection, judgements, model_validation, self_check
 from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.guarded_model import GuardedModel
 from keras_tkd.distillation.non_finite import find_non_finite, list_sources
@@ -60,7 +60,7 @@ class CheckedModel(GuardedModel):
             self.build(keras.tree.map_structure(lambda tensor: tuple(tensor.shape), x))
         metrics, readers = list(self.metrics), self._frozen_readers()
         for reader in readers:
-            validation.check_frozen(reader.role, reader.teachers)
+            model_validation.check_frozen(reader.role, reader.teachers)
         running = [reader for reader in readers if reader.role not in self._make_batch(x)]
         variables = [*self.variables, *self.metrics_variables, self._label_guard.variable]
         with inspection.keep_variables(variables), inspection.watch_models(running) as seen:

@@ -3,7 +3,7 @@
 import keras
 
 from keras_tkd import teachers
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.base import DistillationModel
 
 __all__ = ["Distiller"]
@@ -86,7 +86,7 @@ class Distiller(DistillationModel):
                 "from the example of keras.io, Distiller(teacher, student, SoftTargets(temperature)): see "
                 "docs/from_keras_distillation.md"
             )
-        validation.check_models(teacher=teacher, student=student)
+        model_validation.check_models(teacher=teacher, student=student)
         given, losses = validation.resolve_losses(distillation_losses, teacher, student)
         super().__init__(teacher, student, given, losses, distillation_loss_weights, student_loss_weight, gather, name)
         # Before it is built: trackers and checks go by what is trainable.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.distillation.self_check import as_array
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.layer_outputs import record_outputs
@@ -71,7 +72,7 @@ def watch_models(readers: list):
 @contextlib.contextmanager
 def _watch_model(role, model, warnings):
     layers = _find_scaling_layers(model)
-    before = [(variable, _as_array(variable, None)) for variable in model.variables]
+    before = [(variable, as_array(variable, None)) for variable in model.variables]
     with record_outputs(layers) as outputs:
         yield
     broken = find_broken_variables(model)
@@ -81,7 +82,7 @@ def _watch_model(role, model, warnings):
             "training broke it. Take a file that was saved before."
         )
     # As bytes: a NaN that stays one does not move.
-    moved = [variable.path for variable, value in before if value.tobytes() != _as_array(variable, None).tobytes()]
+    moved = [variable.path for variable, value in before if value.tobytes() != as_array(variable, None).tobytes()]
     if moved:
         warnings.append(
             f"{len(moved)} of the {role}'s variables change when it is run, '{moved[0]}' for one, although it is "
@@ -115,7 +116,7 @@ def count_parameters(model) -> int:
 def find_broken_variables(model) -> list[str]:
     """Returns the paths of a model's variables that hold numbers that are not finite."""
     floats = [variable for variable in model.variables if keras.backend.is_float_dtype(variable.dtype)]
-    return [variable.path for variable in floats if not np.isfinite(_as_array(variable)).all()]
+    return [variable.path for variable in floats if not np.isfinite(as_array(variable)).all()]
 
 
 def _find_scaling_layers(model):
@@ -127,7 +128,7 @@ def _find_scaling_layers(model):
 
 
 def _judge_pixels(role, layer, output):
-    values = _as_array(output)
+    values = as_array(output)
     if isinstance(layer, keras.layers.BatchNormalization):
         return _judge_batch_norm(role, layer, values)
     if isinstance(layer, keras.layers.Rescaling) and np.abs(layer.scale).max() > _SCALES_DOWN:
@@ -147,7 +148,7 @@ def _judge_pixels(role, layer, output):
 def _judge_batch_norm(role, layer, values):
     axes = tuple(axis for axis in range(values.ndim) if axis != layer.axis % values.ndim)
     # What it normalizes deviates by 1, and `gamma` scales that.
-    gamma = np.ones(values.shape[layer.axis]) if layer.gamma is None else np.abs(_as_array(layer.gamma))
+    gamma = np.ones(values.shape[layer.axis]) if layer.gamma is None else np.abs(as_array(layer.gamma))
     ratios = values.std(axes)[gamma > 0] / gamma[gamma > 0]
     ratio = np.median(ratios) if len(ratios) else 1.0
     # Channels that are silent on every image are common, and no sign of wrong pixels.
@@ -158,8 +159,3 @@ def _judge_batch_norm(role, layer, values):
         "pixels are scaled otherwise than it was trained on, or it was not trained at all. If it wants another scale, "
         "give it one: keras_tkd.teachers.with_preprocessing, --teacher_preprocessing."
     ]
-
-
-def _as_array(tensor, dtype="float32"):
-    tensor = tf.convert_to_tensor(tensor)
-    return (tensor if dtype is None else tf.cast(tensor, dtype)).numpy()

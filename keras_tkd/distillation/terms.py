@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from keras_tkd.distillation.validation import check_weights
-from keras_tkd.losses.base import DistillationLoss, select
+from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.outputs import select
 from keras_tkd.utils.hyperparameters import ScalarVariable
 from keras_tkd.utils.keras_graph import losses_of_one_device
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from keras_tkd import teachers
 from keras_tkd.batches import ANCHOR, IMAGE, TEACHER, get_class_ids, select_images
-from keras_tkd.distillation import validation
+from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.base import DistillationModel
-from keras_tkd.distillation.forward_pass import build_outputs, compute_agreement, select_predictions
+from keras_tkd.distillation.forward_pass import ForwardPass, build_outputs, compute_agreement, select_predictions
 from keras_tkd.distillation.objective import Objective, sum_regularization
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
@@ -138,7 +138,7 @@ class TriKD(DistillationModel):
     ):
         if teacher is None:
             raise ValueError("`teacher` must be a keras.Model: it learns with the student. Received: teacher=None")
-        validation.check_models(anchor=anchor, teacher=teacher, student=student)
+        model_validation.check_models(anchor=anchor, teacher=teacher, student=student)
         losses = [SoftTargets(temperature)]
         super().__init__(teacher, student, losses, losses, distillation_loss_weights, student_loss_weight, gather, name)
         self._scale_losses_for(teacher)
@@ -182,14 +182,14 @@ class TriKD(DistillationModel):
 
     # Building and compiling.
 
-    def _build_parts(self, shapes):
+    def _build_parts(self, shapes: dict):
         super()._build_parts(shapes)
         if self.anchor is not None:
             with tf.init_scope():
                 anchor = build_outputs(self._read_anchor, shapes)
                 student = compute_output_shapes(self.student, [], shapes[IMAGE])
-                validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
-            validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
+                model_validation.check_anchor(self.anchor, anchor["logits"], student["logits"])
+            model_validation.check_apart(anchor=self.anchor, teacher=self.teacher, student=self.student)
         self._build_teacher_optimizer()
 
     def _metric_names(self):
@@ -251,14 +251,14 @@ class TriKD(DistillationModel):
 
     # One step.
 
-    def _run_teacher(self, batch, training):
+    def _run_teacher(self, batch: dict, training: bool):
         if not self.online:
             return super()._run_teacher(batch, training)
         y_pred, outputs = self._read_teacher(select_images(TEACHER, batch), training=training)
         # All that it returns: labels may be of its other outputs too.
         return outputs | y_pred if isinstance(y_pred, dict) else outputs
 
-    def _compute_objectives(self, forward_pass):
+    def _compute_objectives(self, forward_pass: ForwardPass) -> list[Objective]:
         objectives = super()._compute_objectives(forward_pass)
         if self.online:
             # The weight of the student's distillation term, which may be a term of the teacher's too.
@@ -268,7 +268,7 @@ class TriKD(DistillationModel):
             objectives.append(Objective(_TEACHER_TOTAL, self.teacher_optimizer, variables, terms))
         return objectives
 
-    def _compute_teacher_terms(self, forward_pass, distillation_loss_weight):
+    def _compute_teacher_terms(self, forward_pass: ForwardPass, distillation_loss_weight):
         """Computes the teacher's terms, `(weight, value)` by name; the student stands still here."""
         teacher, student = forward_pass.teacher["logits"], tf.stop_gradient(forward_pass.student["logits"])
         terms = {}
@@ -288,7 +288,7 @@ class TriKD(DistillationModel):
             terms[self.term_names[0]] = distillation_loss_weight, value
         return terms
 
-    def _compute_teacher_label_loss(self, forward_pass):
+    def _compute_teacher_label_loss(self, forward_pass: ForwardPass):
         """Computes the loss given to `compile` of the teacher's outputs; None without one, or without labels."""
         y, outputs = forward_pass.y, forward_pass.teacher
         if y is None:
@@ -297,11 +297,11 @@ class TriKD(DistillationModel):
         with keras_graph.losses_of_one_device():
             return self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
 
-    def _compute_divergence(self, target, logits, forward_pass):
+    def _compute_divergence(self, target, logits, forward_pass: ForwardPass):
         with keras_graph.losses_of_one_device():
             return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
 
-    def _compute_statistics(self, forward_pass):
+    def _compute_statistics(self, forward_pass: ForwardPass):
         values = super()._compute_statistics(forward_pass)
         teacher, student = forward_pass.teacher["logits"], forward_pass.student["logits"]
         if self.anchor is not None:

@@ -11,8 +11,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss, as_list, as_shape_list
+from keras_tkd.losses.base import DistillationLoss, LayerPairsLoss
 from keras_tkd.losses.feature_maps import check_maps, check_pair, list_shapes, match_positions, mean_square
+from keras_tkd.losses.outputs import as_list, as_shape_list
 from keras_tkd.losses.validation import check_same_batch, check_same_shape
 from keras_tkd.utils.distances import normalize
 

@@ -10,7 +10,10 @@ from keras_tkd.utils.choices import NEGATIVE_CLASSES
 from keras_tkd.utils.distances import euclidean, pairwise_euclidean
 from keras_tkd.utils.hyperparameters import Hyperparameter
 
-__all__ = ["MiningLoss", "mean_of_valid", "weighted_mean"]
+__all__ = ["MiningLoss", "TRIPLET_STATISTICS", "mean_of_valid", "weighted_mean"]
+
+# What is measured of triplets, in the order in which their losses compute it.
+TRIPLET_STATISTICS = ("positive_distance", "negative_distance", "violated")
 
 
 class MiningLoss(LogitsLoss):

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_tkd.losses.base import select
 from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.losses.outputs import select
 from keras_tkd.losses.validation import as_arrays, check_same_shape
 from keras_tkd.miners import fair_coin, random_same_class
 from keras_tkd.utils.distances import euclidean

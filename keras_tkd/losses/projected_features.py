@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_tkd.losses.base import DistillationLoss, as_list, as_shape_list
+from keras_tkd.losses.base import DistillationLoss
 from keras_tkd.losses.feature_maps import check_pair, match_positions, mean_square
+from keras_tkd.losses.outputs import as_list, as_shape_list
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.hyperparameters import check_number
 

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_tkd.losses.base import select
-from keras_tkd.losses.mining import MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.losses.mining import TRIPLET_STATISTICS, MiningLoss, mean_of_valid, weighted_mean
+from keras_tkd.losses.outputs import select
 from keras_tkd.losses.validation import as_arrays
 from keras_tkd.utils.distances import euclidean
 from keras_tkd.utils.hyperparameters import read_hyperparameter
@@ -75,7 +75,7 @@ class TripletDistillation(MiningLoss):
     """
 
     default_name = "tkd"
-    statistic_names = ("positive_distance", "negative_distance", "violated")
+    statistic_names = TRIPLET_STATISTICS
 
     def inputs(self, teacher, student, labels, index):
         anchor, own = super().inputs(teacher, student, labels, index)

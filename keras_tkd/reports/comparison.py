@@ -6,7 +6,7 @@ Accuracies are shares, 0..1, gains differences of them.
 import dataclasses
 
 from keras_tkd.evaluation.significance import Verdict
-from keras_tkd.reports.schema import check_kinds
+from keras_tkd.reports.fields import check_kinds
 from keras_tkd.reports.verdict import judge_results
 from keras_tkd.reports.versions import read_versioned
 
@@ -16,6 +16,7 @@ __all__ = [
     "ComparedRun",
     "Comparison",
     "judge_comparison",
+    "name_method",
     "read_comparison",
 ]
 
@@ -132,6 +133,11 @@ def _read_verdict(values):
     verdict = _read(Verdict, values)
     # JSON has lists only, and a verdict that was read equals the one that was written.
     return dataclasses.replace(verdict, interval=verdict.interval and tuple(verdict.interval))
+
+
+def name_method(method):
+    """Returns a method's name for people."""
+    return "student alone" if method == BASELINE else method
 
 
 def judge_comparison(methods, seeds, results):

@@ -9,7 +9,7 @@ import io
 import statistics
 
 from keras_tkd.evaluation.significance import BETTER, NOT_SHOWN, WORSE
-from keras_tkd.reports.comparison import BASELINE, ComparedRun
+from keras_tkd.reports.comparison import ComparedRun, name_method
 from keras_tkd.reports.tables import align, format_range, name_accuracy
 
 __all__ = ["describe_comparison", "format_comparison_table", "format_csv", "format_markdown"]
@@ -61,7 +61,7 @@ def describe_comparison(comparison):
             lines.append(f"{said}: {', '.join(named)}.")
     lines += _describe_unknown(_decided(comparison, NOT_SHOWN))
     lines += [_explain(run) for run in comparison.runs if run.status in ("failed", "collapsed") or run.error]
-    others = [f"{_name(method)} {without}" for method, without in _list_means_without_chance(comparison)]
+    others = [f"{name_method(method)} {without}" for method, without in _list_means_without_chance(comparison)]
     if others:
         lines.append(f"Means hold the runs that ended at chance. Without these: {', '.join(others)}.")
     lines += _describe_budgets(comparison)
@@ -80,7 +80,7 @@ def _describe_budgets(comparison):
         method: [run.epochs for run in comparison.list_runs(method) if run.epochs not in (None, comparison.epochs)]
         for method in comparison.methods
     }
-    ended = [f"{_name(method)} after {format_range(each)}" for method, each in epochs.items() if each]
+    ended = [f"{name_method(method)} after {format_range(each)}" for method, each in epochs.items() if each]
     if not ended:
         return []
     return [
@@ -110,7 +110,7 @@ def _list_rows(comparison):
         verdict = comparison.verdicts.get(method)
         rows.append(
             [
-                _name(method),
+                name_method(method),
                 _format_accuracies(_list_accuracies(runs), len(_list_accuracies(runs, "collapsed"))),
                 "-" if verdict is None or verdict.gain is None else f"{100 * verdict.gain:+.2f}",
                 "-" if verdict is None or verdict.interval is None else _format_interval(verdict.interval),
@@ -122,12 +122,8 @@ def _list_rows(comparison):
     return rows
 
 
-def _name(method):
-    return "student alone" if method == BASELINE else method
-
-
 def _list_accuracies(runs, *statuses):
-    """The accuracies of the runs that were measured, of all or of those with one of the statuses."""
+    """Lists the accuracies of the runs that were measured, of all or of those with one of the statuses."""
     measured = [run for run in runs if run.test_accuracy is not None]
     return [run.test_accuracy for run in measured if not statuses or run.status in statuses]
 
@@ -143,7 +139,7 @@ def _list_means_without_chance(comparison):
 
 
 def _format_accuracies(shares, collapsed=0):
-    """The mean of runs, and how many of these ended at chance: none is left out, and none goes unsaid."""
+    """Formats the mean of runs, and how many of these ended at chance: none is left out, and none goes unsaid."""
     if not shares:
         return "-"
     marked = f", {collapsed} at chance" if collapsed else ""

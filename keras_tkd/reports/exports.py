@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_tkd.reports.schema import check_kinds
+from keras_tkd.reports.fields import check_kinds
 from keras_tkd.reports.tables import align, name_accuracy
 from keras_tkd.utils.files import read_json
 

@@ -1,15 +1,12 @@
 """The schema of `results.json`. No TensorFlow here.
 
 The fields stand in the file in the order in which they are written below. A field that does not concern a run is left
-out of the file (`_optional`); one that could have a value and has none is null.
+out of the file (`optional`); one that could have a value and has none is null.
 """
 
 import dataclasses
-import numbers
-import reprlib
-import types
-import typing
 
+from keras_tkd.reports.fields import Result, field, optional
 from keras_tkd.utils.files import read_json
 
 __all__ = [
@@ -20,7 +17,6 @@ __all__ = [
     "StudentResult",
     "TrainingResult",
     "VERSION",
-    "check_kinds",
     "read_results",
     "upgrade_results",
 ]
@@ -29,47 +25,8 @@ __all__ = [
 VERSION = 2
 
 
-def _field(of=None, **more):
-    """A field that holds plain data, or, where `of` is given, one result of that class or a list of them."""
-    return dataclasses.field(metadata={"of": of, "optional": False}, **more)
-
-
-def _optional(of=None):
-    """A field that is left out of the file where it does not concern the run."""
-    return dataclasses.field(metadata={"of": of, "optional": True}, default=None)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Result:
-    def to_dict(self):
-        """Returns what the file says, as plain data."""
-        values = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None or not field.metadata["optional"]:
-                values[field.name] = _to_plain(value)
-        return values
-
-    # Unknown fields are ignored: other programs may have added some. A later schema is told by its version.
-    @classmethod
-    def from_dict(cls, values):
-        """Returns the result that a file's plain data describe; fields that there are not are passed over.
-
-        Raises:
-            ValueError: a field that must be there is not, or one is of another kind.
-        """
-        check_kinds(cls, values)
-        read = {}
-        for field in dataclasses.fields(cls):
-            if field.name in values:
-                read[field.name] = _from_plain(values[field.name], field.metadata["of"])
-            elif field.default is dataclasses.MISSING:
-                raise ValueError(f"Results must say `{field.name}`. Received: {', '.join(values) or 'nothing'}")
-        return cls(**read)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelResult(_Result):
+class ModelResult(Result):
     """Measurements of one model.
 
     Attributes:
@@ -100,25 +57,25 @@ class ModelResult(_Result):
         selected_epoch: the epoch, from 1, whose weights it has, where that was chosen by the validation images.
     """
 
-    test_accuracy: float | None = _optional()
+    test_accuracy: float | None = optional()
     # Where it is said, it is a number: null says that somebody else wrote the file.
-    parameters: int = _optional()
-    at_chance: bool | None = _optional()
-    agreement: float | None = _optional()
-    seconds: float | None = _optional()
-    epochs: int | None = _optional()
-    verification: dict | None = _optional()
-    train_accuracy: float | None = _optional()
-    balanced_accuracy: float | None = _optional()
-    per_class_accuracy: dict | None = _optional()
-    confusion_matrix: list[list[int]] | None = _optional()
-    mean_average_precision: float | None = _optional()
-    macro_f1: float | None = _optional()
-    binary_accuracy: float | None = _optional()
-    per_class: dict | None = _optional()
-    outputs: dict | None = _optional()
-    image_shape: list[int] | None = _optional()
-    selected_epoch: int | None = _optional()
+    parameters: int = optional()
+    at_chance: bool | None = optional()
+    agreement: float | None = optional()
+    seconds: float | None = optional()
+    epochs: int | None = optional()
+    verification: dict | None = optional()
+    train_accuracy: float | None = optional()
+    balanced_accuracy: float | None = optional()
+    per_class_accuracy: dict | None = optional()
+    confusion_matrix: list[list[int]] | None = optional()
+    mean_average_precision: float | None = optional()
+    macro_f1: float | None = optional()
+    binary_accuracy: float | None = optional()
+    per_class: dict | None = optional()
+    outputs: dict | None = optional()
+    image_shape: list[int] | None = optional()
+    selected_epoch: int | None = optional()
 
     def without_classes(self):
         """Returns the same without what is said of single classes."""
@@ -137,26 +94,26 @@ class StudentResult(ModelResult):
         lost: likewise, the other way round.
     """
 
-    epochs_to_baseline: int | None = _field(default=None)
-    gained: int | None = _optional()
-    lost: int | None = _optional()
+    epochs_to_baseline: int | None = field(default=None)
+    gained: int | None = optional()
+    lost: int | None = optional()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenerationResult(_Result):
+class GenerationResult(Result):
     """Measurements of a student and of the teacher that learned with it.
 
     Attributes:
         validation_accuracy: the student's on the images held out for choosing, 0..1; None without such images.
     """
 
-    teacher: ModelResult = _field(of=ModelResult)
-    student: StudentResult = _field(of=StudentResult)
-    validation_accuracy: float | None = _field(default=None)
+    teacher: ModelResult = field(of=ModelResult)
+    student: StudentResult = field(of=StudentResult)
+    validation_accuracy: float | None = field(default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingResult(_Result):
+class TrainingResult(Result):
     """Duration and speed of the training of the run's last model.
 
     Attributes:
@@ -164,12 +121,12 @@ class TrainingResult(_Result):
         images_per_second: of a middling epoch, without validation; None where all epochs were too short to tell.
     """
 
-    seconds: float = _field()
-    images_per_second: int | None = _field(default=None)
+    seconds: float = field()
+    images_per_second: int | None = field(default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageCounts(_Result):
+class ImageCounts(Result):
     """The images that a run read, and what it did not read.
 
     Attributes:
@@ -179,16 +136,16 @@ class ImageCounts(_Result):
         bad: of a folder, the files that `skip_bad_images` left out, each with the reason; None for none.
     """
 
-    train: dict = _field()
-    validation: dict | None = _optional()
-    test: dict = _field()
-    open_set: dict | None = _optional()
-    skipped: dict | None = _optional()
-    bad: list[str] | None = _optional()
+    train: dict = field()
+    validation: dict | None = optional()
+    test: dict = field()
+    open_set: dict | None = optional()
+    skipped: dict | None = optional()
+    bad: list[str] | None = optional()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Results(_Result):
+class Results(Result):
     """The content of a run's `results.json`.
 
     Attributes:
@@ -214,25 +171,25 @@ class Results(_Result):
         flags: lines of the flagfile that runs the same again.
     """
 
-    version: int = _field(default=VERSION)
-    method: str = _field()
-    dataset: str = _field()
-    classes: list[str] | None = _field(default=None)
-    task: str | None = _optional()
-    seed: int = _field()
-    epochs: int = _field()
-    test_samples: int = _field()
-    images: ImageCounts | None = _optional(of=ImageCounts)
-    teacher: ModelResult | None = _field(of=ModelResult, default=None)
-    baseline: ModelResult | None = _field(of=ModelResult, default=None)
-    student: StudentResult | None = _field(of=StudentResult, default=None)
-    train: TrainingResult | None = _field(of=TrainingResult, default=None)
-    versions: dict | None = _field(default=None)
-    teachers: list[ModelResult] | None = _optional(of=ModelResult)
-    latency_ms: dict[str, float] | None = _optional()
-    generations: list[GenerationResult] | None = _optional(of=GenerationResult)
-    generation: int | None = _optional()
-    flags: tuple[str, ...] = _field(default=())
+    version: int = field(default=VERSION)
+    method: str = field()
+    dataset: str = field()
+    classes: list[str] | None = field(default=None)
+    task: str | None = optional()
+    seed: int = field()
+    epochs: int = field()
+    test_samples: int = field()
+    images: ImageCounts | None = optional(of=ImageCounts)
+    teacher: ModelResult | None = field(of=ModelResult, default=None)
+    baseline: ModelResult | None = field(of=ModelResult, default=None)
+    student: StudentResult | None = field(of=StudentResult, default=None)
+    train: TrainingResult | None = field(of=TrainingResult, default=None)
+    versions: dict | None = field(default=None)
+    teachers: list[ModelResult] | None = optional(of=ModelResult)
+    latency_ms: dict[str, float] | None = optional()
+    generations: list[GenerationResult] | None = optional(of=GenerationResult)
+    generation: int | None = optional()
+    flags: tuple[str, ...] = field(default=())
 
     @classmethod
     def from_dict(cls, values):
@@ -289,38 +246,3 @@ def upgrade_results(values):
         )
     # Version 1 said no version; its fields are those of version 2.
     return {"version": VERSION, **{name: value for name, value in values.items() if name != "version"}}
-
-
-def check_kinds(result_class, values):
-    """Raises `ValueError` for a value of plain data that is not of the kind that its field's annotation says."""
-    for name, kind in typing.get_type_hints(result_class).items():
-        if name in values and not _is_of(values[name], kind):
-            rule = f"`{name}` must be of the kind that a run writes, which is {kind}"
-            raise ValueError(f"{rule}. Received: {name}={reprlib.repr(values[name])}")
-
-
-def _is_of(value, kind):
-    inside = typing.get_args(kind)
-    if typing.get_origin(kind) is types.UnionType:
-        return any(_is_of(value, one) for one in inside)
-    if typing.get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_is_of(item, inside[1]) for item in value.values())
-    if typing.get_origin(kind) in (list, tuple):
-        return isinstance(value, (list, tuple)) and all(_is_of(item, inside[0]) for item in value)
-    if kind in (int, float):
-        number = numbers.Integral if kind is int else numbers.Real
-        return isinstance(value, number) and not isinstance(value, bool)
-    # A result is an object in the file; its own fields are looked at when it is made.
-    return isinstance(value, dict if dataclasses.is_dataclass(kind) else kind)
-
-
-def _to_plain(value):
-    if isinstance(value, _Result):
-        return value.to_dict()
-    return [_to_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _from_plain(value, of):
-    if of is None or value is None:
-        return value
-    return [of.from_dict(item) for item in value] if isinstance(value, list) else of.from_dict(value)

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 
-from keras_tkd.reports.schema import check_kinds
+from keras_tkd.reports.fields import check_kinds
 from keras_tkd.reports.versions import read_versioned
 
 __all__ = ["Outcome", "STATUSES", "TUNING_VERSION", "TunedTrial", "Tuning", "format_trials", "read_tuning"]

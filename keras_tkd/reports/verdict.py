@@ -49,9 +49,9 @@ def format_verdict(runs):
     images = f"{compared[0].test_samples:,} test images"
     measured = f"{len(compared)} seeds" if len(compared) > 1 else f"{images} and one seed"
     epochs = [(run.count_epochs(run.student), run.count_epochs(run.baseline)) for run in compared]
-    same_budget = all(distilled == alone for distilled, alone in epochs)
-    distilled, alone = map(format_range, zip(*epochs, strict=True))
-    budget = "same budget" if same_budget else f"budgets differ ({distilled} and {alone} epochs)"
+    same_budget = all(distilled == baseline for distilled, baseline in epochs)
+    distilled, baseline = map(format_range, zip(*epochs, strict=True))
+    budget = "same budget" if same_budget else f"budgets differ ({distilled} and {baseline} epochs)"
     if verdict.decision == NOT_SHOWN:
         judged = f"no difference that {measured} could show{_describe_power(verdict)}"
     elif not same_budget:
@@ -73,7 +73,7 @@ def _describe_power(verdict):
 
 
 def _count_disagreements(run):
-    """The test images that student and baseline disagree on, `(gained, lost)`, at worst where nobody counted them."""
+    """Counts the test images that student and baseline disagree on, `(gained, lost)`; at worst, where nobody did."""
     student, baseline, samples = run.student, run.baseline, run.test_samples
     if student.gained is not None and student.lost is not None:
         return student.gained, student.lost

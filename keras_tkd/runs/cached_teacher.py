@@ -67,7 +67,7 @@ def attach(pipeline, caches, key=TEACHER):
 
 def _get_folder(config, path):
     """Returns where the caches of the run in folder `path` are: one of the training images, one of those held out."""
-    return path / _FOLDER if config.teacher_cache == "workdir" else pathlib.Path(config.teacher_cache)
+    return pathlib.Path(config.named_cache or path / _FOLDER)
 
 
 def _shown(config, splits):
@@ -109,7 +109,7 @@ def resolve_teacher_cache(config, path, inputs):
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
     source = CacheRecipe(frozen, splits.for_teacher.train_images, losses, **_shown(config, splits))
     # A new head is yet to be trained.
-    if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
+    if inputs.fingerprint and not config.trains_teacher and config.named_cache:
         _check_folder(config, path, splits, frozen, losses)
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])
@@ -170,5 +170,5 @@ def _check_room(caches, size):
 
 
 def _existing(path):
-    """The nearest folder above `path` that exists."""
+    """Finds the nearest folder above `path` that exists."""
     return next(parent for parent in (path, *path.absolute().parents) if parent.exists())

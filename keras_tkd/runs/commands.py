@@ -9,16 +9,9 @@ from keras_tkd.runs.exporting import export_source
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.latency import measure_model_latency
+from keras_tkd.runs.measuring import compute_closed_set_logits, measure_given_outputs, measure_model, measure_teacher
 from keras_tkd.runs.observing import Observer
-from keras_tkd.runs.results import (
-    compute_closed_set_logits,
-    describe_generations,
-    describe_student_run,
-    describe_teacher_run,
-    measure_given_outputs,
-    measure_model,
-    measure_teacher,
-)
+from keras_tkd.runs.results import describe_generations, describe_student_run, describe_teacher_run
 from keras_tkd.runs.run import open_run
 
 __all__ = ["distill", "evaluate", "export", "train_teacher"]
@@ -102,7 +95,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         for each in (board, observer):
             each.add_teacher(teacher)
         baseline = stages.train_baseline(run, inputs, teacher)
-        alone = None if baseline is None else baseline.model
+        baseline_model = None if baseline is None else baseline.model
         # An online teacher is trained with its student. This is the one place where the two kinds of run differ.
         if run.config.online:
             generations = train_generations(run, inputs, baseline)
@@ -116,7 +109,7 @@ def distill(config, path, existing="refuse", callbacks=()):
             student, online = trained.model, None
         # Before the results: once they are there, the run is finished.
         board.write(results, student)
-        observer.write(student, alone, online)
+        observer.write(student, baseline_model, online)
         return run.write(results)
 
 
@@ -174,7 +167,7 @@ def export(config):
 
 
 def _obtain_teacher(run, inputs):
-    """The teacher that is trained before its student, by this run or another; None where none is.
+    """Obtains the teacher that is trained before its student, by this run or another; None where none is.
 
     Returns:
         `MeasuredTeacher`.

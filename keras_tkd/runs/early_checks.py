@@ -41,16 +41,11 @@ def check_without_data(config, undecided=()):
         open_outputs(config)
     if getattr(config, "baseline", None) and read_baseline(config, undecided):
         find_baseline_file(config, needed=config.anchor == "trained")
-    for name, folder in (("teacher_cache", _find_cache(config)), ("decoded_cache", config.decoded_cache)):
+    caches = {"teacher_cache": getattr(config, "named_cache", None), "decoded_cache": config.decoded_cache}
+    for name, folder in caches.items():
         # One that is there may be shared, and only read.
         if folder is not None and not os.path.isdir(os.path.expanduser(folder)):
             check_writable(os.path.expanduser(folder), name)
-
-
-def _find_cache(config):
-    """Returns the folder of the teacher cache; None where there is none, or in a run's own folder."""
-    folder = getattr(config, "teacher_cache", "off")
-    return None if folder in ("auto", "off", "workdir") else folder
 
 
 def _import_custom_objects(config):

@@ -93,7 +93,7 @@ def make_trikd(config, teacher, student, anchor):
 
 
 def _make_anchor(config, inputs, baseline):
-    """The first generation's anchor: a copy of the student alone, an untrained student, or None."""
+    """Makes the first generation's anchor: a copy of the student alone, an untrained student, or None."""
     if config.anchor == "trained":
         return copy_model(inputs.anchor if baseline is None else baseline.model)
     if config.anchor == "random":
@@ -159,13 +159,13 @@ def _make_compiled(config, teacher, student, anchor):
 
 
 def _make_pipeline(run, inputs, number, anchor):
-    """The batches of a generation: images alone, or with the outputs of its anchor, which are kept."""
+    """Makes the batches of a generation: images alone, or with the outputs of its anchor, which are kept."""
     config = run.config
 
     def images_alone(images, labels, **arguments):
         return data.triplet_dataset(images, labels, negatives=None, views=config.teacher_views, **arguments)
 
-    if anchor is None or config.teacher_cache in ("auto", "off"):
+    if anchor is None or not config.keeps_outputs:
         return images_alone
     caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}"))
     return cached_teacher.attach(images_alone, caches, key=ANCHOR)

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tkd import data, evaluation, models, teachers
 from keras_tkd.distillation.method_losses import make_losses
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
@@ -129,7 +129,7 @@ def load_distillation_inputs(config, splits=None):
     """
     check_without_data(config)
     baseline = read_baseline(config)
-    alone = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
+    baseline_file = find_baseline_file(config, needed=config.anchor == "trained") if baseline else None
     outputs = open_outputs(config)
     splits = splits or load_splits(config)
     check_profiled_steps(config, splits)
@@ -149,8 +149,8 @@ def load_distillation_inputs(config, splits=None):
             config.teacher_model, splits.for_teacher, config.seed, "Teacher", config.teacher_model_weights
         )
     # Whatever is read from files is read before the run begins: a file that cannot be read leaves no folder behind.
-    if alone:
-        model = build_model(alone, splits, config.seed, "Anchor")
+    if baseline_file:
+        model = build_model(baseline_file, splits, config.seed, "Anchor")
         if splits.num_classes:
             inputs.baseline_predictions = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
         inputs.anchor = model if config.anchor == "trained" else None

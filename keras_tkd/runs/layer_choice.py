@@ -1,6 +1,6 @@
 """Layers that losses read of a run's models, where these call them otherwise than this package's models do."""
 
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.utils.layer_outputs import has_output
 from keras_tkd.utils.standard_layers import MEANINGS, choose_layers

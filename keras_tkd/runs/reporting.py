@@ -119,7 +119,7 @@ def _say_verdict(results):
     return format_verdict([results.to_dict()])
 
 
-def _gather_observations(runs, alone):
+def _gather_observations(runs, baseline):
     """Returns a dict from a method to the `Observations` of its run, each with the student alone where that is known.
 
     Args:
@@ -127,7 +127,7 @@ def _gather_observations(runs, alone):
         alone: folder of the run that trained the student alone, if that is another; else None.
     """
     found = {method: read_observations(path / OBSERVATIONS) for method, path in runs.items()}
-    beside = read_observations(alone / OBSERVATIONS) if alone else None
+    beside = read_observations(baseline / OBSERVATIONS) if baseline else None
     gathered = {}
     for method, observations in found.items():
         # The student alone stands beside each of the others.

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_tkd.losses.base import collect_outputs
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 
 __all__ = ["choose_shared_cache"]
@@ -21,10 +21,10 @@ def choose_shared_cache(config, folder, inputs):
     Raises:
         ValueError, OSError: as `resolve_teacher_cache`.
     """
-    decided = resolve_teacher_cache(config, folder, inputs).teacher_cache
-    if decided == "off":
-        return decided
+    decided = resolve_teacher_cache(config, folder, inputs)
+    if not decided.keeps_outputs:
+        return decided.teacher_cache
     # What a cache holds is the outputs that losses read: methods which read the same share one.
     layers = collect_outputs(inputs.make_losses(config)[0], "teacher_layers")
-    root = folder / _CACHES if decided == "workdir" else pathlib.Path(decided)
+    root = pathlib.Path(decided.named_cache or folder / _CACHES)
     return str(root / "+".join(layers).replace("/", "_"))

@@ -79,11 +79,11 @@ def train_baseline(run, inputs, teacher=None):
     wanted = config.baseline == "train" or config.anchor == "trained"
     if not config.has_teacher or inputs.baseline is not None or not wanted:
         return None
-    stage = run.open_stage("baseline", _collect_alone(config))
+    stage = run.open_stage("baseline", _collect_label_settings(config))
     if teacher is not None and not stage.finished:
         _check_early(run, inputs, teacher)
-    alone = copy_model(inputs.student)
-    return _train_on_labels(run, inputs.splits, stage, alone, config, "Baseline: the student alone")
+    student = copy_model(inputs.student)
+    return _train_on_labels(run, inputs.splits, stage, student, config, "Baseline: the student alone")
 
 
 def train_student(run, inputs, teacher):
@@ -97,7 +97,7 @@ def train_student(run, inputs, teacher):
     """
     config, student = run.config, inputs.student
     if teacher is None:
-        stage = run.open_stage("student", _collect_alone(config))
+        stage = run.open_stage("student", _collect_label_settings(config))
         return _train_on_labels(run, inputs.splits, stage, student, config, "Student")
     # A teacher out of another run decides by its weights, of which no setting says which they are.
     given = {"teacher_weights": inputs.fingerprint} if inputs.fingerprint else {}
@@ -125,7 +125,7 @@ def train_student(run, inputs, teacher):
     return _read_trained(stage)
 
 
-def _collect_alone(config):
+def _collect_label_settings(config):
     """Returns what decides a student that learns from the labels alone."""
     model = {"model": config.student_model, "student_model_weights": config.student_model_weights}
     return collect_settings(config, TRAINED) | model

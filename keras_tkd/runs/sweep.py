@@ -202,19 +202,19 @@ def _check_method(config, folder, seeds, splits):
     What cannot be trained is refused here.
     """
     # Without what does not exist yet: the baseline of a seed, and a teacher that is trained first.
-    alone = resolve_auto(config, baseline="none") if config.has_teacher else config
-    alone = alone.resolved()
+    single = resolve_auto(config, baseline="none") if config.has_teacher else config
+    single = single.resolved()
     # A file of outputs for views is of one seed.
-    for seed in seeds if alone.teacher_outputs else seeds[:1]:
-        inputs = load_distillation_inputs(dataclasses.replace(alone, seed=seed), splits)
+    for seed in seeds if single.teacher_outputs else seeds[:1]:
+        inputs = load_distillation_inputs(dataclasses.replace(single, seed=seed), splits)
     if not inputs.splits.num_classes:
         raise ValueError(
             "Methods are compared by the accuracy on classes that the student knows. Received: open_set_fraction="
             f"{config.open_set_fraction}, which leaves none. Give less than 1"
         )
-    if "teacher_cache" in alone.irrelevant_fields or alone.online:
+    if "teacher_cache" in single.irrelevant_fields or single.online:
         return config, inputs.data
-    return resolve_auto(config, teacher_cache=choose_shared_cache(alone, folder, inputs)), inputs.data
+    return resolve_auto(config, teacher_cache=choose_shared_cache(single, folder, inputs)), inputs.data
 
 
 def _read_finished(step):

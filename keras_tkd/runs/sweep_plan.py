@@ -133,15 +133,15 @@ def check_recorded(base, methods, seeds, settings):
 
 def check_pairs(results):
     """Raises `ValueError` for a run whose figures are against another student alone than its seed has now."""
-    alone = {found.seed: found.student.test_accuracy for found in results.get(BASELINE, ())}
+    accuracies = {found.seed: found.student.test_accuracy for found in results.get(BASELINE, ())}
     for method, runs in results.items():
         for found in runs:
-            if found.baseline and found.seed in alone and found.baseline.test_accuracy != alone[found.seed]:
+            if found.baseline and found.seed in accuracies and found.baseline.test_accuracy != accuracies[found.seed]:
                 folder = f"{name_folder(method)}/seed{found.seed}"
                 raise ValueError(
                     f"{folder} was measured beside another student alone than that of {BASELINE}/seed{found.seed}: "
-                    f"{found.baseline.test_accuracy:.2%} then, {alone[found.seed]:.2%} now. Remove {folder}, and the "
-                    "same command trains it again"
+                    f"{found.baseline.test_accuracy:.2%} then, {accuracies[found.seed]:.2%} now. Remove {folder}, "
+                    "and the same command trains it again"
                 )
 
 
@@ -170,17 +170,17 @@ def list_steps(base, configs, seeds, folder):
         config = dataclasses.replace(config, **everybodys).teacher
         steps.append(Step(method=TEACHER, seed=base.seed, command="train_teacher", config=config, path=path))
     for seed in seeds:
-        alone = folder / BASELINE / f"seed{seed}"
+        baseline = folder / BASELINE / f"seed{seed}"
         for method, config in configs.items():
             settings, needs = {"seed": seed}, []
             if config.has_teacher:
-                settings["baseline"] = str(alone)
-                needs.append(alone)
+                settings["baseline"] = str(baseline)
+                needs.append(baseline)
             if config.takes_trained_teacher and teacher_path:
                 settings["teacher_path"] = teacher_path
                 # A teacher that was given is there.
                 needs += [step.path for step in steps if step.method == TEACHER]
-            if config.teacher_cache not in ("auto", "off", "workdir"):
+            if config.named_cache:
                 # An online teacher's anchor is a student of its own seed.
                 if config.online:
                     settings["teacher_cache"] = f"{config.teacher_cache}/{name_folder(method)}_seed{seed}"
@@ -266,10 +266,10 @@ def _join(value, between="+"):
 
 def _check_budgets(configs):
     """Raises `ValueError` for methods that would have another budget than the baseline."""
-    alone, *others = [config.resolved() for config in configs.values()]
+    baseline, *others = [config.resolved() for config in configs.values()]
     for name in list_deciding(DistillConfig, COMPARED):
         for method, config in zip(list(configs)[1:], others, strict=True):
-            here, there = getattr(alone, name), getattr(config, name)
+            here, there = getattr(baseline, name), getattr(config, name)
             if name not in config.irrelevant_fields and here != there:
                 raise ValueError(
                     f"Methods that are compared must have the same budget. Received: {name}={here!r} of the student "

@@ -94,7 +94,7 @@ def _check_teacher_file(path):
 
 
 def _load_one_teacher(path, preprocessing, config, splits):
-    """The model of a file or a folder, with the data's classes."""
+    """Loads the model of a file or a folder, with the data's classes."""
     given, path = pathlib.Path(path), find_teacher_file(path)
     check_unseen(path, splits)
     loaded = models.load_any(given if is_saved_model(given) else path, "teacher_path", config.trust_teacher_code)

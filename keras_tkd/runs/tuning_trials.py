@@ -14,7 +14,7 @@ from keras_tkd.runs import stages
 from keras_tkd.runs.chance import AtChanceError
 from keras_tkd.runs.images import load_splits
 from keras_tkd.runs.inputs import load_distillation_inputs, load_teacher_inputs
-from keras_tkd.runs.results import MeasuredTeacher, measure_model, measure_teacher
+from keras_tkd.runs.measuring import MeasuredTeacher, measure_model, measure_teacher
 from keras_tkd.runs.run import open_run
 from keras_tkd.runs.sweep_plan import TEACHER
 from keras_tkd.runs.teacher_files import load_teacher
@@ -124,7 +124,7 @@ def evaluate_trial(config, folder, seeds, splits, report):
 def _set_seed(config, seed):
     # Under augmentation the views that a cache holds are a seed's own.
     own = {"teacher_cache": f"{config.teacher_cache}_seed{seed}"} if config.augments else {}
-    return resolve_auto(config, seed=seed, **own if config.teacher_cache not in ("auto", "off") else {})
+    return resolve_auto(config, seed=seed, **own if config.keeps_outputs else {})
 
 
 class _ReportEpochs(keras.callbacks.Callback):

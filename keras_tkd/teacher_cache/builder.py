@@ -11,8 +11,8 @@ from keras_tkd import data
 from keras_tkd.data.mixing import check_mixing
 from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
-from keras_tkd.losses.base import collect_outputs
 from keras_tkd.losses.keras_adapter import KerasDistillation
+from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teacher_cache.files import CacheFiles
 from keras_tkd.teacher_cache.writer import RowWriter

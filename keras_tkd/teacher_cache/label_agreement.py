@@ -67,7 +67,7 @@ def _check_ids(outputs, labels, name):
 
 
 def _check_rows(outputs, labels, name):
-    """Does it for multi-hot rows: each class's samples are to be ranked above the others, over all classes at once."""
+    """Checks multi-hot rows: each class's samples are to be ranked above the others, over all classes at once."""
     samples, classes = labels.shape
     if outputs.shape[-1] != classes:
         raise ValueError(

@@ -3,7 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.base import DistillationLoss, as_list, select
+from keras_tkd.losses.base import DistillationLoss
+from keras_tkd.losses.outputs import as_list, select
 from keras_tkd.losses.validation import check_per_sample
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.reader import output_key

@@ -105,7 +105,7 @@ def get_input_dtypes(model):
 
 
 def _get_inputs(model):
-    """The inputs of a functional or sequential model as it was given them; a single one without its list or dict."""
+    """Returns the inputs of a functional or sequential model as they were given; a single one without its container."""
     if not model.built or not getattr(model, "inputs", None):
         return None
     return model.inputs[0] if len(model.inputs) == 1 else model.input

@@ -684,3 +684,12 @@ def test_where_the_images_of_a_runs_folder_are_may_be_said_to_an_export():
     assert ExportConfig(source="runs/a", output="out", data_dir="data").data_dir == "data"
     with pytest.raises(ValueError, match="`data_dir` is not read with `digits`"):
         ExportConfig(source="m.keras", output="out", data_dir="data")
+
+
+@pytest.mark.parametrize(
+    ("cache", "keeps", "folder"),
+    [("auto", False, None), ("off", False, None), ("workdir", True, None), ("runs/cache", True, "runs/cache")],
+)
+def test_where_a_teacher_cache_is(cache, keeps, folder):
+    config = DistillConfig(teacher_cache=cache)
+    assert (config.keeps_outputs, config.named_cache) == (keeps, folder)

@@ -9,6 +9,7 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import rounding
 
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
@@ -46,14 +47,12 @@ def distill(path, teacher_path, **settings):
     return commands.distill(DistillConfig(**QUICK | {"teacher_path": teacher_path} | settings), path)
 
 
-def rounding(steps):
+def of_other_batches(steps):
     """How far values of a training may be from those with a cache, whose teacher saw the images in other batches.
 
-    In a batch of another size sums are taken in another order. The longest of the teacher's has 3 * 3 * 64 = 576 terms:
-    their roundings, at most half of eps and as often up as down, come to the square root of that, 24, and of two orders
-    apart by no more than twice as much. Each step goes on from the ones before it, whose differences it keeps.
+    In a batch of another size sums are taken in another order. The longest of the teacher's has 3 * 3 * 64 terms.
     """
-    return steps * 24 * float(np.finfo("float32").eps)
+    return rounding.of_sums(3 * 3 * 64, steps)
 
 
 def history(workdir):
@@ -76,7 +75,7 @@ def test_a_run_with_the_cache_is_the_run_without(live_and_cached):
     assert len(live) == 3
     for one, other in zip(live, cached, strict=True):
         for name in ("loss", "tkd", "student_loss", "val_loss", "val_tkd", "tkd_positive_distance"):
-            np.testing.assert_allclose(other[name], one[name], rtol=rounding(3 * STEPS), err_msg=name)
+            np.testing.assert_allclose(other[name], one[name], rtol=of_other_batches(3 * STEPS), err_msg=name)
     assert {path.name for path in (live_and_cached / "cache").iterdir()} == {"train", "held_out"}
     shapes = {part: np.load(live_and_cached / "cache" / part / "logits.npy").shape for part in ("train", "held_out")}
     assert shapes == {"train": (2, 1438, 10), "held_out": (1, 359, 10)}
@@ -175,7 +174,8 @@ class TestAuto:
             students.append(keras.saving.load_model(tmp_path / cache / "student.keras").get_weights())
         assert (tmp_path / "auto" / "teacher_cache" / "train" / "logits.npy").exists()
         for live, cached in zip(*students, strict=True):
-            np.testing.assert_allclose(cached, live, rtol=1e-6, atol=1e-6)
+            # Gradients, of the order of 1, move the weights by the learning rate.
+            np.testing.assert_allclose(cached, live, rtol=0, atol=0.05 * of_other_batches(3 * STEPS))
 
     def test_what_it_decided_is_the_experiment(self, teacher_path, tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(cached_teacher, "_WORTH_SAVING", 1)
@@ -228,7 +228,7 @@ def test_an_online_teachers_anchor_is_kept_generation_by_generation(tmp_path):
     assert len(live) == 2
     # Two generations of two epochs, the second with the first's student for its anchor. A divergence is, besides, the
     # small rest of ten differences of log-probabilities near 2.3, each rounded to 2.4e-7.
-    rtol, atol = rounding(2 * 2 * STEPS), 10 * 2.3 * np.finfo("float32").eps
+    rtol, atol = of_other_batches(2 * 2 * STEPS), 10 * np.log(10) * rounding.EPS
     for one, other in zip(sum(live, []), sum(cached, []), strict=True):
         for name in ("teacher_anchor", "student_anchor", "loss", "val_teacher_anchor"):
             np.testing.assert_allclose(other[name], one[name], rtol=rtol, atol=atol, err_msg=name)
@@ -249,4 +249,4 @@ def test_an_ensembles_teachers_are_kept_apart(teacher_path, tmp_path):
         "teacher_2%2Flogits.npy",
     }
     for name in ("kd", "val_kd", "loss"):
-        assert curves[1][name] == pytest.approx(curves[0][name], rel=rounding(STEPS))
+        assert curves[1][name] == pytest.approx(curves[0][name], rel=of_other_batches(STEPS))

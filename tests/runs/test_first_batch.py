@@ -14,7 +14,7 @@ from keras_tkd.distillation.self_check import SelfCheck
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs import checks, commands, stages
 from keras_tkd.runs.inputs import Inputs
-from keras_tkd.runs.results import MeasuredTeacher
+from keras_tkd.runs.measuring import MeasuredTeacher
 from keras_tkd.runs.run import Run, open_run
 from keras_tkd.runs.workdir import Workdir
 

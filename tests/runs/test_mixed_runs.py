@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import rounding
 
 from keras_tkd import data, models
 from keras_tkd.config import DistillConfig
@@ -44,13 +45,12 @@ def history(run, name="student"):
 def test_with_a_cache_a_run_on_mixed_images_is_the_run_without(runs):
     live, cached = history(runs / "off"), history(runs / "workdir")
     assert np.load(runs / "workdir" / "teacher_cache" / "train" / "logits.npy").shape == (2, 1438, 10)
-    # For the cache the teacher saw the images in other batches, where sums are taken in another order. The longest has
-    # 3 * 3 * 64 = 576 terms, whose roundings, half of eps at most, come to sqrt(576) = 24 of them, in two orders to
-    # twice as many; and each of the 18 steps, three epochs of ceil(1438 / 256), keeps the differences before it.
-    rounding = 18 * 24 * np.finfo("float32").eps
+    # For the cache the teacher saw the images in other batches, where sums, the longest of 3 * 3 * 64 terms, are taken
+    # in another order. Three epochs have ceil(1438 / 256) steps each.
+    rtol = rounding.of_sums(3 * 3 * 64, 3 * 6)
     for one, other in zip(live, cached, strict=True):
         for name in ("loss", "kd", "student_loss", "val_kd", "val_student_loss", "accuracy", "val_accuracy"):
-            np.testing.assert_allclose(other[name], one[name], rtol=rounding, err_msg=name)
+            np.testing.assert_allclose(other[name], one[name], rtol=rtol, err_msg=name)
 
 
 def test_the_student_alone_learns_from_the_same_images(runs):

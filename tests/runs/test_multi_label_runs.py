@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import rounding
 import sklearn.metrics
 
 from keras_tkd import data, evaluation, runs
@@ -129,9 +130,12 @@ def test_the_run_with_a_sigmoid_s_outputs_alone_is_the_run_with_the_teacher(run,
     config = DistillConfig(**settings(here, teacher_outputs=str(tmp_path / "a.npz"), baseline="none"))
     found, said = commands.distill(config, tmp_path / "run"), read(run)
     both = [read(folder / "checkpoints" / "student", "record.json")["history"] for folder in (run, tmp_path / "run")]
+    # A sigmoid in float32 does not give back the last digits of the teacher's logits z_t. The derivative of T^2 KL by
+    # them is at most |z_t - z_s| / 4, and a student that imitates is no further from its teacher than that is from 0.
+    p = np.concatenate(list(answers.values()))
+    atol = rounding.of_logits(p) * np.log(p / (1 - p)).max() / 4
     for one, other in zip(*both, strict=True):
-        # A sigmoid in float32 does not give back the last digits of the logits.
-        assert other["binary_kd"] == pytest.approx(one["binary_kd"], rel=1e-3)
+        assert other["binary_kd"] == pytest.approx(one["binary_kd"], rel=0, abs=atol)
     for name in ("test_accuracy", "mean_average_precision", "macro_f1"):
         assert found["teacher"][name] == pytest.approx(said["teacher"][name])
     assert found["teacher"]["outputs"]["given_as"] == "probabilities"

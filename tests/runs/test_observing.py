@@ -11,8 +11,8 @@ from keras_tkd.config import DistillConfig
 from keras_tkd.reports.observations import read_observations
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.inputs import Inputs
+from keras_tkd.runs.measuring import MeasuredTeacher
 from keras_tkd.runs.observing import Observer
-from keras_tkd.runs.results import MeasuredTeacher
 
 SAMPLES = 40
 

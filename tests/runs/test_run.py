@@ -16,7 +16,7 @@ from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs import commands, stages
 from keras_tkd.runs.baseline import read_baseline
 from keras_tkd.runs.inputs import Inputs
-from keras_tkd.runs.results import MeasuredTeacher
+from keras_tkd.runs.measuring import MeasuredTeacher
 from keras_tkd.runs.run import Run, open_run
 from keras_tkd.runs.workdir import Workdir
 from keras_tkd.utils.files import hash_file, save_model

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import rounding
 
 from keras_tkd.config import DistillConfig, EvaluateConfig
 from keras_tkd.runs import commands
@@ -105,8 +106,10 @@ def test_outputs_that_are_kept_are_those_of_the_live_teacher(settings, distill, 
     ):
         distill(tmp_path / name, **settings, **more)
         losses[name] = read_losses(tmp_path / name, term, f"val_{term}")
-    # Sums in other orders.
-    np.testing.assert_allclose(losses["kept"], losses["live"], rtol=1e-6, atol=1e-5)
+    # In other batches the teacher's means, of 16 * 15 distances, are summed in another order, and the largest part of
+    # its logits is 5^2; there are two epochs of three steps.
+    rtol, atol = rounding.of_sums(16 * 15, 2 * 3), 25 * rounding.of_sums(16 * 15)
+    np.testing.assert_allclose(losses["kept"], losses["live"], rtol, atol)
     # Of both terms, that of the training and that of the held-out images, in some epoch.
     assert np.abs(losses["blind"] - losses["live"]).max(0).min() > 3e-4
 

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import rounding
 import tensorflow as tf
 
 from keras_tkd import data
@@ -66,6 +67,14 @@ def history(workdir):
     return json.loads((workdir / "checkpoints" / "student" / "record.json").read_text())["history"]
 
 
+def check_history(found, expected, names):
+    """A teacher's outputs of other batches are sums of 64 pixels in another order; two epochs have six steps each."""
+    for one, other in zip(expected, found, strict=True):
+        for name in names:
+            rtol, atol = rounding.of_sums(64, 2 * 6), rounding.of_soft_targets(4, 10)
+            np.testing.assert_allclose(other[name], one[name], rtol, atol, err_msg=name)
+
+
 @pytest.mark.parametrize("layers", [None, "features"])
 def test_the_run_with_outputs_is_the_run_with_the_teacher(layers, teacher, outputs, tmp_path, capsys):
     settings = {"baseline": "train"}
@@ -76,9 +85,8 @@ def test_the_run_with_outputs_is_the_run_with_the_teacher(layers, teacher, outpu
     live = commands.distill(DistillConfig(**QUICK | settings | path), tmp_path / "live")
     file = save(tmp_path / "outputs.npz", outputs, [] if layers else ["train/features", "test/features"])
     given = distill(tmp_path / "given", file, **settings)
-    for one, other in zip(history(tmp_path / "live"), history(tmp_path / "given"), strict=True):
-        for name in ("loss", settings.get("method", "kd"), "val_loss", "val_agreement"):
-            assert other[name] == pytest.approx(one[name], rel=1e-4)
+    names = ("loss", settings.get("method", "kd"), "val_loss", "val_agreement")
+    check_history(history(tmp_path / "given"), history(tmp_path / "live"), names)
     assert given["teacher"]["test_accuracy"] == live["teacher"]["test_accuracy"] > 0.8
     assert given["student"]["agreement"] == pytest.approx(live["student"]["agreement"], abs=1 / 359)
     found = given["teacher"]["outputs"]
@@ -187,8 +195,7 @@ def test_views_are_those_that_the_student_sees(teacher, splits, outputs, tmp_pat
     teacher.save(tmp_path / "teacher.keras")
     live = QUICK | settings | {"teacher_path": (str(tmp_path / "teacher.keras"),), "teacher_cache": "off"}
     commands.distill(DistillConfig(**live), tmp_path / "live")
-    for one, other in zip(history(tmp_path / "live"), history(tmp_path / "given"), strict=True):
-        assert other["kd"] == pytest.approx(one["kd"], rel=1e-4)
+    check_history(history(tmp_path / "given"), history(tmp_path / "live"), ["kd"])
     for change, message in (
         ({"seed": 1}, r"say of which they are. Received: .*'seed': 0.*'seed': 1"),
         ({"augmentation": "crop_flip"}, "Received: {'augmentation': 'crop'.*{'augmentation': 'crop_flip'"),

@@ -12,6 +12,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+import rounding
 import tensorflow as tf
 
 from keras_tkd import Distiller, TeacherCache, TeacherEnsemble
@@ -189,12 +190,9 @@ class TestTraining:
             first_steps.append(steps[0])
         live, cached = histories
         assert set(live) == set(cached) and {*self.LOSSES, "agreement", "val_tkd", "val_agreement"} <= set(live)
-        # For the cache the teacher saw the images in other batches, where sums are taken in another order. The longest
-        # has 4 * 3 * 4 = 48 terms, whose roundings, half of eps at most, come to sqrt(48) of them, in two orders to
-        # twice as many; and each of the 20 steps keeps the differences before it. The largest parts of a loss, of
-        # which it may be a small rest: kd's log-probabilities of three classes times its 4^2.
-        eps = np.finfo("float32").eps
-        rtol, atol = 48**0.5 * eps, 16 * np.log(3) * eps
+        # For the cache the teacher saw the images in other batches, where sums, the longest of 4 * 3 * 4 terms, are
+        # taken in another order. Of the losses kd's has the largest parts, at T = 4.
+        rtol, atol = rounding.of_sums(4 * 3 * 4), rounding.of_soft_targets(4, 3)
         for name in (*self.LOSSES, "loss", "student_loss"):
             np.testing.assert_allclose(first_steps[1][name], first_steps[0][name], rtol, atol, err_msg=name)
             for key in (name, f"val_{name}"):

@@ -1,11 +1,11 @@
 """Section of a report about calibration: whether models are right as often as they are confident."""
 
 from keras_tkd.evaluation.calibration import expected_calibration_error, reliability
+from keras_tkd.reports.comparison import name_method
 from keras_tkd.reports.observations import BASELINE_ROLE, STUDENT_ROLE, TEACHER_ROLE
 from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Cell, Chart, Section, Table
 from keras_tkd.reports.page.differences import explain_missing
-from keras_tkd.reports.page.sections import name_method
 
 __all__ = ["describe_calibration", "list_models"]
 

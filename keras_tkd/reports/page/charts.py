@@ -247,7 +247,7 @@ def _short(form):
 
 
 def _legend(names, most, limit, **more):
-    """A legend below a chart, of as many columns as a phone has room for; long names are cut at `limit`."""
+    """Makes a legend below a chart, of as many columns as a phone has room for; long names are cut at `limit`."""
     width = _SYMBOL + min(limit, _LETTER * max(map(len, names), default=0))
     columns = max(1, min(most, int(_NARROWEST // width)))
     return altair.Legend(orient="bottom", title=None, columns=columns, labelLimit=limit, **more)

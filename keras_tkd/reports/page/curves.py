@@ -2,10 +2,10 @@
 
 import statistics
 
+from keras_tkd.reports.comparison import name_method
 from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Chart, Section
 from keras_tkd.reports.page.report import is_number
-from keras_tkd.reports.page.sections import name_method
 
 __all__ = ["describe_curves"]
 

@@ -70,7 +70,7 @@ def explain_missing(report):
 
 
 def _show_confusion(report, name, observations, role):
-    """The confusion matrix as a chart; of many classes a table of what is confused most."""
+    """Shows the confusion matrix as a chart; of many classes, a table of what is confused most."""
     labels, named = observations.labels, observations.classes[role]
     count = int(max(labels.max(), named.max(), len(report.classes) - 1)) + 1
     matrix = confusion_matrix(named, labels, count)

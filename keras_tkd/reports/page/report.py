@@ -81,11 +81,11 @@ def describe_single_run(results):
     Args:
         results: the run's `Results`, of a student.
     """
-    method, student, alone = results.method, results.student, results.baseline
-    runs = [_describe_model(method, student, results, alone)]
-    if alone is not None:
-        runs.insert(0, _describe_model(BASELINE, alone, results))
-    compared = alone is not None and None not in (alone.test_accuracy, student.test_accuracy)
+    method, student, baseline = results.method, results.student, results.baseline
+    runs = [_describe_model(method, student, results, baseline)]
+    if baseline is not None:
+        runs.insert(0, _describe_model(BASELINE, baseline, results))
+    compared = baseline is not None and None not in (baseline.test_accuracy, student.test_accuracy)
     return Comparison(
         methods=tuple(run.method for run in runs),
         seeds=(results.seed,),
@@ -102,7 +102,7 @@ def describe_single_run(results):
     )
 
 
-def _describe_model(method, model, results, alone=None):
+def _describe_model(method, model, results, baseline=None):
     return ComparedRun(
         method=method,
         seed=results.seed,
@@ -110,7 +110,7 @@ def _describe_model(method, model, results, alone=None):
         status="collapsed" if model.at_chance else "finished",
         seconds=model.seconds,
         test_accuracy=model.test_accuracy,
-        baseline_accuracy=alone and alone.test_accuracy,
+        baseline_accuracy=baseline and baseline.test_accuracy,
         agreement=model.agreement,
         epochs=results.count_epochs(model),
     )

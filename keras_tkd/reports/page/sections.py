@@ -3,20 +3,15 @@
 import statistics
 
 from keras_tkd.evaluation.significance import BETTER, WORSE, estimate_accuracy
-from keras_tkd.reports.comparison import BASELINE
+from keras_tkd.reports.comparison import name_method
 from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Cell, Chart, Listing, Section, Table
 from keras_tkd.reports.tables import name_accuracy
 
-__all__ = ["describe_accuracies", "describe_costs", "describe_repetition", "name_method"]
+__all__ = ["describe_accuracies", "describe_costs", "describe_repetition"]
 
 _MOODS = {BETTER: "better", WORSE: "worse"}
 _NONE = Cell("-")
-
-
-def name_method(method):
-    """Returns a method's name for people."""
-    return "student alone" if method == BASELINE else method
 
 
 def describe_accuracies(report):

@@ -1,9 +1,9 @@
-"""What results.json says of models."""
+"""Measurements of models."""
 
 import keras
 from keras import layers
 
-from keras_tkd.runs.results import count_trainable_parameters
+from keras_tkd.runs.measuring import count_trainable_parameters
 
 
 def test_trainable_parameters_do_not_count_statistics_and_frozen_weights():

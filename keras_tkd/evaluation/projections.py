@@ -26,7 +26,9 @@ def project_by_pca(embeddings):
     embeddings = np.asarray(embeddings, "float64")
     if embeddings.shape[1] == 1:
         embeddings = np.pad(embeddings, ((0, 0), (0, 1)))
-    return PCA(n_components=2, svd_solver="full").fit_transform(embeddings)
+    # Equal embeddings, as a collapsed model's, have no variance that shares could be taken of.
+    with np.errstate(invalid="ignore"):
+        return PCA(n_components=2, svd_solver="full").fit_transform(embeddings)
 
 
 def project_by_tsne(embeddings):

@@ -209,8 +209,12 @@ def format_shared_flags(base, chosen):
 
 
 def name_folder(method):
-    """Returns the name of a method's folder: as it was given, but for what paths have a use for, such as `/`."""
-    return urllib.parse.quote(method, safe="+@=:")
+    """Returns the name of a method's folder: as it was given, with `-` for `+`, and `~2F` for `/` and the like.
+
+    TensorBoard's projector escapes nothing in the addresses that it asks for: `+` would be a space there, `%2F` a `/`.
+    """
+    quoted = urllib.parse.quote(method, safe="+@=:").replace("-", "%2D").replace("~", "%7E")
+    return quoted.replace("+", "-").replace("%", "~")
 
 
 def _choose_method(base, text, settings):

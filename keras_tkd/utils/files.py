@@ -234,8 +234,27 @@ def checksum_record(record):
 
 
 def save_model(model, path):
-    """Saves a Keras model so that the file appears whole or not at all; returns its path."""
+    """Saves a Keras model, without what it was compiled with, so that the file appears whole or not at all.
+
+    A file with its optimizer is twice as large as the model, and metrics of this package could not be read without it.
+
+    Returns:
+        The path.
+    """
     size = sum(variable.value.dtype.size * variable.value.shape.num_elements() for variable in model.variables)
-    with atomic_write(path, size) as unfinished:
+    with atomic_write(path, size) as unfinished, _uncompiled(model):
         model.save(unfinished)
     return pathlib.Path(path)
+
+
+@contextlib.contextmanager
+def _uncompiled(model):
+    """Has a model be as if nobody had compiled it."""
+    if not model.compiled:
+        yield
+        return
+    optimizer, model.optimizer, model.compiled = model.optimizer, None, False
+    try:
+        yield
+    finally:
+        model.optimizer, model.compiled = optimizer, True

@@ -34,5 +34,7 @@ def test_tsne_keeps_near_what_is_near_and_says_the_same_twice():
     assert np.array_equal(plane, project_by_tsne(embeddings))
 
 
-def test_tsne_takes_few_and_equal_images():
+@pytest.mark.filterwarnings("error")
+def test_few_and_equal_images_are_taken_without_a_word():
+    assert not project_by_pca(np.ones((5, 4))).any()
     assert np.isfinite(project_by_tsne(np.ones((5, 4)))).all()

@@ -135,6 +135,14 @@ def test_legends_have_room_on_a_phone(name, columns):
     assert find_legends(charts.draw_tradeoff(models, "parameters", "x")) == [columns]
 
 
+@pytest.mark.parametrize(("epochs", "marked"), [(1, [1]), (3, [1, 2, 3]), (4, None)])
+def test_of_few_epochs_each_is_marked_once(epochs, marked):
+    rows = [{"model": "kd", "images": "train", "epoch": 1 + i, "value": 0.5} for i in range(epochs)]
+    axis = charts.draw_curves(rows, ["kd"])["encoding"]["x"]["axis"]
+    # Of more, steps of one are wide enough for Vega's own choice.
+    assert axis.get("values") == marked and axis["tickMinStep"] == 1
+
+
 def test_milliseconds_are_no_counts():
     """200m would be 0.2 of them."""
     models = [{"model": "teacher", "accuracy": 0.5, "parameters": 2_000, "milliseconds": 0.2}]

@@ -1,10 +1,8 @@
-"""What TensorBoard shows of a whole run, asked of TensorBoard itself; at the end, in a browser."""
+"""What TensorBoard shows of the demo, asked of TensorBoard itself; at the end, in a browser."""
 
 import dataclasses
 import json
-import re
 import shutil
-import subprocess
 import time
 import urllib.parse
 import urllib.request
@@ -13,39 +11,55 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from browsing import BROWSER, Browser
+from demo_reading import FLAGS, read_constants, read_shared
 from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
 from keras_tkd import data, evaluation
 from keras_tkd.config import DistillConfig
-from keras_tkd.runs import commands
+from keras_tkd.config.flagfile import parse_lines, read_flags
+from keras_tkd.runs import commands, compare
 from keras_tkd.runs.board import _choose_images
 from keras_tkd.runs.board_graphs import make_graph
 from keras_tkd.runs.board_pictures import draw_confusion
 from keras_tkd.runs.board_projector import write_projector
 
-QUICK = {"dataset": "digits", "epochs": 1, "batch_size": 256, "learning_rate": 0.05, "at_chance": "warn"}
-KD = DistillConfig(**QUICK, method="kd", warmup_epochs=2, profile_steps=(1, 2))
-ALONE = DistillConfig(**QUICK, method="baseline")
+# Of the demo's methods those that show everything: two losses, triplets; a student alone.
+METHODS = {name: read_constants()["METHODS"][name] for name in ("baseline", "tkd+kd")}
+QUICK = {"epochs": 1, "teacher_epochs": 1, "batch_size": 256, "at_chance": "warn"}
+ALONE, BOTH = "baseline/seed0", "tkd-kd/seed0"
+PATHS = {"student": f"{BOTH}/student.keras", "teacher": "teacher/teacher.keras"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with two runs: a student distilled by soft targets, and one that learned alone."""
-    folder = tmp_path_factory.mktemp("runs")
-    commands.distill(KD, folder / "kd")
-    commands.distill(ALONE, folder / "alone")
+    """The demo's folder, as `compare` leaves it, of fewer methods, one seed and one epoch."""
+    flags, methods = tmp_path_factory.mktemp("flags"), []
+    for name, file in METHODS.items():
+        # A method's file says the same of what all share, or nothing.
+        lines = (FLAGS / f"{file}.flags").read_text().splitlines()
+        own = [line for line in lines if parse_lines([line]).keys().isdisjoint(QUICK)]
+        (flags / f"{file}.flags").write_text("\n".join(own))
+        methods.append(f"{name}={flags / file}.flags")
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    compare(dataclasses.replace(read_shared(), **QUICK), folder, methods, (0,))
     return folder
 
 
 @pytest.fixture(scope="module")
 def results(folder):
-    return json.loads((folder / "kd" / "results.json").read_text())
+    return json.loads((folder / BOTH / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def events(folder):
-    return EventAccumulator(str(folder / "kd" / "logs" / "result"), {TENSORS: 0}).Reload()
+    return EventAccumulator(str(folder / BOTH / "logs" / "result"), {TENSORS: 0}).Reload()
+
+
+def read_config(path):
+    """The configuration of a run, as its folder has it."""
+    return DistillConfig(**read_flags(DistillConfig, (path / "flags.flags").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +68,8 @@ def address(folder):
     board = program.TensorBoard()
     board.configure(argv=[None, "--logdir", str(folder), "--port", "0", "--load_fast", "false"])
     address = board.launch()
-    # Teacher, student alone and student have curves of two kinds; with the results of the run it is seven, and three.
-    while len(ask(address, "runs")) < 10:
+    # Teacher, student alone and student have curves of two kinds, and results.
+    while len(ask(address, "runs")) < 9:
         time.sleep(0.2)
     return address
 
@@ -71,18 +85,22 @@ def ask(address, route, body=None, **arguments):
 
 
 def test_each_run_is_a_session_with_its_settings_and_results(address, results):
-    columns = [{"hparam": name} for name in ("method", "learning_rate", "temperature")]
+    columns = [{"hparam": name} for name in ("method", "learning_rate", "negatives")]
     columns += [{"metric": {"tag": "test/accuracy"}}]
     request = {"startIndex": 0, "sliceSize": 9, "allowedStatuses": ["STATUS_UNKNOWN"], "colParams": columns}
     groups = ask(address, "plugin/hparams/session_groups", request)["sessionGroups"]
-    sessions = {group["sessions"][0]["name"]: group for group in groups}
-    assert sessions.keys() == {"kd/logs/result", "alone/logs/result"}
+    sessions = {group["sessions"][0]["name"].removesuffix("/logs/result"): group for group in groups}
+    assert sessions.keys() == {BOTH, ALONE, "teacher"}
     settings = {name: group["hparams"] for name, group in sessions.items()}
-    assert settings["kd/logs/result"]["method"] == "kd" and settings["alone/logs/result"]["method"] == "baseline"
-    # Hinton's temperature is 4 in this package; the student alone has none.
-    assert settings["kd/logs/result"]["temperature"] == 4 and "temperature" not in settings["alone/logs/result"]
-    assert all(values["learning_rate"] == 0.05 and values["epochs"] == 1 for values in settings.values())
-    metrics = {m["name"]["tag"]: m["value"] for m in sessions["kd/logs/result"]["sessions"][0]["metricValues"]}
+    # As the flagfiles have them.
+    assert settings[BOTH]["method"] == "tkd@margin=2.4:0.64 + kd@temperature=5.08:0.104"
+    assert settings[ALONE]["method"] == "baseline"
+    rates = {name: each["learning_rate"] for name, each in settings.items()}
+    assert rates == {BOTH: 0.0816, ALONE: 0.139, "teacher": 0.02}
+    assert all(values["epochs"] == 1 for values in settings.values())
+    # Triplets have negatives, which are not drawn by default; the student alone has none.
+    assert settings[BOTH]["negatives"] == "drawn" and "negatives" not in settings[ALONE]
+    metrics = {m["name"]["tag"]: m["value"] for m in sessions[BOTH]["sessions"][0]["metricValues"]}
     assert metrics["test/accuracy"] == pytest.approx(results["student"]["test_accuracy"])
     assert metrics["test/teacher_accuracy"] == pytest.approx(results["teacher"]["test_accuracy"])
     gain = results["student"]["test_accuracy"] - results["baseline"]["test_accuracy"]
@@ -90,8 +108,8 @@ def test_each_run_is_a_session_with_its_settings_and_results(address, results):
 
 
 def test_embeddings_have_labels_and_thumbnails(address, folder):
-    run = {"run": "kd/logs/result"}
-    assert set(ask(address, "plugin/projector/runs")) == {"kd/logs/result", "alone/logs/result"}
+    run = {"run": f"{BOTH}/logs/result"}
+    assert set(ask(address, "plugin/projector/runs")) == {f"{name}/logs/result" for name in (BOTH, ALONE, "teacher")}
     described = ask(address, "plugin/projector/info", **run)["embeddings"]
     splits = data.load("digits")
     images, labels = splits.test_images, splits.test_labels
@@ -99,7 +117,7 @@ def test_embeddings_have_labels_and_thumbnails(address, folder):
     assert {entry["tensorName"]: entry["tensorShape"][0] for entry in described} == {"student": 359, "teacher": 359}
     columns = {}
     for role in ("student", "teacher"):
-        model = keras.saving.load_model(folder / "kd" / f"{role}.keras")
+        model = keras.saving.load_model(folder / PATHS[role])
         values = np.frombuffer(ask(address, "plugin/projector/tensor", name=role, **run), "float32")
         expected = evaluation.embeddings(model, images)
         np.testing.assert_allclose(values.reshape(359, -1), expected, rtol=1e-4, atol=1e-5)
@@ -164,7 +182,7 @@ def test_triplets_are_shown_before_and_after_training(events, folder):
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("triplets/")]
     assert tags == [f"triplets/{number}" for number in range(1, 7)]
     splits = data.load("digits")
-    logits = evaluation.logits(keras.saving.load_model(folder / "kd" / "student.keras"), splits.test_images)
+    logits = evaluation.logits(keras.saving.load_model(folder / PATHS["student"]), splits.test_images)
     # The first of the first class, and the next one of it.
     anchor, positive = np.flatnonzero(splits.test_labels == 0)[:2]
     near = np.linalg.norm(logits[anchor] - logits[positive])
@@ -194,24 +212,20 @@ def test_of_a_model_that_cannot_be_described_there_is_no_graph(capsys):
     assert "TensorBoard shows no graph of the student" in capsys.readouterr().out
 
 
-def test_a_run_that_is_measured_again_is_there_once(folder, results, tmp_path):
-    shutil.copytree(folder / "kd", tmp_path / "kd")
-    (tmp_path / "kd" / "results.json").unlink()
-    commands.distill(KD, tmp_path / "kd")
-    events = EventAccumulator(str(tmp_path / "kd" / "logs" / "result")).Reload()
-    assert len(list((tmp_path / "kd" / "logs" / "result").glob("events*"))) == 1
+def test_a_run_that_is_measured_again_is_there_once(folder, tmp_path):
+    shutil.copytree(folder / BOTH, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    commands.distill(read_config(folder / BOTH), tmp_path / "run")
+    result = tmp_path / "run" / "logs" / "result"
+    events = EventAccumulator(str(result)).Reload()
+    assert len(list(result.glob("events*"))) == 1
     assert [len(events.Tensors(tag)) for tag in ("test/accuracy", "confusion/student", "triplets/1")] == [1, 1, 2]
 
 
-def test_a_profile_is_beside_the_curves_of_the_runs_own_model(folder):
-    profiles = [path.relative_to(folder) for path in folder.rglob("*.xplane.pb")]
-    assert [path.parts[:4] for path in profiles] == [("kd", "logs", "student", "train")]
-
-
 @pytest.mark.parametrize("steps", [(3, 7), (7, 7)])
-def test_steps_that_a_training_does_not_have_are_refused_before_anything_is_done(steps, tmp_path):
+def test_steps_that_a_training_does_not_have_are_refused_before_anything_is_done(steps, folder, tmp_path):
     # 1,438 images in batches of 256 are six steps.
-    config = dataclasses.replace(ALONE, profile_steps=steps)
+    config = dataclasses.replace(read_config(folder / ALONE), profile_steps=steps)
     with pytest.raises(ValueError, match=rf"which has 6. Received: profile_steps=\({steps[0]}, 7\)"):
         commands.distill(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -219,10 +233,15 @@ def test_steps_that_a_training_does_not_have_are_refused_before_anything_is_done
 
 @pytest.mark.parametrize(("choice", "files"), [("off", []), ("scalars", ["events"])])
 def test_less_can_be_written_and_the_student_is_the_same(choice, files, folder, tmp_path):
-    commands.distill(dataclasses.replace(ALONE, tensorboard=choice), tmp_path)
-    students = [keras.saving.load_model(path / "student.keras") for path in (folder / "alone", tmp_path)]
+    # A profile is written on request, beside the curves of the run's own model.
+    steps = (1, 2) if files else ()
+    config = dataclasses.replace(read_config(folder / ALONE), tensorboard=choice, profile_steps=steps)
+    commands.distill(config, tmp_path)
+    students = [keras.saving.load_model(path / "student.keras") for path in (folder / ALONE, tmp_path)]
     assert all(np.array_equal(a, b) for a, b in zip(*(student.get_weights() for student in students), strict=True))
-    written = {path.parent.name for path in (tmp_path / "logs").rglob("*") if path.is_file()}
+    profiles = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.xplane.pb")]
+    assert [path.parts[:3] for path in profiles] == [("logs", "student", "train")] * len(files)
+    written = {path.parent.name for path in (tmp_path / "logs").rglob("events*")}
     assert written == ({"train", "held_out", "result"} if files else set())
     result = tmp_path / "logs" / "result"
     assert [path.name.partition(".")[0] for path in result.rglob("*")] == files
@@ -231,20 +250,27 @@ def test_less_can_be_written_and_the_student_is_the_same(choice, files, folder, 
         assert "test/accuracy" in tags and not [tag for tag in tags if tag.startswith(("confusion", "triplets"))]
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no browser here")
-def test_a_browser_shows_the_curves_by_name(address, results, tmp_path):
-    charts = ["accuracy/accuracy", "loss/kd", "schedule/kd_weight", "test/accuracy"]
-    page = f"{address}?tagFilter={urllib.parse.quote('|'.join(charts))}#timeseries"
-    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
-    command += ["--virtual-time-budget=30000", "--window-size=1600,2000", "--dump-dom", page]
-    # A busy machine may not have all data on the page when the browser's time is up.
-    for _ in range(5):
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_shows_all_of_it_by_name(address, results, tmp_path):
+    charts = ["accuracy/accuracy", "loss/tkd", "loss/kd", "schedule/kd_weight", "test/accuracy"]
+    runs = [
+        f"{BOTH}/logs/student/train",
+        f"{BOTH}/logs/student/held_out",
+        f"{ALONE}/logs/result",
+        "teacher/logs/result",
+    ]
+    with Browser(tmp_path) as browser:
+        browser.open(f"{address}?tagFilter=^({urllib.parse.quote('|'.join(charts))})$#timeseries")
         # The name of a chart is in two elements: its group, and the rest.
-        text = re.sub(r"<[^>]*>", "", shown)
-        if all(chart in text for chart in charts):
-            break
-    assert all(chart in text for chart in charts)
-    assert all(run in text for run in ("kd/logs/student/train", "kd/logs/student/held_out", "kd/logs/result"))
-    # The values of the last step stand below a chart.
-    assert f"{results['student']['test_accuracy']:.4f}".rstrip("0") in text
+        browser.wait_for(*runs, *(name for chart in charts for name in chart.replace("/", " /").split()))
+        # The values of the last step stand below a chart.
+        browser.wait_for(f"{results['student']['test_accuracy']:.4f}".rstrip("0"))
+        for tab, names in {
+            "images": ["confusion/student_alone", "triplets/1"],
+            "hparams": ["tkd@margin=2.4:0.64 + kd@temperature=5.08:0.104", "learning_rate", "test/gain"],
+            # The points of the first run, which is that of the losses.
+            "projector": ["3 runs found", "359", "student says"],
+            "graphs": [BOTH],
+        }.items():
+            browser.open(f"{address}#{tab}")
+            browser.wait_for(*names)

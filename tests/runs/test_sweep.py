@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import signal
+import urllib.parse
 
 import keras
 import numpy as np
@@ -482,9 +483,24 @@ def test_views_of_a_seed_have_a_cache_of_their_own(change, tmp_path):
     assert caches == (["c_seed3", "c_seed4"] if change else ["c", "c"])
 
 
-def test_folders_of_methods_differ_and_are_folders():
-    names = [sweep_plan.name_folder(method) for method in ("rkd:25/50", "rkd:25_50", "rkd:25%2F50", "kd+sp")]
-    assert len(set(names)) == 4 and not any("/" in name for name in names) and names[-1] == "kd+sp"
+def test_folders_of_methods_differ_and_are_folders_and_addresses():
+    methods = (
+        "rkd:25/50",
+        "rkd:25_50",
+        "rkd:25%2F50",
+        "rkd:25~2F50",
+        "kd+sp",
+        "kd-sp",
+        "kd@temperature=2:0.5",
+        "kd&#?",
+    )
+    names = [sweep_plan.name_folder(method) for method in methods]
+    assert len(set(names)) == len(methods) and not any("/" in name for name in names)
+    assert names[4] == "kd-sp" and names[6] == methods[6]
+    # As TensorBoard's projector asks for them.
+    assert [urllib.parse.parse_qs(urllib.parse.urlsplit(f"?run={name}").query)["run"] for name in names] == [
+        [name] for name in names
+    ]
 
 
 def test_what_is_left_is_estimated():

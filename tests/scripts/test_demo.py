@@ -1,32 +1,20 @@
 """The demo: its plan, and that README and RESULTS.md show what it prints."""
 
-import ast
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
+from demo_reading import FLAGS, ROOT, read_constants, read_shared
 
-from keras_tkd.config import DistillConfig
-from keras_tkd.config.flagfile import read_flags
 from keras_tkd.runs.sweep_plan import make_configs
 from keras_tkd.runs.sweep_settings import read_settings
 
-ROOT = pathlib.Path(__file__).parents[2]
-FLAGS = ROOT / "flags" / "digits"
 ROW = re.compile(
     r"(?P<method>student alone|[\w+]+) +(?P<mean>\d+\.\d\d) % \((?P<low>\d+\.\d\d) to (?P<high>\d+\.\d\d)\) +"
     r"(?:-|(?P<gain>[-+]\d+\.\d\d)) +(?:-|(?P<left>[-+]\d+\.\d\d) to (?P<right>[-+]\d+\.\d\d)) +"
     r"(?:-|(?P<p>\d\.\d{3})) +(?P<verdict>-|BETTER|WORSE|NOT SHOWN) +(?P<runs>\d of \d)"
 )
-
-
-def read_constants():
-    """The demo's constants, without its flags, which a process defines once."""
-    module = ast.parse((ROOT / "scripts" / "demo.py").read_text())
-    assigned = {node.targets[0].id: node.value for node in module.body if isinstance(node, ast.Assign)}
-    return {name: ast.literal_eval(assigned[name]) for name in ("METHODS", "SEEDS")}
 
 
 DEMO = read_constants()
@@ -52,7 +40,7 @@ def test_a_flag_that_is_given_counts(tmp_path):
 
 
 def test_its_methods_are_those_of_their_flagfiles():
-    base = DistillConfig(**read_flags(DistillConfig, (FLAGS / "tkd.flags").read_text()))
+    base = read_shared()
     settings = read_settings(base, [f"{name}={FLAGS / file}.flags" for name, file in DEMO["METHODS"].items()])
     configs = make_configs(base, settings, settings)
     assert list(configs) == ["baseline", "tkd", "kd", "sp", "tkd+kd"]

@@ -39,6 +39,21 @@ def make_model(value):
     return model
 
 
+def test_a_file_holds_the_model_and_not_what_trained_it(tmp_path):
+    model = make_model(1.0)
+    alone = save_model(model, tmp_path / "alone.keras").stat().st_size
+    model.compile(keras.optimizers.SGD(0.0, momentum=0.9), "mse", metrics=["mae"])
+    model.fit(np.zeros((4, 64)), np.zeros((4, 64)), verbose=0)
+    assert save_model(model, tmp_path / "trained.keras").stat().st_size == alone
+    found = keras.saving.load_model(tmp_path / "trained.keras")
+    assert not found.compiled
+    assert all(np.array_equal(a, b) for a, b in zip(found.get_weights(), model.get_weights(), strict=True))
+    # The model itself can go on training.
+    assert model.compiled and model.optimizer.iterations == 1
+    model.fit(np.zeros((4, 64)), np.zeros((4, 64)), verbose=0)
+    assert model.optimizer.iterations == 2
+
+
 def write_checkpoint(path, value):
     CheckpointFiles(path).write(int(value), 0, [np.full((64, 64), value)], {})
 

@@ -145,10 +145,13 @@ def draw_curves(rows, names, share=False):
     there = {row["model"] for row in rows}
     dash = altair.Scale(domain=["train", "held out"], range=[[1, 0], [5, 4]])
     form = altair.Axis(format="~%" if share else ".4~g")
+    epochs = sorted({row["epoch"] for row in rows})
+    # Of two or three epochs Vega would mark the halves, whatever the step, and write them as whole ones.
+    marked = altair.Axis(tickMinStep=1, format="d", values=epochs if len(epochs) < 4 else altair.Undefined)
     # A curve of one epoch is a point.
     chart = altair.Chart(_data(rows)).mark_line(point=altair.OverlayMarkDef(size=18), strokeWidth=1.8)
     chart = chart.encode(
-        x=altair.X("epoch:Q", axis=altair.Axis(tickMinStep=1, format="d"), scale=altair.Scale(nice=False)),
+        x=altair.X("epoch:Q", axis=marked, scale=altair.Scale(nice=False)),
         y=altair.Y("value:Q", title=None, axis=form, scale=altair.Scale(zero=False)),
         color=_color(names, field="model", shown=[name for name in names if name in there]),
         strokeDash=altair.StrokeDash("images:N", scale=dash, legend=None),

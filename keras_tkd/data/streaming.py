@@ -105,8 +105,13 @@ class ImageStream(ImageSource):
 
         return windows.map(sort_by_id)
 
-    def batches(self, batch_size, first=0):
-        return self._decode_records(self._list_records().skip(first * batch_size)).batch(batch_size)
+    def batches(self, batch_size, first=0, every=1):
+        records = self._list_records().skip(first * batch_size)
+        if every > 1:
+            # Before anything is decoded.
+            of_every = records.enumerate().filter(lambda number, _: number // batch_size % every == 0)
+            records = of_every.map(lambda _, record: record)
+        return self._decode_records(records).batch(batch_size)
 
     def _list_records(self, seed=None, spread=False):
         """Makes a data set of ids and records, in the order that `windows` documents for its arguments."""

@@ -41,6 +41,7 @@ def build(run, inputs, teacher, losses=(), part=""):
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
         "about": _about(config),
+        "workers": run.cluster if run.cluster.share else None,
     }
     seen = splits.for_teacher
     return {
@@ -109,7 +110,10 @@ def resolve_teacher_cache(config, path, inputs):
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
     source = CacheRecipe(frozen, splits.for_teacher.train_images, losses, **_shown(config, splits))
     # A new head is yet to be trained.
-    if inputs.fingerprint and not config.trains_teacher and config.teacher_cache not in ("auto", "workdir"):
+    named = config.teacher_cache not in ("auto", "workdir")
+    # By one worker, which then ends the others: all images are read.
+    mine = inputs.workers is None or inputs.workers.is_chief
+    if mine and named and inputs.fingerprint and not config.trains_teacher:
         _check_folder(config, path, splits, frozen, losses)
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])

@@ -35,9 +35,10 @@ class Window(typing.NamedTuple):
         """Returns the images of the samples `ids[places]`."""
         return tf.gather(self.images, tf.gather(self.rows, places))
 
-    def gather_teacher_images(self, places):
-        """Returns what a teacher sees of the samples `ids[places]`, where that is something else."""
-        return tf.gather(self.teacher_images[0], tf.gather(self.rows, places))
+    def gather_all(self, places):
+        """Returns the images of the samples `ids[places]`, and after them what a teacher sees where that is another."""
+        rows = tf.gather(self.rows, places)
+        return [tf.gather(images, rows) for images in (self.images, *self.teacher_images)]
 
 
 class ImageSource:
@@ -63,6 +64,13 @@ class ImageSource:
 
         Returns:
             `tf.data.Dataset` of `Window`.
+        """
+        raise NotImplementedError
+
+    def encoded_windows(self, seed=None, spread=False):
+        """Makes what `windows` makes, of a source whose images are decoded, with what is stored in place of images.
+
+        `decode_window` makes a window of it of which no image is decoded that is not gathered.
         """
         raise NotImplementedError
 

@@ -54,6 +54,7 @@ class Cluster:
         self._names = list(names)
         self._gather = None if self.share is None else RowGatherer(strategy)
         self._peers, self._copies = None, []
+        self._ends_for_all = False
 
     def watch(self, addresses):
         """Begins to watch the other workers, so that the loss of one ends the others."""
@@ -147,6 +148,12 @@ class Cluster:
         self.exchange("")
         return path
 
+    def agree_to_end(self):
+        """Says that all workers end now, with an interruption that is none of a single one; waits for all."""
+        # Until all have written what they keep.
+        self.exchange("")
+        self._ends_for_all = True
+
     def end(self, error=None):
         """Ends this worker's part in a run: all wait for one another, unless there is an error, which ends the others.
 
@@ -156,6 +163,10 @@ class Cluster:
         try:
             if self._peers is not None and error is None:
                 self.exchange("")
+            elif self._peers is not None and self._ends_for_all and isinstance(error, KeyboardInterrupt):
+                # A signal may end the process at once, and not by its exit.
+                self._peers.leave()
+                self._peers.wait_for_first()
             elif self._peers is not None:
                 # The operation that failed may be how the loss of another worker shows: of that, the watch has more to
                 # say, and ends this process.

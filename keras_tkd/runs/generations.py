@@ -89,6 +89,7 @@ def make_trikd(config, teacher, student, anchor):
         student_loss_weight=config.student_loss_weight,
         distillation_loss_weights=config.distillation_loss_weights,
         student_term_reaches_teacher=config.student_term_reaches_teacher,
+        gather=config.gather,
     )
 
 

@@ -87,6 +87,7 @@ STALE = {
     "warmup_epochs": "D",
     "teacher_layers": "D",
     "student_layers": "D",
+    "gather": "D",
     "negatives": "D",
     "miner": "D",
     "negative_classes": "D",

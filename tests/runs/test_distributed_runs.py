@@ -28,7 +28,7 @@ SETTINGS = {
     "train_fraction": 0.06,
     "batch_size": 16,
     "epochs": 2,
-    "teacher_epochs": 4,
+    "teacher_epochs": 6,
     "learning_rate": 0.02,
     "teacher_model": "digits_student",
     "teacher_learning_rate": 0.02,
@@ -118,24 +118,26 @@ def test_runs_on_two_devices_and_of_two_workers_are_those_of_one_device(tmp_path
                 compare_models(folders, "teacher", 1e-5)
 
 
-def wait_for_state(process, path, training):
-    while not list(path.glob(f"checkpoints/{training}/*.npz")):
+def start_to_state(path, training):
+    """The launcher of two workers, once they have written a state of a training that was not there."""
+    pattern = f"checkpoints/{training}/*.npz"
+    known, process = set(path.glob(pattern)), start(path)
+    while not set(path.glob(pattern)) - known:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
+    return process
 
 
 def test_two_workers_that_were_killed_end_as_one_process(tmp_path):
     # Ctrl-C, which the launcher hands to both.
-    process = start(tmp_path / "two")
-    wait_for_state(process, tmp_path / "two", "teacher")
+    process = start_to_state(tmp_path / "two", "teacher")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and "Interrupted (SIGINT)" in output, output
     assert "Error" not in output, output
     # Each of them killed, in another training.
     for index, training in ((1, "teacher"), (0, "student")):
-        process = start(tmp_path / "two")
-        wait_for_state(process, tmp_path / "two", training)
+        process = start_to_state(tmp_path / "two", training)
         os.kill(find_children(process)[index], signal.SIGKILL)
         # Without the word of the other, it would wait for good.
         output, _ = process.communicate(timeout=60)

@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 # Each kind of `train.py` under one of the strategies, to which it is all the same.
 KINDS = {
     "mirrored": [
-        *["weighted", "clipped", "float16", "tkd_in_batch", "rkd", "hint"],
+        *["weighted", "clipped", "float16", "hint"],
         *["masked", "cached", "ensemble", "kd_local"],
     ],
     "multi_worker": ["kd", "tkd_drawn", "tkd_in_batch", "sp", "rkd", "crd", "trikd", "dml", "bfloat16"],

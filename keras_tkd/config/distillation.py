@@ -10,7 +10,7 @@ from keras_tkd.config.teachers import PretrainedTeachersConfig
 from keras_tkd.config.training import RunConfig, TeacherTrainingConfig
 from keras_tkd.methods.combination import combine, parse_entry
 from keras_tkd.methods.registry import METHODS
-from keras_tkd.utils.choices import APPLICATIONS, CACHE_DTYPES, MINERS, NEGATIVE_CLASSES
+from keras_tkd.utils.choices import APPLICATIONS, CACHE_DTYPES, GATHERS, MINERS, NEGATIVE_CLASSES
 
 __all__ = ["DistillConfig"]
 
@@ -30,6 +30,9 @@ _WITH_FROZEN_MODEL = ReadWhen(lambda run: run.takes_trained_teacher or _ANCHORED
 # A teacher whose outputs alone are given is not run: there is nothing that could be kept.
 _WITH_MODEL = ReadWhen(
     lambda run: not run.teacher_outputs, "`{name}` is for a teacher that is run, and is not read with `teacher_outputs`"
+)
+_SHARED = ReadWhen(
+    lambda run: run.distribution != "none", "`{name}` is for several devices, and is not read with distribution='none'"
 )
 _EXTRA_IMAGES = ReadWhen(lambda run: run.recipe.extra_images)
 _NOT_LISTED = ReadWhen(lambda run: not run.losses, "`losses` are listed in place of a `method`")
@@ -121,6 +124,13 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
     )
     student_layers: tuple[str, ...] | None = _method_option(
         None, "Layers of the student that the losses read.", read_when=(_ONE_FOR_ALL, _TRAINED_BEFORE)
+    )
+    gather: str = _method_option(
+        "global",
+        "Several devices compute the losses of the 'global' batch, whose outputs they send one another, or each those "
+        "of its 'local' share.",
+        GATHERS,
+        (_WITH_TEACHER, _SHARED),
     )
     negatives: str | None = _method_option(
         None,

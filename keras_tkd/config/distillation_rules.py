@@ -41,6 +41,14 @@ def check_distillation(config):
             "teacher_path",
             "teacher_classes",
         )
+    # A loss that is given the labels of all samples keeps something of each.
+    check(
+        config.gather == "global" or not any("labels" in term.needs for term in method.terms),
+        "`gather` must be 'global' for a loss with a memory bank of all samples: each device would keep one of its own",
+        config,
+        "gather",
+        "losses" if config.losses else "method",
+    )
     check(config.teacher_cache, "`teacher_cache` must be 'auto', 'off', 'workdir' or a folder", config, "teacher_cache")
     _check_mixing(config)
     multi_label_rules.check_method(config)

@@ -35,9 +35,10 @@ class Window(typing.NamedTuple):
         """Returns the images of the samples `ids[places]`."""
         return tf.gather(self.images, tf.gather(self.rows, places))
 
-    def gather_teacher_images(self, places):
-        """Returns what a teacher sees of the samples `ids[places]`, where that is something else."""
-        return tf.gather(self.teacher_images[0], tf.gather(self.rows, places))
+    def gather_all(self, places):
+        """Returns the images of the samples `ids[places]`, and after them what a teacher sees where that is another."""
+        rows = tf.gather(self.rows, places)
+        return [tf.gather(images, rows) for images in (self.images, *self.teacher_images)]
 
 
 class ImageSource:
@@ -66,6 +67,13 @@ class ImageSource:
         """
         raise NotImplementedError
 
+    def encoded_windows(self, seed=None, spread=False):
+        """Makes what `windows` makes, of a source whose images are decoded, with what is stored in place of images.
+
+        `decode_window` makes a window of it of which no image is decoded that is not gathered.
+        """
+        raise NotImplementedError
+
     def check_beside(self, other):
         """Raises `ValueError` unless the stream `other` can stand beside this source in `windows`."""
         raise ValueError(
@@ -73,12 +81,13 @@ class ImageSource:
             f"{len(other)} images. Load both with `shuffle_window`, or both without"
         )
 
-    def batches(self, batch_size, first=0):
+    def batches(self, batch_size, first=0, every=1):
         """Makes a data set of `(ids, images)` in the order of ids.
 
         Args:
             batch_size: images per batch.
             first: number of the batch to begin with, also a scalar tensor.
+            every: 1 makes all batches from there on, 2 every other one, and so on.
         """
         raise NotImplementedError
 
@@ -103,14 +112,14 @@ class InMemoryImages(ImageSource):
         """Returns the images of the samples `ids`."""
         return tf.gather(self._images, ids)
 
-    def batches(self, batch_size, first=0):
+    def batches(self, batch_size, first=0, every=1):
         count = tf.constant(self.window_size, tf.int64)
 
         def make_batch(number):
             ids = tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, count))
             return ids, self.gather_images(ids)
 
-        return tf.data.Dataset.range(first, count_batches(self.window_size, batch_size)).map(make_batch)
+        return tf.data.Dataset.range(first, count_batches(self.window_size, batch_size), every).map(make_batch)
 
 
 def as_source(images):
@@ -118,13 +127,20 @@ def as_source(images):
     return images if isinstance(images, ImageSource) else InMemoryImages(images)
 
 
-def iterate_batches(images, batch_size):
-    """Yields all images of an array or of a source, in the order of their ids, as arrays of `batch_size` images."""
+def iterate_batches(images, batch_size, first=0, end=None):
+    """Yields all images of an array or of a source, in the order of their ids, as arrays of `batch_size` images.
+
+    Args:
+        images: array or source of images.
+        batch_size: images per batch; the last one may have fewer.
+        first, end: numbers of the batches to begin with, and to end before; None for none.
+    """
+    end = count_batches(len(images), batch_size) if end is None else end
     if isinstance(images, ImageSource):
-        batches = images.batches(batch_size).prefetch(1).with_options(deterministic_options())
-        yield from (batch for _, batch in batches.as_numpy_iterator())
+        batches = images.batches(batch_size, first).take(end - first).prefetch(1)
+        yield from (batch for _, batch in batches.with_options(deterministic_options()).as_numpy_iterator())
     else:
-        yield from (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+        yield from (images[batch_size * number : batch_size * (number + 1)] for number in range(first, end))
 
 
 def take_images(images, ids, batch_size=256):

@@ -93,7 +93,16 @@ class ImageStream(ImageSource):
         raise NotImplementedError
 
     def windows(self, seed=None, spread=False, beside=None):
-        samples = self._decode_records(self._list_records(seed, spread), beside)
+        return self._cut_windows(self._decode_records(self._list_records(seed, spread), beside))
+
+    def encoded_windows(self, seed=None, spread=False):
+        return self._cut_windows(self._list_records(seed, spread))
+
+    def decode_window(self, window, beside=None):
+        """Returns a window of `encoded_windows` as one of images; `beside` is as in `windows`."""
+        return _EncodedWindow(window, self, beside)
+
+    def _cut_windows(self, samples):
         # Read ahead sample by sample, not window by window: once a window is put together, the one before it has been
         # used, and never more than two are in memory for long.
         windows = samples.prefetch(self.window_size).batch(self.window_size)
@@ -105,8 +114,13 @@ class ImageStream(ImageSource):
 
         return windows.map(sort_by_id)
 
-    def batches(self, batch_size, first=0):
-        return self._decode_records(self._list_records().skip(first * batch_size)).batch(batch_size)
+    def batches(self, batch_size, first=0, every=1):
+        records = self._list_records().skip(first * batch_size)
+        if every > 1:
+            # Before anything is decoded.
+            of_every = records.enumerate().filter(lambda number, _: number // batch_size % every == 0)
+            records = of_every.map(lambda _, record: record)
+        return self._decode_records(records).batch(batch_size)
 
     def _list_records(self, seed=None, spread=False):
         """Makes a data set of ids and records, in the order that `windows` documents for its arguments."""
@@ -124,14 +138,16 @@ class ImageStream(ImageSource):
             )
 
     def _decode_records(self, records, beside=None):
-        streams = (self,) if beside is None else (self, beside)
-
         def decode(sample, record):
-            # Once, however many sizes it is resized to.
-            image = self._decode(record)
-            return sample, *(stream._resize(image) for stream in streams)
+            return sample, *self.decode_one(record, beside)
 
         return records.map(decode, num_parallel_calls=PARALLEL_DECODES)
+
+    def decode_one(self, record, beside=None):
+        """Returns the image of a record, and after it that of the stream `beside`, if there is one."""
+        # Once, however many sizes it is resized to.
+        image = self._decode(record)
+        return [stream._resize(image) for stream in ((self,) if beside is None else (self, beside))]
 
     def _decode_to_shape(self, record):
         return self._resize(self._decode(record))
@@ -144,6 +160,35 @@ class ImageStream(ImageSource):
             fits = tf.reduce_all(tf.equal(tf.shape(image)[:2], size))
             image = tf.cond(fits, lambda: image, lambda: resize_uint8(image, size))
         return tf.ensure_shape(image, self.shape[1:])
+
+
+class _EncodedWindow:
+    """A `Window` whose images are decoded when they are gathered.
+
+    Args:
+        window: the `Window`, with records in place of images.
+        stream: the `ImageStream` that they are of.
+        beside: stream of the same samples as a teacher sees them; None for none.
+    """
+
+    def __init__(self, window, stream, beside):
+        self.ids = window.ids
+        self._window, self._stream, self._beside = window, stream, beside
+
+    def gather_images(self, places):
+        return self._gather(places, None)[0]
+
+    def gather_all(self, places):
+        return self._gather(places, self._beside)
+
+    def _gather(self, places, beside):
+        streams = [self._stream] if beside is None else [self._stream, beside]
+        return tf.map_fn(
+            lambda record: self._stream.decode_one(record, beside),
+            self._window.gather_images(places),
+            fn_output_signature=[tf.TensorSpec(stream.shape[1:], stream.dtype) for stream in streams],
+            parallel_iterations=PARALLEL_DECODES,
+        )
 
 
 class RandomAccessStream(ImageStream):

@@ -10,7 +10,7 @@ from keras_tkd.data.sources import InMemoryImages, as_source
 __all__ = ["view_batches"]
 
 
-def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, first=0):
+def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, first=0, every=1):
     """Makes batches of all samples in all their views, view by view.
 
     They are to the bit what `triplet_dataset` shows as `"image"`.
@@ -20,6 +20,7 @@ def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, f
         batch_size: images per batch; the last batch of each view may be smaller.
         views: number of views, >= 1.
         first: the number of the batch to begin with.
+        every: 1 makes all batches from there on, 2 every other one, and so on; others are not decoded.
 
     Returns:
         `tf.data.Dataset` of known cardinality with batches of images, the samples of each view in their own order.
@@ -41,11 +42,14 @@ def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, f
 
     def make_batches(view):
         # Only the first view may be begun in its middle, where a cache that was interrupted goes on.
-        batches = source.batches(batch_size, tf.where(view == first_view, tf.constant(first_batch, tf.int64), 0))
+        start = tf.where(view == first_view, tf.constant(first_batch, tf.int64), 0)
+        # Up to the next that is a multiple of `every` behind the first of all.
+        start += (first - view * batch_count - start) % every
+        batches = source.batches(batch_size, start, every)
         return batches.map(lambda index, images: (view, index, images))
 
     dataset = tf.data.Dataset.range(first_view, views).flat_map(make_batches)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(batch_count * views - first, 0)))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(range(first, batch_count * views, every))))
 
     def show(view, index, images):
         if mix is None:

@@ -41,6 +41,7 @@ def build(run, inputs, teacher, losses=(), part=""):
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
         "about": _about(config),
+        "workers": run.cluster if run.cluster.share else None,
     }
     seen = splits.for_teacher
     return {
@@ -108,8 +109,9 @@ def resolve_teacher_cache(config, path, inputs):
     # An online teacher's anchor is a student, of which the logits are read.
     frozen, losses = (inputs.student, []) if config.online else (inputs.teacher, inputs.make_losses(config)[0])
     source = CacheRecipe(frozen, splits.for_teacher.train_images, losses, **_shown(config, splits))
-    # A new head is yet to be trained.
-    if inputs.fingerprint and not config.trains_teacher and config.named_cache:
+    # By one worker, which then ends the others: all images are read. A new head is yet to be trained.
+    mine = inputs.workers is None or inputs.workers.is_chief
+    if mine and inputs.fingerprint and not config.trains_teacher and config.named_cache:
         _check_folder(config, path, splits, frozen, losses)
     students = config.generations or 1
     train, held_out = students * len(splits.train_labels), students * len(splits.held_out[1])

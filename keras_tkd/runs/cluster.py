@@ -23,6 +23,7 @@ import tensorflow as tf
 from keras_tkd.data.options import count_batches
 from keras_tkd.distribution.joining import join_workers
 from keras_tkd.distribution.peers import Peers, end_process
+from keras_tkd.distribution.rows import RowGatherer
 from keras_tkd.distribution.strategies import make_strategy
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
 from keras_tkd.utils.files import hash_file
@@ -51,7 +52,9 @@ class Cluster:
         self.share = (index, len(names)) if len(names) > 1 else None
         self.is_chief = index == 0
         self._names = list(names)
+        self._gather = None if self.share is None else RowGatherer(strategy)
         self._peers, self._copies = None, []
+        self._ends_for_all = False
 
     def watch(self, addresses):
         """Begins to watch the other workers, so that the loss of one ends the others."""
@@ -94,13 +97,17 @@ class Cluster:
         if self.share is None:
             return [text]
 
-        def give(_):
-            # Collective operations take no bytes.
-            return tf.constant(np.frombuffer(text.encode() + b"\0", np.uint8), tf.int32)
-
-        given = self.strategy.experimental_distribute_values_from_function(give)
-        gathered = self.strategy.gather(given, axis=0).numpy().astype(np.uint8)
+        # As bytes, of which none in a text is 0.
+        gathered = self.gather_rows(np.frombuffer(text.encode() + b"\0", np.uint8))
         return gathered.tobytes().decode().split("\0")[:-1]
+
+    def gather_rows(self, rows):
+        """Returns the rows that all workers give here, in their order, as one array; waits for all. See `RowGatherer`.
+
+        Args:
+            rows: array of this worker's.
+        """
+        return rows if self.share is None else self._gather(rows)
 
     def agree(self, facts):
         """Raises `ValueError`, on all workers, if one of them differs from worker 0 in what must be the same.
@@ -141,14 +148,11 @@ class Cluster:
         self.exchange("")
         return path
 
-    def chief_first(self, action):
-        """Returns what `action()` returns, on worker 0 first: what it leaves on disk, the others find."""
-        if not self.is_chief:
-            self.exchange("")
-            return action()
-        made = action()
+    def agree_to_end(self):
+        """Says that all workers end now, with an interruption that is none of a single one; waits for all."""
+        # Until all have written what they keep.
         self.exchange("")
-        return made
+        self._ends_for_all = True
 
     def end(self, error=None):
         """Ends this worker's part in a run: all wait for one another, unless there is an error, which ends the others.
@@ -159,6 +163,10 @@ class Cluster:
         try:
             if self._peers is not None and error is None:
                 self.exchange("")
+            elif self._peers is not None and self._ends_for_all and isinstance(error, KeyboardInterrupt):
+                # A signal may end the process at once, and not by its exit.
+                self._peers.leave()
+                self._peers.wait_for_first()
             elif self._peers is not None:
                 # The operation that failed may be how the loss of another worker shows: of that, the watch has more to
                 # say, and ends this process.

@@ -38,7 +38,7 @@ def train_teacher(config, path, existing="refuse", callbacks=()):
     with open_run("train_teacher", config, path, existing, callbacks) as run:
         if run.finished:
             return run.results
-        inputs = load_teacher_inputs(run.config, run.splits)
+        inputs = load_teacher_inputs(run.config, run.splits, run.cluster)
         run.begin(inputs)
         board = Board(run, inputs)
         teacher = stages.train_teacher(run, inputs)
@@ -87,7 +87,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         if run.finished:
             return run.results
         # Everything is checked before `begin`, which is the first to write anything.
-        inputs = load_distillation_inputs(run.config, run.splits)
+        inputs = load_distillation_inputs(run.config, run.splits, run.cluster)
         run.resolve_config(resolve_teacher_cache(run.config, run.shared_path, inputs))
         run.begin(inputs)
         board, observer = Board(run, inputs), Observer(run, inputs)
@@ -190,7 +190,7 @@ def _obtain_teacher(run, inputs):
         trained = stages.train_teacher(run, inputs)
         model, stage = trained.model, trained.stage
     splits = inputs.splits.for_teacher
-    teacher = measure_teacher(model, splits, stage, config.teacher.embedding_layer)
+    teacher = measure_teacher(model, splits, stage, config.teacher.embedding_layer, run.cluster)
     # Now, for with a cache the model is gone before its student is trained.
     teacher.latency_ms = measure_model_latency(model, splits.train_images)
     # Before anything is trained from it: a teacher on wrong pixels or classes is a mistake that accuracy shows.

@@ -62,7 +62,7 @@ def set_up_distillation(run, inputs, teacher):
     cached = config.teacher_cache != "off"
 
     def predict_classes():
-        return evaluation.predict_classes(teacher, splits.for_teacher.train_images)
+        return evaluation.predict_classes(teacher, splits.for_teacher.train_images, workers=run.cluster)
 
     pipeline = make_pipeline(config, predict_classes, None if cached else splits.teacher)
     if not cached:
@@ -70,7 +70,7 @@ def set_up_distillation(run, inputs, teacher):
     # What the teacher says comes with the batches, and not what it saw.
     shapes = {IMAGE: shapes[IMAGE]}
     losses, *_ = inputs.make_losses(config)
-    caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, teacher, losses))
+    caches = cached_teacher.build(run, inputs, teacher, losses)
     # An ensemble's losses are averaged in the step, which needs no teacher but the ensemble's weights.
     averaging = isinstance(teacher, TeacherEnsemble) and teacher.average == "losses"
     shapes[TEACHER] = caches["train"].shapes

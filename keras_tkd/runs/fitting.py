@@ -58,7 +58,7 @@ def fit_stage(
         # event files anew.
         stage.remove_training()
     selection = EpochSelection(config, stage, files.values(), backup)
-    stop = StopAtSignal(backup if cluster.share is None else None)
+    stop = StopAtSignal(backup, cluster)
     samples = len(splits.train_labels)
     steps = count_batches(samples, config.batch_size)
     callbacks = [

@@ -89,6 +89,7 @@ def make_trikd(config, teacher, student, anchor):
         student_loss_weight=config.student_loss_weight,
         distillation_loss_weights=config.distillation_loss_weights,
         student_term_reaches_teacher=config.student_term_reaches_teacher,
+        gather=config.gather,
     )
 
 
@@ -142,7 +143,7 @@ def _train_generation(run, inputs, number, stage, anchor):
     student, teacher = (load_model(path) for path in (stage.model_path, teacher_path))
     validation_accuracy = None
     if splits.validation_images is not None:
-        outputs = evaluation.logits(student, splits.validation_images)
+        outputs = evaluation.logits(student, splits.validation_images, workers=run.cluster)
         validation_accuracy = evaluation.accuracy(outputs, splits.validation_labels)
     return Generation(number, stage, student, teacher, validation_accuracy)
 
@@ -167,7 +168,7 @@ def _make_pipeline(run, inputs, number, anchor):
 
     if anchor is None or not config.keeps_outputs:
         return images_alone
-    caches = run.cluster.chief_first(lambda: cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}"))
+    caches = cached_teacher.build(run, inputs, anchor, part=f"anchor_{number}")
     return cached_teacher.attach(images_alone, caches, key=ANCHOR)
 
 

@@ -13,6 +13,7 @@ from keras_tkd.methods.registry import as_layer_argument
 from keras_tkd.reports.schema import ModelResult
 from keras_tkd.runs.baseline import check_baseline_data, find_baseline_file, read_baseline
 from keras_tkd.runs.checks import check_embeddings, check_together, check_unseen
+from keras_tkd.runs.cluster import Cluster
 from keras_tkd.runs.early_checks import check_without_data
 from keras_tkd.runs.images import describe_images, hash_data, load_data, load_splits
 from keras_tkd.runs.layer_choice import choose_run_layers
@@ -51,6 +52,7 @@ class Inputs:
             where there is neither.
         architecture: hash of that teacher's layers and their settings: with the same weights but another scaling or
             activation it says something else.
+        workers: the run's `Cluster`, whose processes share out what is computed of many images; None for this one.
     """
 
     splits: data.Splits
@@ -64,13 +66,14 @@ class Inputs:
     architecture: str | None = None
     layers: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
     data: dict[str, str] | None = None
+    workers: Cluster | None = None
     _logits: dict = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def compute_logits(self, model):
         """Returns the logits of a trained model for the test images: it is run once, however many ask for them."""
         # By the model itself, which stays: once it is gone, another might have its id.
         if model not in self._logits:
-            self._logits[model] = evaluation.logits(model, self.splits.test_images)
+            self._logits[model] = evaluation.logits(model, self.splits.test_images, workers=self.workers)
         return self._logits[model]
 
     def take_teacher(self):
@@ -100,27 +103,29 @@ class Inputs:
         return losses, weights, config.student_loss_weight
 
 
-def load_teacher_inputs(config, splits=None):
+def load_teacher_inputs(config, splits=None, workers=None):
     """Loads the `Inputs` of a run that trains a teacher; everything that can be refused is refused here.
 
     Args:
         config: `TeacherTrainingConfig`.
         splits: its data, where they are loaded already.
+        workers: see `Inputs`.
     """
     check_without_data(config)
     splits = splits or load_splits(config)
     check_profiled_steps(config, splits)
     teacher = build_model(config.teacher_model, splits, config.seed, "Teacher", config.teacher_model_weights)
     check_embeddings(teacher, config.embedding_layer, splits)
-    return Inputs(splits, teacher=teacher, data=hash_data(splits))
+    return Inputs(splits, teacher=teacher, data=hash_data(splits), workers=workers)
 
 
-def load_distillation_inputs(config, splits=None):
+def load_distillation_inputs(config, splits=None, workers=None):
     """Loads the `Inputs` of a run that distils; everything that can be refused is refused here.
 
     Args:
         config: resolved `DistillConfig`.
         splits: its data, where they are loaded already.
+        workers: see `Inputs`.
 
     Raises:
         ValueError: another run's baseline of another budget or other data; images, models and losses that do not go
@@ -134,7 +139,7 @@ def load_distillation_inputs(config, splits=None):
     splits = splits or load_splits(config)
     check_profiled_steps(config, splits)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
-    inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits))
+    inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits), workers=workers)
     if baseline:
         check_baseline_data(config, inputs.data)
     if outputs:
@@ -152,7 +157,9 @@ def load_distillation_inputs(config, splits=None):
     if baseline_file:
         model = build_model(baseline_file, splits, config.seed, "Anchor")
         if splits.num_classes:
-            inputs.baseline_predictions = evaluation.predict_labels(model, splits.test_images, splits.multi_label)
+            inputs.baseline_predictions = evaluation.predict_labels(
+                model, splits.test_images, splits.multi_label, workers=workers
+            )
         inputs.anchor = model if config.anchor == "trained" else None
     inputs.layers = choose_run_layers(config, inputs)
     check_together(config, inputs)

@@ -1,5 +1,6 @@
 """Signals that end a run: a training finishes its step first, and writes its state."""
 
+import json
 import signal
 import threading
 import time
@@ -10,6 +11,7 @@ __all__ = ["StopAtSignal"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PATIENCE = 8.0  # seconds that a validation may take to its end before it is broken off
+_ASKED_EVERY = 2.0  # seconds after which workers ask one another for signals, about; to ask takes some milliseconds
 
 
 class StopAtSignal(keras.callbacks.Callback):
@@ -18,15 +20,21 @@ class StopAtSignal(keras.callbacks.Callback):
     Inside the block a signal is only noted. The training ends after the step that is going on, or after the validation,
     if that takes less than some seconds; then the signal has its way. A second one does not wait.
 
+    Several workers write a state together, and end together for a signal that one of them has received: after some
+    seconds, or at the end of the epoch, when they ask one another.
+
     Args:
-        backup: the `BackupState` that writes; None to write nothing, as where several workers write together and only
-            this one knows of the signal.
+        backup: the `BackupState` that writes.
+        cluster: the `Cluster` of a run.
     """
 
-    def __init__(self, backup):
+    def __init__(self, backup, cluster):
         super().__init__()
-        self._backup = backup
+        self._backup, self._cluster = backup, cluster
         self._received = None
+        # Steps, or executions of several, since workers asked, and after how many they ask again; all have the same.
+        self._steps, self._interval = 0, 1
+        self._asked = time.monotonic()
         self._handlers = {}
 
     def __enter__(self):
@@ -49,18 +57,45 @@ class StopAtSignal(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         # The state at the last step of an epoch is written with its validation.
-        if self._received is not None and batch + 1 < (self.params["steps"] or 0):
-            if self._backup is not None:
-                self._backup.write()
-            raise _Stop
+        if batch + 1 < (self.params["steps"] or 0) and self._is_over():
+            self._backup.write()
+            self._leave()
 
     def on_test_batch_end(self, batch, logs=None):
-        if self._received is not None and time.monotonic() - self._received[1] > _PATIENCE:
+        # The others do not know of it.
+        if (
+            self._cluster.share is None
+            and self._received is not None
+            and time.monotonic() - self._received[1] > _PATIENCE
+        ):
             raise _Stop
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._received is not None:
-            raise _Stop
+        if self._is_over(now=True):
+            self._leave()
+
+    def _is_over(self, now=False):
+        """Returns whether a signal has been received: by any of the workers, where these ask one another now."""
+        if self._cluster.share is None:
+            return self._received is not None
+        self._steps += 1
+        if self._steps < self._interval and not now:
+            return False
+        # How many steps that is worker 0 decides for all, by its clock. A first step takes far longer than others.
+        time_now = time.monotonic()
+        wanted = int(_ASKED_EVERY * self._steps / max(time_now - self._asked, 1e-3))
+        interval = min(max(wanted, 1), 8 * self._interval)
+        number = None if self._received is None else int(self._received[0])
+        said = [json.loads(each) for each in self._cluster.exchange(json.dumps([number, interval]))]
+        self._steps, self._interval, self._asked = 0, said[0][1], time_now
+        received = [number for number, _ in said if number is not None]
+        if received and self._received is None:
+            self._received = received[0], time_now
+        return bool(received)
+
+    def _leave(self):
+        self._cluster.agree_to_end()
+        raise _Stop
 
 
 class _Stop(BaseException):

@@ -49,7 +49,7 @@ class MeasuredTeacher:
         return model
 
 
-def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embedding_layer=None):
+def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embedding_layer=None, workers=None):
     """Returns the `ModelResult` of a model.
 
     Args:
@@ -58,6 +58,7 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
         teacher_logits: its teacher's, for the agreement.
         stage: the `Stage` of its training, if this run trained it.
         embedding_layer: layer whose outputs verification compares; None for `"embedding"`.
+        workers: see `Inputs`.
 
     Raises:
         ValueError: outputs that are not finite, whose largest would be taken for a class.
@@ -65,7 +66,8 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
     check_finite(model, outputs)
     verification = None
     if splits.open_set_images is not None:
-        embeddings = evaluation.embeddings(model, splits.open_set_images, embedding_layer or evaluation.EMBEDDING)
+        layer = embedding_layer or evaluation.EMBEDDING
+        embeddings = evaluation.embeddings(model, splits.open_set_images, layer, workers=workers)
         verification = evaluation.verification_scores(embeddings, splits.open_set_identities)
     return dataclasses.replace(
         _measure_outputs(model, outputs, splits),
@@ -77,8 +79,8 @@ def measure_model(model, outputs, splits, teacher_logits=None, stage=None, embed
     )
 
 
-def measure_teacher(model, splits, stage=None, embedding_layer=None):
-    """Returns a `MeasuredTeacher`; `stage` is the `Stage` of its training, if this run trained it.
+def measure_teacher(model, splits, stage=None, embedding_layer=None, workers=None):
+    """Returns a `MeasuredTeacher`; arguments are those of `measure_model`.
 
     Of an ensemble each model is measured by itself too, its agreement being that with the ensemble. An ensemble has no
     embeddings to verify.
@@ -86,15 +88,13 @@ def measure_teacher(model, splits, stage=None, embedding_layer=None):
     # Where it sees what the student sees, nothing is said of it.
     seen = list(splits.image_shape) if splits.view_size else None
     models = flatten_ensemble(model)
-    each = [compute_closed_set_logits(member, splits) for member in models]
+    each = [compute_closed_set_logits(member, splits, workers) for member in models]
+    how = {"embedding_layer": embedding_layer, "workers": workers}
     if len(models) == 1:
-        result = measure_model(model, each[0], splits, stage=stage, embedding_layer=embedding_layer)
+        result = measure_model(model, each[0], splits, stage=stage, **how)
         return MeasuredTeacher(model, each[0], dataclasses.replace(result, image_shape=seen))
     logits = np.asarray(model.combine(each)) if splits.num_classes else None
-    members = [
-        measure_model(member, own, splits, logits, embedding_layer=embedding_layer)
-        for member, own in zip(models, each, strict=True)
-    ]
+    members = [measure_model(member, own, splits, logits, **how) for member, own in zip(models, each, strict=True)]
     result = dataclasses.replace(_measure_outputs(model, logits, splits), image_shape=seen)
     return MeasuredTeacher(model, logits, result, members)
 
@@ -105,9 +105,9 @@ def measure_given_outputs(outputs, splits):
     return MeasuredTeacher(None, outputs.test_logits, dataclasses.replace(result, outputs=outputs.source))
 
 
-def compute_closed_set_logits(model, splits):
+def compute_closed_set_logits(model, splits, workers=None):
     """Returns the model's logits for the test images; None where all classes are in the open set."""
-    return evaluation.logits(model, splits.test_images) if splits.num_classes else None
+    return evaluation.logits(model, splits.test_images, workers=workers) if splits.num_classes else None
 
 
 def count_trainable_parameters(model):

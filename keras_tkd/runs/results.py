@@ -41,6 +41,7 @@ def describe_teacher_run(run, inputs, trained):
         inputs.splits,
         stage=trained.stage,
         embedding_layer=run.config.embedding_layer,
+        workers=run.cluster,
     )
     latency = {"teacher": measure_model_latency(trained.model, inputs.splits.train_images)}
     return _describe_run("teacher", run, inputs, trained.stage, teacher=teacher, latency_ms=latency)
@@ -95,7 +96,7 @@ def describe_generations(run, inputs, baseline, generations):
     baseline_predictions = _predict_baseline(inputs, baseline)
     each = [
         GenerationResult(
-            teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer),
+            teacher=measure_model(generation.teacher, own, splits, embedding_layer=layer, workers=run.cluster),
             student=_measure_student(
                 run, inputs, generation.student, own, generation.stage, measured_baseline, baseline_predictions
             ),
@@ -125,9 +126,9 @@ def _measure_trained_student(run, inputs, model, teacher_logits, stage):
     """Measures a student, alone or distilled, and its accuracy on the images it was trained on too."""
     splits = inputs.splits
     outputs = inputs.compute_logits(model)
-    result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer)
+    result = measure_model(model, outputs, splits, teacher_logits, stage, run.config.embedding_layer, run.cluster)
     # Beside the test accuracy it tells underfitting from overfitting.
-    predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label)
+    predicted = evaluation.predict_labels(model, splits.train_images, splits.multi_label, workers=run.cluster)
     return dataclasses.replace(result, train_accuracy=float(evaluation.is_right(predicted, splits.train_labels).mean()))
 
 

@@ -137,7 +137,7 @@ def _make_distiller(config, inputs, teacher, student, shapes):
     add_weight_decay(student, config.coupled_weight_decay)
     # From here on random numbers (layers of losses, dropout) depend on the seed alone.
     keras.utils.set_random_seed(config.seed)
-    distiller = Distiller(teacher, student, *inputs.make_losses(config))
+    distiller = Distiller(teacher, student, *inputs.make_losses(config), gather=config.gather)
     distiller.build(shapes)
     for layer in distiller.loss_layers:
         add_weight_decay(layer, config.coupled_weight_decay)

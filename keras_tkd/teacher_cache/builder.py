@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import json
 
 import keras
 import numpy as np
@@ -22,7 +23,14 @@ from keras_tkd.utils.choices import CACHE_DTYPES
 from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.progress import Progress
 
-__all__ = ["CacheRecipe", "check_directory", "compute_missing_rows", "find_finite", "read_versions"]
+__all__ = [
+    "CacheRecipe",
+    "check_directory",
+    "compute_for_chief",
+    "compute_missing_rows",
+    "find_finite",
+    "read_versions",
+]
 
 _HASHED_IMAGES = 256  # images that are hashed at a time
 _SAMPLES = 16  # samples that represent all where a view is hashed, or outputs are compared with the live teacher
@@ -116,7 +124,7 @@ class CacheRecipe:
             }
         batches = data.iterate_batches(self.images, _HASHED_IMAGES)
         return augmented | {
-            "teacher": " ".join(map(fingerprints.hash_weights, self.reader.teachers)),
+            "teacher": self.hash_teacher(),
             "combined": self._combined,
             "architecture": " ".join(map(fingerprints.hash_layers, self.reader.teachers)),
             "images": fingerprints.hash_pieces(self.images.dtype, self.images.shape, batches),
@@ -126,7 +134,11 @@ class CacheRecipe:
             "dtype": dtype,
         }
 
-    def make_batches(self, batch_size, first):
+    def hash_teacher(self):
+        """Returns a hash of the teacher's weights; of several teachers, of each."""
+        return " ".join(map(fingerprints.hash_weights, self.reader.teachers))
+
+    def make_batches(self, batch_size, first, every=1):
         """Makes batches of the images in all their views, from batch number `first` on; see `data.view_batches`."""
         return data.view_batches(
             self.images,
@@ -136,6 +148,7 @@ class CacheRecipe:
             mix=self._mix,
             views=self.views,
             first=first,
+            every=every,
         )
 
     def check_outputs(self, outputs: dict[str, np.ndarray]):
@@ -185,39 +198,79 @@ def check_directory(directory, recipe, dtype, about):
         files.check_checksums()
 
 
-def compute_missing_rows(files, recipe, progress=True):
+def compute_missing_rows(files, recipe, progress=True, workers=None):
     """Runs the teacher over the images whose rows a cache lacks, and appends these rows.
 
     Args:
         files: `CacheFiles`, locked for writing.
         recipe: `CacheRecipe` of the cache.
         progress: whether to show progress.
+        workers: see `TeacherCache.build`; the others call `compute_for_chief`.
 
     Raises:
         ValueError: an output that is not finite, or too large for the files' dtype.
         OSError: the files cannot be written.
     """
-    if files.rows_written == files.total_rows:
+    written = files.rows_written
+    if workers is not None:
+        facts = written, files.total_rows, files.manifest["batch_size"], recipe.hash_teacher()
+        workers.exchange(json.dumps(facts))
+    if written == files.total_rows:
         return
-    views, samples = files.manifest["rows"]
-    batch_size = files.manifest["batch_size"]
-    view, sample = divmod(files.rows_written, samples)
-    # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
-    first = view * count_batches(samples, batch_size) + sample // batch_size
-    row = files.rows_written
-    title = f"Teacher cache: the teacher's outputs for {samples:,} images in {views} view{'s' * (views > 1)}"
-    progress_bar = Progress(title, files.rows_written, files.total_rows, shown=progress)
-    forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], files.dtype))
+    views = files.manifest["rows"][0]
+    title = f"Teacher cache: the teacher's outputs for {len(recipe.images):,} images in {views} view{'s' * (views > 1)}"
+    progress_bar = Progress(title, written, files.total_rows, shown=progress)
     with RowWriter(files) as writer:
-        for images in recipe.make_batches(batch_size, first):
-            outputs, finite, largest = forward(images)
-            view, sample = divmod(row, samples)  # a batch is of one view
+        for outputs in _compute_rows(recipe, files.dtype, files.manifest["batch_size"], written, workers):
+            writer.append(outputs)
+            progress_bar.add(len(next(iter(outputs.values()))))
+    if workers is not None:
+        workers.exchange("")
+
+
+def compute_for_chief(recipe, dtype, workers):
+    """Takes another worker's part in `compute_missing_rows`, which worker 0 calls.
+
+    Raises:
+        ValueError: a teacher with other weights than that of worker 0; an output as above.
+    """
+    # What the images are, worker 0 alone finds out: that means to read them all.
+    written, total, batch_size, teacher = json.loads(workers.exchange("")[0])
+    if recipe.hash_teacher() != teacher:
+        raise ValueError(
+            "All workers must build a teacher cache by the same teacher. Received: one with other weights than that of "
+            f"worker 0, hashes {recipe.hash_teacher()} and {teacher}. Give all the same file"
+        )
+    if written < total:
+        for _ in _compute_rows(recipe, np.dtype(dtype), batch_size, written, workers):
+            pass
+        # Until it is recorded that they are on the disk.
+        workers.exchange("")
+
+
+def _compute_rows(recipe, dtype, batch_size, row, workers):
+    """Yields a cache's rows from number `row` on, in their order: dicts from an output's name to consecutive rows."""
+    index, count = (0, 1) if workers is None else workers.share
+    samples = len(recipe.images)
+    per_view = count_batches(samples, batch_size)
+    view, sample = divmod(row, samples)
+    # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
+    first, end = view * per_view + sample // batch_size, recipe.views * per_view
+    forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], dtype))
+    own = iter(recipe.make_batches(batch_size, first + index, count) if first + index < end else ())
+    # In each round a batch for every worker, in their order; in the last one, for some of them.
+    for number in range(first + index, end + index, count):
+        outputs = {name: np.empty((0, *shape), dtype) for name, shape in recipe.shapes.items()}
+        if number < end:
+            images = next(own)
+            computed, finite, largest = forward(images)
+            view, batch = divmod(number, per_view)  # a batch is of one view
+            sample = batch * batch_size
             for name, value in largest.items():
                 _check_finite(name, finite[name].numpy(), images, range(sample, sample + len(images)), view)
-                _check_range(name, float(value), files.dtype)
-            row += len(images)
-            writer.append({name: value.numpy() for name, value in outputs.items()})
-            progress_bar.add(len(images))
+                _check_range(name, float(value), dtype)
+            outputs = {name: value.numpy() for name, value in computed.items()}
+        yield outputs if workers is None else {name: workers.gather_rows(rows) for name, rows in outputs.items()}
 
 
 def _cast_outputs(outputs: dict[str, tf.Tensor], dtype):

@@ -71,6 +71,7 @@ class TeacherCache:
         batch_size=256,
         about=None,
         progress=True,
+        workers=None,
     ):
         """Runs the teacher over all samples in all views and keeps its outputs, or opens a cache that holds them.
 
@@ -92,6 +93,9 @@ class TeacherCache:
             batch_size: images per forward pass.
             about: dict of plain data: further facts, kept in the manifest, in which a cache must agree to be opened.
             progress: whether to show progress: a bar on a terminal, at most about ten lines elsewhere.
+            workers: the processes that share the work out, each a batch in turn, and that all see the folder, with
+                `share`, `is_chief`, `exchange` and `gather_rows` as a run's `Cluster` has them. All must call this
+                alike; the first one writes. None for this process alone.
 
         Returns:
             The `TeacherCache`.
@@ -103,23 +107,43 @@ class TeacherCache:
         """
         check_batch_size(batch_size)
         recipe = builder.CacheRecipe(teacher, images, losses, views, augment, seed, mix)
+        if workers is not None and not workers.is_chief:
+            builder.compute_for_chief(recipe, dtype, workers)
+            return cls._open_of_chief(directory, recipe)
         made_from = recipe.describe(dtype) | (about or {})
         files = CacheFiles(directory)
         if files.manifest:
             files.check_made_from(made_from)
         # A finished cache takes no lock: it may lie where nothing can be written.
         if files.manifest and files.rows_written == files.total_rows:
-            cache = cls._map(files)
-            recipe.check_outputs(cache.outputs)
-            return cache
+            builder.compute_missing_rows(files, recipe, progress, workers)  # none: so the others are told
+            return cls._map_checked(files, recipe)
         with files.lock_for_writing():
             # Another process may have built the cache while this one waited: the manifest has been read again.
             if files.manifest is None:
                 facts = {"batch_size": batch_size, "versions": builder.read_versions()}
                 files.create(made_from, (views, len(images)), recipe.shapes, **facts)
             files.check_made_from(made_from)
-            builder.compute_missing_rows(files, recipe, progress)
+            builder.compute_missing_rows(files, recipe, progress, workers)
         return cls._map(files)
+
+    @classmethod
+    def _open_of_chief(cls, directory, recipe):
+        """Opens what worker 0 has just built, on another one."""
+        files = CacheFiles(directory)
+        if files.manifest is None or files.rows_written < files.total_rows:
+            raise ValueError(
+                f"All workers must see the folder of the teacher cache. Received: {directory}, where worker 0 has one "
+                "that is finished, and this worker finds none. Choose a folder that all share"
+            )
+        return cls._map_checked(files, recipe)
+
+    @classmethod
+    def _map_checked(cls, files, recipe):
+        """Opens a finished cache if its outputs are what the teacher says now."""
+        cache = cls._map(files)
+        recipe.check_outputs(cache.outputs)
+        return cache
 
     @classmethod
     def open(cls, directory, **expected):

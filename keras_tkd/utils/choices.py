@@ -11,6 +11,7 @@ __all__ = [
     "CACHE_DTYPES",
     "DISTRIBUTIONS",
     "EXPORT_FORMATS",
+    "GATHERS",
     "INT8_INTERFACES",
     "MAX_PIXELS",
     "MINERS",
@@ -42,6 +43,7 @@ BUILT_IN_DATASETS = ("digits",)
 CACHE_DTYPES = ("float16", "float32")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 EXPORT_FORMATS = ("saved_model", "litert_float32", "litert_float16", "litert_dynamic", "litert_int8", "onnx")
+GATHERS = ("global", "local")
 INT8_INTERFACES = ("float32", "int8")
 MAX_PIXELS = 2**26  # of one image: 8192 x 8192, 192 MiB in memory
 MINERS = ("random", "semi_hard", "hard", "all")

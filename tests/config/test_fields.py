@@ -87,6 +87,7 @@ STALE = {
     "warmup_epochs": "D",
     "teacher_layers": "D",
     "student_layers": "D",
+    "gather": "D",
     "negatives": "D",
     "miner": "D",
     "negative_classes": "D",
@@ -175,7 +176,9 @@ CLOSED = PLAIN | {"teacher_embedding_layer", "student_model_weights"}
 OF_A_MEASURED_TEACHER = {"teacher_preprocessing", "teacher_classes", "teacher_output", "trust_teacher_code"}
 OF_A_GIVEN_TEACHER = OF_A_MEASURED_TEACHER | {"teacher_head"}
 OF_ITS_TRAINING = {"teacher_model", "teacher_epochs", "teacher_learning_rate", "teacher_weight_decay"}
-OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER
+OFFLINE = SEVERAL | ANCHORED | ONLINE | {"anchor"} | CLOSED | OF_A_GIVEN_TEACHER | {"gather"}
+# On one device, as by default, nothing is gathered.
+TRAINED_FIRST = TRAINED_FIRST | {"gather"}
 TWO = {"teacher_path": ("a", "b"), "teacher_average": "losses"}
 OF_ONE_METHOD = {"temperature", "margin", "miner", "teacher_training"}
 OF_ITS_OWN = {"method", "temperature", "margin", "miner", "teacher_layers", "student_layers"}

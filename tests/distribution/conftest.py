@@ -16,12 +16,13 @@ HERE = pathlib.Path(__file__).parent
 # Each kind of `train.py` under one of the strategies, to which it is all the same.
 KINDS = {
     "mirrored": [
-        *["weighted", "clipped", "float16", "tkd_in_batch", "rkd", "hint"],
+        *["weighted", "clipped", "float16", "hint"],
         *["masked", "cached", "ensemble", "kd_local"],
     ],
-    "multi_worker": ["kd", "tkd_drawn", "sp", "crd", "trikd", "bfloat16"],
+    "multi_worker": ["kd", "tkd_drawn", "tkd_in_batch", "sp", "rkd", "crd", "trikd", "dml", "bfloat16"],
+    "four workers": ["crd"],
 }
-# Eighteen steps. One device and several sum the same products in another order: float32's rounding, 6e-8 of each
+# Twenty-one steps. One device and several sum the same products in another order: float32's rounding, 6e-8 of each
 # number, is in every weight, and grows with the steps. In float16, activations and gradients have 11 bits, in bfloat16
 # 8 bits.
 TOLERANCE = dict.fromkeys(sum(KINDS.values(), []), 1e-5) | {"float16": 5e-3, "bfloat16": 4e-2}
@@ -65,14 +66,16 @@ def make_once(tmp_path_factory, name, make):
 
 
 def train_all(folder):
-    workers = [f"127.0.0.1:{port}" for port in free_ports(2)]
     started = [
         start("train.py", name, folder / f"{name}.npz", *KINDS.get(name, TOLERANCE)) for name in ("none", "mirrored")
     ]
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        arguments = "multi_worker", folder / f"worker {index}.npz", *KINDS["multi_worker"]
-        started.append(start("train.py", *arguments, TF_CONFIG=json.dumps(config)))
+    for name, count in (("worker", 2), ("of four", 4)):
+        kinds = KINDS["multi_worker" if count == 2 else "four workers"]
+        workers = [f"127.0.0.1:{port}" for port in free_ports(count)]
+        for index in range(count):
+            config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            arguments = "multi_worker", folder / f"{name} {index}.npz", *kinds
+            started.append(start("train.py", *arguments, TF_CONFIG=json.dumps(config)))
     for process in started:
         wait(process)
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from scipy import stats
+from worker_threads import run_workers
 
 from keras_tkd import evaluation
 
@@ -174,3 +175,23 @@ class TestAtChanceByRecalls:
             predicted = rng.choice(3, len(labels), p=shares)
             found.append(evaluation.at_chance(np.mean(labels == predicted), labels, predicted))
         assert np.mean(found) > 0.93
+
+
+def test_workers_share_out_the_batches_and_all_have_all():
+    images = np.arange(11 * 4, dtype="uint8").reshape(11, 2, 2, 1)
+    expected = evaluation.logits(Recorder(), images)
+
+    def predict(worker):
+        model = Recorder()
+        outputs = evaluation.logits(model, images, 2, worker)
+        labels = evaluation.predict_labels(model, images, True, 2, worker)
+        classes = evaluation.predict_classes(model, images, 6, worker)
+        return outputs, labels, classes, [size for size, _ in model.seen], worker.gathered
+
+    # Six batches of two, one and none left over; and two of six, which three workers do not share.
+    for outputs, labels, classes, sizes, gathered in (found := run_workers(3, predict)):
+        np.testing.assert_array_equal(outputs, expected)
+        np.testing.assert_array_equal(labels, expected > 0)
+        np.testing.assert_array_equal(classes, expected.argmax(-1))
+        assert labels.dtype == np.uint8 and sizes[-2:] == [6, 5] and gathered == 2
+    assert [sizes[:4] for *_, sizes, _ in found] == [[2, 2, 2, 2], [2, 2, 2, 2], [2, 1, 2, 1]]

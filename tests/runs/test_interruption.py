@@ -6,9 +6,11 @@ import threading
 import keras
 import numpy as np
 import pytest
+from worker_threads import run_workers
 
 from keras_tkd.callbacks import BackupState
 from keras_tkd.runs import interruption
+from keras_tkd.runs.cluster import Cluster
 from keras_tkd.runs.interruption import StopAtSignal
 
 X, Y = np.ones((10, 2), "float32"), np.zeros((10, 1), "float32")
@@ -54,7 +56,7 @@ def fit(send, folder):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     backup = BackupState(folder)
-    stop = StopAtSignal(backup)
+    stop = StopAtSignal(backup, Cluster())
     with stop:
         callbacks = [send, backup, stop]
         model.fit(X, Y, batch_size=2, epochs=2, validation_data=(X, Y), verbose=0, callbacks=callbacks)
@@ -129,3 +131,39 @@ def test_in_another_thread_it_does_nothing(tmp_path):
     thread.start()
     thread.join()
     assert not errors and len(places(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "place"),
+    [
+        # They ask one another after each step.
+        (0.0, "epoch-000000-step-000000003"),
+        # After the first one, then after eight, which this epoch of five does not have.
+        (1e6, "epoch-000001-step-000000000"),
+    ],
+)
+def test_workers_end_together_for_the_signal_of_one(seconds, place, monkeypatch, tmp_path):
+    raised = []
+    monkeypatch.setattr(interruption, "_ASKED_EVERY", seconds)
+    monkeypatch.setattr(interruption.signal, "raise_signal", raised.append)
+
+    def work(worker):
+        left = []
+        worker.agree_to_end = lambda: left.append(worker.exchange(""))
+        folder = tmp_path / str(worker.share[0])
+        backup = BackupState(folder)
+        stop = StopAtSignal(backup, worker)
+
+        class Receive(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                if worker.share[0] == 1 and batch == 2:
+                    stop._note(int(signal.SIGTERM), None)
+
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        with pytest.raises(KeyboardInterrupt), stop:
+            model.fit(X, Y, batch_size=2, epochs=2, verbose=0, callbacks=[Receive(), backup, stop])
+        assert places(folder) == [place] and len(left) == 1
+
+    run_workers(2, work)
+    assert raised == [signal.SIGTERM, signal.SIGTERM]

@@ -378,8 +378,8 @@ def interrupt_after(batches, error, monkeypatch):
     shown = []
     original = builder.CacheRecipe.make_batches
 
-    def failing(recipe, batch_size, first):
-        for batch in original(recipe, batch_size, first):
+    def failing(recipe, *arguments):
+        for batch in original(recipe, *arguments):
             if len(shown) == batches:
                 raise error
             shown.append(len(batch))

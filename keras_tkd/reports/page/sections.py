@@ -8,7 +8,7 @@ from keras_tkd.reports.page import charts
 from keras_tkd.reports.page.blocks import Cell, Chart, Listing, Section, Table
 from keras_tkd.reports.tables import name_accuracy
 
-__all__ = ["describe_accuracies", "describe_costs", "describe_repetition"]
+__all__ = ["chart_accuracies", "describe_accuracies", "describe_costs", "describe_repetition"]
 
 _MOODS = {BETTER: "better", WORSE: "worse"}
 _NONE = Cell("-")
@@ -17,21 +17,11 @@ _NONE = Cell("-")
 def describe_accuracies(report):
     """Returns the `Section` of accuracies and verdicts."""
     comparison = report.comparison
-    runs = [(i, run) for i, run in enumerate(comparison.runs) if run.method in comparison.methods]
-    dots = [
-        {"method": name_method(run.method), "seed": run.seed, "accuracy": run.test_accuracy}
-        for _, run in runs
-        if run.test_accuracy is not None
-    ]
-    if not dots:
+    chart = chart_accuracies(comparison)
+    if chart is None:
         notes = ["No accuracy of the test images is known: no run is finished, or all classes are in the open set."]
         return Section("accuracy", "Accuracy", notes, [])
-    means = [_average(method, comparison) for method in comparison.methods]
-    means = [mean for mean in means if mean]
-    summary = ", ".join(f"{mean['method']} {mean['mean']:.2%}" for mean in means)
-    name = name_accuracy(comparison.task)
-    spec = charts.draw_accuracies(dots, means, comparison.teacher_accuracy, name)
-    blocks = [Chart("Every seed a dot, the mean a tick", spec, f"Mean {name}: {summary}", wide=True)]
+    blocks = [chart]
     gains = [
         {"method": method, "gain": verdict.gain, "decision": verdict.decision}
         | dict(zip(("low", "high"), verdict.interval or (None, None), strict=True))
@@ -42,6 +32,7 @@ def describe_accuracies(report):
         spec = charts.draw_gains(gains)
         summary = ", ".join(f"{each['method']} {100 * each['gain']:+.2f} points" for each in gains)
         blocks.append(Chart("Gain against the student alone, 95 % interval", spec, summary, wide=True))
+    runs = [(i, run) for i, run in enumerate(comparison.runs) if run.method in comparison.methods]
     blocks += [_tabulate_methods(comparison), _tabulate_runs(comparison, runs)]
     notes = [_explain_intervals(comparison)]
     if comparison.task:
@@ -49,6 +40,22 @@ def describe_accuracies(report):
     if comparison.teacher_accuracy is None:
         notes.append("No accuracy of a teacher that all share is known, so no line shows it.")
     return Section("accuracy", "Accuracy", notes, blocks)
+
+
+def chart_accuracies(comparison):
+    """Returns the `Chart` of all methods' accuracies; None where none is known."""
+    dots = [
+        {"method": name_method(run.method), "seed": run.seed, "accuracy": run.test_accuracy}
+        for run in comparison.runs
+        if run.method in comparison.methods and run.test_accuracy is not None
+    ]
+    if not dots:
+        return None
+    means = [mean for mean in (_average(method, comparison) for method in comparison.methods) if mean]
+    summary = ", ".join(f"{mean['method']} {mean['mean']:.2%}" for mean in means)
+    name = name_accuracy(comparison.task)
+    spec = charts.draw_accuracies(dots, means, comparison.teacher_accuracy, name)
+    return Chart("Every seed a dot, the mean a tick", spec, f"Mean {name}: {summary}", wide=True)
 
 
 def _average(method, comparison):

@@ -1,0 +1,61 @@
+"""README.md and RESULTS.md say what the comparisons in results/ say, and so do their pictures."""
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+from keras_tkd.reports.comparison import name_method
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "results"))
+import draw  # noqa: E402
+
+COMPARISONS = draw.read_all()
+
+
+@pytest.mark.parametrize("name", draw.TEXTS)
+def test_a_text_has_the_tables_of_the_files(name):
+    text = (ROOT / name).read_text()
+    named = re.findall(r"<!--results/(\w+)\.json-->", text)
+    assert named and set(named) <= COMPARISONS.keys()
+    assert draw.fill(text, COMPARISONS) == text
+    for each in named:
+        assert f"```\n{draw.format_table(COMPARISONS[each])}\n```" in text
+
+
+def test_every_file_is_shown():
+    text = (ROOT / "RESULTS.md").read_text()
+    for name in COMPARISONS:
+        assert f"<!--results/{name}.json-->" in text and f'src="results/{name}.svg"' in text
+
+
+def test_a_table_that_differs_is_written_anew():
+    name, comparison = next(iter(COMPARISONS.items()))
+    text = f"Before.\n\n<!--results/{name}.json-->\n```\nan older\n\ntable\n```\n\n```\nanother block\n```\n"
+    table = draw.format_table(comparison)
+    assert draw.fill(text, COMPARISONS) == text.replace("an older\n\ntable", table)
+    with pytest.raises(KeyError, match="unknown"):
+        draw.fill("<!--results/unknown.json-->\n```\n\n```\n", COMPARISONS)
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_picture_shows_every_run(name):
+    """Its labels for those who do not see it name each point, in percent with two digits."""
+    comparison, text = COMPARISONS[name], (ROOT / "results" / f"{name}.svg").read_text()
+    shown = sorted(re.findall(r"; method: ([^;]+); seed: (\d+); accuracy: ([\d.]+)%", text))
+    runs = [run for run in comparison.runs if run.method in comparison.methods and run.test_accuracy is not None]
+    assert shown == sorted((name_method(run.method), str(run.seed), f"{100 * run.test_accuracy:.2f}") for run in runs)
+    (teacher,) = re.findall(r"; model: teacher; accuracy: ([\d.]+)%", text)
+    assert teacher == f"{100 * comparison.teacher_accuracy:.2f}"
+
+
+def test_pictures_are_drawn_anew():
+    """As they stand there, but for what another version of the library draws otherwise: the same labels."""
+    pytest.importorskip("vl_convert")
+    labels = re.compile(r'aria-label="([^"]*)"')
+    for name, comparison in COMPARISONS.items():
+        stored = (ROOT / "results" / f"{name}.svg").read_text()
+        assert labels.findall(draw.draw(comparison)) == labels.findall(stored)
+        assert "currentColor" not in stored

@@ -27,8 +27,9 @@ SETTINGS = {
     "method": "tkd",
     "train_fraction": 0.06,
     "batch_size": 16,
-    "epochs": 2,
-    "teacher_epochs": 6,
+    # More than pass between a first state and the kill that it calls for.
+    "epochs": 8,
+    "teacher_epochs": 8,
     "learning_rate": 0.02,
     "teacher_model": "digits_student",
     "teacher_learning_rate": 0.02,

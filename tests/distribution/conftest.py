@@ -36,7 +36,7 @@ def start(script, *arguments, **environment):
 
 
 def wait(process):
-    output, _ = process.communicate(timeout=500)
+    output, _ = process.communicate(timeout=1500)
     assert process.returncode == 0, output[-3000:]
 
 

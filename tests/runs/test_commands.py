@@ -32,18 +32,18 @@ def tkd_run(tmp_path_factory, teacher_run):
     workdir = tmp_path_factory.mktemp("tkd")
     config = DistillConfig(**QUICK, method="tkd", teacher_path=str(teacher_run[0]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictions, "_iterate_outputs", note_passes)
+        patch.setattr(predictions, "_collect", note_passes)
         return workdir, config, commands.distill(config, workdir)
 
 
-PASSES, ITERATE = [], predictions._iterate_outputs
+PASSES, COLLECT = [], predictions._collect
 
 
-def note_passes(model, images, layer, batch_size):
+def note_passes(model, images, layer, *arguments):
     """Notes the models whose logits for all test images are computed."""
     if layer == "logits" and len(images) == len(test_split()[1]):
         PASSES.append(model)
-    return ITERATE(model, images, layer, batch_size)
+    return COLLECT(model, images, layer, *arguments)
 
 
 def test_each_model_is_run_over_the_test_images_once(tkd_run):
@@ -330,9 +330,9 @@ class TestSeveralTeachers:
         config = DistillConfig(**QUICK, **ensemble, method="kd", baseline="none", precision="mixed_bfloat16")
         teachers = []
 
-        def watched(teacher, *arguments):
+        def watched(teacher, *arguments, **options):
             teachers.extend(teacher.teachers)
-            return Distiller(teacher, *arguments)
+            return Distiller(teacher, *arguments, **options)
 
         monkeypatch.setattr(stages, "Distiller", watched)
         results = commands.distill(config, tmp_path / "run")

@@ -196,7 +196,7 @@ def test_with_a_cache_nobody_holds_the_teacher_while_the_student_learns(cache, h
         kernels.append(weakref.ref(teacher.trainable_variables[0]))
         return set_up(run, inputs, teacher)
 
-    def look(*arguments):
+    def look(*arguments, **options):
         gc.collect()
         found.append(kernels[0]() is not None)
         raise InterruptedError

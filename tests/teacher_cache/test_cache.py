@@ -481,7 +481,7 @@ def half_written(file, data, write=writer._write_all):
 
 os.fsync, os.replace, writer._write_all = counted(os.fsync), counted(os.replace), half_written
 writer._RECORD_SECONDS = 0.0  # each batch counts at once: there is something to go on from
-sys.path.insert(0, tests)
+sys.path[:0] = [tests, os.path.dirname(tests)]
 import test_cache as t
 t.build(t.network(1), pathlib.Path(folder), losses=[t.SimilarityPreserving("features", "features")])
 """

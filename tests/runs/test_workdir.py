@@ -514,7 +514,7 @@ def test_models_are_saved_whole(tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(path)(x), model(x))
 
     class Failing:
-        variables = ()
+        variables, compiled = (), False
 
         def save(self, path):
             with open(path, "w") as file:

@@ -37,7 +37,7 @@ from keras_tkd.runs.sweep_plan import (
     make_configs,
 )
 from keras_tkd.runs.sweep_progress import SweepProgress
-from keras_tkd.runs.sweep_settings import describe_lines, read_settings, split_name
+from keras_tkd.runs.sweep_settings import describe_lines, read_settings
 from keras_tkd.utils.files import check_writable, write_json, write_text
 from keras_tkd.utils.locks import FolderLock
 
@@ -62,8 +62,8 @@ def compare(config, path, methods, seeds, parallel=1):
         config: `DistillConfig` with what all runs share. Its own method is passed over, and its seed is the teacher's.
         path: the comparison's folder.
         methods: names of methods, or lists of losses with `+` between such as `"kd@temperature=2:0.5+sp"`; the baseline
-            need not be among them. `"kd=tuned/kd/best.flags"` has settings of its own, of that flagfile: see
-            `read_settings`.
+            need not be among them. `"kd=tuned/kd/best.flags"` has settings of its own, of that flagfile, and a name
+            that is no method's is a variant: see `read_settings`.
         seeds: seeds of the runs; fewer than three show nothing over seeds.
         parallel: number of runs at once. More than one are processes of their own, each with its share of the threads:
             results are the same with `deterministic`, and else differ as they do between machines.
@@ -84,8 +84,8 @@ def compare(config, path, methods, seeds, parallel=1):
     lock = FolderLock(folder)
     lock.check_free()
     # What is wrong of any method's run, before data are loaded to choose what nobody gave.
-    names = dict.fromkeys(split_name(text)[0] for text in methods)
-    for each in make_configs(config, names).values():
+    settings = read_settings(methods)
+    for each in make_configs(config, settings, settings).values():
         check_without_data(each.resolved(), undecided=list_left_to_data(each))
     comparison, steps, found = _plan(config, folder, methods, seeds)
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def _open(config, folder, methods, seeds, chosen):
     flags, path = format_shared_flags(config, chosen), folder / COMPARISON
     common = {"dataset": config.dataset, "epochs": config.epochs, "task": config.task if config.multi_label else None}
     new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, **common)
-    settings, recorded = read_settings(config, methods), read_comparison(path)
+    settings, recorded = read_settings(methods, config), read_comparison(path)
     found = recorded or new
     if set(found.flags) != set(flags):
         there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)

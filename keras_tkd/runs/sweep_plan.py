@@ -220,8 +220,10 @@ def name_folder(method):
 def _choose_method(base, text, settings):
     """Returns the configuration of one method with its own settings; what that does not read has its default."""
     own = read_flags(DistillConfig, "\n".join(settings))
-    if text in METHODS:
+    if text in METHODS or "method" in own:
         return resolve_auto(base, **{"method": text, "losses": None} | own)
+    if own.get("losses"):
+        return resolve_auto(base, **{"method": get_default(DistillConfig, "method")} | own)
     entries = []
     for part in text.split("+"):
         # Names of layers have a `+` between them too: what does not begin with a method goes on.

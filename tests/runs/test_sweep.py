@@ -585,7 +585,7 @@ def test_a_method_may_have_settings_of_its_own(own_rate, in_no_time, tmp_path):
         ("learning_rate=1\n", "may name a flagfile"),
         ("--method=tkd\n", "must be of that method.*of tkd"),
         ("--losses=kd,sp\n", r"must be of that method.*of kd\+sp"),
-        ("--epochs=2\n", "may set losses, learning_rate.*with epochs=2 where the comparison has 1"),
+        ("--epochs=2\n", "may set losses, negatives.*learning_rate.*with epochs=2 where the comparison has 1"),
         ("--temperature=0\n", "`temperature` must be > 0"),
         (None, "may name a flagfile.*No such file"),
     ],
@@ -596,6 +596,50 @@ def test_settings_that_no_method_may_have_are_refused(text, message, tmp_path, u
     with pytest.raises(ValueError, match=message):
         compare(BASE, tmp_path / "c", [f"kd={tmp_path}/own.flags"], [0])
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("mine", "--temperature=2\n", "no method's is of a variant.*says neither"),
+        ("mine+kd", "--method=kd\n", "must be one word"),
+        ("teacher", "--method=kd\n", "none of teacher, teacher_cache, output"),
+        ("teacher_cache", "--method=kd\n", "none of teacher, teacher_cache, output"),
+        ("output", "--losses=kd\n", "none of teacher, teacher_cache, output"),
+        ("mine", "--method=kd\n--temperature=0\n", "`temperature` must be > 0"),
+        # Of the method that it is, a variant cannot have what that does not read.
+        ("mine", "--method=kd\n--miner=hard\n", "'kd' does not read"),
+    ],
+)
+def test_variants_that_cannot_be_are_refused(name, text, message, tmp_path, untrained):
+    (tmp_path / "own.flags").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        compare(BASE, tmp_path / "c", [f"{name}={tmp_path}/own.flags"], [0])
+    assert not (tmp_path / "c").exists()
+
+
+def test_variants_of_a_method_are_compared_by_names_of_their_own(in_no_time, tmp_path):
+    variants = {
+        "drawn": "--method=tkd\n--negatives=drawn\n",
+        "hardest": "--method=tkd\n--negatives=in_batch\n--miner=hard\n",
+        "named": "--losses=tkd@margin=3:0.5\n--negatives=in_batch\n--negative_classes=teacher\n",
+    }
+    for name, text in variants.items():
+        (tmp_path / f"{name}.flags").write_text(text)
+    config = dataclasses.replace(BASE, teacher_cache="off", teacher_learning_rate=None)
+    comparison = compare(config, tmp_path / "c", [f"{name}={tmp_path}/{name}.flags" for name in variants], [0])
+    assert comparison.methods == ("baseline", *variants)
+    for name, text in variants.items():
+        (tmp_path / f"{name}.flags").unlink()
+        ran = read_flags(DistillConfig, (tmp_path / "c" / name / "seed0" / "flags.flags").read_text())
+        wanted = read_flags(DistillConfig, text)
+        assert {key: ran[key] for key in wanted if key != "losses"} == {
+            key: value for key, value in wanted.items() if key != "losses"
+        }
+    assert ran["losses"] == ("tkd@margin=3.0:0.5",)
+    # The comparison holds what they are: it goes on without the files.
+    again = compare(config, tmp_path / "c", ["kd"], [0, 1])
+    assert again.methods == (*comparison.methods, "kd") and len(again.runs) == 1 + 2 * 5
 
 
 def test_one_method_has_one_of_two_settings(own_rate, tmp_path, untrained):

@@ -28,6 +28,7 @@ __all__ = [
     "check_pairs",
     "check_recorded",
     "choose_by_data",
+    "choose_method",
     "complete",
     "format_shared_flags",
     "list_steps",
@@ -104,7 +105,7 @@ def make_configs(base, methods, settings=None):
         raise ValueError(f"`methods` must name one besides the baseline. Received: methods={','.join(methods)!r}")
     configs, seen, settings = {}, {}, settings or {}
     for text in (BASELINE, *listed):
-        configs[text] = _choose_method(base, text, settings.get(text, ()))
+        configs[text] = choose_method(base, text, settings.get(text, ()))
         recipe = configs[text].recipe
         # The sum of its losses is in no order.
         same = dataclasses.replace(recipe, summary="", terms=tuple(sorted(recipe.terms, key=repr)))
@@ -126,7 +127,7 @@ def check_numbers(seeds, parallel):
 def check_recorded(base, methods, seeds, settings):
     """Raises `ValueError` for a method or a seed that a comparison with these shared settings cannot have."""
     for method in methods:
-        _choose_method(base, method, settings.get(method, ()))
+        choose_method(base, method, settings.get(method, ()))
     for seed in seeds:
         resolve_auto(base, seed=seed)
 
@@ -217,8 +218,17 @@ def name_folder(method):
     return quoted.replace("+", "-").replace("%", "~")
 
 
-def _choose_method(base, text, settings):
-    """Returns the configuration of one method with its own settings; what that does not read has its default."""
+def choose_method(base, text, settings):
+    """Chooses the configuration of one method; what that does not read has its default.
+
+    Args:
+        base: as in `make_configs`.
+        text: the method, as it was given.
+        settings: lines of a flagfile with what it has of its own.
+
+    Raises:
+        ValueError: an unknown method, or settings that it cannot have.
+    """
     own = read_flags(DistillConfig, "\n".join(settings))
     if text in METHODS or "method" in own:
         return resolve_auto(base, **{"method": text, "losses": None} | own)

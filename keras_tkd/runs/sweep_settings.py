@@ -9,6 +9,7 @@ from keras_tkd.config import DistillConfig
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.methods.registry import METHODS
+from keras_tkd.runs.sweep_plan import choose_method
 from keras_tkd.utils.files import read_bytes
 
 __all__ = ["OWN", "describe_lines", "read_settings", "split_name"]
@@ -94,12 +95,17 @@ def _read_file(name, path, base):
         )
     if of_file and not is_variant and of_file != named:
         raise ValueError(f"A flagfile in `methods` must be of that method. {received}, of {'+'.join(of_file)}")
+    told = OWN if "losses" in values or not is_variant else ("method", *OWN)
+    prefixes = tuple(f"--{key}=" for key in told)
+    lines = tuple(line for line in map(str.strip, text.splitlines()) if line.startswith(prefixes))
+    # A run's whole flagfile may name a teacher to train, where the comparison is given one that is trained.
+    unread = set()
+    if base:
+        unread = {*base.irrelevant_fields} & {*choose_method(base, name, lines).irrelevant_fields}
     for key, value in values.items():
-        if base and key not in ("method", *OWN) and value != getattr(base, key):
+        if base and key not in ("method", *OWN, *unread) and value != getattr(base, key):
             raise ValueError(
                 f"A method's flagfile may set {', '.join(OWN)}; all else is the same for all methods, and is given to "
                 f"the comparison. {received}, with {key}={value!r} where the comparison has {getattr(base, key)!r}"
             )
-    told = OWN if "losses" in values or not is_variant else ("method", *OWN)
-    prefixes = tuple(f"--{key}=" for key in told)
-    return tuple(line for line in map(str.strip, text.splitlines()) if line.startswith(prefixes))
+    return lines

@@ -23,6 +23,7 @@ from keras_tkd.reports.observations import read_observations
 from keras_tkd.runs import commands, compare, images, stages, sweep, sweep_plan, sweep_progress, write_report
 from keras_tkd.runs.images import hash_data, load_splits
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
+from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.utils.files import save_model
 
 BASE = DistillConfig(epochs=1, teacher_epochs=2, batch_size=64, learning_rate=0.05, teacher_cache="workdir")
@@ -596,6 +597,18 @@ def test_settings_that_no_method_may_have_are_refused(text, message, tmp_path, u
     with pytest.raises(ValueError, match=message):
         compare(BASE, tmp_path / "c", [f"kd={tmp_path}/own.flags"], [0])
     assert not (tmp_path / "c").exists()
+
+
+def test_a_runs_flagfile_may_name_the_teacher_that_is_there(tmp_path):
+    """What neither the comparison nor the method reads is no setting of its own; what the method reads still counts."""
+    base = DistillConfig(teacher_path=("there.keras",), learning_rate=0.05)
+    (tmp_path / "kd.flags").write_text("--method=kd\n--teacher_model=digits_student\n--learning_rate=0.01\n")
+    assert read_settings([f"kd={tmp_path}/kd.flags"], base) == {"kd": ("--learning_rate=0.01",)}
+    with pytest.raises(ValueError, match="teacher_model='digits_student' where the comparison has 'digits_teacher'"):
+        read_settings([f"kd={tmp_path}/kd.flags"], dataclasses.replace(base, teacher_path=None))
+    (tmp_path / "trikd.flags").write_text("--method=trikd\n--anchor_weight=0.5\n")
+    with pytest.raises(ValueError, match="anchor_weight=0.5 where the comparison has None"):
+        read_settings([f"trikd={tmp_path}/trikd.flags"], base)
 
 
 @pytest.mark.parametrize(

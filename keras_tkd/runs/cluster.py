@@ -121,8 +121,8 @@ class Cluster:
             if differing:
                 said = "; ".join(_describe_difference(fact, first.get(fact), theirs.get(fact)) for fact in differing)
                 raise ValueError(
-                    f"All workers must be started with the same flags, on the same files. Received on {self._names[0]} "
-                    f"and on {name}: {said}. Mend that, and start all again"
+                    "All workers must be started with the same flags, on the same files and versions. Received on "
+                    f"{self._names[0]} and on {name}: {said}. Mend that, and start all again"
                 )
 
     def claim_folder(self, path):

@@ -7,6 +7,7 @@ import re
 
 import tensorflow as tf
 
+from keras_tkd.distribution.coordination import join_cluster
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.choices import DISTRIBUTIONS
 
@@ -37,7 +38,7 @@ def make_strategy(name: str):
         return _make_once(name, lambda: tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multi_worker":
         read_cluster()
-        return _make_once(name, tf.distribute.MultiWorkerMirroredStrategy)
+        return _make_once(name, join_cluster)
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
 
 

@@ -194,7 +194,12 @@ def connect(distribution):
         ValueError, OSError: as `join_workers`.
     """
     if distribution != "multi_worker":
-        return Cluster(make_strategy(distribution))
+        strategy = make_strategy(distribution)
+        if strategy is not None:
+            # Of a GPU that TensorFlow does not find, nothing else would tell.
+            devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
+            print(f"Devices: {len(devices)}, {', '.join(devices)}", flush=True)
+        return Cluster(strategy)
     strategy, addresses, index = join_workers()
     names = [f"worker {number} at {address}" for number, address in enumerate(addresses)]
     cluster = Cluster(strategy, names, index)

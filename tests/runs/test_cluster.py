@@ -1,6 +1,7 @@
 """What a run knows of the workers that train it; their exchange stands in for several processes."""
 
 import json
+import types
 
 import pytest
 import tensorflow as tf
@@ -34,6 +35,16 @@ def test_one_process_is_a_cluster_of_its_own(tmp_path):
     assert alone.distribute(batches) is batches
     with alone.scope():
         assert not tf.distribute.has_strategy()
+
+
+def test_devices_of_this_machine_are_named(monkeypatch, capsys):
+    worker_devices = "/job:localhost/replica:0/task:0/device:GPU:0", "/job:localhost/replica:0/task:0/device:GPU:1"
+    strategy = types.SimpleNamespace(extended=types.SimpleNamespace(worker_devices=worker_devices))
+    monkeypatch.setattr(cluster, "make_strategy", lambda name: strategy if name == "mirrored" else None)
+    assert cluster.connect.__wrapped__("mirrored").strategy is strategy
+    assert capsys.readouterr().out == "Devices: 2, GPU:0, GPU:1\n"
+    cluster.connect.__wrapped__("none")
+    assert capsys.readouterr().out == ""
 
 
 def test_what_workers_differ_in_is_named_and_nothing_else():

@@ -44,7 +44,8 @@ def start_workers(config):
         sys.exit(
             "Error: `num_workers` must be >= 1, and starts the workers of --distribution=multi_worker on this machine, "
             f"where no TF_CONFIG says of others. Received: num_workers={count}, distribution={config.distribution!r}"
-            f"{', and a TF_CONFIG' * ('TF_CONFIG' in os.environ)}"
+            f"{', and a TF_CONFIG' * ('TF_CONFIG' in os.environ)}. Leave --num_workers out, or start with "
+            "--distribution=multi_worker and without TF_CONFIG"
         )
     # The later flag wins: each worker is one process.
     sys.exit(launch([sys.executable, *sys.argv, "--num_workers=1"], count))

@@ -11,7 +11,7 @@ import time
 import tensorflow as tf
 
 from keras_tkd.distribution.peers import end_process
-from keras_tkd.distribution.strategies import make_strategy, read_cluster
+from keras_tkd.distribution.strategies import make_strategy, read_cluster, split_address
 from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = ["join_workers"]
@@ -55,7 +55,7 @@ def join_workers():
 
 def _check_port(address):
     """Raises `OSError` if this worker cannot listen where the others will look for it."""
-    host, port = _split(address)
+    host, port = split_address(address)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -71,7 +71,7 @@ def _check_port(address):
 
 def _wait_for_first(address):
     """Waits until worker 0 listens: TensorFlow would wait without a word, also for a host that there is not."""
-    host, port = _split(address)
+    host, port = split_address(address)
     began, told = time.monotonic(), False
     while True:
         try:
@@ -103,8 +103,8 @@ def _ended_after(seconds, addresses, index):
         os.dup2(stderr, 2)
         silent = [f"worker {i} at {each}" for i, each in enumerate(addresses) if i != index and not _answers(each)]
         end_process(
-            f"All workers must be started within {seconds:.0f} s of one another, with the same addresses. Nothing was "
-            f"heard of {', '.join(silent) or 'some of them'}"
+            f"All workers must be started within {seconds:.0f} s of one another, with the same addresses, each with "
+            f"an index of its own. Nothing was heard of {', '.join(silent) or 'some of them'}"
         )
 
     timer = threading.Timer(seconds, give_up)
@@ -122,14 +122,7 @@ def _ended_after(seconds, addresses, index):
 
 def _answers(address):
     try:
-        with socket.create_connection(_split(address), timeout=2):
+        with socket.create_connection(split_address(address), timeout=2):
             return True
     except OSError:
         return False
-
-
-def _split(address):
-    host, _, port = str(address).rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"A worker's address in TF_CONFIG must be host:port. Received: {address!r}")
-    return host.strip("[]"), int(port)

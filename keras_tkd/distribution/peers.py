@@ -7,12 +7,13 @@ is known at once. Where a machine or a link fails without a word, what is missin
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
 from os import _exit as exit_at_once
 
-__all__ = ["Peers", "end_process"]
+__all__ = ["Peers", "connect_to_first", "end_process"]
 
 _BEAT = 5.0  # seconds from one sign of life to the next
 _SILENCE = 40.0  # seconds without one after which a worker counts as lost: a link that is cut for some seconds is none
@@ -27,6 +28,9 @@ class Peers:
         index: number of this worker; number 0 is the one that all others are connected to.
         connect: on worker 0 a listening socket; on the others one that is connected to it.
         end: function of a sentence, called in a thread where a worker is lost: it ends the process.
+
+    Raises:
+        OSError: on worker 0, workers that do not connect.
     """
 
     def __init__(self, names, index, connect, end):
@@ -38,7 +42,7 @@ class Peers:
             with connect:
                 connect.settimeout(_SILENCE)
                 for _ in names[1:]:
-                    line, _ = connect.accept()
+                    line = self._accept(connect)
                     line.settimeout(_SILENCE)
                     messages = _read_lines(line)
                     # The first says whose connection it is.
@@ -51,6 +55,16 @@ class Peers:
         for number in self._lines:
             threading.Thread(target=self._watch, args=(number,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
+
+    def _accept(self, connect):
+        try:
+            return connect.accept()[0]
+        except TimeoutError as error:
+            missing = [name for number, name in enumerate(self._names) if number and number not in self._lines]
+            raise OSError(
+                f"{_explain_connection(connect.getsockname()[1])} Received: no connection of {', '.join(missing)} for "
+                f"{_SILENCE:.0f} s. Let it through, in whatever lies between"
+            ) from error
 
     def leave(self):
         """Tells the others that this process has done its part; its end is then none that they mind."""
@@ -116,6 +130,28 @@ class Peers:
             reason = f"{self._names[number]} has ended: {reason}"
         self.fail(reason)
         self._end(reason)
+
+
+def connect_to_first(host, port):
+    """Returns a socket that is connected to worker 0, as `Peers` takes it.
+
+    Raises:
+        OSError: it cannot be reached there.
+    """
+    try:
+        return socket.create_connection((host, port), timeout=_SILENCE)
+    except OSError as error:
+        raise OSError(
+            f"{_explain_connection(port)} Received: {host}, which cannot be reached there ({error}). Let it "
+            "through, in whatever lies between"
+        ) from error
+
+
+def _explain_connection(port):
+    return (
+        "Each worker keeps a connection to worker 0 beside TensorFlow's, on a port that the system of worker 0 chooses "
+        f"(this time {port})."
+    )
 
 
 def end_process(reason):

@@ -3,13 +3,15 @@
 import contextlib
 import json
 import os
+import re
 
 import tensorflow as tf
 
+from keras_tkd.distribution.coordination import join_cluster
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.choices import DISTRIBUTIONS
 
-__all__ = ["STRATEGIES", "make_strategy", "read_cluster", "scope"]
+__all__ = ["STRATEGIES", "make_strategy", "read_cluster", "scope", "split_address"]
 
 STRATEGIES = DISTRIBUTIONS
 _made = {}
@@ -36,7 +38,7 @@ def make_strategy(name: str):
         return _make_once(name, lambda: tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multi_worker":
         read_cluster()
-        return _make_once(name, tf.distribute.MultiWorkerMirroredStrategy)
+        return _make_once(name, join_cluster)
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
 
 
@@ -76,12 +78,29 @@ def read_cluster() -> tuple[list, int]:
     )
     try:
         config = json.loads(text)
-        workers, task = config["cluster"]["worker"], config["task"]
-        index = task["index"]
+        cluster, task = config["cluster"], config["task"]
+        workers, index = cluster["worker"], task["index"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{rule}. Received: TF_CONFIG={text!r} ({type(error).__name__})") from None
+    # TensorFlow knows others, which would take part without being one of the list.
+    if set(cluster) != {"worker"}:
+        raise ValueError(f"{rule}. Received: a cluster of {', '.join(cluster)}. List all of them as workers")
     if not isinstance(workers, list) or len(set(map(str, workers))) < 2 or len(set(map(str, workers))) < len(workers):
         raise ValueError(f"{rule}. Received: workers {workers!r}, which must be two addresses or more, each once")
+    # TensorFlow would wait for one that is none without a word.
+    for worker in workers:
+        split_address(worker)
     if task.get("type") != "worker" or not isinstance(index, int) or not 0 <= index < len(workers):
         raise ValueError(f"{rule}. Received: task {task!r} of {len(workers)} workers")
     return workers, index
+
+
+def split_address(address) -> tuple[str, int]:
+    """Returns host and port of a worker's address; raises `ValueError` for one that lacks either."""
+    host, _, port = str(address).rpartition(":")
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+        raise ValueError(
+            "A worker's address in TF_CONFIG must be host:port, with a port from 1 to 65535. Received: "
+            f"{address!r}. Mend it on all workers"
+        )
+    return host.strip("[]"), int(port)

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
 from keras_tkd.distribution.joining import join_workers
-from keras_tkd.distribution.peers import Peers, end_process
+from keras_tkd.distribution.peers import Peers, connect_to_first, end_process
 from keras_tkd.distribution.rows import RowGatherer
 from keras_tkd.distribution.strategies import make_strategy
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
@@ -62,7 +62,7 @@ class Cluster:
         host = addresses[0].rpartition(":")[0].strip("[]")
         listening = socket.create_server(("", 0), backlog=len(addresses)) if index == 0 else None
         port = self.exchange(str(listening.getsockname()[1]) if listening else "")[0]
-        line = listening or socket.create_connection((host, int(port)), timeout=30)
+        line = listening or connect_to_first(host, int(port))
         self._peers = Peers(self._names, index, line, self._end)
         # What a process does after its run concerns nobody else. The last that is registered is called first.
         atexit.register(self._peers.wait_for_first)
@@ -121,8 +121,8 @@ class Cluster:
             if differing:
                 said = "; ".join(_describe_difference(fact, first.get(fact), theirs.get(fact)) for fact in differing)
                 raise ValueError(
-                    f"All workers must be started with the same flags, on the same files. Received on {self._names[0]} "
-                    f"and on {name}: {said}. Mend that, and start all again"
+                    "All workers must be started with the same flags, on the same files and versions. Received on "
+                    f"{self._names[0]} and on {name}: {said}. Mend that, and start all again"
                 )
 
     def claim_folder(self, path):
@@ -194,7 +194,12 @@ def connect(distribution):
         ValueError, OSError: as `join_workers`.
     """
     if distribution != "multi_worker":
-        return Cluster(make_strategy(distribution))
+        strategy = make_strategy(distribution)
+        if strategy is not None:
+            # Of a GPU that TensorFlow does not find, nothing else would tell.
+            devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
+            print(f"Devices: {len(devices)}, {', '.join(devices)}", flush=True)
+        return Cluster(strategy)
     strategy, addresses, index = join_workers()
     names = [f"worker {number} at {address}" for number, address in enumerate(addresses)]
     cluster = Cluster(strategy, names, index)

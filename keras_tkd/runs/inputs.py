@@ -140,6 +140,9 @@ def load_distillation_inputs(config, splits=None, workers=None):
     check_profiled_steps(config, splits)
     student = build_model(config.student_model, splits, config.seed, "Student", config.student_model_weights)
     inputs = Inputs(splits, student, baseline=baseline, data=hash_data(splits), workers=workers)
+    if workers is not None:
+        # Before they share out what is computed of these images.
+        workers.agree({"data": inputs.data})
     if baseline:
         check_baseline_data(config, inputs.data)
     if outputs:

@@ -17,6 +17,7 @@ from keras_tkd.runs.layout import FLAGFILE, OWN_FILES, RESULTS, SPLIT
 from keras_tkd.runs.records import Stage
 from keras_tkd.runs.teacher_files import find_teacher_file
 from keras_tkd.runs.workdir import Workdir
+from keras_tkd.teacher_cache.builder import read_versions
 from keras_tkd.utils.files import check_writable, hash_file, hash_folder, write_json
 from keras_tkd.utils.saved_models import SAVED_MODEL, VARIABLES
 
@@ -176,6 +177,10 @@ def open_run(command, config, path, existing="refuse", callbacks=()):
     # First: a worker cannot join the others once anything was computed in its process.
     cluster = connect(config.distribution)
     try:
+        # Now: workers that go different ways would wait for each other for good.
+        cluster.agree(
+            {"script": command, "flags": format_flags(config), "--existing": existing, "versions": read_versions()}
+        )
         return _open(cluster, command, config, path, existing, callbacks)
     except BaseException as error:
         cluster.end(error)

@@ -146,7 +146,8 @@ def run_if(condition, if_true, if_false, args):
         if_true, if_false: functions of `args` that return nothing.
         args: tensors, nested, of this replica.
     """
-    if count_replicas() == 1:
+    # Of a strategy with a single replica too, an optimizer meets the others: there is only none to be met.
+    if not tf.distribute.has_strategy():
         tf.cond(condition, lambda: _run(if_true, args), lambda: _run(if_false, args))
         return
 

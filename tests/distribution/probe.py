@@ -90,8 +90,8 @@ def linear(weights, name):
     return model
 
 
-def distill(teacher, student, loss, gather="global", label_loss=None):
-    with STRATEGY.scope():
+def distill(teacher, student, loss, gather="global", label_loss=None, strategy=None):
+    with (strategy or STRATEGY).scope():
         models = linear(teacher, "teacher"), linear(student, "student")
         model = Distiller(*models, loss, student_loss_weight=0.0, gather=gather)
         model.compile(keras.optimizers.SGD(1.0), label_loss)
@@ -121,6 +121,23 @@ def step_on_similarities_of_shares():
         shares = [loss(part @ teacher, tf.constant(part) @ weights) for part in (x[:2], x[2:])]
         total = (2 * shares[0] + shares[1]) / 3
     return {"moved": model.student.get_weights()[0], "expected": student - tape.gradient(total, weights)}
+
+
+def steps_of_one_replica():
+    """Of one device, and a strategy of one: weights after a step, after one on no numbers, and what that said."""
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = np.arange(8, dtype="float32").reshape(4, 2), np.array([0, 1, 0, 1])
+    ends = []
+    for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0"])):
+        model = distill(np.eye(2), 2 * np.eye(2), losses.SoftTargets(), "global", crossentropy, strategy)
+        model.fit(x, y, batch_size=4, **IN_TURN)
+        weights, said = model.student.get_weights()[0], None
+        try:
+            model.fit(x * np.nan, y, batch_size=4, **IN_TURN)
+        except FloatingPointError as error:
+            said = str(error)
+        ends.append([weights, model.student.get_weights()[0], said])
+    return ends
 
 
 def message_of_a_share(poison):
@@ -222,6 +239,7 @@ OURS = (
     statistics_of_an_empty_share,
     similarities_of_a_share,
     step_on_similarities_of_shares,
+    steps_of_one_replica,
     a_label_of_one_share,
     an_image_of_one_share,
     resumed_training,

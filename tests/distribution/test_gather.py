@@ -29,6 +29,15 @@ def test_shares_count_by_their_images(probed):
     np.testing.assert_allclose(step["moved"], step["expected"], rtol=0, atol=1e-6)
 
 
+def test_a_strategy_of_one_replica_is_one_device(probed):
+    alone, one_replica = probed["ours"]["steps_of_one_replica"]
+    weights, after, said = one_replica
+    assert weights != [[2, 0], [0, 2]] and "Loss 'student_loss' was not finite at step 1" in said
+    # The step that is not finite moves nothing.
+    assert after == weights
+    np.testing.assert_allclose(weights, alone[0], rtol=0, atol=1e-6)
+
+
 def test_a_label_of_one_replica_is_named(probed):
     said = probed["ours"]["a_label_of_one_share"]
     assert said.startswith("ValueError") and "Received: label 7" in said

@@ -17,12 +17,6 @@ def test_a_port_that_is_taken_is_refused():
     joining._check_port(f"host:{port}")
 
 
-@pytest.mark.parametrize("address", ["host", "host:", "host:http", ":80"])
-def test_an_address_without_host_or_port_is_refused(address):
-    with pytest.raises(ValueError, match="must be host:port. Received: '" + address):
-        joining._check_port(address)
-
-
 def test_a_first_worker_that_does_not_come_is_named(monkeypatch):
     monkeypatch.setattr(joining, "_PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as free:

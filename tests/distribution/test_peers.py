@@ -76,3 +76,17 @@ def test_silence_is_a_loss_too(monkeypatch):
     assert ended.get(timeout=10) == "worker 1 at b is lost: nothing was heard of it for 0 s"
     first.leave()
     line.close()
+
+
+def test_a_port_that_workers_do_not_get_through_to_is_named(monkeypatch):
+    monkeypatch.setattr(peers, "_SILENCE", 0.3)
+    listening = socket.create_server(("127.0.0.1", 0))
+    host, port = listening.getsockname()
+    with socket.create_connection((host, port)) as line:
+        line.sendall(b"2\n")
+        said = rf"worker 0 chooses \(this time {port}\). Received: no connection of worker 1 at b"
+        with pytest.raises(OSError, match=said):
+            Peers(NAMES, 0, listening, None)
+    # It no longer listens.
+    with pytest.raises(OSError, match=rf"\(this time {port}\). Received: {host}, which cannot be reached there"):
+        peers.connect_to_first(host, port)

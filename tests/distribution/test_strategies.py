@@ -27,6 +27,11 @@ def test_an_unknown_name_is_refused():
         ({"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}, "each once"),
         ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}, "'index': 2} of 2 workers"),
         ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}, "'ps'"),
+        ({"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "1"}}, "'index': '1'}"),
+        (
+            {"cluster": {"chief": ["c:1"], "worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 0}},
+            "a cluster of chief, worker",
+        ),
     ],
 )
 def test_a_cluster_that_is_none_is_refused_before_anything_waits_for_it(monkeypatch, config, received):
@@ -36,3 +41,12 @@ def test_a_cluster_that_is_none_is_refused_before_anything_waits_for_it(monkeypa
     with pytest.raises(ValueError, match="reads the environment's TF_CONFIG") as error:
         distribution.make_strategy("multi_worker")
     assert received in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["host", "host:", "host:http", ":80", "host:0", "host:65536", 80])
+def test_an_address_without_host_or_port_is_refused(monkeypatch, address):
+    # That of another worker, which nothing here listens at or looks for.
+    config = {"cluster": {"worker": ["a:65535", "b:1", address]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    with pytest.raises(ValueError, match=f"must be host:port, .* 65535. Received: {address!r}. Mend"):
+        distribution.make_strategy("multi_worker")

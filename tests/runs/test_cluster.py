@@ -1,12 +1,15 @@
 """What a run knows of the workers that train it; their exchange stands in for several processes."""
 
 import json
+import types
 
 import pytest
 import tensorflow as tf
 
-from keras_tkd.runs import cluster
+from keras_tkd.config import DistillConfig
+from keras_tkd.runs import cluster, run
 from keras_tkd.runs.cluster import Cluster
+from keras_tkd.runs.inputs import load_distillation_inputs
 
 NAMES = ["worker 0 at a", "worker 1 at b"]
 
@@ -34,6 +37,16 @@ def test_one_process_is_a_cluster_of_its_own(tmp_path):
         assert not tf.distribute.has_strategy()
 
 
+def test_devices_of_this_machine_are_named(monkeypatch, capsys):
+    worker_devices = "/job:localhost/replica:0/task:0/device:GPU:0", "/job:localhost/replica:0/task:0/device:GPU:1"
+    strategy = types.SimpleNamespace(extended=types.SimpleNamespace(worker_devices=worker_devices))
+    monkeypatch.setattr(cluster, "make_strategy", lambda name: strategy if name == "mirrored" else None)
+    assert cluster.connect.__wrapped__("mirrored").strategy is strategy
+    assert capsys.readouterr().out == "Devices: 2, GPU:0, GPU:1\n"
+    cluster.connect.__wrapped__("none")
+    assert capsys.readouterr().out == ""
+
+
 def test_what_workers_differ_in_is_named_and_nothing_else():
     mine = {"flags": ["--epochs=3", "--seed=1"], "data": {"train": "abc", "test": "def"}}
     theirs = {"flags": ["--epochs=3", "--seed=2"], "data": {"train": "abc", "test": "xyz"}}
@@ -48,6 +61,38 @@ def test_what_workers_differ_in_is_named_and_nothing_else():
         message = str(error.value)
         assert "worker 0 at a and on worker 1 at b: flags ['--seed=1'] and ['--seed=2']" in message
         assert "data {'test': 'def'} and {'test': 'xyz'}" in message and "epochs" not in message
+
+
+class Differing(Cluster):
+    """Worker 0, beside one that says the same but for some facts."""
+
+    def __init__(self, **facts):
+        super().__init__(None, NAMES, 0)
+        self.facts = facts
+
+    def exchange(self, text):
+        return [text, json.dumps(json.loads(text) | self.facts)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"--existing": "overwrite"}, "--existing 'refuse' and 'overwrite'"),
+        ({"script": "train_teacher"}, "script 'distill' and 'train_teacher'"),
+        ({"versions": {"keras": "0.1"}}, r"versions {.*} and {'keras': '0.1'}"),
+        ({"flags": ["--method=sp"]}, r"flags \[.*'--method=kd'.*\] and \['--method=sp'\]"),
+    ],
+)
+def test_other_commands_are_told_before_anything_else(tmp_path, monkeypatch, facts, said):
+    """What else workers say to one another depends on them: they would wait for each other for good."""
+    monkeypatch.setattr(run, "connect", lambda _: Differing(**facts))
+    with pytest.raises(ValueError, match=f"worker 0 at a and on worker 1 at b: {said}. Mend"):
+        run.open_run("distill", DistillConfig(method="kd"), tmp_path / "run")
+
+
+def test_other_images_are_told_before_anything_is_computed_of_them():
+    with pytest.raises(ValueError, match="data {.*'images of test'.*} and {}. Mend"):
+        load_distillation_inputs(DistillConfig(method="kd").resolved(), workers=Differing(data={}))
 
 
 def test_other_workers_have_a_copy_of_what_a_run_goes_on_from(tmp_path):

@@ -78,6 +78,26 @@ def _read_file(name, path, base):
         raise ValueError(
             f"`methods` may name a flagfile of lines --name=value, method=FILE. {received}: {error}"
         ) from error
+    is_variant = _check_name(name, values, received)
+    # A method's name says what it is; of a variant its file does.
+    told = ("method", *OWN) if is_variant and "losses" not in values else OWN
+    prefixes = tuple(f"--{key}=" for key in told)
+    lines = tuple(line for line in map(str.strip, text.splitlines()) if line.startswith(prefixes))
+    # A run's whole flagfile may name a teacher to train, where the comparison is given one that is trained.
+    unread = set()
+    if base:
+        unread = {*base.irrelevant_fields} & {*choose_method(base, name, lines).irrelevant_fields}
+    for key, value in values.items():
+        if base and key not in ("method", *OWN, *unread) and value != getattr(base, key):
+            raise ValueError(
+                f"A method's flagfile may set {', '.join(OWN)}; all else is the same for all methods, and is given to "
+                f"the comparison. {received}, with {key}={value!r} where the comparison has {getattr(base, key)!r}"
+            )
+    return lines
+
+
+def _check_name(name, values, received):
+    """Returns whether a name is a variant's, no method's; raises `ValueError` if it does not go with its file."""
     of_file = [parse_entry(entry).method for entry in values.get("losses", ())]
     if not of_file and "method" in values:
         of_file = [values["method"]]
@@ -95,17 +115,4 @@ def _read_file(name, path, base):
         )
     if of_file and not is_variant and of_file != named:
         raise ValueError(f"A flagfile in `methods` must be of that method. {received}, of {'+'.join(of_file)}")
-    told = OWN if "losses" in values or not is_variant else ("method", *OWN)
-    prefixes = tuple(f"--{key}=" for key in told)
-    lines = tuple(line for line in map(str.strip, text.splitlines()) if line.startswith(prefixes))
-    # A run's whole flagfile may name a teacher to train, where the comparison is given one that is trained.
-    unread = set()
-    if base:
-        unread = {*base.irrelevant_fields} & {*choose_method(base, name, lines).irrelevant_fields}
-    for key, value in values.items():
-        if base and key not in ("method", *OWN, *unread) and value != getattr(base, key):
-            raise ValueError(
-                f"A method's flagfile may set {', '.join(OWN)}; all else is the same for all methods, and is given to "
-                f"the comparison. {received}, with {key}={value!r} where the comparison has {getattr(base, key)!r}"
-            )
-    return lines
+    return is_variant

@@ -29,7 +29,6 @@ OTHERS = {
     "patient": "mixup=1.0",
     "small_set": "train_fraction=0.1",
     "small_set_kd_tkd": "losses=('kd",
-    "small_set_tkd_hard": "miner='hard'",
     "tkd_kd_tuned": "losses=('tkd",
 }
 QUICK = ["--epochs=2", "--batch_size=128"]

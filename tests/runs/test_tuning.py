@@ -408,7 +408,7 @@ def test_a_comparison_takes_its_flagfiles(tuned):
     shared = DistillConfig(**read_flags(DistillConfig, (folder / "shared.flags").read_text()))
     assert shared == dataclasses.replace(BASE, teacher_learning_rate=0.02)
     methods = [f"{name}={folder}/{name}/best.flags" for name in ("baseline", "kd")]
-    settings = read_settings(shared, methods)
+    settings = read_settings(methods, shared)
     configs = make_configs(shared, settings, settings)
     best = tuning.find_best("kd").settings
     assert configs["baseline"].learning_rate == tuning.find_best("baseline").settings["learning_rate"]

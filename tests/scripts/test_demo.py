@@ -41,7 +41,7 @@ def test_a_flag_that_is_given_counts(tmp_path):
 
 def test_its_methods_are_those_of_their_flagfiles():
     base = read_shared()
-    settings = read_settings(base, [f"{name}={FLAGS / file}.flags" for name, file in DEMO["METHODS"].items()])
+    settings = read_settings([f"{name}={FLAGS / file}.flags" for name, file in DEMO["METHODS"].items()], base)
     configs = make_configs(base, settings, settings)
     assert list(configs) == ["baseline", "tkd", "kd", "sp", "tkd+kd"]
     # Each has a learning rate that was tuned; all else that is the budget is the same.

@@ -1,5 +1,6 @@
 """Shared parts of losses that pick their partners inside the batch."""
 
+import keras
 import tensorflow as tf
 from keras import ops
 
@@ -22,6 +23,9 @@ class MiningLoss(LogitsLoss):
     A subclass overrides `values`, not `call`: mining comes before anything is cast to the loss's dtype, which could not
     tell large labels apart.
 
+    Where the layers that are named differ in width, the student's outputs pass through a linear projector to the
+    teacher's width, which trains with the student (an addition: the literature compares logits, of equal width).
+
     Args:
         margin: >= 0, default 5, in the unit of the logits. May be set while training.
         miner: a name in `keras_tkd.miners.MINERS`, default `"random"`.
@@ -33,6 +37,7 @@ class MiningLoss(LogitsLoss):
         ValueError: negative margin; unknown miner or `negative_classes`.
     """
 
+    owns_layers = True
     margin = Hyperparameter(minimum=0.0)
     _FIXED = ("miner", "negative_classes", "seed")
 
@@ -49,6 +54,27 @@ class MiningLoss(LogitsLoss):
     def takes_one_class(self):
         """True if classes are told apart by the labels: then an image is of one class, and no mixed one."""
         return self.negative_classes == "labels"
+
+    def build(self, teacher_shapes, student_shapes):
+        if not self._are_embeddings(teacher_shapes, student_shapes) or teacher_shapes[-1] == student_shapes[-1]:
+            super().build(teacher_shapes, student_shapes)
+        # Two Distillers may share a loss: the second is not to replace the layers of the first.
+        elif not self.layers:
+            name = f"{self.name}_projector"
+            projector = keras.layers.Dense(teacher_shapes[-1], use_bias=False, dtype=self.dtype, name=name)
+            projector.build(student_shapes)
+            self.add_layer(projector)
+
+    def _are_embeddings(self, teacher_shapes, student_shapes):
+        """Whether one vector of each side is compared, of a layer that is named: classes must be the same."""
+        shapes = (teacher_shapes, student_shapes)
+        vectors = all(isinstance(shape, tuple) and len(shape) == 2 and shape[-1] for shape in shapes)
+        return vectors and self.teacher_layers is not None and self.student_layers not in (None, "logits")
+
+    def project(self, output):
+        """Returns an output of the student in the loss's dtype, and as wide as the teacher's where both have a width."""
+        output = self.cast(output)
+        return self.layers[0](output) if self.layers else output
 
     def get_config(self):
         own = {name: getattr(self, name) for name in ("margin", "miner", "negative_classes", "seed")}

@@ -52,7 +52,8 @@ class PairDistillation(MiningLoss):
         negative_classes: what tells the classes of a batch apart: `"labels"`, the default, or `"teacher"`, the class
             that the teacher's final output names.
         seed: seed of the choice of partners, default 0; with the training step it determines every choice.
-        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. Where both are named and give
+            vectors of different width, the student's pass through a linear projector, a layer of the loss's own.
 
     Call, with pairs given: `loss({"logits": teacher_logits, "same": l}, partner_logits)`; in a `Distiller`, where the
     batch has `"partner"` and `"same"`.
@@ -74,7 +75,7 @@ class PairDistillation(MiningLoss):
     Reference: the pairs ("Siamese") of Oki, Abe, Miyao, Kurita, "Triplet Loss for Knowledge Distillation", IJCNN 2020
     (arXiv 2004.08116). The formula is our reading of the paper's Fig. 1, with half of the pairs of the same class as in
     the authors' data of pairs; it is not confirmed by them. Its form is that of Hadsell, Chopra, LeCun, CVPR 2006, but
-    for the factor 1/2. Picking partners inside the batch is an addition.
+    for the factor 1/2. Picking partners inside the batch is an addition, and so is the projector.
     """
 
     default_name = "pairs"
@@ -118,7 +119,7 @@ class PairDistillation(MiningLoss):
         Of the partners: which are valid, and their distances.
         """
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
-        anchor, student = self.cast(y_true["logits"]), self.cast(y_pred)
+        anchor, student = self.cast(y_true["logits"]), self.project(y_pred)
         own = self.distances(anchor, student)
         if "same" in y_true:
             same = ops.reshape(self.cast(y_true["same"]), [-1])

@@ -48,7 +48,8 @@ class TripletDistillation(MiningLoss):
         negative_classes: what tells the classes of a batch apart: `"labels"`, the default, or `"teacher"`, the class
             that the teacher's final output names.
         seed: seed of the miner, default 0; with the training step it determines every choice.
-        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`.
+        teacher_layers, student_layers, name, reduction, dtype: see `DistillationLoss`. Where both are named and give
+            vectors of different width, the student's pass through a linear projector, a layer of the loss's own.
 
     Call, with negatives given: `loss(teacher_logits, {"positive": logits, "negative": logits})`.
     Call, negatives from the batch: `loss({"logits": teacher_logits, "labels": labels}, student_logits)`; the dict may
@@ -71,7 +72,8 @@ class TripletDistillation(MiningLoss):
     Reference: Oki, Abe, Miyao, Kurita, "Triplet Loss for Knowledge Distillation", IJCNN 2020 (arXiv 2004.08116).
     Deviations: none with negatives given (PyTorch's triplet loss adds 1e-6 to each difference; this does not). Mining
     inside the batch is an addition: the paper draws each negative from the whole training set. Another image as the
-    positive is one too. The paper's Fig. 5 tells negatives apart by the soft target, its experiments by the label.
+    positive is one too, and so is the projector. The paper's Fig. 5 tells negatives apart by the soft target, its
+    experiments by the label.
     """
 
     default_name = "tkd"
@@ -110,7 +112,7 @@ class TripletDistillation(MiningLoss):
         y_true = y_true if isinstance(y_true, dict) else {"logits": y_true}
         anchor = self.cast(y_true["logits"])
         # Each tensor is cast once, so that its gradient is summed before it is rounded.
-        y_pred = keras.tree.map_structure(self.cast, y_pred)
+        y_pred = keras.tree.map_structure(self.project, y_pred)
         y_pred = y_pred if isinstance(y_pred, dict) else {"positive": y_pred, "candidates": y_pred}
         positive = self.distances(anchor, y_pred["positive"])
         if "negative" in y_pred:

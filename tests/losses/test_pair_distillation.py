@@ -287,6 +287,16 @@ def test_errors():
         PairDistillation()({"logits": np.zeros((2, 3)), "same": [0]}, np.zeros((2, 3)))
 
 
+def test_embeddings_of_another_width_are_projected():
+    """By hand: the student's number is projected to (1, 2) times it."""
+    loss = PairDistillation(margin=5.0, reduction=None, teacher_layers="a", student_layers="b")
+    loss.build((None, 2), (None, 1))
+    loss.layers[0].set_weights([np.array([[1.0, 2.0]])])
+    # (2, 4) from (-1, 0): 5^2; (1, 2) from (1, 0): (5 - 2)^2.
+    y_true = {"logits": np.array([[-1.0, 0.0], [1.0, 0.0]]), "same": np.array([1, 0])}
+    assert loss(y_true, np.array([[2.0], [1.0]])).numpy() == pytest.approx([25.0, 9.0], rel=1e-6)
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_in_the_distiller(given):
     """Identity-like linear models: the loss is that of the numbers that go in."""

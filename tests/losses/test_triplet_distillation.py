@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.losses import TripletDistillation, triplet_distillation
+from keras_tkd import Distiller
+from keras_tkd.losses import PairDistillation, TripletDistillation, triplet_distillation
 from keras_tkd.miners import MINERS, random_other_class
 
 ZERO = [0.0, 0.0]
@@ -112,6 +113,65 @@ def test_negative_of_another_shape_is_an_error():
     for negative in (np.zeros((4, 1)), np.zeros((1, 3)), np.zeros((4, 2)), np.zeros((4, 3, 1))):
         with pytest.raises(ValueError, match="'tkd' compares outputs of equal shape"):
             TripletDistillation()(rows, {"positive": rows, "negative": negative})
+
+
+# Embeddings of other widths
+
+
+NAMED = {"teacher_layers": "conv", "student_layers": "stage"}
+
+
+def test_narrower_embeddings_pass_through_a_projector():
+    """By hand: the one number of each student's row is projected to (1, 2) times it."""
+    loss = TripletDistillation(margin=5.0, **NAMED)
+    loss.build((None, 2), (None, 1))
+    (projector,) = loss.layers
+    projector.set_weights([np.array([[1.0, 2.0]])])
+    # Positive (2, 4), seen from (-1, 0) as (3, 4); negative (0, 0): 5 - 1 + 5.
+    value = loss(np.array([[-1.0, 0.0]]), {"positive": np.array([[2.0]]), "negative": np.array([[0.0]])})
+    assert float(value) == pytest.approx(9.0, rel=1e-6)
+    # In the batch: anchors (3, 2) and (0, 0), rows (1, 2) and (3, 6). First 2 - 4 + 5, second sqrt(45) - sqrt(5) + 5.
+    value, _ = mined(loss, [[3.0, 2.0], [0.0, 0.0]], [[1.0], [3.0]], [0, 1])
+    assert value == pytest.approx((3.0 + 5.0 + 2 * math.sqrt(5)) / 2, rel=1e-6)
+    # Two Distillers may share it.
+    loss.build((None, 2), (None, 1))
+    assert loss.layers == [projector]
+
+
+def test_equal_widths_need_no_projector_and_logits_get_none():
+    loss = TripletDistillation(**NAMED)
+    loss.build((None, 2), (None, 2))
+    assert loss.layers == []
+    # Classes that differ are a mistake, and so are maps, which a vector's projector does not fit.
+    for names, teacher, student in (
+        ({}, (None, 3), (None, 2)),
+        ({"teacher_layers": "conv", "student_layers": "logits"}, (None, 3), (None, 2)),
+        (NAMED, (None, 4, 4, 3), (None, 4, 4, 2)),
+    ):
+        with pytest.raises(ValueError, match="of equal shape"):
+            TripletDistillation(**names).build(teacher, student)
+
+
+@pytest.mark.parametrize("loss", [TripletDistillation, PairDistillation])
+def test_a_projector_learns_with_the_student_and_is_saved(loss, tmp_path):
+    keras.utils.set_random_seed(0)
+
+    def make_model(width):
+        layers = [keras.layers.Dense(width, name="embedding"), keras.layers.Dense(3)]
+        return keras.Sequential([keras.Input((4,)), *layers])
+
+    distiller = Distiller(make_model(5), make_model(2), loss(teacher_layers="embedding", student_layers="embedding"))
+    distiller.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    (projector,) = distiller.loss_layers
+    assert projector.kernel.shape == (2, 5) and len(distiller.trainable_variables) == 4 + 1
+    before = projector.kernel.numpy()
+    x, labels = np.random.default_rng(0).normal(size=(12, 4)).astype("float32"), np.arange(12) % 3
+    distiller.fit(x, labels, batch_size=12, verbose=0)
+    assert not np.array_equal(before, projector.kernel.numpy())
+    distiller.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert np.array_equal(loaded.loss_layers[0].kernel.numpy(), projector.kernel.numpy())
+    assert [weight.shape for weight in distiller.student.get_weights()] == [(4, 2), (2,), (2, 3), (3,)]
 
 
 # Negatives from the batch

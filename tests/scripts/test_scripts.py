@@ -28,7 +28,11 @@ OTHERS = {
     "four_classes": "classes=('airplane', 'automobile', 'bird', 'cat')",
     "patient": "mixup=1.0",
     "small_set": "train_fraction=0.1",
+    "small_set_kd_low": "losses=('kd",
+    "small_set_kd_semi_hard": "losses=('kd",
     "small_set_kd_tkd": "losses=('kd",
+    "small_set_tkd_hard": "miner='hard'",
+    "small_set_tkd_semi_hard": "miner='semi_hard'",
     "tkd_kd_tuned": "losses=('tkd",
 }
 QUICK = ["--epochs=2", "--batch_size=128"]

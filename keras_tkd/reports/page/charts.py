@@ -242,7 +242,7 @@ def _data(values):
 
 
 def _percent():
-    return altair.Axis(format="~%", labelOverlap=True)
+    return altair.Axis(format="~%", labelOverlap=True, labelFlush=False)
 
 
 def _short(form):

@@ -13,7 +13,7 @@ import threading
 import time
 from os import _exit as exit_at_once
 
-__all__ = ["Peers", "connect_to_first", "end_process"]
+__all__ = ["Peers", "connect_to_first", "end_process", "listen"]
 
 _BEAT = 5.0  # seconds from one sign of life to the next
 _SILENCE = 40.0  # seconds without one after which a worker counts as lost: a link that is cut for some seconds is none
@@ -130,6 +130,18 @@ class Peers:
             reason = f"{self._names[number]} has ended: {reason}"
         self.fail(reason)
         self._end(reason)
+
+
+def listen(port=0, backlog=None) -> socket.socket:
+    """Returns a socket that listens on all addresses of this machine, those of IPv6 too where it has any.
+
+    Args:
+        port: its port; 0 for one that the system chooses.
+        backlog: number of connections that may wait; None for the system's own.
+    """
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+    return socket.create_server(("", port), backlog=backlog)
 
 
 def connect_to_first(host, port):

@@ -97,10 +97,11 @@ def read_cluster() -> tuple[list, int]:
 
 def split_address(address) -> tuple[str, int]:
     """Returns host and port of a worker's address; raises `ValueError` for one that lacks either."""
-    host, _, port = str(address).rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
+    # Of an IPv6 address the brackets say where it ends.
+    found = re.fullmatch(r"(?:\[([^][]+)\]|([^][:]+)):([0-9]{1,5})", str(address))
+    if not found or not 0 < int(found[3]) < 2**16:
         raise ValueError(
-            "A worker's address in TF_CONFIG must be host:port, with a port from 1 to 65535. Received: "
-            f"{address!r}. Mend it on all workers"
+            "A worker's address in TF_CONFIG must be host:port, or [host]:port where the host is an IPv6 address, with "
+            f"a port from 1 to 65535. Received: {address!r}. Mend it on all workers"
         )
-    return host.strip("[]"), int(port)
+    return found[1] or found[2], int(found[3])

@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import tempfile
 
 import numpy as np
@@ -22,9 +21,9 @@ import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
 from keras_tkd.distribution.joining import join_workers
-from keras_tkd.distribution.peers import Peers, connect_to_first, end_process
+from keras_tkd.distribution.peers import Peers, connect_to_first, end_process, listen
 from keras_tkd.distribution.rows import RowGatherer
-from keras_tkd.distribution.strategies import make_strategy
+from keras_tkd.distribution.strategies import make_strategy, split_address
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
 from keras_tkd.utils.files import hash_file
 
@@ -59,8 +58,8 @@ class Cluster:
     def watch(self, addresses):
         """Begins to watch the other workers, so that the loss of one ends the others."""
         index = self.share[0]
-        host = addresses[0].rpartition(":")[0].strip("[]")
-        listening = socket.create_server(("", 0), backlog=len(addresses)) if index == 0 else None
+        host, _ = split_address(addresses[0])
+        listening = listen(backlog=len(addresses)) if index == 0 else None
         port = self.exchange(str(listening.getsockname()[1]) if listening else "")[0]
         line = listening or connect_to_first(host, int(port))
         self._peers = Peers(self._names, index, line, self._end)

@@ -1,65 +1,67 @@
-"""The start of a worker: it finds the others, or says in a sentence why it does not."""
+"""The meeting of the workers, before TensorFlow joins them: where one does not come, the others say so, and why.
+
+TensorFlow waits for the workers without a word, and for an hour; meanwhile it lets no thread of Python run, and no
+signal end the process. So they meet before, at the port of worker 0 in `TF_CONFIG`, where it listens after that.
+"""
 
 import concurrent.futures
 import contextlib
-import os
-import signal
+import re
 import socket
-import sys
-import threading
 import time
 
-import tensorflow as tf
+from keras_tkd.distribution.peers import listen, read_lines
 
-from keras_tkd.distribution.peers import end_process, listen
-from keras_tkd.distribution.strategies import make_strategy, read_cluster, split_address
-from keras_tkd.utils.native_output import hide_native_output
+__all__ = ["meet", "split_address"]
 
-__all__ = ["join_workers"]
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_PATIENCE = 300.0  # seconds that workers wait for one another at the start
+_PATIENCE = 300.0  # seconds that workers wait for one another
 _PAUSE = 30.0  # seconds after which a worker that waits says what it hears of the others
+_ALL_HERE, _FAILED = "all are here", "failed "
 
 
-def join_workers():
-    """Makes the strategy of this worker as soon as all are there; waits for those that are started later.
+def split_address(address) -> tuple[str, int]:
+    """Returns host and port of a worker's address; raises `ValueError` for one that lacks either."""
+    # Of an IPv6 address the brackets say where it ends.
+    found = re.fullmatch(r"(?:\[([^][]+)\]|([^][:]+)):([0-9]{1,5})", str(address))
+    if not found or not 0 < int(found[3]) < 2**16:
+        raise ValueError(
+            "A worker's address in TF_CONFIG must be host:port, or [host]:port where the host is an IPv6 address, with "
+            f"a port from 1 to 65535. Received: {address!r}. Mend it on all workers"
+        )
+    return found[1] or found[2], int(found[3])
 
-    Returns:
-        `(strategy, addresses, index)`: the `tf.distribute.MultiWorkerMirroredStrategy`, and what `read_cluster` says.
+
+def meet(addresses: list, index: int):
+    """Waits until all workers have come to worker 0, and says from time to time for whom.
+
+    Args:
+        addresses: of all workers, as `TF_CONFIG` has them.
+        index: number of this worker.
 
     Raises:
-        ValueError: no `TF_CONFIG` that lists workers; a process in which TensorFlow runs already; several GPUs.
-        OSError: a port that is taken; a host that is not known; workers that do not come.
+        OSError: a port that is taken; workers that do not come; two with the same index.
     """
-    if tf.config.list_physical_devices("GPU")[1:]:
-        raise ValueError(
-            "A worker trains on one device. Received: a process that sees "
-            f"{len(tf.config.list_physical_devices('GPU'))} GPUs. Start one worker for each, with "
-            "CUDA_VISIBLE_DEVICES=0 and so on, or take --distribution=mirrored on a single machine"
-        )
-    addresses, index = read_cluster()
-    _check_port(addresses[index])
-    if index:
-        _wait_for_first(addresses, index)
-    elif len(addresses) > 1:
-        print(f"Waiting for {len(addresses) - 1} other worker(s), at {', '.join(addresses[1:])}", flush=True)
-    with _watched_wait(addresses, index), hide_native_output():
-        try:
-            strategy = make_strategy("multi_worker")
-        except RuntimeError as error:
-            raise ValueError(
-                "A worker joins the others before anything else is computed in its process. Received: a process in "
-                f"which TensorFlow runs already ({error}). Begin the run in a new process, or by the script"
-            ) from error
-    return strategy, addresses, index
+    with _hold_port(addresses[index]) as listening:
+        if index == 0:
+            _receive(addresses, listening)
+        else:
+            _report(addresses, index)
+    # TensorFlow's service has still to begin there.
+    began = time.monotonic()
+    while index and (heard := _probe(addresses[0])):
+        if time.monotonic() - began > _PAUSE:
+            raise OSError(
+                f"Worker 0 must go on when all have come. Received: {addresses[0]} in TF_CONFIG, where it was, and now "
+                f"{heard}. See why it ended, and start all again"
+            )
+        time.sleep(0.1)
 
 
-def _check_port(address):
-    """Raises `OSError` if this worker cannot listen where the others will look for it."""
+def _hold_port(address):
+    """Returns a socket that listens where the others will look for this worker."""
     try:
         # On all interfaces, as TensorFlow does: the name may be that of a gateway.
-        listen(split_address(address)[1]).close()
+        return listen(split_address(address)[1])
     except OSError as error:
         raise OSError(
             f"A worker listens at its port in TF_CONFIG. Received: {address}, of which the port cannot be had: "
@@ -68,72 +70,121 @@ def _check_port(address):
         ) from error
 
 
-def _wait_for_first(addresses, index):
-    """Waits until worker 0 listens: TensorFlow would wait without a word, also for a host that there is not."""
-    began, told = time.monotonic(), 0
-    while said := _probe(addresses[0]):
-        # Also for a name that is not known yet: some systems give a machine its name when it has started.
-        waited = time.monotonic() - began
-        if waited > _PATIENCE:
-            raise OSError(
-                f"Worker 0 must be started too, and be reached. Received: {addresses[0]} in TF_CONFIG, which did not "
-                f"answer for {waited:.0f} s ({said}{_describe_own(addresses, index)}). Start it, or mend the address "
-                "on all workers"
-            )
-        if told == 0:
-            print(f"Waiting for worker 0, at {addresses[0]}", flush=True)
-        if waited >= told:
-            if told:
-                print(f"Waiting for {waited:.0f} s: {said}{_describe_own(addresses, index)}", flush=True)
-            told += _PAUSE
+def _receive(addresses, listening):
+    """Waits, as worker 0, until each of the others has said its index; closes `listening`, and lets all go on."""
+    print(f"Waiting for {len(addresses) - 1} other worker(s), at {', '.join(addresses[1:])}", flush=True)
+    lines, pause = {}, _Pause()
+    listening.settimeout(0.2)
+    try:
+        while len(lines) < len(addresses) - 1:
+            with contextlib.suppress(TimeoutError):
+                _let_in(listening.accept()[0], lines, addresses)
+            for number in [number for number, line in lines.items() if _is_closed(line)]:
+                lines.pop(number).close()
+            if pause.is_over():
+                missing = [i for i in range(1, len(addresses)) if i not in lines]
+                said = f"after {pause.waited:.0f} s there came no {_describe(addresses, missing)}"
+                if pause.is_last():
+                    raise OSError(
+                        f"All workers must be started within {_PATIENCE:.0f} s of one another, with the same "
+                        f"addresses, each with an index of its own. Received: {said}{_describe_own(addresses, 0)}"
+                    )
+                print(f"Still waiting: {said}{_describe_own(addresses, 0)}", flush=True)
+                _send(lines, said)
+        # Before they look for TensorFlow there.
+        listening.close()
+        _send(lines, _ALL_HERE)
+    except OSError as error:
+        _send(lines, f"{_FAILED}{error}")
+        raise
+    finally:
+        for line in lines.values():
+            line.close()
+
+
+def _let_in(line, lines, addresses):
+    """Adds the connection of a worker to `lines`, by its index."""
+    line.settimeout(5.0)
+    try:
+        number = int(next(read_lines(line)))
+    except (OSError, ValueError, StopIteration):
+        number = None  # somebody else's, who looks what there is at this port
+    if number not in range(1, len(addresses)):
+        line.close()
+    elif number in lines and not _is_closed(lines[number]):
+        with line:
+            places = " and ".join(each.getpeername()[0].removeprefix("::ffff:") for each in (lines[number], line))
+            reason = f"Each worker must have an index of its own. Received: index {number} of {places}. Mend TF_CONFIG"
+            _send({number: line}, f"{_FAILED}{reason}")
+        raise OSError(reason)
+    else:
+        lines[number] = line
+
+
+def _report(addresses, index):
+    """Waits, as another worker than 0, until worker 0 says that all have come."""
+    pause = _Pause()
+    print(f"Waiting for worker 0, at {addresses[0]}", flush=True)
+    while True:
+        heard = "something else than a worker that waits for others answers there"
+        try:
+            with socket.create_connection(split_address(addresses[0]), timeout=5) as line:
+                line.sendall(f"{index}\n".encode())
+                line.settimeout(_PAUSE + 15)
+                for text in read_lines(line):
+                    if text == _ALL_HERE:
+                        return
+                    if text.startswith(_FAILED):
+                        raise _MeetingFailed(text.removeprefix(_FAILED))
+                    print(f"Worker 0 is still waiting: {text}", flush=True)
+        except _MeetingFailed:
+            raise
+        except OSError as error:
+            # Also for a name that is not known yet: some systems give a machine its name when it has started.
+            heard = _explain(error)
+        if pause.is_over():
+            heard = f"{addresses[0]} in TF_CONFIG, after {pause.waited:.0f} s: {heard}{_describe_own(addresses, index)}"
+            if pause.is_last():
+                raise OSError(
+                    f"Worker 0 must be started too, and be reached. Received: {heard}. Start it, or mend the address "
+                    "on all workers"
+                )
+            print(f"Still waiting for worker 0, at {heard}", flush=True)
         time.sleep(0.5)
 
 
-@contextlib.contextmanager
-def _watched_wait(addresses, index):
-    """Says from time to time what keeps the block waiting, and ends the process if it takes too long.
-
-    TensorFlow's wait for the others says nothing, and cannot be broken off otherwise.
-    """
-    stderr = os.dup(2)
-    # Nor by a signal that Python is to act on; and nothing has begun that could be lost.
-    in_main = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS} if in_main else {}
-    joined, began = threading.Event(), time.monotonic()
-
-    def watch():
-        while not joined.wait(min(_PAUSE, began + _PATIENCE - time.monotonic())):
-            heard = _describe_others(addresses, index)
-            waited = time.monotonic() - began
-            if joined.is_set():
-                return
-            if waited >= _PATIENCE:
-                os.dup2(stderr, 2)
-                end_process(
-                    f"All workers must be started within {_PATIENCE:.0f} s of one another, with the same addresses, "
-                    f"each with an index of its own. Received: {heard}"
-                )
-            print(f"Waiting for {waited:.0f} s: {heard}", flush=True)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        joined.set()
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(stderr)
-        sys.stderr.flush()
+class _MeetingFailed(OSError):
+    """What worker 0 says why the workers do not meet."""
 
 
-def _describe_others(addresses, index):
-    """Says what is heard of the other workers where they do not answer."""
-    others = [i for i in range(len(addresses)) if i != index]
+class _Pause:
+    """The time since the wait began, and until something is said of it again."""
+
+    def __init__(self):
+        self._began = time.monotonic()
+        self._next = _PAUSE
+
+    @property
+    def waited(self):
+        return time.monotonic() - self._began
+
+    def is_over(self):
+        """Returns whether something is to be said; then the next pause begins."""
+        if self.waited < min(self._next, _PATIENCE):
+            return False
+        self._next = self.waited + _PAUSE
+        return True
+
+    def is_last(self):
+        return self.waited >= _PATIENCE
+
+
+def _describe(addresses, missing):
+    """Names workers that have not come, with what is heard at their addresses."""
     # At once: one that does not answer takes seconds.
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        heard = zip(others, pool.map(lambda i: _probe(addresses[i]), others), strict=True)
-    silent = [f"worker {i} at {addresses[i]}: {said}" for i, said in heard if said]
-    return ("; ".join(silent) or "all others answer, and not all have joined") + _describe_own(addresses, index)
+        heard = pool.map(lambda i: _probe(addresses[i]) or "answers, and may have another index", missing)
+    return ", ".join(f"worker {i} at {addresses[i]} ({said})" for i, said in zip(missing, heard, strict=True))
 
 
 def _describe_own(addresses, index):
@@ -147,15 +198,37 @@ def _describe_own(addresses, index):
 
 
 def _probe(address):
-    """Returns None where a worker answers at its address; else what is heard there, in words."""
+    """Returns None where something answers at an address; else what is heard there, in words."""
     try:
         with socket.create_connection(split_address(address), timeout=5):
             return None
-    except socket.gaierror:
-        return "its name is not known"
-    except TimeoutError:
-        return "no answer"
-    except ConnectionRefusedError:
-        return "its machine answers, and nothing listens at that port"
     except OSError as error:
-        return error.strerror or str(error)
+        return _explain(error)
+
+
+def _explain(error):
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "its machine answers, and nothing listens at that port"
+    return "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+
+
+def _is_closed(line):
+    """Returns whether the other end has closed a connection on which it has nothing more to say."""
+    line.setblocking(False)
+    try:
+        return not line.recv(1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        line.settimeout(5.0)
+
+
+def _send(lines, text):
+    for line in lines.values():
+        # One that is gone is noticed when it is read.
+        with contextlib.suppress(OSError):
+            line.sendall(f"{text}\n".encode())

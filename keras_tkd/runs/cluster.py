@@ -20,12 +20,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
-from keras_tkd.distribution.joining import join_workers
+from keras_tkd.distribution.joining import split_address
 from keras_tkd.distribution.peers import Peers, connect_to_first, end_process, listen
 from keras_tkd.distribution.rows import RowGatherer
-from keras_tkd.distribution.strategies import make_strategy, split_address
+from keras_tkd.distribution.strategies import make_strategy, read_cluster
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
 from keras_tkd.utils.files import hash_file
+from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = ["Cluster", "connect"]
 
@@ -190,7 +191,7 @@ def connect(distribution):
     """Returns the `Cluster` that a configuration's `distribution` names. A process has one of each, from first to last.
 
     Raises:
-        ValueError, OSError: as `join_workers`.
+        ValueError, OSError: as `make_strategy`; several GPUs in one worker.
     """
     if distribution != "multi_worker":
         strategy = make_strategy(distribution)
@@ -199,7 +200,15 @@ def connect(distribution):
             devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
             print(f"Devices: {len(devices)}, {', '.join(devices)}", flush=True)
         return Cluster(strategy)
-    strategy, addresses, index = join_workers()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus[1:]:
+        raise ValueError(
+            f"A worker trains on one device. Received: a process that sees {len(gpus)} GPUs. Start one worker for "
+            "each, with CUDA_VISIBLE_DEVICES=0 and so on, or take --distribution=mirrored on a single machine"
+        )
+    addresses, index = read_cluster()
+    with hide_native_output():
+        strategy = make_strategy(distribution)
     names = [f"worker {number} at {address}" for number, address in enumerate(addresses)]
     cluster = Cluster(strategy, names, index)
     cluster.watch(addresses)

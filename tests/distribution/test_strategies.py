@@ -6,6 +6,7 @@ import re
 import pytest
 
 from keras_tkd import distribution
+from keras_tkd.distribution.joining import split_address
 
 
 def test_none_is_no_strategy():
@@ -57,4 +58,4 @@ def test_an_address_without_host_or_port_is_refused(monkeypatch, address):
 
 @pytest.mark.parametrize(("address", "parts"), [("host:1", ("host", 1)), ("[::1]:65535", ("::1", 65535))])
 def test_an_address_has_a_host_and_a_port(address, parts):
-    assert distribution.strategies.split_address(address) == parts
+    assert split_address(address) == parts

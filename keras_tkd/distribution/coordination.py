@@ -1,7 +1,9 @@
 """Joining of the workers by TensorFlow, and what it is told otherwise; every use of its private names is here."""
 
 import contextlib
+import faulthandler
 import functools
+import os
 import random
 import signal
 import threading
@@ -12,11 +14,12 @@ from tensorflow.python.eager import context
 
 from keras_tkd.distribution.joining import meet
 from keras_tkd.distribution.rows import RowGatherer
+from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = ["join_cluster"]
 
 _SILENCE = 20.0  # seconds without a sign of a worker after which TensorFlow ends the others
-_PATIENCE = 60.0  # seconds that TensorFlow waits for workers that have met
+_PATIENCE = 120.0  # seconds that TensorFlow may take to join workers that have met
 
 
 def join_cluster(addresses, index):
@@ -44,7 +47,7 @@ def join_cluster(addresses, index):
             "TensorFlow runs already. Begin in a new process, or by the script, and open the scope first"
         )
     meet(addresses, index)
-    with _bear_with_silence(), _keep_handler(signal.SIGTERM):
+    with _ended_after(_PATIENCE), hide_native_output(), _bear_with_silence(), _keep_handler(signal.SIGTERM):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
             first, *_ = RowGatherer(strategy)(np.array([random.getrandbits(31)], "int64"))
@@ -59,13 +62,26 @@ def join_cluster(addresses, index):
 
 
 @contextlib.contextmanager
+def _ended_after(seconds):
+    """Ends the process, and shows what it waits in, if the block takes longer, as where a worker is gone since it came.
+
+    TensorFlow's wait stops all threads of Python and its signals: only what is no Python can end it.
+    """
+    stderr = os.dup(2)
+    faulthandler.dump_traceback_later(seconds, exit=True, file=stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(stderr)
+
+
+@contextlib.contextmanager
 def _bear_with_silence():
-    """Has TensorFlow wait `_PATIENCE` for workers, and `_SILENCE` for a sign of one, where the block configures it."""
+    """Has TensorFlow wait for a sign of another worker for `_SILENCE`, where it is configured in the block."""
     ours = context.context()
     ours.configure_coordination_service = functools.partial(
-        ours.configure_coordination_service,
-        cluster_register_timeout_in_ms=int(1000 * _PATIENCE),
-        heartbeat_timeout_in_ms=int(1000 * _SILENCE),
+        ours.configure_coordination_service, heartbeat_timeout_in_ms=int(1000 * _SILENCE)
     )
     try:
         yield

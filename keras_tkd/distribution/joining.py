@@ -83,7 +83,8 @@ def _receive(addresses, listening):
                 lines.pop(number).close()
             if pause.is_over():
                 missing = [i for i in range(1, len(addresses)) if i not in lines]
-                said = f"after {pause.waited:.0f} s there came no {_describe(addresses, missing)}"
+                heard = _describe(addresses, missing, "answers, and may have another index")
+                said = f"after {pause.waited:.0f} s there came no {heard}"
                 if pause.is_last():
                     raise OSError(
                         f"All workers must be started within {_PATIENCE:.0f} s of one another, with the same "
@@ -91,6 +92,12 @@ def _receive(addresses, listening):
                     )
                 print(f"Still waiting: {said}{_describe_own(addresses, 0)}", flush=True)
                 _send(lines, said)
+        # Now that they are there, and hold their ports.
+        if lost := _describe(addresses, sorted(lines), None):
+            raise OSError(
+                "Each worker must be reached at its address in TF_CONFIG. Received: all have come, but from "
+                f"{addresses[0]} cannot be reached {lost}. Mend the addresses, or what lies between"
+            )
         # Before they look for TensorFlow there.
         listening.close()
         _send(lines, _ALL_HERE)
@@ -179,12 +186,12 @@ class _Pause:
         return self.waited >= _PATIENCE
 
 
-def _describe(addresses, missing):
-    """Names workers that have not come, with what is heard at their addresses."""
+def _describe(addresses, numbers, answers):
+    """Names workers, with what is heard at their addresses; `answers` is said of those that do, None to leave them."""
     # At once: one that does not answer takes seconds.
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
-        heard = pool.map(lambda i: _probe(addresses[i]) or "answers, and may have another index", missing)
-    return ", ".join(f"worker {i} at {addresses[i]} ({said})" for i, said in zip(missing, heard, strict=True))
+        heard = zip(numbers, pool.map(lambda i: _probe(addresses[i]) or answers, numbers), strict=True)
+    return ", ".join(f"worker {i} at {addresses[i]} ({said})" for i, said in heard if said)
 
 
 def _describe_own(addresses, index):

@@ -26,7 +26,6 @@ from keras_tkd.distribution.rows import RowGatherer
 from keras_tkd.distribution.strategies import make_strategy, read_cluster
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
 from keras_tkd.utils.files import hash_file
-from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = ["Cluster", "connect"]
 
@@ -207,8 +206,7 @@ def connect(distribution):
             "each, with CUDA_VISIBLE_DEVICES=0 and so on, or take --distribution=mirrored on a single machine"
         )
     addresses, index = read_cluster()
-    with hide_native_output():
-        strategy = make_strategy(distribution)
+    strategy = make_strategy(distribution)
     names = [f"worker {number} at {address}" for number, address in enumerate(addresses)]
     cluster = Cluster(strategy, names, index)
     cluster.watch(addresses)

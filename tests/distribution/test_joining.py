@@ -126,6 +126,14 @@ def test_what_is_no_worker_is_let_go_and_one_that_left_may_come_again(begin, add
             other.result(timeout=60)
 
 
+def test_an_address_at_which_a_worker_is_not_is_told_at_once(begin, addresses):
+    # On the worker itself, the address is another: that of its own `TF_CONFIG`.
+    first, second = begin([addresses[0], addresses[2]], 0), begin(addresses[:2], 1)
+    for worker in (first, second):
+        with pytest.raises(OSError, match=rf"all have come, .* worker 1 at {addresses[2]} \({NOTHING_LISTENS}\). Mend"):
+            worker.result(timeout=60)
+
+
 def test_worker_0_that_ends_after_the_meeting_is_named(monkeypatch, begin, addresses):
     monkeypatch.setattr(joining, "_PAUSE", 0.2)
     first, second = begin(addresses[:2], 0), begin(addresses[:2], 1)

@@ -143,12 +143,12 @@ def measure(count, steps, link, gather, folder):
 
 
 def make_machines(count):
-    """Returns a context with so many machines, a `namespaces.Cluster`; with None where there can be none, or only one."""
+    """Returns a context with so many machines, a `namespaces.Cluster`; with None where there is one, or can be none."""
     return namespaces.machines(count) if count > 1 and namespaces.available() else contextlib.nullcontext()
 
 
 def start_workers(cluster, commands):
-    """Starts a worker for each of the commands of Python, or a single process, on machines of their own if there are."""
+    """Starts a worker, or a single process, for each of the commands of Python, on its machine where there are some."""
     count = len(commands)
     if cluster:
         addresses = [f"{cluster.address(i)}:2222" for i in range(count)]

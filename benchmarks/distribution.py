@@ -180,8 +180,7 @@ def compare_weights(counts, folder):
             wait_for(start_workers(cluster, [[TRAINING, name, path, *COMPARED] for path in paths]))
         return [dict(np.load(path)) for path in paths]
 
-    (alone,) = train("none", 1)
-    print(f"\n| largest difference | {' | '.join(COMPARED)} |\n|---|{len(COMPARED) * '---|'}")
+    (alone,), rows = train("none", 1), []
     for count in counts:
         found = train("multi_worker", count)
         largest = {}
@@ -190,9 +189,11 @@ def compare_weights(counts, folder):
             if any(not np.array_equal(worker[name], found[0][name]) for worker in found for name in names):
                 sys.exit(f"The weights of {count} workers differ after {kind}")
             largest[kind] = max(float(abs(found[0][name] - alone[name]).max()) for name in names)
-        print(f"| {count} workers | {' | '.join(f'{value:.1e}' for value in largest.values())} |", flush=True)
+        rows.append(f"| {count} workers | {' | '.join(f'{value:.1e}' for value in largest.values())} |")
         if max(largest.values()) > TOLERANCE:
-            sys.exit(f"The weights of {count} workers are not those of one process, within {TOLERANCE}")
+            sys.exit(f"The weights of {count} workers are not those of one process, within {TOLERANCE}: {largest}")
+    # After all that workers say.
+    print(f"\n| largest difference | {' | '.join(COMPARED)} |\n|---|{len(COMPARED) * '---|'}", *rows, sep="\n")
 
 
 def _find_ports(count):

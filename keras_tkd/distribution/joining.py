@@ -161,7 +161,7 @@ def _report(addresses, index):
 
 
 class _MeetingFailed(OSError):
-    """What worker 0 says why the workers do not meet."""
+    """The reason that worker 0 gives why the workers do not meet."""
 
 
 class _Pause:

@@ -190,7 +190,7 @@ def compare_weights(counts, folder):
                 sys.exit(f"The weights of {count} workers differ after {kind}")
             largest[kind] = max(float(abs(found[0][name] - alone[name]).max()) for name in names)
         rows.append(f"| {count} workers | {' | '.join(f'{value:.1e}' for value in largest.values())} |")
-        if max(largest.values()) > TOLERANCE:
+        if not all(value <= TOLERANCE for value in largest.values()):
             sys.exit(f"The weights of {count} workers are not those of one process, within {TOLERANCE}: {largest}")
     # After all that workers say.
     print(f"\n| largest difference | {' | '.join(COMPARED)} |\n|---|{len(COMPARED) * '---|'}", *rows, sep="\n")

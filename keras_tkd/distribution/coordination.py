@@ -19,7 +19,7 @@ from keras_tkd.utils.native_output import hide_native_output
 __all__ = ["join_cluster"]
 
 _SILENCE = 20.0  # seconds without a sign of a worker after which TensorFlow ends the others
-_PATIENCE = 120.0  # seconds that TensorFlow may take to join workers that have met
+_PATIENCE = 300.0  # seconds that TensorFlow may take to join workers that have met
 
 
 def join_cluster(addresses, index):

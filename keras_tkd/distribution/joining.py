@@ -49,7 +49,7 @@ def meet(addresses: list, index: int):
     # TensorFlow's service has still to begin there.
     began = time.monotonic()
     while index and (heard := _probe(addresses[0])):
-        if time.monotonic() - began > _PAUSE:
+        if time.monotonic() - began > _PATIENCE:
             raise OSError(
                 f"Worker 0 must go on when all have come. Received: {addresses[0]} in TF_CONFIG, where it was, and now "
                 f"{heard}. See why it ended, and start all again"

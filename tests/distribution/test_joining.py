@@ -135,9 +135,9 @@ def test_an_address_at_which_a_worker_is_not_is_told_at_once(begin, addresses):
 
 
 def test_worker_0_that_ends_after_the_meeting_is_named(monkeypatch, begin, addresses):
-    monkeypatch.setattr(joining, "_PAUSE", 0.2)
     first, second = begin(addresses[:2], 0), begin(addresses[:2], 1)
     first.result(timeout=60)
+    monkeypatch.setattr(joining, "_PATIENCE", 0.2)
     with pytest.raises(OSError, match=f"must go on when all have come. .*and now {NOTHING_LISTENS}. See why"):
         second.result(timeout=60)
 

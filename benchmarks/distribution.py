@@ -3,6 +3,7 @@
     python benchmarks/distribution.py --workers=1,2,4
     python benchmarks/distribution.py --workers=2 --link=slow        # 10 Mbit/s
     python benchmarks/distribution.py --workers=2 --link=cut         # the cable is out for five seconds
+    python benchmarks/distribution.py --workers=2,4 --equal          # weights after 21 steps, beside one process's
 
 Each worker is a process of one thread that trains the paper's student by soft targets, on 64 images a step, whose
 teacher's outputs come with the batch. Where this may make network namespaces (Linux, root), each worker has one to
@@ -31,11 +32,16 @@ import tempfile
 import time
 
 import namespaces
+import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
+TRAINING = HERE.parent / "tests" / "distribution" / "train.py"
 BATCH = 64  # images of each worker in a step
 WARM_UP = 10  # steps
 CLASSES = 10
+# Trainings of tests/distribution/train.py, by which `--equal` compares weights, and by how much these may differ.
+COMPARED = ("kd", "tkd_drawn", "tkd_in_batch", "sp", "rkd", "crd", "trikd")
+TOLERANCE = 1e-5
 GBIT = 1e9 / 8  # bytes a second
 CLUSTERS = (8, 32, 128, 512)
 # Trained numbers; operations of a training step on one image, in millions; bytes of an image that the losses read: the
@@ -70,7 +76,6 @@ def find_batch(part, parameters, image_bytes, image_seconds, workers, bandwidth)
 def work(path, steps, interface, gather):
     """Trains as one worker, or alone, and writes what it saw."""
     import keras
-    import numpy as np
     import tensorflow as tf
 
     from keras_tkd import Distiller, distribution, losses, models
@@ -119,24 +124,13 @@ def read_sent_bytes(interface, machine=()):
 
 def measure(count, steps, link, gather, folder):
     """Trains with so many workers; returns what each of them wrote."""
-    spaces = count > 1 and namespaces.available()
-    with namespaces.machines(count) if spaces else contextlib.nullcontext() as cluster:
-        if spaces:
-            addresses = [f"{cluster.address(i)}:2222" for i in range(count)]
-        else:
-            addresses = [f"127.0.0.1:{port}" for port in _find_ports(count)]
+    with make_machines(count) as cluster:
         if link == "slow":
             cluster.slow_down(10)
         paths = [folder / f"{count} {i}.json" for i in range(count)]
-        processes = []
-        for i, path in enumerate(paths):
-            own = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
-            if count > 1:
-                config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
-                own["TF_CONFIG"] = json.dumps(config)
-            command = [sys.executable, __file__, f"--worker={path}", f"--steps={steps}", f"--gather={gather}"]
-            command.append(f"--interface={namespaces.CARD if spaces else 'lo'}")
-            processes.append(subprocess.Popen([*(cluster.enter(i) if spaces else []), *command], env=os.environ | own))
+        card = f"--interface={namespaces.CARD if cluster else 'lo'}"
+        options = [__file__, f"--steps={steps}", f"--gather={gather}", card]
+        processes = start_workers(cluster, [[*options, f"--worker={path}"] for path in paths])
         if link == "cut":
             # Once it trains, and no longer sends little.
             while read_sent_bytes(namespaces.CARD, cluster.enter(0)) < 20e6 and processes[0].poll() is None:
@@ -144,10 +138,62 @@ def measure(count, steps, link, gather, folder):
             cluster.plug(0, False)
             time.sleep(5)
             cluster.plug(0, True)
-        codes = [process.wait() for process in processes]
+        wait_for(processes)
+        return [json.loads(path.read_text()) for path in paths], cluster is not None
+
+
+def make_machines(count):
+    """Returns a context with so many machines, a `namespaces.Cluster`; with None where there is one, or can be none."""
+    return namespaces.machines(count) if count > 1 and namespaces.available() else contextlib.nullcontext()
+
+
+def start_workers(cluster, commands):
+    """Starts a worker, or a single process, for each of the commands of Python, on its machine where there are some."""
+    count = len(commands)
+    if cluster:
+        addresses = [f"{cluster.address(i)}:2222" for i in range(count)]
+    else:
+        addresses = [f"127.0.0.1:{port}" for port in _find_ports(count)]
+    processes = []
+    for i, command in enumerate(commands):
+        own = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+        if count > 1:
+            config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}
+            own["TF_CONFIG"] = json.dumps(config)
+        entered = [*(cluster.enter(i) if cluster else []), sys.executable, *map(str, command)]
+        processes.append(subprocess.Popen(entered, env=os.environ | own))
+    return processes
+
+
+def wait_for(processes):
+    codes = [process.wait() for process in processes]
     if any(codes):
         sys.exit(f"Workers ended with {codes}")
-    return [json.loads(path.read_text()) for path in paths], spaces
+
+
+def compare_weights(counts, folder):
+    """Prints, for each training, by how much weights of several workers differ from those of a single process."""
+
+    def train(name, count):
+        paths = [folder / f"{name} of {count} {i}.npz" for i in range(count)]
+        with make_machines(count) as cluster:
+            wait_for(start_workers(cluster, [[TRAINING, name, path, *COMPARED] for path in paths]))
+        return [dict(np.load(path)) for path in paths]
+
+    (alone,), rows = train("none", 1), []
+    for count in counts:
+        found = train("multi_worker", count)
+        largest = {}
+        for kind in COMPARED:
+            names = [name for name in alone if name.startswith(f"{kind}/")]
+            if any(not np.array_equal(worker[name], found[0][name]) for worker in found for name in names):
+                sys.exit(f"The weights of {count} workers differ after {kind}")
+            largest[kind] = max(float(abs(found[0][name] - alone[name]).max()) for name in names)
+        rows.append(f"| {count} workers | {' | '.join(f'{value:.1e}' for value in largest.values())} |")
+        if not all(value <= TOLERANCE for value in largest.values()):
+            sys.exit(f"The weights of {count} workers are not those of one process, within {TOLERANCE}: {largest}")
+    # After all that workers say.
+    print(f"\n| largest difference | {' | '.join(COMPARED)} |\n|---|{len(COMPARED) * '---|'}", *rows, sep="\n")
 
 
 def _find_ports(count):
@@ -215,6 +261,7 @@ def main():
     parser.add_argument("--steps", type=int, default=40, help="steps that count, after ten to warm up")
     parser.add_argument("--gather", default="global", choices=("global", "local"), help="see `Distiller`")
     parser.add_argument("--link", default="free", choices=("free", "slow", "cut"), help="what happens to the network")
+    parser.add_argument("--equal", action="store_true", help="compare the weights of trainings, and measure nothing")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--interface", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -222,9 +269,11 @@ def main():
         return work(arguments.worker, arguments.steps, arguments.interface, arguments.gather)
     if arguments.link != "free" and not namespaces.available():
         sys.exit("--link=slow and cut need network namespaces: Linux, root, the tools ip and tc")
-    rows = []
+    rows, counts = [], [int(count) for count in arguments.workers.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        for count in map(int, arguments.workers.split(",")):
+        if arguments.equal:
+            return compare_weights([count for count in counts if count > 1], pathlib.Path(folder))
+        for count in counts:
             found = measure(count, arguments.steps, arguments.link, arguments.gather, pathlib.Path(folder))
             rows.append(summarize(*found))
     show_measured(rows)

@@ -21,6 +21,8 @@ _KERAS_IO = {
     "temperature": "that of SoftTargets",
 }
 
+_STRATEGIES = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+
 
 class GuardedModel(keras.Model):
     """A model whose `compile`, `fit` and `evaluate` look at what its steps note in their guards.
@@ -51,7 +53,8 @@ class GuardedModel(keras.Model):
 
         Raises:
             TypeError: an argument of the Distiller in the example of keras.io; the message says what it is here.
-            ValueError: a loss or a metric of Keras's that takes something else, such as probabilities.
+            ValueError: a loss or a metric of Keras's that takes something else, such as probabilities; what Keras
+                cannot do on several devices.
         """
         foreign = [f"{name} is {meaning}" for name, meaning in _KERAS_IO.items() if name in kwargs]
         if foreign:
@@ -63,7 +66,28 @@ class GuardedModel(keras.Model):
         for given in (metrics, weighted_metrics):
             check_label_metrics(given)
         super().compile(optimizer, loss, loss_weights, metrics, weighted_metrics, *args, **kwargs)
+        self._check_strategy(self.optimizer)
         self._label_guard.watch(loss, [metrics, weighted_metrics])
+
+    def _check_strategy(self, optimizer):
+        """Raises `ValueError` for what Keras promises of a training and cannot do under the model's strategy."""
+        if not isinstance(self.distribute_strategy, _STRATEGIES):
+            return
+        own = getattr(optimizer, "inner_optimizer", optimizer)  # under loss scaling
+        # Each is a branch or a loop, inside which no replica can meet the others, or does not reach their devices.
+        given = {
+            "steps_per_execution": self.steps_per_execution != 1 and self.steps_per_execution,
+            "jit_compile": self.jit_compile,
+            "gradient_accumulation_steps": own.gradient_accumulation_steps,
+            "ema_overwrite_frequency": own.use_ema and own.ema_overwrite_frequency,
+        }
+        given = [f"{name}={value}" for name, value in given.items() if value]
+        if given:
+            raise ValueError(
+                "On several devices or machines Keras takes one step at a time, without XLA, and applies each step's "
+                f"gradients. Received: {', '.join(given)}, under a {type(self.distribute_strategy).__name__}. Leave "
+                "that out"
+            )
 
     def compile_from_config(self, config):
         # Keras leaves it to a model that has a `compile` of its own.

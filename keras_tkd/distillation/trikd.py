@@ -222,6 +222,7 @@ class TriKD(DistillationModel):
         scales = keras.optimizers.LossScaleOptimizer
         if isinstance(self.optimizer, scales) and not isinstance(teacher_optimizer, scales):
             teacher_optimizer = scales(teacher_optimizer, name="teacher_loss_scale")
+        self._check_strategy(teacher_optimizer)
         self.teacher_optimizer = teacher_optimizer
         self._teacher_label_loss = keras_graph.copy_compiled_loss(self)
         self._build_teacher_optimizer()

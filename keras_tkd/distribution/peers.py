@@ -13,7 +13,7 @@ import threading
 import time
 from os import _exit as exit_at_once
 
-__all__ = ["Peers", "connect_to_first", "end_process"]
+__all__ = ["Peers", "connect_to_first", "end_process", "listen", "read_lines"]
 
 _BEAT = 5.0  # seconds from one sign of life to the next
 _SILENCE = 40.0  # seconds without one after which a worker counts as lost: a link that is cut for some seconds is none
@@ -44,13 +44,13 @@ class Peers:
                 for _ in names[1:]:
                     line = self._accept(connect)
                     line.settimeout(_SILENCE)
-                    messages = _read_lines(line)
+                    messages = read_lines(line)
                     # The first says whose connection it is.
                     number = int(next(messages))
                     self._lines[number], self._messages[number] = line, messages
         else:
             connect.settimeout(_SILENCE)
-            self._lines[0], self._messages[0] = connect, _read_lines(connect)
+            self._lines[0], self._messages[0] = connect, read_lines(connect)
             self._send(0, str(index))
         for number in self._lines:
             threading.Thread(target=self._watch, args=(number,), daemon=True).start()
@@ -132,6 +132,18 @@ class Peers:
         self._end(reason)
 
 
+def listen(port=0, backlog=None) -> socket.socket:
+    """Returns a socket that listens on all addresses of this machine, those of IPv6 too where it has any.
+
+    Args:
+        port: its port; 0 for one that the system chooses.
+        backlog: number of connections that may wait; None for the system's own.
+    """
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True)
+    return socket.create_server(("", port), backlog=backlog)
+
+
 def connect_to_first(host, port):
     """Returns a socket that is connected to worker 0, as `Peers` takes it.
 
@@ -162,7 +174,7 @@ def end_process(reason):
     exit_at_once(1)
 
 
-def _read_lines(line):
+def read_lines(line):
     """Yields the lines that come from a socket, without empty ones, until the other end closes it."""
     rest = b""
     while received := line.recv(4096):

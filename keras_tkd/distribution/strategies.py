@@ -3,15 +3,15 @@
 import contextlib
 import json
 import os
-import re
 
 import tensorflow as tf
 
 from keras_tkd.distribution.coordination import join_cluster
+from keras_tkd.distribution.joining import split_address
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.choices import DISTRIBUTIONS
 
-__all__ = ["STRATEGIES", "make_strategy", "read_cluster", "scope", "split_address"]
+__all__ = ["STRATEGIES", "make_strategy", "read_cluster", "scope"]
 
 STRATEGIES = DISTRIBUTIONS
 _made = {}
@@ -28,7 +28,9 @@ def make_strategy(name: str):
         A `tf.distribute.Strategy`; None for `"none"`.
 
     Raises:
-        ValueError: another name; `"multi_worker"` without a `TF_CONFIG` that names two workers or more.
+        ValueError: another name; `"multi_worker"` without a `TF_CONFIG` that names two workers or more, or in a process
+            in which TensorFlow runs already.
+        OSError: workers that do not meet, see `meet`.
     """
     if name == "none":
         return None
@@ -37,8 +39,8 @@ def make_strategy(name: str):
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return _make_once(name, lambda: tf.distribute.MirroredStrategy([device.name for device in devices]))
     if name == "multi_worker":
-        read_cluster()
-        return _make_once(name, join_cluster)
+        addresses, index = read_cluster()
+        return _make_once(name, lambda: join_cluster(addresses, index))
     raise ValueError(f"`distribution` must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
 
 
@@ -93,14 +95,3 @@ def read_cluster() -> tuple[list, int]:
     if task.get("type") != "worker" or not isinstance(index, int) or not 0 <= index < len(workers):
         raise ValueError(f"{rule}. Received: task {task!r} of {len(workers)} workers")
     return workers, index
-
-
-def split_address(address) -> tuple[str, int]:
-    """Returns host and port of a worker's address; raises `ValueError` for one that lacks either."""
-    host, _, port = str(address).rpartition(":")
-    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 2**16:
-        raise ValueError(
-            "A worker's address in TF_CONFIG must be host:port, with a port from 1 to 65535. Received: "
-            f"{address!r}. Mend it on all workers"
-        )
-    return host.strip("[]"), int(port)

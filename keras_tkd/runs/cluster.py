@@ -14,17 +14,16 @@ import json
 import os
 import pathlib
 import shutil
-import socket
 import tempfile
 
 import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.options import count_batches
-from keras_tkd.distribution.joining import join_workers
-from keras_tkd.distribution.peers import Peers, connect_to_first, end_process
+from keras_tkd.distribution.joining import split_address
+from keras_tkd.distribution.peers import Peers, connect_to_first, end_process, listen
 from keras_tkd.distribution.rows import RowGatherer
-from keras_tkd.distribution.strategies import make_strategy
+from keras_tkd.distribution.strategies import make_strategy, read_cluster
 from keras_tkd.runs.layout import OBSERVATIONS, OWN_FILES, REPORT
 from keras_tkd.utils.files import hash_file
 
@@ -59,8 +58,8 @@ class Cluster:
     def watch(self, addresses):
         """Begins to watch the other workers, so that the loss of one ends the others."""
         index = self.share[0]
-        host = addresses[0].rpartition(":")[0].strip("[]")
-        listening = socket.create_server(("", 0), backlog=len(addresses)) if index == 0 else None
+        host, _ = split_address(addresses[0])
+        listening = listen(backlog=len(addresses)) if index == 0 else None
         port = self.exchange(str(listening.getsockname()[1]) if listening else "")[0]
         line = listening or connect_to_first(host, int(port))
         self._peers = Peers(self._names, index, line, self._end)
@@ -191,7 +190,7 @@ def connect(distribution):
     """Returns the `Cluster` that a configuration's `distribution` names. A process has one of each, from first to last.
 
     Raises:
-        ValueError, OSError: as `join_workers`.
+        ValueError, OSError: as `make_strategy`; several GPUs in one worker.
     """
     if distribution != "multi_worker":
         strategy = make_strategy(distribution)
@@ -200,7 +199,14 @@ def connect(distribution):
             devices = [device.rpartition("device:")[2] for device in strategy.extended.worker_devices]
             print(f"Devices: {len(devices)}, {', '.join(devices)}", flush=True)
         return Cluster(strategy)
-    strategy, addresses, index = join_workers()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus[1:]:
+        raise ValueError(
+            f"A worker trains on one device. Received: a process that sees {len(gpus)} GPUs. Start one worker for "
+            "each, with CUDA_VISIBLE_DEVICES=0 and so on, or take --distribution=mirrored on a single machine"
+        )
+    addresses, index = read_cluster()
+    strategy = make_strategy(distribution)
     names = [f"worker {number} at {address}" for number, address in enumerate(addresses)]
     cluster = Cluster(strategy, names, index)
     cluster.watch(addresses)

@@ -1,8 +1,11 @@
 """What TensorFlow is told when a process joins the others."""
 
 import signal
+import subprocess
+import sys
 
 import pytest
+import tensorflow as tf
 from tensorflow.python.eager import context
 
 from keras_tkd.distribution import coordination
@@ -17,6 +20,26 @@ def test_silence_of_some_seconds_is_borne(monkeypatch):
     assert ours.coordination_service.heartbeat_timeout_in_ms == 20_000
     ours.configure_coordination_service("standalone")
     assert ours.coordination_service.heartbeat_timeout_in_ms == 0
+
+
+def test_a_wait_that_stops_all_threads_of_python_is_ended():
+    # `PyDLL` keeps Python's lock, as TensorFlow does while it waits for workers.
+    code = """
+import ctypes
+from keras_tkd.distribution import coordination
+with coordination._ended_after(60):
+    pass
+with coordination._ended_after(0.2):
+    ctypes.PyDLL(None).sleep(600)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1 and "Timeout" in ended.stderr
+
+
+def test_a_process_in_which_tensorflow_runs_already_joins_nobody():
+    tf.constant(0)
+    with pytest.raises(ValueError, match="Received: a process in which TensorFlow runs already. Begin in a new"):
+        coordination.join_cluster(["127.0.0.1:1", "127.0.0.1:2"], 1)
 
 
 def test_a_signal_does_what_it_did():

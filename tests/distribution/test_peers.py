@@ -90,3 +90,12 @@ def test_a_port_that_workers_do_not_get_through_to_is_named(monkeypatch):
     # It no longer listens.
     with pytest.raises(OSError, match=rf"\(this time {port}\). Received: {host}, which cannot be reached there"):
         peers.connect_to_first(host, port)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_workers_are_let_in_by_either_address(host):
+    if host == "::1" and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with peers.listen() as listening:
+        line = peers.connect_to_first(host, listening.getsockname()[1])
+        line.close()

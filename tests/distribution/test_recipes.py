@@ -44,7 +44,7 @@ def test_lines_set_what_multi_worker_reads(tmp_path, monkeypatch, script, enviro
     monkeypatch.setenv("TF_CONFIG", ended.stdout)
     monkeypatch.setattr(distribution.strategies, "_made", {})
     made = []
-    monkeypatch.setattr(distribution.strategies, "join_cluster", lambda: made.append(1))
+    monkeypatch.setattr(distribution.strategies, "join_cluster", lambda *cluster: made.append(cluster))
     distribution.make_strategy("multi_worker")
     said = json.loads(ended.stdout)
     assert made and said["cluster"]["worker"][0] == first and len(said["cluster"]["worker"]) == 2

@@ -1,10 +1,12 @@
 """Strategies by name: what `TF_CONFIG` must say, and that one device is no strategy."""
 
 import json
+import re
 
 import pytest
 
 from keras_tkd import distribution
+from keras_tkd.distribution.joining import split_address
 
 
 def test_none_is_no_strategy():
@@ -43,10 +45,17 @@ def test_a_cluster_that_is_none_is_refused_before_anything_waits_for_it(monkeypa
     assert received in str(error.value)
 
 
-@pytest.mark.parametrize("address", ["host", "host:", "host:http", ":80", "host:0", "host:65536", 80])
+@pytest.mark.parametrize(
+    "address", ["host", "host:", "host:http", ":80", "host:0", "host:65536", 80, "::1:2222", "[::1]", "[]:1"]
+)
 def test_an_address_without_host_or_port_is_refused(monkeypatch, address):
     # That of another worker, which nothing here listens at or looks for.
     config = {"cluster": {"worker": ["a:65535", "b:1", address]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    with pytest.raises(ValueError, match=f"must be host:port, .* 65535. Received: {address!r}. Mend"):
+    with pytest.raises(ValueError, match=f"must be host:port, .* 65535. Received: {re.escape(repr(address))}. Mend"):
         distribution.make_strategy("multi_worker")
+
+
+@pytest.mark.parametrize(("address", "parts"), [("host:1", ("host", 1)), ("[::1]:65535", ("::1", 65535))])
+def test_an_address_has_a_host_and_a_port(address, parts):
+    assert split_address(address) == parts

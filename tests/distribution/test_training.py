@@ -1,7 +1,12 @@
 """Training on several devices and in several processes is training on one: weights, metrics and validation."""
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from keras_tkd import Distiller, TriKD
+from keras_tkd.losses import SoftTargets
 
 from .conftest import KINDS, TOLERANCE
 
@@ -32,6 +37,33 @@ def test_several_predict_as_one(results, kind, name):
     one, several = (results[each][0][f"predicted {kind}"] for each in ("none", name))
     assert one.shape == (52, 3)
     np.testing.assert_allclose(several, one, rtol=0, atol=1e-4)
+
+
+OPTIONS = [
+    ({"steps_per_execution": 2}, {}),
+    ({"jit_compile": True}, {}),
+    ({}, {"gradient_accumulation_steps": 2}),
+    ({}, {"use_ema": True, "ema_overwrite_frequency": 2}),
+]
+
+
+@pytest.mark.parametrize(("options", "of_optimizer"), OPTIONS)
+def test_what_keras_cannot_do_on_several_devices_is_refused(options, of_optimizer):
+    """Plain Keras fails there, with an error of TensorFlow's that names none of it."""
+
+    def make():
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+
+    optimizer = keras.optimizers.SGD(0.1, **of_optimizer)
+    (name, value), *_ = list({**options, **of_optimizer}.items())[::-1]
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        for model, optimizers in (
+            (Distiller(make(), make(), SoftTargets()), {"optimizer": optimizer}),
+            (TriKD(make(), make()), {"optimizer": keras.optimizers.SGD(0.1), "teacher_optimizer": optimizer}),
+        ):
+            with pytest.raises(ValueError, match=f"Received: {name}={value}, under a MirroredStrategy. Leave"):
+                model.compile(loss="mse", **optimizers, **options)
+    Distiller(make(), make(), SoftTargets()).compile(optimizer, "mse", **options)
 
 
 def test_all_workers_end_with_the_same_bytes(results):

@@ -27,6 +27,18 @@ def test_it_is_a_permutation():
     np.testing.assert_array_equal(np.sort(ours(3, 1)), np.arange(COUNT))
 
 
+@pytest.mark.parametrize("key", [(0, 0, 0), (2**30 - 1, 7, 3), (5, 2**40, 2)])
+def test_its_key_is_hashed_by_philox(key):
+    """By its name, which says the same on every device."""
+    seed, epoch, stream = key
+    hashed = tf.random.stateless_uniform(
+        [3], tf.constant([seed + stream * 2**32, epoch], tf.int64), maxval=2**16, dtype=tf.int64, alg="philox"
+    )
+    numbers, last = tf.range(COUNT, dtype=tf.int64), tf.constant(COUNT - 1, tf.int64)
+    expected = tf.raw_ops.RandomIndexShuffle(index=numbers, seed=hashed, max_index=last, rounds=32)
+    np.testing.assert_array_equal(ours(*key), expected)
+
+
 @pytest.mark.parametrize("key", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2**16, 0, 0), (0, 2**16, 0), (0, 0, 2**16)])
 def test_keys_that_are_neighbours_or_far_apart_give_unlike_permutations(key):
     assert correlation(ours(0, 0, 0), ours(*key)) < 6 * 0.0045

@@ -21,20 +21,21 @@ def join(parts):
 
 
 @pytest.mark.parametrize(
-    ("make", "more"),
+    ("make", "more", "count"),
     [
-        (triplet_dataset, {"augment": crop_and_flip}),
-        (triplet_dataset, {"positives": "same_class", "training": False}),
-        (pair_dataset, {"augment": crop_and_flip, "initial_epoch": 2, "initial_step": 1}),
-        (image_dataset, {"mix": Mixing(3, mixup=1.0)}),
+        # Of two shares, none is in between.
+        (triplet_dataset, {"augment": crop_and_flip}, 4),
+        (triplet_dataset, {"positives": "same_class", "training": False}, 2),
+        (pair_dataset, {"augment": crop_and_flip, "initial_epoch": 2, "initial_step": 1}, 2),
+        (image_dataset, {"mix": Mixing(3, mixup=1.0)}, 2),
     ],
 )
-def test_shares_are_the_rows_of_one_processs_batch(make, more):
+def test_shares_are_the_rows_of_one_processs_batch(make, more, count):
     def batches(share):
         dataset = make(IMAGES, LABELS, BATCH, seed=3, share=share, **more)
         return [flatten(element) for element in dataset.as_numpy_iterator()]
 
-    whole, shares = batches(None), [batches((index, 4)) for index in range(4)]
+    whole, shares = batches(None), [batches((index, count)) for index in range(count)]
     assert len(whole) > 2 and {len(each) for each in shares} == {len(whole)}
     for batch, *parts in zip(whole, *shares, strict=True):
         rows = [len(part["label"]) for part in parts]
@@ -65,22 +66,22 @@ WINDOWS = [24, 500]
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize(
-    ("make", "more"),
+    ("make", "more", "count"),
     [
-        (image_dataset, {"augment": crop_and_flip}),
-        (triplet_dataset, {"initial_epoch": 1, "initial_step": 3}),
-        (pair_dataset, {"training": False}),
-        (image_dataset, {"mix": Mixing(3, mixup=1.0)}),
+        (image_dataset, {"augment": crop_and_flip}, 3),
+        (triplet_dataset, {"initial_epoch": 1, "initial_step": 3}, 2),
+        (pair_dataset, {"training": False}, 2),
+        (image_dataset, {"mix": Mixing(3, mixup=1.0)}, 2),
     ],
 )
-def test_shares_of_streamed_images_are_the_rows_of_one_processs_batch(stored, window, make, more):
+def test_shares_of_streamed_images_are_the_rows_of_one_processs_batch(stored, window, make, more, count):
     splits = load("shades", stored, shuffle_window=window)
     images, labels = splits.train_images, splits.train_labels
 
     def batches(share):
         return [flatten(each) for each in make(images, labels, 16, seed=2, share=share, **more).as_numpy_iterator()]
 
-    whole, shares = batches(None), [batches((index, 3)) for index in range(3)]
+    whole, shares = batches(None), [batches((index, count)) for index in range(count)]
     assert {len(each) for each in shares} == {len(whole)} and len(whole[-1]["label"]) < 16
     for batch, *parts in zip(whole, *shares, strict=True):
         for key, values in join(parts).items():

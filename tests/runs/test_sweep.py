@@ -20,7 +20,7 @@ from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.comparison import ComparedRun, Comparison, read_comparison
 from keras_tkd.reports.comparison_tables import describe_comparison
 from keras_tkd.reports.observations import read_observations
-from keras_tkd.runs import commands, compare, images, stages, sweep, sweep_plan, sweep_progress, write_report
+from keras_tkd.runs import commands, compare, images, results, stages, sweep, sweep_plan, sweep_progress, write_report
 from keras_tkd.runs.images import hash_data, load_splits
 from keras_tkd.runs.sweep_plan import list_steps, make_configs
 from keras_tkd.runs.sweep_settings import read_settings
@@ -166,6 +166,11 @@ def in_no_time(monkeypatch):
     """Trainings that end at once, counted by the last two folders of their run: all models are at chance."""
     TRAINED.clear()
     monkeypatch.setattr(stages, "fit_stage", end_at_once)
+    # What only a training reads or a result shows, each of which takes longer than all that a comparison does.
+    monkeypatch.setattr(stages, "_make_distiller", lambda *arguments: None)
+    monkeypatch.setattr(stages, "check_first_batch", lambda *arguments: None)
+    for module in (commands, results):
+        monkeypatch.setattr(module, "measure_model_latency", lambda model, images: 1.0)
     return TRAINED
 
 

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: in processes of their own."""
+"""The scripts as a user runs them: in processes of their own, or forks where how a process begins does not matter."""
 
 import importlib
 import importlib.util
@@ -13,8 +13,12 @@ import time
 import zipfile
 
 import h5py
+import keras
+import numpy as np
 import pytest
+from script_forks import ScriptForks
 
+from keras_tkd import data
 from keras_tkd.methods import METHODS
 from keras_tkd.runs import reporting
 
@@ -41,6 +45,12 @@ QUICK = ["--epochs=2", "--batch_size=128"]
 def run(script, *arguments, cwd):
     command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def forks():
+    with ScriptForks() as forks:
+        yield forks
 
 
 def test_train_teacher_distill_evaluate(tmp_path):
@@ -217,8 +227,8 @@ def test_onednn_is_on_unless_the_user_said_otherwise(given, expected, monkeypatc
         ([], "workdir"),
     ],
 )
-def test_bad_flags_end_with_one_sentence(arguments, message, tmp_path):
-    done = run("distill", *arguments, cwd=tmp_path)
+def test_bad_flags_end_with_one_sentence(arguments, message, tmp_path, forks):
+    done = forks.run("distill", *arguments, cwd=tmp_path)
     assert done.returncode != 0
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
@@ -426,7 +436,7 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
         (["--workdir=w", "--methods=dkd", "--mixup=0.2"], "DecoupledTargets is of images of one class each"),
     ],
 )
-def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path):
+def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path, forks):
     arguments = [argument.replace("=flags/", f"={ROOT}/flags/") for argument in arguments]
     done = run("compare", *arguments, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr + done.stdout and "Traceback" not in done.stderr
@@ -446,25 +456,22 @@ def test_bad_flags_of_a_tuning_end_with_one_sentence(arguments, message, tmp_pat
     assert not os.listdir(tmp_path)
 
 
-# A classifier without training: the class whose mean image is the nearest, |x - m|^2 = |x|^2 - 2 (m x - |m|^2 / 2).
-NEAREST = """
-import keras, numpy as np
-from keras_tkd import data
-splits = data.load("digits")
-images = splits.train_images.reshape(-1, 64) / 255
-means = np.array([images[splits.train_labels == label].mean(0) for label in range(10)])
-for name, lift in (("plain", 0), ("lifted", 1e4)):
-    # Lifted, no class changes; but the steps of int8 are too large to tell the classes apart.
-    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
-    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-    model.set_weights([means.T, lift - (means**2).sum(1) / 2])
-    model.save(name + ".keras")
-"""
+def save_nearest(folder):
+    """Classifiers without training: the class whose mean image is nearest, |x - m|^2 = |x|^2 - 2 (m x - |m|^2 / 2)."""
+    splits = data.load("digits")
+    images = splits.train_images.reshape(-1, 64) / 255
+    means = np.array([images[splits.train_labels == label].mean(0) for label in range(10)])
+    for name, lift in (("plain", 0), ("lifted", 1e4)):
+        # Lifted, no class changes; but the steps of int8 are too large to tell the classes apart.
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(10)]
+        model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        model.set_weights([means.T, lift - (means**2).sum(1) / 2])
+        model.save(folder / f"{name}.keras")
 
 
-def test_export(tmp_path):
+def test_export(tmp_path, forks):
     """Of files, which cost no training: one that passes, and one that loses too much."""
-    subprocess.run([sys.executable, "-c", NEAREST], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    save_nearest(tmp_path)
     flags = ["--formats=saved_model,litert_float32,onnx", "--max_drop=0"]
     passed = run("export", "--source=plain.keras", "--output=out", *flags, cwd=tmp_path)
     assert passed.returncode == 0 and passed.stderr == "", passed.stderr
@@ -473,10 +480,10 @@ def test_export(tmp_path):
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert record["passed"] and [file["threads"] for file in record["files"]] == [1, 1, 1]
     assert record["student"]["test_accuracy"] > 0.8
-    again = run("export", "--source=plain.keras", "--output=out", *flags, cwd=tmp_path)
+    again = forks.run("export", "--source=plain.keras", "--output=out", *flags, cwd=tmp_path)
     assert again.returncode == 1 and "Error: out holds an export already: export.json, labels.txt" in again.stderr
     flags = ["--formats=litert_int8", "--max_drop=0.001", "--existing=overwrite", "--calibration_images=20"]
-    failed = run("export", "--source=lifted.keras", "--output=out", *flags, cwd=tmp_path)
+    failed = forks.run("export", "--source=lifted.keras", "--output=out", *flags, cwd=tmp_path)
     record = json.loads((tmp_path / "out" / "export.json").read_text())
     assert failed.returncode == 1 and not record["passed"]
     (file,) = record["files"]

@@ -438,7 +438,7 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
 )
 def test_bad_flags_of_a_comparison_end_with_one_sentence(arguments, message, tmp_path, forks):
     arguments = [argument.replace("=flags/", f"={ROOT}/flags/") for argument in arguments]
-    done = run("compare", *arguments, cwd=tmp_path)
+    done = forks.run("compare", *arguments, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr + done.stdout and "Traceback" not in done.stderr
     assert not os.listdir(tmp_path)
 

@@ -66,13 +66,13 @@ class MiningLoss(LogitsLoss):
             self.add_layer(projector)
 
     def _are_embeddings(self, teacher_shapes, student_shapes):
-        """Whether one vector of each side is compared, of a layer that is named: classes must be the same."""
+        """Returns whether one vector of each side is compared, of a layer that is named: classes must be the same."""
         shapes = (teacher_shapes, student_shapes)
         vectors = all(isinstance(shape, tuple) and len(shape) == 2 and shape[-1] for shape in shapes)
         return vectors and self.teacher_layers is not None and self.student_layers not in (None, "logits")
 
     def project(self, output):
-        """Returns an output of the student in the loss's dtype, and as wide as the teacher's where both have a width."""
+        """Returns an output of the student in the loss's dtype, as wide as the teacher's where it has a projector."""
         output = self.cast(output)
         return self.layers[0](output) if self.layers else output
 

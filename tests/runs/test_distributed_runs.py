@@ -121,7 +121,8 @@ def test_runs_on_two_devices_and_of_two_workers_are_those_of_one_device(tmp_path
 
 def start_to_state(path, training):
     """The launcher of two workers, once they have written a state of a training that was not there."""
-    pattern = f"checkpoints/{training}/*.npz"
+    # One that is being written begins with a dot.
+    pattern = f"checkpoints/{training}/[!.]*.npz"
     known, process = set(path.glob(pattern)), start(path)
     while not set(path.glob(pattern)) - known:
         assert process.poll() is None, process.communicate()[0]

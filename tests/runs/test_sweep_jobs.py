@@ -29,7 +29,7 @@ def test_a_run_ends_with_the_process_that_started_it(tmp_path):
     lock, worker = tmp_path / "run" / ".lock", None
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     try:
-        while not list((tmp_path / "run").rglob("*.npz")):
+        while not list((tmp_path / "run").rglob("[!.]*.npz")):
             assert parent.poll() is None, parent.stderr.read()
             time.sleep(0.1)
         worker = int(re.match(r"process (\d+) on", lock.read_text())[1])

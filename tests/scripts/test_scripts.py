@@ -336,7 +336,7 @@ def test_a_run_that_is_asked_to_end_says_how_to_go_on_and_another_is_refused_mea
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path)
     try:
         # Training has begun: its state is written at the end of each epoch.
-        while not list((tmp_path / "a run").rglob("*.npz")):
+        while not list((tmp_path / "a run").rglob("[!.]*.npz")):
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.1)
         second = run("distill", *flags, cwd=tmp_path)

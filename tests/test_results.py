@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from scipy.stats import ttest_rel
 
 from keras_tkd.reports.comparison import name_method
 
@@ -23,6 +24,22 @@ def test_a_text_has_the_tables_of_the_files(name):
     assert draw.fill(text, COMPARISONS) == text
     for each in named:
         assert f"```\n{draw.format_table(COMPARISONS[each])}\n```" in text
+
+
+def test_one_method_over_another_is_that_of_the_files():
+    rows = re.findall(
+        r"^\| `(\S+)` over `(\S+)` \|.*\| (.+) \| (\S+) \| (\S+) to (\S+) \| (\S+) \|$",
+        (ROOT / "RESULTS.md").read_text(),
+        re.M,
+    )
+    assert len(rows) == 5
+    for method, other, seeds, *said in rows:
+        comparison = COMPARISONS[{"0, 1, 2": "cifar10_small_set", "3 to 7": "cifar10_semi_hard"}[seeds]]
+        accuracies = [{run.seed: run.test_accuracy for run in comparison.list_runs(each)} for each in (method, other)]
+        test = ttest_rel(*([each[seed] for seed in comparison.seeds] for each in accuracies))
+        gain = sum(accuracies[0].values()) / len(comparison.seeds) - sum(accuracies[1].values()) / len(comparison.seeds)
+        found = 100 * gain, *(100 * bound for bound in test.confidence_interval())
+        assert said == [*(f"{value:+.2f}" for value in found), f"{test.pvalue:.3f}"]
 
 
 def test_every_file_is_shown():

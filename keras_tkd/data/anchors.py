@@ -7,7 +7,7 @@ from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.augmentation import apply_view, choose_view
 from keras_tkd.data.epochs import make_epoch_dataset
 from keras_tkd.data.mixing import apply_mixed_view, check_mixing
-from keras_tkd.data.options import PARALLEL_CALLS, count_batches
+from keras_tkd.data.options import PARALLEL_CALLS, count_batches, rewrite_user_function
 from keras_tkd.data.sampling import ClassSampler, make_stateless_seed, shuffle_samples
 from keras_tkd.data.sources import ImageSource, as_source
 from keras_tkd.data.validation import SEED_LIMIT, check_augmentation, check_batch_size, check_seed, check_views
@@ -81,7 +81,7 @@ def make_anchor_dataset(
         sampling_labels = {name: tf.constant(np.asarray(classes)) for name, classes in sampling_labels.items()}
         teacher_images = None if teacher_images is None else as_tensor(teacher_images)
 
-    augment = augment if training else None
+    augment = rewrite_user_function(augment) if augment and training else None
 
     def make_samplers(ids):
         return {name: ClassSampler(tf.gather(classes, ids)) for name, classes in sampling_labels.items()}

@@ -7,6 +7,7 @@ to the bit alone and in any batch, in whatever order a machine adds.
 import tensorflow as tf
 
 from keras_tkd.data.draws import COLOR_JITTER, draw_fraction
+from keras_tkd.data.options import as_written
 
 __all__ = [
     "adjust_brightness",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 
+@as_written
 def color_jitter(images, seeds, *, strength=0.4):
     """Changes brightness, then contrast, then saturation, each by a random factor; the hue stays.
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.draws import CROP, CUTOUT, FLIP, RESIZED_CROP, draw_choice, draw_fraction
+from keras_tkd.data.options import as_written
 
 __all__ = [
     "crop",
@@ -24,6 +25,7 @@ __all__ = [
 _RATIOS = np.exp(np.linspace(np.log(3 / 4), np.log(4 / 3), 1025))
 
 
+@as_written
 def crop_and_flip(images, seeds, *, padding=4, flip=True, drawn_for=None):
     """Crops zero-padded images at random to their own size, and mirrors half of them.
 
@@ -58,6 +60,7 @@ def crop_and_flip(images, seeds, *, padding=4, flip=True, drawn_for=None):
     return tf.gather(tf.gather(padded, rows, batch_dims=1), columns, axis=2, batch_dims=1)
 
 
+@as_written
 def crop(images, seeds, *, padding=4, drawn_for=None):
     """Crops without mirroring, for images such as digits whose mirror image means something else; see `crop_and_flip`.
 
@@ -70,6 +73,7 @@ def crop(images, seeds, *, padding=4, drawn_for=None):
     return crop_and_flip(images, seeds, padding=padding, flip=False, drawn_for=drawn_for)
 
 
+@as_written
 def horizontal_flip(images, seeds):
     """Mirrors half of the images left and right.
 
@@ -84,6 +88,7 @@ def horizontal_flip(images, seeds):
     return tf.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
+@as_written
 def resized_crop(images, seeds, *, area=0.08, drawn_for=None):
     """Crops a part of each image at random, and enlarges it to the image's own size (Szegedy et al., 2015).
 
@@ -165,6 +170,7 @@ def _enlarge(pixels, start, length, axis):
     return below + (above - below) * share
 
 
+@as_written
 def cutout(images, seeds, *, size=0.5, drawn_for=None):
     """Sets a square in each image to zero, at a random place (Cutout, DeVries & Taylor, 2017; random erasing).
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_tkd.data.options import PREFETCHED_BATCHES, deterministic_options
+from keras_tkd.data.options import PREFETCHED_BATCHES, as_written, deterministic_options
 from keras_tkd.utils.number_checks import check_whole, is_whole
 
 __all__ = ["make_epoch_dataset"]
@@ -32,11 +32,13 @@ def make_epoch_dataset(make_batches, batch_count, training, initial_epoch, initi
             f"`initial_step` must be in [0, {batch_count}), the batches of an epoch. Received: "
             f"initial_step={initial_step!r}"
         )
+    make_batches = as_written(make_batches)
     if training:
         # A variable, because each pass makes a new iterator: whatever an iterator counts begins again with the pass.
         counter = tf.Variable(initial_epoch - 1, dtype=tf.int64, trainable=False)
         # One function, and not a map before it: each pass prepares every function of a pipeline anew.
-        dataset = tf.data.Dataset.from_tensors(0).flat_map(lambda _: make_batches(counter.assign_add(1).read_value()))
+        make_next = as_written(lambda _: make_batches(counter.assign_add(1).read_value()))
+        dataset = tf.data.Dataset.from_tensors(0).flat_map(make_next)
     else:
         dataset = make_batches(tf.constant(initial_epoch, tf.int64))
     # `flat_map` forgets how many elements there are, and so do windows; Keras's progress bar and schedules ask for it.

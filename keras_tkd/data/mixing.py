@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_tkd.data.augmentation import apply_view, make_view_seeds
 from keras_tkd.data.crops import make_box_mask, scale_pixels
 from keras_tkd.data.draws import MIXING, draw_choice
-from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
+from keras_tkd.data.options import PARALLEL_CALLS, as_written, deterministic_options
 from keras_tkd.data.permutation import permute
 from keras_tkd.data.sampling import make_stateless_seed
 from keras_tkd.data.validation import check_seed
@@ -228,6 +228,7 @@ def mix_batches(dataset, mix, *, seed):
             f"(batch,). Received: {spec}. Mix before other entries are added to a batch"
         )
 
+    @as_written
     def mix_batch(number, batch):
         images, labels = batch
         message = f"Labels that are mixed must be class ids from 0 to {mix.num_classes - 1}"

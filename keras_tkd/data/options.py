@@ -4,7 +4,15 @@ import os
 
 import tensorflow as tf
 
-__all__ = ["PARALLEL_CALLS", "PARALLEL_DECODES", "PREFETCHED_BATCHES", "count_batches", "deterministic_options"]
+__all__ = [
+    "PARALLEL_CALLS",
+    "PARALLEL_DECODES",
+    "PREFETCHED_BATCHES",
+    "as_written",
+    "count_batches",
+    "deterministic_options",
+    "rewrite_user_function",
+]
 
 _CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # Each call makes a whole batch, and as many batches are in memory: hence a bound where there are many cores, of which a
@@ -13,6 +21,19 @@ PARALLEL_CALLS = min(_CPUS, 8)
 # Each decodes a single image, which is little memory and much work: on all cores.
 PARALLEL_DECODES = _CPUS
 PREFETCHED_BATCHES = 4
+
+# Functions of our own have no Python `if` or loop on tensors, and AutoGraph, which would rewrite these, and every
+# function that is called, takes seconds of each process for it.
+as_written = tf.autograph.experimental.do_not_convert
+
+
+def rewrite_user_function(function):
+    """Makes AutoGraph rewrite a user's function wherever it is called, also from one that is run `as_written`.
+
+    A pipeline that the user makes where AutoGraph is off takes the function as it is, as `tf.data.Dataset.map` does.
+    """
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(function, autograph.control_status_ctx())
 
 
 def count_batches(count, batch_size):

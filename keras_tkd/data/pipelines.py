@@ -11,7 +11,7 @@ from keras_tkd.data.anchors import make_anchor_dataset
 from keras_tkd.data.arrays import as_tensor
 from keras_tkd.data.augmentation import make_view_seeds
 from keras_tkd.data.epochs import make_epoch_dataset
-from keras_tkd.data.options import PARALLEL_CALLS, count_batches
+from keras_tkd.data.options import PARALLEL_CALLS, as_written, count_batches, rewrite_user_function
 from keras_tkd.data.sampling import ClassOrder, ClassSampler, check_two_classes, draw_integers
 from keras_tkd.data.validation import SEED_LIMIT, check_augmentation, check_choice, check_labels, check_seed
 
@@ -213,7 +213,7 @@ def image_dataset(
         initial_step=initial_step,
         share=share,
     )
-    return dataset.map(lambda batch, label: (batch["image"], label))
+    return dataset.map(as_written(lambda batch, label: (batch["image"], label)))
 
 
 def class_batches(
@@ -264,6 +264,8 @@ def class_batches(
     with tf.device("CPU:0"):
         images, labels = as_tensor(images), tf.constant(np.asarray(labels))
 
+    augment = rewrite_user_function(augment) if augment and training else None
+
     def make_batches(epoch):
         samples = order(epoch)
 
@@ -272,7 +274,7 @@ def class_batches(
             numbers = step * order.batch_size + tf.range(order.batch_size, dtype=tf.int64)
             index = tf.gather(samples, numbers)
             picked = tf.gather(images, index)
-            if augment and training:
+            if augment:
                 picked = augment(picked, make_view_seeds(numbers, seed, epoch))
             return picked, tf.gather(labels, index)
 

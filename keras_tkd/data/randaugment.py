@@ -8,12 +8,14 @@ import tensorflow as tf
 
 from keras_tkd.data import colors
 from keras_tkd.data.draws import RAND_AUGMENT, draw_choice
+from keras_tkd.data.options import as_written
 
 __all__ = ["OPERATIONS", "rand_augment"]
 
 _LARGEST_MAGNITUDE = 30
 
 
+@as_written
 def rand_augment(images, seeds, *, operations=2, magnitude=9):
     """Applies operations to each image, drawn from the 14 of `OPERATIONS` (RandAugment, Cubuk et al., 2020).
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.arrays import resize_uint8
-from keras_tkd.data.options import PARALLEL_DECODES, count_batches, deterministic_options
+from keras_tkd.data.options import PARALLEL_DECODES, as_written, count_batches, deterministic_options
 from keras_tkd.data.sampling import draw_integers
 from keras_tkd.data.sources import ImageSource, Window
 
@@ -73,6 +73,7 @@ class ImageStream(ImageSource):
             f"{self.shape[1:]}. Load the data set without `shuffle_window` (--shuffle_window)"
         )
 
+    @as_written
     def __getitem__(self, index):
         """Returns the images of a slice, or of an array of ids, as an array; each is looked for where it is stored."""
         dataset = self._find_records(self._positions[index]).map(self._decode_to_shape)
@@ -114,6 +115,7 @@ class ImageStream(ImageSource):
 
         return windows.map(sort_by_id)
 
+    @as_written
     def batches(self, batch_size, first=0, every=1):
         records = self._list_records().skip(first * batch_size)
         if every > 1:

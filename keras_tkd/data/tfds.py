@@ -162,6 +162,7 @@ def _read(builder, split, function, batch_size, progress, decoders=None):
         num_parallel_calls_for_interleave_files=1,
     )
     dataset = builder.as_dataset(split=split, read_config=config, shuffle_files=False, decoders=decoders)
+    function = tf.autograph.experimental.do_not_convert(function)
     dataset = dataset.map(function, num_parallel_calls=parallel).batch(batch_size).prefetch(1)
     count = builder.info.splits[split].num_examples
     bar = Progress(f"Reading {count:,} images of {builder.name}, {split}", 0, count, shown=progress)

@@ -4,7 +4,14 @@ import tensorflow as tf
 
 from keras_tkd.data.augmentation import apply_view
 from keras_tkd.data.mixing import apply_mixed_view, check_mixing
-from keras_tkd.data.options import PARALLEL_CALLS, PREFETCHED_BATCHES, count_batches, deterministic_options
+from keras_tkd.data.options import (
+    PARALLEL_CALLS,
+    PREFETCHED_BATCHES,
+    as_written,
+    count_batches,
+    deterministic_options,
+    rewrite_user_function,
+)
 from keras_tkd.data.sources import InMemoryImages, as_source
 
 __all__ = ["view_batches"]
@@ -39,7 +46,9 @@ def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, f
         )
     batch_count = count_batches(len(images), batch_size)
     first_view, first_batch = divmod(first, batch_count)
+    augment = rewrite_user_function(augment) if augment else None
 
+    @as_written
     def make_batches(view):
         # Only the first view may be begun in its middle, where a cache that was interrupted goes on.
         start = tf.where(view == first_view, tf.constant(first_batch, tf.int64), 0)
@@ -51,6 +60,7 @@ def view_batches(images, batch_size, *, seed, augment=None, mix=None, views=1, f
     dataset = tf.data.Dataset.range(first_view, views).flat_map(make_batches)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(range(first, batch_count * views, every))))
 
+    @as_written
     def show(view, index, images):
         if mix is None:
             return apply_view(images, index, seed, view, augment)

@@ -42,7 +42,7 @@ class RowGatherer:
             with tf.device(device):
                 return tf.distribute.get_replica_context().all_gather(tf.identity(rows), axis=0)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *row_shape), dtype)])
+        @tf.function(input_signature=[tf.TensorSpec((None, *row_shape), dtype)], autograph=False)
         def run(rows):
             return self._strategy.run(gather, args=(rows,))
 

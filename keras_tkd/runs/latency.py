@@ -31,7 +31,7 @@ def measure_model_latency(model, images):
 def _measure(model, image):
     outputs = LayerOutputs(model)
     # In a graph, as a program that serves the model would have it: without, Python takes most of the time.
-    call = tf.function(lambda batch: outputs(batch)[1]["logits"])
+    call = tf.function(lambda batch: outputs(batch)[1]["logits"], autograph=False)
     batch = tf.convert_to_tensor(resize_for_model(model, image))
     # Copied out, for a GPU answers before it has computed.
     return measure_latency(lambda batch: call(batch).numpy(), batch, calls=_CALLS, seconds=_SECONDS).median_ms

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.data.options import as_written
 from keras_tkd.metrics import ExactMatch
 from keras_tkd.utils.choices import OPTIMIZERS, check_complete
 from keras_tkd.utils.keras_graph import flatten_layers
@@ -142,6 +143,7 @@ def make_label_map(config, num_classes, class_weights=None):
         A function `(x, class ids) -> (x, labels)` or, with weights, `-> (x, labels, weights of the images)`.
     """
 
+    @as_written
     def map_labels(x, ids):
         labels = tf.one_hot(ids, num_classes) if config.label_smoothing else ids
         if class_weights is None:

@@ -162,7 +162,7 @@ class CacheRecipe:
         # The last view is the last to be written: if its rows are right, no row was skipped on the way.
         view = self.views - 1
         images = self._make_sample_views(view)
-        live = tf.function(self.reader)(images)[1]
+        live = tf.function(self.reader, autograph=False)(images)[1]
         for name, array in outputs.items():
             _check_finite(name, find_finite(live[name]).numpy(), images, self._sample_ids, view)
             kept, now = array[view, self._sample_ids].astype("float32"), np.asarray(tf.cast(live[name], "float32"))
@@ -256,7 +256,7 @@ def _compute_rows(recipe, dtype, batch_size, row, workers):
     view, sample = divmod(row, samples)
     # Rows are appended batch by batch, so an interrupted cache ends where a batch does, and goes on with the next one.
     first, end = view * per_view + sample // batch_size, recipe.views * per_view
-    forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], dtype))
+    forward = tf.function(lambda images: _cast_outputs(recipe.reader(images)[1], dtype), autograph=False)
     own = iter(recipe.make_batches(batch_size, first + index, count) if first + index < end else ())
     # In each round a batch for every worker, in their order; in the last one, for some of them.
     for number in range(first + index, end + index, count):

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_tkd.data.arrays import as_tensor
-from keras_tkd.data.options import PARALLEL_CALLS, deterministic_options
+from keras_tkd.data.options import PARALLEL_CALLS, as_written, deterministic_options
 from keras_tkd.data.validation import check_batch_size, check_seed
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.files import CacheFiles
@@ -262,6 +262,7 @@ class TeacherCache:
         with tf.device("CPU:0"):
             rows = {name: as_tensor(array) for name, array in self.outputs.items()}
 
+        @as_written
         def look_up(batch, *labels):
             index = tf.cast(batch["index"], tf.int64)
             view = tf.cast(batch.get(self._view_key, tf.zeros_like(index)), tf.int64)

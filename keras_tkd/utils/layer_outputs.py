@@ -180,7 +180,7 @@ def compute_output_shapes(model, names, input_shape, role=None) -> dict[str, tup
     if dtypes is not None and _is_same_structure(specs, dtypes):
         specs = keras.tree.map_structure(lambda spec, dtype: tf.TensorSpec(spec.shape, dtype), specs, dtypes)
     try:
-        traced = tf.function(run).get_concrete_function(specs)
+        traced = tf.function(run, autograph=False).get_concrete_function(specs)
     except ValueError:
         # As it was raised: TensorFlow would put lines of this function before it ("in user code").
         if raised:

@@ -46,28 +46,48 @@ def gather(nest):
 
 def _gather_leaves(leaves):
     context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync
+    replicas, replica = context.num_replicas_in_sync, context.replica_id_in_sync_group
     size = tf.shape(leaves[0])[0]
-    sizes = context.all_gather(_place(size[None]), axis=0)
-    start = tf.cumsum(sizes, exclusive=True)[context.replica_id_in_sync_group]
+    start = tf.cumsum(_sum(size * tf.one_hot(replica, replicas, dtype=size.dtype)), exclusive=True)[replica]
+    # All tensors of a dtype are sent as one: each exchange waits for every replica, whatever its size.
+    groups = {}
+    for number, leaf in enumerate(leaves):
+        groups.setdefault(_choose_sent(leaf.dtype), []).append(number)
+    wholes = [None] * len(leaves)
+    for dtype, numbers in groups.items():
+        for number, whole in zip(numbers, _gather_as(dtype, [leaves[number] for number in numbers]), strict=True):
+            wholes[number] = whole
 
     @tf.custom_gradient
-    def gather_leaf(leaf):
-        whole = tf.cast(context.all_gather(_place(tf.cast(leaf, _choose_sent(leaf.dtype))), axis=0), leaf.dtype)
-        return whole, lambda upstream: replicas * upstream[start : start + size]
+    def pass_own_rows(leaf, whole):
+        return whole, lambda upstream: (replicas * upstream[start : start + size], None)
 
-    gathered = [gather_leaf(leaf) for leaf in leaves]
-    # How many rows the whole batch has, only the step knows; all else of a shape is the share's.
-    for leaf, whole in zip(leaves, gathered, strict=True):
-        whole.set_shape([None, *leaf.shape[1:]])
+    return [
+        pass_own_rows(leaf, tf.stop_gradient(whole)) if leaf.dtype.is_floating else whole
+        for leaf, whole in zip(leaves, wholes, strict=True)
+    ]
+
+
+def _gather_as(dtype, leaves):
+    """Gathers the rows of tensors of any shapes, side by side, as one matrix of a dtype."""
+    rows = [tf.cast(leaf, dtype) for leaf in leaves]
+    tails = [tf.shape(row)[1:] for row in rows]
+    flat = [tf.reshape(row, [tf.shape(row)[0], tf.reduce_prod(tail)]) for row, tail in zip(rows, tails, strict=True)]
+    whole = tf.distribute.get_replica_context().all_gather(_place(tf.concat(flat, axis=1)), axis=0)
+    parts = tf.split(whole, [tf.shape(each)[1] for each in flat], axis=1)
+    gathered = []
+    for leaf, tail, part in zip(leaves, tails, parts, strict=True):
+        gathered.append(tf.cast(tf.reshape(part, tf.concat([tf.shape(part)[:1], tail], 0)), leaf.dtype))
+        # How many rows the whole batch has, only the step knows; all else of a shape is the share's.
+        gathered[-1].set_shape([None, *leaf.shape[1:]])
     return gathered
 
 
 def _choose_sent(dtype):
     """Returns the dtype as which a tensor is sent: collective operations take neither bools, bytes nor bfloat16."""
-    if dtype in (tf.float16, tf.float32, tf.float64, tf.int32, tf.int64):
-        return dtype
-    return tf.float32 if dtype.is_floating else tf.int32 if dtype.size < 4 else tf.int64
+    if dtype.is_floating:
+        return dtype if dtype in (tf.float16, tf.float32, tf.float64) else tf.float32
+    return tf.int64
 
 
 def fill_empty(nest):

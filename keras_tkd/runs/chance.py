@@ -5,6 +5,7 @@ import math
 import keras
 
 from keras_tkd import evaluation
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.data.options import count_batches
 from keras_tkd.utils.multi_hot import count_classes
 
@@ -12,11 +13,9 @@ __all__ = ["AtChanceError", "StopAtChance", "count_first_epochs", "is_at_chance"
 
 # How long a model may take to leave chance: networks that learn at all have done so by then, in every run that we know.
 _STEPS, _EPOCHS = 100, 3
-# Accuracies by name in the logs, on training and on held-out images, and whose they are.
-_ACCURACIES = (
-    ("accuracy", "val_accuracy", "it"),
-    ("teacher_accuracy", "val_teacher_accuracy", "the teacher that learns with it"),
-)
+# Accuracies by name in the logs, on training and on held-out images.
+_OWN = ("accuracy", "val_accuracy")
+_ONLINE_TEACHERS = ("teacher_accuracy", "val_teacher_accuracy")
 
 
 def count_first_epochs(samples, config):
@@ -75,12 +74,14 @@ class StopAtChance(keras.callbacks.Callback):
         config: the training's configuration.
         splits: the run's `Splits`.
         backup: the training's `BackupState`, which stands before this among the callbacks.
+        run_config: the run's configuration, whose settings the advice names.
     """
 
-    def __init__(self, title, config, splits, backup):
+    def __init__(self, title, config, splits, backup, run_config):
         super().__init__()
         self._title = title
         self._config = config
+        self._run_config = run_config
         self._backup = backup
         self._labels = splits.train_labels, splits.held_out[1]
         self._steps = count_batches(len(splits.train_labels), config.batch_size)
@@ -99,9 +100,9 @@ class StopAtChance(keras.callbacks.Callback):
         history = self._backup.history
         if not self._watches or not self._epochs <= len(history) < self._config.epochs:
             return
-        for trained, held_out, whose in _ACCURACIES:
-            if all(self._is_at_chance(epoch, trained, held_out) for epoch in history):
-                raise AtChanceError(self._explain(whose, history[-1][trained], history[-1][held_out]), self._advise())
+        for names in (_OWN, _ONLINE_TEACHERS):
+            if all(self._is_at_chance(epoch, *names) for epoch in history):
+                raise AtChanceError(self._explain(names), self._advise(names))
         # It has left chance once, and that is enough.
         self._watches = False
 
@@ -112,8 +113,10 @@ class StopAtChance(keras.callbacks.Callback):
             for name, labels in zip(names, self._labels, strict=True)
         )
 
-    def _explain(self, whose, trained, held_out):
+    def _explain(self, names):
         epochs = len(self._backup.history)
+        trained, held_out = (self._backup.history[-1][name] for name in names)
+        whose = "it" if names == _OWN else "the teacher that learns with it"
         return (
             f"{self._title}: after {epochs} epochs ({epochs * self._steps} steps) {whose} still answers at chance, "
             f"accuracy {trained:.2%} on training images and {held_out:.2%} on others: as a rule the training has "
@@ -121,10 +124,15 @@ class StopAtChance(keras.callbacks.Callback):
             "kept."
         )
 
-    def _advise(self):
-        rate = self._config.learning_rate
+    def _advise(self, names):
+        distils = isinstance(self._run_config, DistillConfig)
+        of_teacher = names == _ONLINE_TEACHERS or isinstance(self._config, TeacherTrainingConfig)
+        # In a run that distils, a teacher, trained before the student or with it, has a rate of its own.
+        flag = "teacher_learning_rate" if distils and of_teacher else "learning_rate"
+        rate = (self._run_config.teacher if of_teacher else self._config).learning_rate
+        weights = "" if of_teacher else ", lower --distillation_loss_weights where a student is distilled"
         return (
-            f"Lower --learning_rate (here {rate:g}; try {rate / 10:g}), clip gradients (--clip_norm=1) or, where a "
-            "student is distilled, lower --distillation_loss_weights, with --existing=continue; and see that the "
-            "labels belong to the images. To go on all the same, pass --at_chance=warn"
+            f"Lower --{flag} (here {rate:g}; try {rate / 10:g}){weights} or clip gradients (--clip_norm=1), with "
+            "--existing=continue; and see that the labels belong to the images. To go on all the same, pass "
+            "--at_chance=warn"
         )

@@ -82,7 +82,7 @@ def fit_stage(
         selection,
         backup,
         # After what writes the epoch's state: that is not lost.
-        StopAtChance(title, config, splits, backup),
+        StopAtChance(title, config, splits, backup, run.config),
         stop,
     ]
     with check_unchanged(frozen or {}):

@@ -1,12 +1,13 @@
 """A training that does not leave chance ends early, and nothing else does."""
 
 import json
+import re
 import types
 
 import numpy as np
 import pytest
 
-from keras_tkd.config import TeacherTrainingConfig
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands
 from keras_tkd.runs.chance import StopAtChance, count_first_epochs, is_at_chance
 
@@ -21,11 +22,12 @@ def history(*accuracies, teacher=None):
     return [epoch | (teacher or {}) for epoch in epochs]
 
 
-def stop(epochs, train=TRAIN, **settings):
+def stop(epochs, train=TRAIN, config=None, run_config=None, **settings):
     """Looks at a training of ten epochs, of 50 steps each, after so many of them."""
-    config = TeacherTrainingConfig(epochs=10, batch_size=len(train) // 50, learning_rate=0.2, **settings)
+    config = config or TeacherTrainingConfig(epochs=10, batch_size=len(train) // 50, learning_rate=0.2, **settings)
     splits = types.SimpleNamespace(train_labels=train, held_out=(None, HELD_OUT))
-    StopAtChance("Teacher", config, splits, types.SimpleNamespace(history=epochs)).on_epoch_end(len(epochs) - 1)
+    backup = types.SimpleNamespace(history=epochs)
+    StopAtChance("Teacher", config, splits, backup, run_config or config).on_epoch_end(len(epochs) - 1)
 
 
 def test_a_model_that_only_guesses_is_stopped_after_its_first_epochs():
@@ -65,6 +67,25 @@ def test_a_teacher_that_learns_with_its_student_is_stopped_too():
     with pytest.raises(ValueError, match="the teacher that learns with it still answers at chance"):
         stop(history(*[(KNOWN, KNOWN)] * 3, teacher=collapsed))
     stop(history(*[(KNOWN, KNOWN)] * 3, teacher=collapsed | {"teacher_accuracy": KNOWN}))
+
+
+@pytest.mark.parametrize("own_rate", [0.05, None])
+def test_the_flag_that_sets_the_rate_is_named(own_rate):
+    """In a run that distils, a teacher has a rate of its own, or else the student's, by another flag."""
+    run = DistillConfig(method="dml", epochs=10, batch_size=8, learning_rate=0.2, teacher_learning_rate=own_rate)
+    guesses, knows = history(*[(GUESSED, GUESSED)] * 3), history(*[(KNOWN, KNOWN)] * 3)
+    collapsed = {"teacher_accuracy": GUESSED, "val_teacher_accuracy": GUESSED}
+    of_teacher = {0.05: "Lower --teacher_learning_rate (here 0.05; try 0.005) or", None: "(here 0.2; try 0.02) or"}[
+        own_rate
+    ]
+    for epochs, config, words in (
+        (guesses, run, "Lower --learning_rate (here 0.2; try 0.02), lower --distillation_loss_weights"),
+        ([epoch | collapsed for epoch in knows], run, of_teacher),
+        (guesses, run.teacher, of_teacher),
+    ):
+        with pytest.raises(ValueError, match=re.escape(words)) as error:
+            stop(epochs, config=config, run_config=run)
+        assert ("--teacher_learning_rate" in str(error.value)) == (words == of_teacher)
 
 
 def test_a_class_of_more_than_half_of_the_images_may_be_named_for_long():

@@ -13,7 +13,7 @@ __all__ = ["mean_huber_of_angles"]
 _COSINES = 2**24
 
 # Shapes are relaxed, so that a smaller last batch is not compiled anew each time that it comes.
-_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
+_compiled = functools.partial(tf.function, autograph=False, jit_compile=True, reduce_retracing=True)
 
 
 def mean_huber_of_angles(teacher, student):

@@ -14,7 +14,7 @@ from keras_tkd.reports.comparison_tables import describe_comparison, format_comp
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "RESULTS.md")
-_BLOCK = re.compile(r"(?<=<!--results/)(?P<name>\w+)(?P<head>\.json-->\n+```\n)(?P<table>.*?)(?=\n```)", re.DOTALL)
+_BLOCK = re.compile(r"(?ms)(?<=<!--results/)(?P<name>\w+)(?P<head>\.json-->\n+```\n)(?P<table>.*?)(?=^```)")
 _WIDTH = 720  # pixels, of which the names of methods take some
 # Where the picture is shown, fonts may be wider than where it was drawn.
 _PADDING = {"left": 30, "right": 10, "top": 5, "bottom": 5}
@@ -36,7 +36,7 @@ def fill(text, comparisons):
     Raises:
         KeyError: one that is not in this folder.
     """
-    return _BLOCK.sub(lambda block: block["name"] + block["head"] + format_table(comparisons[block["name"]]), text)
+    return _BLOCK.sub(lambda block: f"{block['name']}{block['head']}{format_table(comparisons[block['name']])}\n", text)
 
 
 def draw(comparison):

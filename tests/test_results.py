@@ -53,6 +53,7 @@ def test_a_table_that_differs_is_written_anew():
     text = f"Before.\n\n<!--results/{name}.json-->\n```\nan older\n\ntable\n```\n\n```\nanother block\n```\n"
     table = draw.format_table(comparison)
     assert draw.fill(text, COMPARISONS) == text.replace("an older\n\ntable", table)
+    assert draw.fill(text.replace("an older\n\ntable\n", ""), COMPARISONS) == draw.fill(text, COMPARISONS)
     with pytest.raises(KeyError, match="unknown"):
         draw.fill("<!--results/unknown.json-->\n```\n\n```\n", COMPARISONS)
 

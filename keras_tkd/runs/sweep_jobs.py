@@ -19,9 +19,9 @@ _WORKER = "keras_tkd.runs.sweep_worker"
 _OUTPUT = "output"
 # Of a training that was stopped at chance. A folder's runs share their settings: others have another folder.
 _AT_CHANCE = (
-    "Lower --learning_rate, of a teacher --teacher_learning_rate, or clip gradients (--clip_norm=1), for all methods and "
-    "in another --workdir; or give the method's losses less weight, in --methods: kd:0.5. To go on all the same, pass "
-    "--at_chance=warn"
+    "Lower --learning_rate, of a teacher --teacher_learning_rate, or clip gradients (--clip_norm=1), for all methods "
+    "and in another --workdir; or give the method's losses less weight, in --methods: kd:0.5. To go on all the same, "
+    "pass --at_chance=warn"
 )
 _POLL = 0.1  # seconds between two looks at processes
 

@@ -35,11 +35,37 @@ def test_one_method_over_another_is_that_of_the_files():
     assert len(rows) == 5
     for method, other, seeds, *said in rows:
         comparison = COMPARISONS[{"0, 1, 2": "cifar10_small_set", "3 to 7": "cifar10_semi_hard"}[seeds]]
-        accuracies = [{run.seed: run.test_accuracy for run in comparison.list_runs(each)} for each in (method, other)]
-        test = ttest_rel(*([each[seed] for seed in comparison.seeds] for each in accuracies))
-        gain = sum(accuracies[0].values()) / len(comparison.seeds) - sum(accuracies[1].values()) / len(comparison.seeds)
+        accuracies = [find_accuracies(comparison, each) for each in (method, other)]
+        test = ttest_rel(*accuracies)
+        gain = (sum(accuracies[0]) - sum(accuracies[1])) / len(comparison.seeds)
         found = 100 * gain, *(100 * bound for bound in test.confidence_interval())
         assert said == [*(f"{value:+.2f}" for value in found), f"{test.pvalue:.3f}"]
+
+
+def find_accuracies(comparison, method):
+    found = {run.seed: run.test_accuracy for run in comparison.list_runs(method)}
+    return [found[seed] for seed in comparison.seeds]
+
+
+def test_what_both_tables_of_few_images_say_together():
+    first, second = COMPARISONS["cifar10_small_set"], COMPARISONS["cifar10_small_set_more"]
+    assert find_accuracies(first, "baseline") == find_accuracies(second, "baseline")
+    semi_hard, embedding = find_accuracies(first, "semi_hard"), find_accuracies(second, "embedding")
+    points = 100 * (sum(semi_hard) - sum(embedding)) / 3
+    words = [f"{points:.1f} points higher", f"by itself p {ttest_rel(semi_hard, embedding).pvalue:.3f}"]
+    alone = find_accuracies(first, "baseline")
+    values = {
+        method: ttest_rel(find_accuracies(comparison, method), alone).pvalue
+        for comparison in (first, second)
+        for method in comparison.methods
+        if method != "baseline"
+    }
+    # Holm: the smallest of n by n, the next by n - 1, and none below the one before it.
+    assert len(values) == 11
+    (one, p_one), (two, p_two) = sorted(values.items(), key=lambda item: item[1])[:2]
+    words.append(f"`{one}` p {11 * p_one:.3f}, `{two}` {max(11 * p_one, 10 * p_two):.3f}")
+    text = " ".join((ROOT / "RESULTS.md").read_text().split())
+    assert [each for each in words if each not in text] == []
 
 
 def test_every_file_is_shown():

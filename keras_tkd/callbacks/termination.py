@@ -6,7 +6,10 @@ import keras
 
 from keras_tkd.utils.number_checks import check_whole
 
-__all__ = ["TerminateOnNonFinite"]
+__all__ = ["GRADIENT", "TerminateOnNonFinite"]
+
+# Stands for a loss's name where all losses are finite, and the gradient of their total is not.
+GRADIENT = "gradient"
 
 _ADVICE = (
     "training stopped. Lower the learning rate or the weight of the loss, or train in "
@@ -16,6 +19,8 @@ _ADVICE = (
 
 class TerminateOnNonFinite(keras.callbacks.Callback):
     """Raises `FloatingPointError` when a loss is not finite, naming the step and, for a Distiller, the loss.
+
+    Of a Distiller, also when all losses are finite and their gradient is not.
 
     Args:
         every: number of steps between two looks, rounded up to whole executions (`steps_per_execution`). A look waits
@@ -52,8 +57,9 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
             found = self.model.first_non_finite()
             if found is not None:
                 step, term = found
+                what = "The gradient of the losses" if term == GRADIENT else f"Loss '{term}'"
                 raise FloatingPointError(
-                    f"Loss '{term}' was not finite at step {step} (from 0), which updated nothing; "
+                    f"{what} was not finite at step {step} (from 0), which updated nothing; "
                     f"{self.model.advise_on_non_finite(_ADVICE)}"
                 )
         elif logs and not math.isfinite(float(logs.get("loss", 0.0))):

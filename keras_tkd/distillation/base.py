@@ -276,7 +276,7 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         value = self._compute_student_loss(forward_pass)
         if value is not None:
             terms[STUDENT_LOSS] = read_hyperparameter(self, "student_loss_weight"), value
-        terms |= self._terms.compute(forward_pass.pairs, forward_pass.sample_weight, forward_pass.training)
+        terms |= self._terms.compute(forward_pass.pairs, forward_pass.image_weight, forward_pass.training)
         if self.losses:
             terms[REGULARIZATION] = 1.0, sum_regularization(self.losses)
         return [Objective(TOTAL, self.optimizer, self.trainable_variables, terms)]

@@ -41,6 +41,12 @@ class ForwardPass(typing.NamedTuple):
     pairs: list[tuple]
     training: bool
 
+    @property
+    def image_weight(self):
+        """The weights of the images: of a weight for each output, that of the logits."""
+        weight = self.sample_weight
+        return weight.get("logits") if isinstance(weight, dict) else weight
+
 
 def build_outputs(reader, shapes: dict) -> dict[str, tuple]:
     """Returns the shapes of a model's outputs by name: those that batches bring, or its own, for which it is built.

@@ -42,6 +42,10 @@ class GuardedModel(keras.Model):
         """Returns the readers of the models that stay as they are, whose outputs may come with the batch."""
         raise NotImplementedError
 
+    def forget_labels(self):
+        """Forgets what `check_labels` would raise, as every `fit` does at its beginning."""
+        self._label_guard.take()
+
     def check_labels(self):
         """Raises `ValueError` if a step found a label that the losses cannot read."""
         self._label_guard.check()
@@ -123,6 +127,20 @@ class GuardedModel(keras.Model):
         with self._name_labels():
             return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
 
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Trains as `keras.Model.train_on_batch` does, and raises `ValueError` for labels that no loss can read."""
+        with self._name_labels():
+            logs = super().train_on_batch(x, self._label_guard.read(y), sample_weight, class_weight, return_dict)
+        self.check_labels()
+        return logs
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Evaluates as `keras.Model.test_on_batch` does, and raises `ValueError` as `train_on_batch`."""
+        with self._name_labels():
+            logs = super().test_on_batch(x, self._label_guard.read(y), sample_weight, return_dict)
+        self.check_labels()
+        return logs
+
     @contextlib.contextmanager
     def _name_labels(self):
         """Says which label it is that TensorFlow, on a CPU, ends a step over; on a GPU the loss is NaN."""
@@ -136,7 +154,10 @@ class GuardedModel(keras.Model):
             raise ValueError(found) from None
 
     def first_non_finite(self) -> tuple[int, str] | None:
-        """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None."""
+        """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None.
+
+        The name is `"gradient"` where all losses were finite, and the gradient of their total was not.
+        """
         return self._guard.first()
 
     def advise_on_non_finite(self, advice: str) -> str:

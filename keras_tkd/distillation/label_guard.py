@@ -127,8 +127,8 @@ class LabelGuard:
         elif self._needs_ids():
             values = tf.cast(tf.reshape(y, [-1]), tf.float64)
             foreign = (values < 0) | (values >= num_classes) if self._reads_ids() else tf.zeros_like(values, bool)
-            if not self._by_label:
-                # A loss leaves its own label out; a distillation loss would read it.
+            if not (self._by_label or self._by_one_class):
+                # A loss leaves its own label out; a distillation loss would read it, or take it for one more class.
                 for ignored in self._ignored():
                     foreign &= values != ignored
             # A NaN equals nothing, not even what it is rounded to.
@@ -239,6 +239,12 @@ class LabelGuard:
                 f"The losses {', '.join(self._by_label)} read the class that a label names. Received: label "
                 f"{value:.0f}, {classes}. Leave such images out, or take a loss that reads no label, such as "
                 "SoftTargets: `ignore_class` is the loss on the labels' alone"
+            )
+        if self._by_one_class and value in self._ignored():
+            return (
+                f"The losses {', '.join(self._by_one_class)} take images of one label for one class. Received: label "
+                f"{value:.0f}, which the loss on the labels leaves out (`ignore_class`). Leave such images out; losses "
+                'that mine negatives tell classes apart by the teacher with negative_classes="teacher"'
             )
         return (
             f"The loss on the labels reads the class that a label names. Received: label {value:.0f}, {classes}. "

@@ -1,10 +1,10 @@
-"""Losses that are not finite: such a step updates nothing, and the first one is noted, with where it came from."""
+"""Losses and gradients that are not finite: such a step updates nothing, and the first is noted, with its origin."""
 
 import keras
 import tensorflow as tf
 
 from keras_tkd.batches import ANCHOR, EXTRA_IMAGES, IMAGE, TEACHER, TEACHER_IMAGE
-from keras_tkd.callbacks import TerminateOnNonFinite
+from keras_tkd.callbacks.termination import GRADIENT, TerminateOnNonFinite
 from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.objective import Objective, collect_values
 from keras_tkd.utils import replicas
@@ -17,6 +17,10 @@ _SAMPLE_WEIGHTS = "the sample weights"
 # What is given, and no model computed.
 _GIVEN = (_IMAGES, _LABELS, _SAMPLE_WEIGHTS)
 _OUTPUTS = "the {role}'s outputs"
+_GRADIENT_ADVICE = (
+    "all losses were finite; training stopped. A square root or a norm has such a gradient at 0: let the "
+    "loss keep away from it, `sqrt(x + 1e-12)`. Where numbers are large, lower the learning rate."
+)
 
 
 def list_sources(forward_pass: ForwardPass) -> dict[str, list]:
@@ -48,13 +52,13 @@ def _find_place(sources):
 
 
 class NonFiniteGuard:
-    """Applies gradients where every loss is finite; otherwise notes the step and the loss, and applies nothing.
+    """Applies gradients where they and all losses are finite; otherwise notes step and loss, and applies nothing.
 
     The note stays on the device until `first` reads it, so that no step waits for another.
     """
 
     def __init__(self):
-        # The step, and the positions of the loss and of its source among all; -1 while there is none.
+        # The step, and the positions of the loss in `_names` and of its source among all; -1 while there is none.
         self._note = tf.Variable(
             [-1, -1, -1],
             dtype="int64",
@@ -78,10 +82,19 @@ class NonFiniteGuard:
             if not objective.optimizer.built:
                 with tf.init_scope():
                     objective.optimizer.build(objective.variables)
-        values = collect_values(objectives)
-        finite = tf.math.is_finite(tf.stack(list(values.values())))
-        # The names of this trace, in whose order the note counts.
-        self._names, self._sources = list(values), list(sources)
+        finite = {name: tf.math.is_finite(value) for name, value in collect_values(objectives).items()}
+        # Under loss scaling gradients overflow now and then, and the optimizer, which skips such a step, must see that.
+        looked_at = [
+            own
+            for objective, own in zip(objectives, gradients, strict=True)
+            if not isinstance(objective.optimizer, keras.optimizers.LossScaleOptimizer)
+        ]
+        if looked_at:
+            finite[GRADIENT] = _are_finite(looked_at)
+        # A step may be traced more than once, with other losses: without labels, for example.
+        self._names += [name for name in finite if name not in self._names]
+        self._sources = list(sources)
+        places = tf.constant([self._names.index(name) for name in finite], "int64")
 
         def update(gradients, *_):
             for objective, of_variables in zip(objectives, gradients, strict=True):
@@ -91,14 +104,17 @@ class NonFiniteGuard:
             # Sources are looked at here alone: a step whose losses are finite pays nothing for them. Of several
             # replicas each has its own images, and the first source of any is the first.
             place = tf.reduce_min(replicas.gather(_find_place(sources)[None]))
-            found = tf.stack([step, tf.argmax(tf.cast(failed, tf.int32)), place])
+            found = tf.stack([step, places[tf.argmax(tf.cast(failed, tf.int32))], place])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
 
-        failed = replicas.any_replica(tf.logical_not(finite))
+        failed = replicas.any_replica(tf.logical_not(tf.stack(list(finite.values()))))
         replicas.run_if(tf.reduce_any(failed), note, update, (gradients, step, failed, sources))
 
     def first(self) -> tuple[int, str] | None:
-        """Returns `(step, name of the loss)` of the first loss since the last `reset` that was not finite, or None."""
+        """Returns `(step, name)` of the first loss since the last `reset` that was not finite, or None.
+
+        The name is `GRADIENT` where the gradient was not finite and all losses were.
+        """
         step, term, _ = self._note.numpy()
         return None if step < 0 else (int(step), self._names[term])
 
@@ -109,7 +125,9 @@ class NonFiniteGuard:
             frozen: roles of the models that stay as they are, `"teacher"` for example.
             advice: what helps against a loss, or outputs of a model that learns, that are not finite.
         """
-        place = self._note.numpy()[2]
+        _, term, place = self._note.numpy()
+        if self._names[term] == GRADIENT:
+            return _GRADIENT_ADVICE
         if not 0 <= place < len(self._sources):
             return advice  # all that the losses read was finite
         source = self._sources[place]
@@ -127,6 +145,14 @@ class NonFiniteGuard:
     def reset(self):
         """Forgets what was noted."""
         self._note.assign([-1, -1, -1])
+
+
+def _are_finite(gradients):
+    """Returns whether all gradients, nested lists in which None is no gradient, are finite: a bool scalar."""
+    parts = [each for each in keras.tree.flatten(gradients) if each is not None]
+    # Of the rows of a table of embeddings, those that a batch reads.
+    parts = [each.values if isinstance(each, tf.IndexedSlices) else each for each in parts]
+    return tf.reduce_all([True, *(tf.reduce_all(tf.math.is_finite(each)) for each in parts)])
 
 
 def add_termination(callbacks, model):

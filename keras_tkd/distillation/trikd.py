@@ -300,7 +300,7 @@ class TriKD(DistillationModel):
 
     def _compute_divergence(self, target, logits, forward_pass: ForwardPass):
         with keras_graph.losses_of_one_device():
-            return self.distillation_losses[0](target, logits, sample_weight=forward_pass.sample_weight)
+            return self.distillation_losses[0](target, logits, sample_weight=forward_pass.image_weight)
 
     def _compute_statistics(self, forward_pass: ForwardPass):
         values = super()._compute_statistics(forward_pass)

@@ -58,6 +58,10 @@ class CheckData(keras.callbacks.Callback):
         super().__init__()
         self._training = False
 
+    def on_train_begin(self, logs=None):
+        # What a training that was broken off has noted is none of this one's.
+        self.model.forget_labels()
+
     def on_epoch_begin(self, epoch, logs=None):
         self._training = True
         self._looked = -1

@@ -100,8 +100,9 @@ def _neighbour_probabilities(x):
 def _gaussian_kernel(x, gamma, order):
     # Of rows of norm 1, |e_i - e_j|^2 is 2 - 2 cosine: the kernel is exp(-2 gamma) exp(2 gamma cosine).
     cosine = _gram_matrix(normalize(x))
-    terms = [(2.0 * gamma) ** p / math.factorial(p) * cosine**p for p in range(order + 1)]
-    return ops.exp(-2.0 * gamma) * sum(terms)
+    # The first term is 1: as a power of a cosine of 0, orthogonal rows, its gradient would be 0 times infinity.
+    terms = [(2.0 * gamma) ** p / math.factorial(p) * cosine**p for p in range(1, order + 1)]
+    return ops.exp(-2.0 * gamma) * (1.0 + sum(terms))
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")

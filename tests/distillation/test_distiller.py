@@ -261,8 +261,19 @@ class TestTeacher:
         distiller = Distiller(two_outputs("teacher"), two_outputs("student"), loss)
         distiller.compile(keras.optimizers.SGD(0.1), {"logits": LABEL_LOSS, "emb": "mse"})
         z_t, z_s = (model.predict(X, verbose=0)["logits"] for model in (distiller.teacher, distiller.student))
-        result = distiller.evaluate(X, {"logits": Y, "emb": np.zeros((12, 4))}, verbose=0, return_dict=True)
+        labels = {"logits": Y, "emb": np.zeros((12, 4))}
+        result = distiller.evaluate(X, labels, verbose=0, return_dict=True)
         assert result["dkd"] == pytest.approx(float(loss({"logits": z_t, "labels": Y}, z_s)), rel=1e-5)
+        # Arrays of weights, one for all outputs or one for each: the images' are those of the logits.
+        rows = RNG.uniform(size=12).astype("float32")
+        expected = float(loss({"logits": z_t, "labels": Y}, z_s, sample_weight=rows))
+        label_loss = (-np.log(softmax(z_s)[np.arange(12), Y]) * rows).mean()
+        for weights in (rows, {"logits": rows, "emb": np.ones(12)}):
+            result = distiller.evaluate(X, labels, sample_weight=weights, verbose=0, return_dict=True)
+            assert result["dkd"] == pytest.approx(expected, rel=1e-5)
+            # The embeddings' error is the rest of it.
+            assert result["student_loss"] > label_loss
+        distiller.fit(X, labels, sample_weight=rows, verbose=0)
 
     def test_teacher_of_another_input_size_gets_the_image_resized(self):
         """Mean pixels, times 1 and times 2: a resize to half the size leaves the mean of a plane as it is."""
@@ -540,6 +551,13 @@ class Poisoned(DistillationLoss):
         return keras.ops.mean(y_pred, axis=-1) * bad
 
 
+class Cut(DistillationLoss):
+    """Has a value everywhere, and no derivative where all logits of a row are below 0."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.sqrt(keras.ops.sum(keras.ops.square(keras.ops.relu(y_pred)), axis=-1))
+
+
 class TestNotFinite:
     def test_skips_the_update_and_names_step_and_loss(self):
         distiller = compiled([SoftTargets(), Poisoned(step=7)])
@@ -585,6 +603,35 @@ class TestNotFinite:
     def test_of_what_was_finite_nothing_is_said(self):
         with pytest.raises(FloatingPointError, match="which updated nothing; training stopped. Lower"):
             compiled(Poisoned(step=0)).fit(X, Y, batch_size=12, verbose=0)
+
+    @pytest.mark.parametrize("eager", [False, True])
+    def test_a_gradient_alone_updates_nothing(self, eager):
+        """The norm of what is below 0, cut off there: 0, and its gradient is 0 times infinity."""
+        distiller = compiled(Cut(name="cut"), run_eagerly=eager)
+        kernel, bias = distiller.student.get_weights()
+        distiller.student.set_weights([0 * kernel, bias - 1])
+        (judged,) = [line for line in distiller.check((X, Y)).warnings if "gradient is not finite" in line]
+        assert "a step with it updates nothing" in judged
+        said = r"The gradient of the losses was not finite at step 0 .from 0., .*nothing; all losses were finite.*sqrt"
+        with pytest.raises(FloatingPointError, match=said):
+            distiller.fit(X, Y, batch_size=4, verbose=0)
+        np.testing.assert_array_equal(distiller.student.get_weights()[0], 0 * kernel)
+        np.testing.assert_array_equal(distiller.student.get_weights()[1], bias - 1)
+
+    def test_names_the_loss_in_a_step_of_an_earlier_trace(self):
+        distiller, x = (
+            Distiller(linear("teacher", 1), linear("student", 2), [SoftTargets(), LogitRegression()]),
+            X.copy(),
+        )
+        distiller.compile(keras.optimizers.SGD(0.1), LABEL_LOSS)
+        x[5] = np.inf
+        distiller.fit(X, Y, batch_size=12, verbose=0)
+        # Without labels there is one loss less, and the step is traced anew.
+        distiller.fit(X, batch_size=12, verbose=0)
+        with pytest.raises(FloatingPointError, match="'student_loss' was not finite at step 2"):
+            distiller.fit(x, Y, batch_size=12, verbose=0)
+        with pytest.raises(FloatingPointError, match="'kd' was not finite at step 3"):
+            distiller.fit(x, batch_size=12, verbose=0)
 
     def test_names_the_step_among_several_of_an_execution(self):
         distiller = compiled([SoftTargets(), Poisoned(step=7)], steps_per_execution=5)

@@ -148,6 +148,17 @@ class TestLabelsThatAreNoClass:
         history = compiled(SoftTargets(), self.LOSS).fit(X, self.LABELS, verbose=0).history
         assert history["kd"][0] > 0
 
+    @pytest.mark.parametrize("loss", [TripletDistillation, PairDistillation])
+    def test_it_is_no_class_that_negatives_are_of(self, loss):
+        distiller = compiled(loss(), self.LOSS)
+        said = (
+            f"The losses {loss.default_name} take images of one label for one class.*label -1, .*ignore_class.*teacher"
+        )
+        with pytest.raises(ValueError, match=said):
+            distiller.evaluate(X, self.LABELS, verbose=0)
+        # Told apart by the teacher, all images are of some class.
+        assert len(compiled(loss(negative_classes="teacher"), self.LOSS).fit(X, self.LABELS, verbose=0).epoch) == 1
+
 
 class TestLabelsThatAreNoIds:
     """Refused where they come: by their shape, or as a step notes them."""
@@ -191,6 +202,23 @@ class TestLabelsThatAreNoIds:
         with pytest.raises(ValueError, match=f"label {label}, "):
             distiller.evaluate(self.batches(labels), verbose=0)
         # The note is of that fit alone.
+        distiller.fit(X, Y, verbose=0)
+
+    @pytest.mark.parametrize("place", ["train_on_batch", "test_on_batch"])
+    def test_in_a_single_batch(self, place):
+        """Named there, and forgotten after it: also where no loss on the labels makes TensorFlow stop at it."""
+        for label_loss in (LABEL_LOSS, None):
+            distiller = compiled(DecoupledTargets(), label_loss)
+            with pytest.raises(ValueError, match="read the class that a label names.*label 3, "):
+                getattr(distiller, place)(X, np.where(np.arange(12) == 7, 3, Y))
+            distiller.evaluate(X, Y, verbose=0)
+            distiller.fit(X, Y, verbose=0)
+            assert np.isfinite(getattr(distiller, place)(X, Y)).all()
+
+    def test_of_a_training_that_was_broken_off_nothing_is_left(self):
+        distiller = compiled(TripletDistillation(), None)
+        distiller.fit(X, Y, verbose=0)
+        distiller._label_guard._note.assign([3, 7])  # as a step notes a label 7
         distiller.fit(X, Y, verbose=0)
 
     def test_another_error_of_tensorflow_stays_what_it_is(self):

@@ -104,6 +104,20 @@ def test_maps_are_their_means_over_positions(name):
     assert loss(reduction=None, dtype="float64")(*maps).numpy() == pytest.approx(expected, rel=2e-6)
 
 
+@pytest.mark.parametrize(("order", "difference"), [(1, 0.8), (2, 0.8 + 0.32), (3, 0.8 + 0.32 + 0.512 / 6)])
+def test_orthogonal_samples_have_a_gradient_of_correlation(order, difference):
+    """K = exp(-0.8) (1 + 0.8 c + ...), c = 1 for the teacher and 0 for the student, whose dc / de_1 = e_2.
+
+    Mean of both samples' shares: (K_t - K_s)^2 / 2, of which the derivative by K_s is K_s - K_t.
+    """
+    student = tf.constant(np.eye(2))
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        value = CorrelationCongruence(gamma=0.4, order=order, dtype="float64")(column(1, 1), student)
+    slope = -math.exp(-1.6) * difference * 0.8
+    np.testing.assert_allclose(tape.gradient(value, student), [[0, slope], [slope, 0]], rtol=1e-12, atol=1e-15)
+
+
 def test_similarity_flattens_maps():
     """Two positions in exchange: the same mean over positions, and nothing in common."""
     student = np.array([[1.0, 0.0], [0.0, 1.0]])[:, :, None, None]

@@ -11,7 +11,7 @@ from keras_tkd.data.partition import group_split, stratified_split
 from keras_tkd.data.splits import Splits
 from keras_tkd.utils.choices import MAX_PIXELS
 from keras_tkd.utils.multi_hot import count_classes
-from keras_tkd.utils.naming import name_some
+from keras_tkd.utils.naming import is_one_line, name_some
 
 __all__ = ["HELD_OUT", "ImageList", "find_split", "read_divided", "read_list"]
 
@@ -53,6 +53,11 @@ class ImageList:
     positions: np.ndarray | None = None
 
     def __post_init__(self):
+        if broken := [name for name in self.class_names if not is_one_line(name)]:
+            raise ValueError(
+                "The name of a class must be of one line: exported models name a class in each. Received: "
+                f"{name_some(map(repr, broken))}, in {self.root}. Take the line breaks out"
+            )
         if self.positions is None:
             object.__setattr__(self, "positions", np.arange(len(self.files)))
 

@@ -182,25 +182,34 @@ def _read_rows(labels, multi_label):
             columns = tuple(name for name in reader.fieldnames if name not in _COLUMNS)
         if not columns and "label" not in wanted:
             raise _lacks("label", labels, reader.fieldnames, ", or one for each class" * multi_label)
+        line = 1  # the header, which was read before
         try:
             for row in reader:
-                values = {name: (row[name] or "").strip() for name in wanted}
-                # The header was read before.
-                where = f"{labels}, line {reader.line_num + 1}"
+                line = reader.line_num + 1
+                where = f"{labels}, line {line}"
                 if None in row:
                     raise ValueError(
                         f"A row must have as many fields as there are columns, {len(reader.fieldnames)}. "
                         f"Received: {where}, with more: put a field with a delimiter in it into quotes"
                     )
+                values = {name: (row[name] or "").strip() for name in wanted}
                 if empty := [name for name in wanted if name in needed and not values[name]]:
                     raise ValueError(f"`{empty[0]}` must not be empty. Received: {where}, where it is")
+                # Columns that are not read may be left out at the end.
+                if short := [name for name in wanted if row[name] is None]:
+                    raise ValueError(
+                        f"A row must have a field for each column that is read. Received: {where}, which ends before "
+                        f"`{short[0]}`. Where an image has no class, leave the field empty"
+                    )
                 if "\0" in values["file"]:
                     raise ValueError(f"`file` must be a path. Received: {where}: {values['file']!r}")
                 own = _split_label(values["label"]) if multi_label and not columns else [values.get("label")]
                 values["classes"] = _list_yes(row, columns, where) if columns else own
                 rows.append(values)
-        except (csv.Error, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise _unreadable(labels, error) from error
+        except csv.Error as error:
+            raise _unreadable(labels, f"{error}, in the row after line {line}") from error
     if not rows:
         raise ValueError(f"A table of labels must have rows. Received: {labels}, which has none below its header")
     return rows, columns
@@ -243,7 +252,8 @@ def _reader(lines, labels):
         raise _lacks("file", labels, names)
     if len(set(names)) < len(names):
         raise ValueError(f"Columns must have different names. Received: {labels}, with {name_some(names)}")
-    return csv.DictReader(lines, fieldnames=names, delimiter=delimiter)
+    # Strictly: else a quote that nothing closes would take all rows up to the next one for a single field.
+    return csv.DictReader(lines, fieldnames=names, delimiter=delimiter, strict=True)
 
 
 def _lacks(column, labels, names, otherwise=""):

@@ -23,6 +23,7 @@ from keras_tkd.export.runtimes import LiteRT, OnnxRuntime, SavedModel
 from keras_tkd.utils import choices
 from keras_tkd.utils.files import atomic_folder, check_writable
 from keras_tkd.utils.keras_graph import flatten_layers
+from keras_tkd.utils.naming import is_one_line
 from keras_tkd.utils.native_output import hide_native_output
 
 __all__ = [
@@ -148,6 +149,8 @@ def export_model(
             path = unfinished / path.name
             _write(name, FORMATS[name].write, source, path)
             check_operations(open_model(path).operations, shipped, f"The file of format '{name}'")
+        # Another export may have come first.
+        check_replaceable(folder, existing)
     return Exported(paths=paths, scaling=scaling, preprocessing=described, training_layers=_list_training_layers(model))
 
 
@@ -211,7 +214,7 @@ def _check_arguments(model, formats, class_names, preprocessing, int8_interface,
     check_shippable(model)
     class_names = tuple(map(str, class_names))
     outputs = model.output_shape[-1]
-    if len(class_names) != outputs or any("\n" in name or "\r" in name for name in class_names):
+    if len(class_names) != outputs or not all(map(is_one_line, class_names)):
         raise ValueError(
             f"`class_names` must be a name of one line for each of the model's {outputs} outputs. "
             f"Received: {len(class_names)} names, {class_names}"

@@ -133,6 +133,11 @@ def _find_model(config):
     """Returns the `EvaluateConfig` of the model that is exported: its file, its data set, its teacher."""
     given = {name: getattr(config, name) for name in _SHARED}
     source = pathlib.Path(config.source)
+    if not source.exists():
+        raise ValueError(
+            "`source` must be a .keras file, or the folder of a finished run. Received: "
+            f"source={config.source!r}, which is not there"
+        )
     if not source.is_dir():
         return EvaluateConfig(model_path=config.source, **given)
     model, recorded = _read_run(source)

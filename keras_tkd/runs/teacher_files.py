@@ -224,7 +224,8 @@ def find_classes(outputs, path, config, splits):
                 if outputs > splits.num_classes
                 else "Leave out those it does not know: --classes"
             )
-            + "; or distil with a new head for it, trained on the data: --teacher_head=new"
+            # Of outputs alone there is no model to give one to.
+            + "; or distil with a new head for it, trained on the data: --teacher_head=new" * bool(config.teacher_path)
         )
     print(f"Of the teacher's {outputs} classes, these are the data's: {', '.join(map(str, chosen))}")
     return chosen

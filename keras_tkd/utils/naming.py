@@ -1,6 +1,11 @@
 """Names in sentences, of which there may be too many to read."""
 
-__all__ = ["name_some"]
+__all__ = ["is_one_line", "name_some"]
+
+
+def is_one_line(name):
+    """Returns whether a name has no line break of any kind, and so may stand in a list with a name in each line."""
+    return len(f"{name}.".splitlines()) == 1
 
 
 def name_some(names, most=10):

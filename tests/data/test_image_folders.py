@@ -259,6 +259,15 @@ BAD_TABLES = {
         "at least 2 groups, .* class `a`, number of images: 2, of groups: 1",
     ),
     "bytes": (["file,label", "\0,a"], "`file` must be a path. .*line 2"),
+    "open quote": (
+        ["file,label,note", "0.png,a,", '1.png,b,"5 inch', "2.png,a,"],
+        "unexpected end of data, in the row after line 2",
+    ),
+    "two open quotes": (
+        ["file,label,note", '0.png,a,"5 inch', "1.png,b,", '2.png,a,"5 inch'],
+        "must be CSV.* in the row after line 1",
+    ),
+    "line break": (["file,label", "0.png,a", '1.png,"big', 'cat"'], r"must be of one line.*'big\\ncat'.*Take the"),
     "long": (["file,label", "a" * 200_000 + ",b"], "must be CSV, in UTF-8. .*field larger than"),
 }
 
@@ -271,6 +280,19 @@ def test_a_table_that_is_wrong_ends_with_one_sentence(name, tmp_path):
     with pytest.raises(ValueError, match=words) as error:
         load(tmp_path / "pets", labels=write_table(tmp_path, *lines))
     assert "\n" not in str(error.value)
+
+
+def test_a_row_that_ends_before_its_classes_is_not_one_without(tmp_path):
+    write(tmp_path, *(f"{n}.png" for n in range(3)))
+    rows = ["file,label,note", "0.png,a|b", "1.png,,none", "2.png"]
+    with pytest.raises(ValueError, match="each column that is read. .*labels.csv, line 4, which ends before `label`"):
+        load(tmp_path, labels=write_table(tmp_path, *rows), multi_label=True)
+
+
+def test_the_name_of_a_class_folder_is_of_one_line(tmp_path):
+    write(tmp_path, "cat/0.png", "cat/1.png", "dog\u2028x/0.png", "dog\u2028x/1.png")
+    with pytest.raises(ValueError, match=r"must be of one line.*'dog\\u2028x'"):
+        load(tmp_path)
 
 
 def test_what_is_no_table(tmp_path):

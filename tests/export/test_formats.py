@@ -1,5 +1,6 @@
 """Exported files: opened in their runtimes, and held against the same sums in NumPy within bounds of their rounding."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -308,6 +309,27 @@ def test_a_missing_package_is_one_sentence_with_the_extra(name, package, extra, 
     with pytest.raises(ValueError, match=sentence):
         open_model(exported.paths[name])
     assert not [*tmp_path.iterdir()]
+
+
+def test_an_export_that_comes_first_is_not_replaced(tmp_path, monkeypatch):
+    folder, own = tmp_path / "out", FORMATS["litert_float32"]
+
+    def write_after_another(source, path):
+        folder.mkdir()
+        (folder / "labels.txt").write_text("another's")
+        own.write(source, path)
+
+    monkeypatch.setitem(FORMATS, "litert_float32", dataclasses.replace(own, write=write_after_another))
+    with pytest.raises(ValueError, match=f"{folder} holds an export already: labels.txt"):
+        export_model(build_dense(), folder, "litert_float32", class_names=NAMES)
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("labels.txt", "another's")]
+    assert [*tmp_path.iterdir()] == [folder]
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "two\u2028lines", "end\r"])
+def test_names_of_several_lines_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="a name of one line for each of the model's"):
+        export_model(build_dense(), tmp_path / "out", class_names=[*NAMES[:-1], name])
 
 
 def test_an_export_is_replaced_only_where_that_is_said(tmp_path):

@@ -246,7 +246,7 @@ def test_half_precision_is_set_back(run, tmp_path):
     [
         ({"image_size": 9}, "data set of a run's folder is the run's own. Received: .*image_size=9. Leave it out"),
         ({"dataset": "pets"}, "is the run's own. Received: .*dataset='pets'"),
-        ({"preprocessing": "outside", "source": "{run}/no.keras"}, "no.keras"),
+        ({"preprocessing": "outside", "source": "{run}/no.keras"}, "`source` must be .*no.keras.*, which is not there"),
     ],
 )
 def test_what_does_not_go_with_a_run_is_refused(given, words, run, tmp_path):

@@ -257,6 +257,10 @@ def test_a_changed_file_is_refused(outputs, tmp_path):
         ({"train": lambda rows: rows[:, ::-1]}, "columns seem to be in another order"),
         ({"train": lambda rows: rows[1:]}, r"a row for each of the 1,438 images .*'train_ids'.* of shape \(1437, 10\)"),
         ({"test": lambda rows: rows[:, :9]}, r"a column for each class. Received: {'train': \(10,\), 'test': \(9,\)}"),
+        (
+            dict.fromkeys(("train", "test"), lambda rows: rows[:, :9]),
+            "with 9 outputs.*10 classes.*Leave out .*--classes",
+        ),
         ({"test": lambda rows: rows + np.inf}, "finite numbers"),
         ({"method": "sp"}, "it lacks train/[a-z]+, .*add them, name others with --teacher_layers"),
     ],
@@ -266,9 +270,11 @@ def test_what_does_not_fit_the_data_is_refused(change, message, outputs, tmp_pat
     settings = {"method": change["method"]} if "method" in change else {}
     if settings:
         settings |= {"teacher_layers": ("embedding",), "student_layers": ("embedding",)}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         distill(tmp_path / "run", save(tmp_path / "a.npz", arrays), **settings)
     assert not (tmp_path / "run").exists()
+    # There is no model that could get one.
+    assert "teacher_head" not in str(error.value)
 
 
 def test_a_file_of_outputs_is_no_model(outputs, tmp_path):

@@ -12,6 +12,7 @@ from keras_tkd.distillation import model_validation, validation
 from keras_tkd.distillation.base import DistillationModel
 from keras_tkd.distillation.forward_pass import ForwardPass, build_outputs, compute_agreement, select_predictions
 from keras_tkd.distillation.objective import Objective, sum_regularization
+from keras_tkd.distillation.valid_samples import put_first
 from keras_tkd.losses.logits import SoftTargets
 from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.utils import keras_graph
@@ -36,6 +37,19 @@ _OWN_NAMES = (
     _TEACHER_ACCURACY,
     _TEACHER_REGULARIZATION,
 )
+
+
+class _FinaliseTeacher(keras.callbacks.Callback):
+    """Gives the teacher the last values of its weights, as Keras gives the student's: averages, with `use_ema`.
+
+    It stands first, as Keras does that before `on_train_end`, in which a callback may restore the best weights.
+    """
+
+    def on_train_end(self, logs=None):
+        optimizer = self.model.teacher_optimizer
+        # Averages over no step are zeros.
+        if self.model.online and int(optimizer.iterations):
+            optimizer.finalize_variable_values(self.model.teacher.trainable_variables)
 
 
 @keras.saving.register_keras_serializable(package="keras_tkd")
@@ -202,15 +216,23 @@ class TriKD(DistillationModel):
         """Compiles as `keras.Model.compile` does, with an optimizer for each of the two models.
 
         Args:
-            optimizer: the student's.
+            optimizer: the student's. Keras's callbacks, such as `LearningRateScheduler`, `ReduceLROnPlateau` and
+                `SwapEMAWeights`, know this one alone: a rate that is to fall for both models is a
+                `keras.optimizers.schedules.LearningRateSchedule` in each optimizer.
             teacher_optimizer: the teacher's; None is a second one like the student's.
             args, kwargs: as for `keras.Model.compile`. Its `metrics` are the student's.
 
         Raises:
-            ValueError: one optimizer object for both models; a loss that takes probabilities.
+            ValueError: one optimizer object for both models; a `MultiOptimizer` without a `teacher_optimizer`; a loss
+                that takes probabilities.
         """
         super().compile(optimizer, *args, **kwargs)
         if teacher_optimizer is None:
+            if hasattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "optimizers"):
+                raise ValueError(
+                    "An optimizer that has others for parts of the student has none for the teacher's: give a "
+                    f"`teacher_optimizer`. Received: {type(optimizer).__name__}, and teacher_optimizer=None"
+                )
             teacher_optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(self.optimizer))
         teacher_optimizer = keras.optimizers.get(teacher_optimizer)
         if teacher_optimizer is optimizer or teacher_optimizer is self.optimizer:
@@ -234,6 +256,17 @@ class TriKD(DistillationModel):
         return [variable for variable in super().trainable_variables if id(variable) not in teacher]
 
     @property
+    def trainable_weights(self):
+        """Weights that `optimizer` trains: Keras's `fit` has it finalise these, as by their averages (`use_ema`)."""
+        return self.trainable_variables
+
+    @property
+    def non_trainable_weights(self):
+        """All other weights, the teacher's among them: `summary` adds the two lists up."""
+        trainable = {id(weight) for weight in self.trainable_weights}
+        return [weight for weight in self.weights if id(weight) not in trainable]
+
+    @property
     def state_variables(self):
         """As in the base; the teacher's optimizer is in no layer."""
         own = [] if self.teacher_optimizer is None else self.teacher_optimizer.variables
@@ -245,6 +278,10 @@ class TriKD(DistillationModel):
             # `fit` comes here while it traces the first step, where no variables may be made.
             with tf.init_scope():
                 optimizer.build(self.teacher.trainable_variables)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        callbacks = put_first(callbacks, _FinaliseTeacher(), self)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def get_compile_config(self):
         config = super().get_compile_config()

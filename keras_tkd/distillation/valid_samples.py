@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-__all__ = ["CheckData", "TotalMean", "add_checks"]
+__all__ = ["CheckData", "TotalMean", "add_checks", "put_first"]
 
 
 class TotalMean(keras.metrics.Metric):
@@ -98,11 +98,21 @@ class CheckData(keras.callbacks.Callback):
 
 def add_checks(callbacks, model):
     """Returns the callbacks of a `fit` or an `evaluate` with a `CheckData` before them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        if not any(isinstance(callback, CheckData) for callback in callbacks.callbacks):
-            check = CheckData()
-            check.set_model(model)
-            callbacks.callbacks.insert(0, check)
-        return callbacks
     # Before the one that looks for losses that are not finite: a label that is no class makes them so.
-    return [CheckData(), *keras.tree.flatten(callbacks or [])]
+    return put_first(callbacks, CheckData(), model)
+
+
+def put_first(callbacks, first, model):
+    """Returns the callbacks of a `fit` or an `evaluate`, with `first` before them.
+
+    Args:
+        callbacks: as `fit` takes them; a `CallbackList` that has one of its class stays as it is.
+        first: `keras.callbacks.Callback`.
+        model: the model that they are of.
+    """
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        return [first, *keras.tree.flatten(callbacks or [])]
+    if not any(isinstance(callback, type(first)) for callback in callbacks.callbacks):
+        first.set_model(model)
+        callbacks.callbacks.insert(0, first)
+    return callbacks

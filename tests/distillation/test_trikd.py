@@ -345,6 +345,65 @@ class TestKerasAround:
         assert (config["learning_rate"], config["momentum"]) == (0.25, 0.5)
         assert trikd.teacher_optimizer is not trikd.optimizer
 
+    @pytest.mark.parametrize("width", [CLASSES, 8], ids=["of equal shapes", "of other shapes"])
+    @pytest.mark.parametrize("averaged", [("student",), ("teacher",), ("student", "teacher")], ids="+".join)
+    def test_averages_go_into_the_model_that_they_are_of(self, averaged, width):
+        momentum, seen = 0.5, {"student": [], "teacher": []}
+
+        def watch(batch, logs):
+            for role, values in seen.items():
+                values.append(getattr(trikd, role).get_weights())
+
+        models = {role: deep(role, size) for role, size in (("teacher", width), ("student", CLASSES))}
+        trikd = TriKD(**models)
+        own, teachers = (
+            keras.optimizers.SGD(0.1, use_ema=role in averaged, ema_momentum=momentum)
+            for role in ("student", "teacher")
+        )
+        trikd.compile(own, LABEL_LOSS, teacher_optimizer=teachers)
+        ended = {}
+        end = keras.callbacks.LambdaCallback(
+            on_train_batch_end=watch,
+            on_train_end=lambda logs: ended.update({role: models[role].get_weights() for role in seen}),
+        )
+        trikd.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=[end])
+        for role, model in models.items():
+            for place, weight in enumerate(model.weights):
+                steps = np.array([values[place] for values in seen[role]], "float64")
+                expected = steps[0]
+                for step in steps[1:]:
+                    expected = momentum * expected + (1 - momentum) * step
+                # No optimizer has BatchNorm's statistics; without averages all is as the steps left it.
+                if role not in averaged or not weight.trainable:
+                    expected = steps[-1]
+                # Six steps, each with a rounding of float32 or two, on numbers near 1.
+                np.testing.assert_allclose(model.get_weights()[place], expected, rtol=0, atol=2e-6, err_msg=role)
+                # A callback that takes other weights in the end, the best ones, has the last word.
+                np.testing.assert_array_equal(ended[role][place], model.get_weights()[place])
+
+    def test_optimizers_for_parts_of_the_student(self):
+        def select(rate):
+            optimizers = {path: keras.optimizers.SGD(rate) for path in ("kernel", "bias")}
+            return keras.optimizers.MultiOptimizer(lambda variable: optimizers[variable.path.rpartition("/")[2]])
+
+        def train(make):
+            trikd = TriKD(linear("teacher", 1), linear("student", 2))
+            trikd.compile(make(0.1), LABEL_LOSS, teacher_optimizer=make(0.2))
+            one_step(trikd)
+            return kernels(trikd)
+
+        for mine, theirs in zip(train(select), train(keras.optimizers.SGD), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        with pytest.raises(ValueError, match="give a `teacher_optimizer`. Received: MultiOptimizer"):
+            TriKD(linear("teacher", 1), linear("student", 2)).compile(select(0.1), LABEL_LOSS)
+
+    def test_a_summary_counts_all_weights(self):
+        lines = []
+        trikd = compiled()
+        trikd.summary(print_fn=lambda line, **_: lines.append(line))
+        # Three models of 5 x 3 weights, and the counter of steps.
+        assert f" Total params: {3 * 15 + 1} " in "\n".join(lines)
+
     def test_weights_act_between_epochs_without_retracing(self):
         trikd = compiled(temperature=1.0, **WEIGHTS)
         teacher, student, anchor = kernels(trikd)

@@ -10,14 +10,15 @@ __all__ = ["WarmUp"]
 class WarmUp(keras.callbacks.Callback):
     """Raises the weights of a Distiller's distillation losses linearly over the first epochs.
 
-    In epoch e, counted from 0, they are `min((e + 1) / epochs, 1)` of what they were when training began, and when it
-    ends they are that again.
+    In epoch e, counted from 0, the losses count with `min((e + 1) / epochs, 1)` of their weights, which is the
+    Distiller's `distillation_share`. The weights themselves, `distillation_loss_weights`, stay as they are: a Distiller
+    that is saved during the warm-up, or whose training is interrupted, has those that it was given.
 
     Args:
         epochs: number of epochs until the weights are whole, >= 1.
 
     Raises:
-        ValueError: `epochs` < 1.
+        ValueError: `epochs` < 1; when a training begins: a model that has no distillation losses.
     """
 
     def __init__(self, epochs):
@@ -27,12 +28,11 @@ class WarmUp(keras.callbacks.Callback):
         self.epochs = epochs
 
     def on_train_begin(self, logs=None):
-        self._weights = self.model.distillation_loss_weights
+        if not hasattr(self.model, "distillation_share"):
+            raise ValueError(
+                "WarmUp raises the weights of distillation losses. Received: a model without them, "
+                f"{type(self.model).__name__} '{self.model.name}'. Give it to `fit` of a Distiller or a TriKD"
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
-        share = min((epoch + 1) / self.epochs, 1.0)
-        self.model.distillation_loss_weights = [share * weight for weight in self._weights]
-
-    def on_train_end(self, logs=None):
-        # A Distiller that is saved, or trained further, has the weights that it was given.
-        self.model.distillation_loss_weights = self._weights
+        self.model.distillation_share = min((epoch + 1) / self.epochs, 1.0)

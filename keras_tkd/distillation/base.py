@@ -34,7 +34,7 @@ from keras_tkd.teachers.averaged_loss import average_over_teachers
 from keras_tkd.teachers.ensemble_reader import make_teacher_reader
 from keras_tkd.utils import keras_graph
 from keras_tkd.utils.fixed_attributes import FixedAttributes
-from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+from keras_tkd.utils.hyperparameters import Hyperparameter, check_number, read_hyperparameter
 from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure_share, share_gradients
 
@@ -109,6 +109,23 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
     @distillation_loss_weights.setter
     def distillation_loss_weights(self, weights):
         self._terms.weights = weights
+
+    @property
+    def distillation_share(self) -> float:
+        """Share of their weights with which the losses count. `WarmUp` sets it; it is not saved, and 1 after `fit`."""
+        return self._terms.share.number
+
+    @distillation_share.setter
+    def distillation_share(self, share):
+        check_number("distillation_share", share)
+        self._terms.share.assign(share)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+        try:
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        finally:
+            # Also of a training that was interrupted.
+            self.distillation_share = 1.0
 
     @property
     def term_names(self) -> list[str]:

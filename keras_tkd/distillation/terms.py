@@ -21,6 +21,7 @@ class DistillationTerms:
     Attributes:
         losses: as given.
         names: names of the losses made unique, `["kd", "kd_2"]` for example.
+        share: `ScalarVariable`, the share of their weights with which all of them count; 1 unless it is set.
 
     Raises:
         ValueError: another number of weights; one that is no number >= 0.
@@ -31,6 +32,7 @@ class DistillationTerms:
         self.names = _number_duplicates([loss.name for loss in losses])
         weights = check_weights(weights, len(losses))
         self._weights = [ScalarVariable(weight) for weight in weights]
+        self.share = ScalarVariable(1.0)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -69,8 +71,11 @@ class DistillationTerms:
                 loss(*pair, sample_weight=sample_weight, training=training)
                 for loss, pair in zip(self.losses, pairs, strict=True)
             ]
-        rows = zip(self.names, self._weights, values, strict=True)
-        return {name: (weight.tensor(), tf.cast(value, tf.float32)) for name, weight, value in rows}
+        share = self.share.tensor("float64")
+        # 1 where nothing is set: the product is then the weight, to the bit.
+        weights = [tf.cast(share * weight.tensor("float64"), tf.float32) for weight in self._weights]
+        rows = zip(self.names, weights, values, strict=True)
+        return {name: (weight, tf.cast(value, tf.float32)) for name, weight, value in rows}
 
     def compute_statistics(self, pairs: list[tuple]) -> dict[str, tf.Tensor]:
         """Computes the statistics of all losses, each under the name of its term, `"tkd_violated"` for example."""

@@ -33,7 +33,8 @@ class Schedules(keras.callbacks.Callback):
         numbers = list_hyperparameters(model)
         terms = zip(model.term_names, model.distillation_losses, model.distillation_loss_weights, strict=True)
         for term, loss, weight in terms:
-            own = {"weight": weight, **list_hyperparameters(loss)}
+            # As the epoch had it, in a warm-up too.
+            own = {"weight": model.distillation_share * weight, **list_hyperparameters(loss)}
             numbers |= {f"{term}_{name}": number for name, number in own.items()}
         logs.update({f"{SCHEDULE}{name}": float(number) for name, number in numbers.items()})
 

@@ -202,16 +202,21 @@ def test_regularizers_of_a_losss_layers_count():
 def test_warm_up_raises_the_weights_by_epoch():
     distiller = small_distiller("dkd")
     distiller.distillation_loss_weights = [3.0]
+    plain = distiller.evaluate(BATCHES, verbose=0, return_dict=True)
     seen = []
-    watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(distiller.distillation_loss_weights)
-    )
-    distiller.fit(BATCHES, epochs=6, initial_epoch=1, verbose=0, shuffle=False, callbacks=[WarmUp(4), watch])
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            counted = (logs["val_loss"] - logs["val_student_loss"]) / logs["val_dkd"]
+            seen.append((distiller.distillation_share, counted, distiller.distillation_loss_weights))
+
+    given = {"verbose": 0, "shuffle": False, "validation_data": BATCHES, "callbacks": [WarmUp(4), Watch()]}
+    assert plain["loss"] == pytest.approx(plain["student_loss"] + 3 * plain["dkd"], rel=1e-5)
+    distiller.fit(BATCHES, epochs=6, initial_epoch=1, **given)
     # Epochs 1 to 5 of a warm-up of 4: 2/4, 3/4, and then all.
-    assert seen == [(1.5,), (2.25,), (3.0,), (3.0,), (3.0,)]
-    # A training that ends early leaves the weights as they were.
-    distiller.fit(BATCHES, epochs=1, verbose=0, shuffle=False, callbacks=[WarmUp(4)])
-    assert distiller.distillation_loss_weights == (3.0,)
+    assert [share for share, *_ in seen] == [0.5, 0.75, 1.0, 1.0, 1.0]
+    np.testing.assert_allclose([counted for _, counted, _ in seen], [1.5, 2.25, 3.0, 3.0, 3.0], rtol=1e-4)
+    assert {weights for *_, weights in seen} == {(3.0,)}
     with pytest.raises(ValueError, match="epochs=0"):
         WarmUp(0)
 

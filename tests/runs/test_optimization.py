@@ -46,16 +46,15 @@ def test_a_thousand_epochs_end_at_exactly_the_last_rate(schedule):
 
 
 def test_a_thousand_epochs_of_warming_up_end_at_exactly_the_weights():
-    given = (0.1, 3000.0)
-    model = types.SimpleNamespace(distillation_loss_weights=given)
+    model = types.SimpleNamespace(distillation_share=None)
     callback = WarmUp(EPOCHS)
     callback.set_model(model)
-    callback.on_train_begin()
-    callback.on_epoch_begin(0)
-    np.testing.assert_allclose(model.distillation_loss_weights, [0.0001, 3.0], rtol=1e-12)
-    for epoch in range(1, EPOCHS):
+    shares = []
+    for epoch in range(EPOCHS):
         callback.on_epoch_begin(epoch)
-    assert tuple(model.distillation_loss_weights) == given
+        shares.append(model.distillation_share)
+    np.testing.assert_allclose(shares, np.arange(1, EPOCHS + 1) / EPOCHS, rtol=1e-12)
+    assert shares[-1] == 1.0
 
 
 def step(config, gradient, weights=(1.0, -2.0), wrap=None):

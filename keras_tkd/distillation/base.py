@@ -281,6 +281,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         # The student learns from a teacher that learns too as if it stood still.
         fixed = keras.tree.map_structure(tf.stop_gradient, teacher)
         labels, index = get_class_ids(y), batch.get(INDEX)
+        if training:
+            self._label_guard.note_samples(labels, index)
         pairs = self._terms.select_inputs(fixed, student, labels, index)
         return ForwardPass(x, y, sample_weight, batch, y_pred, share, count, teacher, student, pairs, training)
 

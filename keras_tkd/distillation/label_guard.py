@@ -1,4 +1,4 @@
-"""Labels that the losses of a step cannot read: refused as they come, or noted and an error that names them."""
+"""Labels and ids of samples that a step's losses cannot read: refused, or noted and an error that names them."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +11,13 @@ __all__ = ["LabelGuard"]
 
 _SUM_TOLERANCE = 1e-2  # rows of float16 sum to 1 within this
 # What a note is of, its first number; the second is the label itself, the number of a row's classes, the share of a
-# row's second class, or the entry of a row that is no yes or no.
-_NOTHING, _ROW, _FRACTION, _FOREIGN, _MIXED, _OUTSIDE = range(6)
+# row's second class, the entry of a row that is no yes or no, or the id of a sample. From _UNKNOWN on the first number
+# counts the losses that know samples.
+_NOTHING, _ROW, _FRACTION, _FOREIGN, _MIXED, _OUTSIDE, _UNKNOWN = range(7)
 
 
 class LabelGuard:
-    """Notes the first label that is not one class of those that the models have.
+    """Notes the first label that is not one class of those that the models have, or the first sample no loss knows.
 
     The note stays on the device until `check` reads it, so that no step waits for another.
 
@@ -29,6 +30,7 @@ class LabelGuard:
         self._by_label = [loss.name for loss in losses if loss.reads_label]
         self._by_one_class = [loss.name for loss in losses if loss.takes_one_class]
         self._by_binary = [loss.name for loss in losses if loss.compares_binary]
+        self._keeping = [loss for loss in losses if loss.keeps_samples]
         self._readers = []
         self._one_class_metrics = []
         self._loss_is_binary = False
@@ -138,8 +140,27 @@ class LabelGuard:
         found = _pick_first(tf.stack([tf.cast(kinds, tf.float64), values], axis=-1))
         if shared:
             found = _pick_first(gather(found[None]))
-        with tf.control_dependencies([self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))]):
+        with tf.control_dependencies([self._keep(found)]):
             return tf.identity(y)
+
+    def note_samples(self, labels, index):
+        """Notes the first sample of a training batch that a loss keeps nothing of.
+
+        Args:
+            labels: `(batch,)` class ids, or None.
+            index: `(batch,)` ids of the samples, or None.
+        """
+        # Without them, and op by op, the loss itself raises.
+        if labels is None or index is None or tf.executing_eagerly():
+            return
+        ids = tf.cast(tf.reshape(index, [-1]), tf.float64)
+        for place, loss in enumerate(self._keeping):
+            kinds = tf.where(loss.find_known(labels, index), _NOTHING, _UNKNOWN + place)
+            self._keep(_pick_first(tf.stack([tf.cast(kinds, tf.float64), ids], axis=-1)))
+
+    def _keep(self, found):
+        """Keeps a note, unless there is an earlier one."""
+        return self._note.assign(tf.where(self._note[0] == _NOTHING, found, self._note))
 
     def _judge_rows(self, rows, num_classes):
         """Returns the kind of each row's note, and its second number."""
@@ -200,6 +221,8 @@ class LabelGuard:
         if kind == _NOTHING:
             return None
         self._note.assign([_NOTHING, 0])
+        if kind >= _UNKNOWN:
+            return self._keeping[int(kind) - _UNKNOWN].explain_unknown(int(value))
         classes = f"where the models have the classes 0 to {self._num_classes - 1}"
         if kind == _ROW:
             names = ", ".join(self._list_one_class_readers())

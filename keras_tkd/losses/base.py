@@ -71,7 +71,7 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
     # gives each of its teachers a copy of such a loss.
     owns_layers = False
     # Whether its layers keep something of each sample, which a step writes: all replicas that share a batch must write
-    # the same, that of the whole batch.
+    # the same, that of the whole batch. Such a loss says by `find_known` which samples these are.
     keeps_samples = False
     # Whether it takes outputs for logits of classes of which an image has one, or for those of classes that are each a
     # yes or no; whether it reads the class of the label; and whether it takes the label for the one class of the image,
@@ -199,6 +199,18 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
             y_true, y_pred: what `inputs` returns.
         """
         return {}
+
+    def find_known(self, labels, index):
+        """Returns which samples of a training batch, bool `(batch,)`, a loss that `keeps_samples` has a place for.
+
+        Args:
+            labels, index: as for `inputs`.
+        """
+        return tf.ones_like(tf.reshape(index, [-1]), tf.bool)
+
+    def explain_unknown(self, index: int) -> str:
+        """Returns the text of an error for the sample of this id, which `find_known` does not find."""
+        return f"Loss '{self.name}' has no place for the sample of \"index\" {index}"
 
     def get_config(self):
         layers = {"teacher_layers": self.teacher_layers, "student_layers": self.student_layers}

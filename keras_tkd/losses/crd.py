@@ -64,12 +64,12 @@ class MemoryBank(keras.layers.Layer):
             self.normalized.assign(tf.maximum(self.normalized.value, mine * finite))
         return value
 
-    def update(self, bank, index, embeddings):
-        """Moves the rows `index` of a bank towards new embeddings; rows that are not finite are left as they are."""
+    def update(self, bank, index, embeddings, allowed):
+        """Moves the rows `index` of a bank towards new embeddings, if `allowed`; none to what is not finite."""
         old = tf.gather(bank.value, index)
         new = normalize(self.momentum * old + (1.0 - self.momentum) * embeddings)
         # One NaN in the bank would reach every later step that draws its row.
-        new = tf.where(tf.reduce_all(tf.math.is_finite(new), -1, keepdims=True), new, old)
+        new = tf.where(allowed & tf.reduce_all(tf.math.is_finite(new), -1, keepdims=True), new, old)
         bank.value.scatter_update(tf.IndexedSlices(new, index))
 
     def get_config(self):
@@ -108,11 +108,12 @@ class ContrastiveRepresentation(DistillationLoss):
     `loss.build(teacher_shape, student_shape)`; vectors `(batch, width)` or maps `(batch, height, width, channels)`,
     which are averaged over positions; index `(batch,)` positions in `labels`; step an integer, 0 if left out. Outside
     training (`training=False`) the images are none of the bank's: the positive is then the other network's embedding of
-    the same image, and nothing is written.
+    the same image, and nothing is written. In training a sample must be one of the bank's: with another index, or
+    another label than `labels` has there, it is an error; in a traced step its loss is NaN, and nothing is written.
 
     Raises:
-        ValueError: data without `"index"` or labels; labels of one class; a dtype of 16 bits; a temperature or momentum
-            out of range.
+        ValueError: data without `"index"` or labels, or with those of other samples; labels of one class; a dtype of 16
+            bits; a temperature or momentum out of range.
 
     Example:
 
@@ -160,8 +161,9 @@ class ContrastiveRepresentation(DistillationLoss):
         self.temperature = temperature
         self.momentum = momentum
         self.seed = seed
-        # Sorted once. As arrays, not tensors, so that a traced step holds them as constants.
-        self._order, self._ordered = (tensor.numpy() for tensor in sort_by_class(ids.astype("int64")))
+        # As arrays, not tensors, so that a traced step holds them as constants; sorted once.
+        self._ids = ids.astype("int64")
+        self._order, self._ordered = (tensor.numpy() for tensor in sort_by_class(self._ids))
 
     def build(self, teacher_shapes, student_shapes):
         # Two Distillers may share a loss, and with it the bank.
@@ -203,21 +205,43 @@ class ContrastiveRepresentation(DistillationLoss):
         teacher_head, student_head, bank = self.layers
         teacher = normalize(teacher_head(average_positions(self.cast(y_true["features"]))))
         student = normalize(student_head(average_positions(self.cast(y_pred))))
-        index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int32)
+        index = tf.cast(tf.reshape(y_true["index"], [-1]), tf.int64)
         labels = as_class_ids(self.name, y_true["labels"])
         check_same_batch(self.name, teacher, student, index, labels)
         drawn = self.draw(labels, tf.cast(y_true.get("step", 0), tf.int32))
+        of_teacher, of_student = teacher, student
         # Outside training the images are none of the bank's.
-        positives = [tf.gather(rows.value, index) for rows in (bank.teacher, bank.student)] if training else None
-        of_teacher, of_student = positives or (teacher, student)
+        if training:
+            known = self.find_known(labels, index)
+            if tf.executing_eagerly() and not tf.reduce_all(known):
+                raise ValueError(self.explain_unknown(int(index[~known][0])))
+            index = tf.where(known, index, 0)
+            of_teacher, of_student = (
+                tf.where(known[:, None], tf.gather(rows.value, index), np.nan) for rows in (bank.teacher, bank.student)
+            )
         values = self._contrast(0, student, of_teacher, bank.teacher, drawn, training)
         values += self._contrast(1, teacher, of_student, bank.student, drawn, training)
         if training:
             # After both were read.
             with tf.control_dependencies([values]):
-                bank.update(bank.teacher, index, tf.stop_gradient(teacher))
-                bank.update(bank.student, index, tf.stop_gradient(student))
+                for rows, embeddings in ((bank.teacher, teacher), (bank.student, student)):
+                    bank.update(rows, index, tf.stop_gradient(embeddings), allowed=tf.reduce_all(known))
         return values
+
+    def find_known(self, labels, index):
+        labels, index = as_class_ids(self.name, labels), tf.cast(tf.reshape(index, [-1]), tf.int64)
+        inside = (index >= 0) & (index < len(self._ids))
+        return inside & (tf.gather(tf.constant(self._ids), tf.where(inside, index, 0)) == labels)
+
+    def explain_unknown(self, index):
+        count = len(self._ids)
+        inside = 0 <= index < count
+        what = f"another label than {self._ids[index]}, `labels[{index}]`" if inside else f"`labels` of {count} samples"
+        return (
+            f"Loss '{self.name}' keeps an embedding of each training sample; that of \"index\" k has the label "
+            f'`labels[k]`. Received: "index" {index} with {what}. Give the loss the labels of all training samples, '
+            "and batches each sample's position among them and its label there"
+        )
 
     def draw(self, labels, step):
         """Draws the negatives of a batch.

@@ -47,6 +47,7 @@ class AveragedLoss(DistillationLoss):
         self.teacher_weights = teacher_weights
         self.statistic_names = loss.statistic_names
         self.owns_layers = loss.owns_layers
+        self.keeps_samples = loss.keeps_samples
         self.compares_classes = loss.compares_classes
         self.compares_binary = loss.compares_binary
         self.reads_label = loss.reads_label or teacher_weights == "confidence"
@@ -102,6 +103,12 @@ class AveragedLoss(DistillationLoss):
         # An average is of the samples that have a value with every teacher: classes may be those that each names.
         each = [loss.valid(*pair) for loss, *pair in self._zip(y_true, y_pred)]
         return {name: tf.reduce_all(tf.stack([valid[name] for valid in each]), axis=0) for name in each[0]}
+
+    def find_known(self, labels, index):
+        return self.losses[0].find_known(labels, index)
+
+    def explain_unknown(self, index):
+        return self.losses[0].explain_unknown(index)
 
     def _zip(self, y_true, y_pred):
         """Yields for each teacher its loss and what that loss reads."""

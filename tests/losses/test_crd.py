@@ -2,11 +2,13 @@
 
 import math
 
+import keras
 import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
 
+from keras_tkd import Distiller, TeacherEnsemble
 from keras_tkd.losses import ContrastiveRepresentation
 
 # Classes of 7, 4 and 1.
@@ -236,10 +238,54 @@ def test_a_nan_stays_out_of_the_bank():
     assert bank_of(loss).normalized.numpy().tolist() == [1.0, 1.0]
 
 
-def test_index_out_of_range_is_an_error():
+# Of LABELS the first two are 0 and 2. An index of 2^32 would be 0 in 32 bits.
+UNKNOWN = {
+    "behind the last": (12, 0, '"index" 12 with `labels` of 12 samples'),
+    "negative": (-1, 0, '"index" -1 with `labels` of 12 samples'),
+    "far": (2**32, 0, '"index" 4294967296 with `labels` of 12 samples'),
+    "relabelled": (1, 0, r"\"index\" 1 with another label than 2, `labels\[1\]`"),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+def test_samples_of_other_data_are_refused(kind, mode):
+    index, label, message = UNKNOWN[kind]
     loss = built()
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="12"):
-        loss({**y_true_of(np.eye(2), [0, 3]), "index": np.array([0, 12])}, np.eye(2), training=True)
+    before = bank_of(loss).get_weights()
+    y_true = {"features": np.eye(2), "labels": np.array([0, label]), "index": np.array([0, index])}
+    if mode == "eager":
+        with pytest.raises(ValueError, match=f"'crd' keeps an embedding of each training sample.*{message}"):
+            loss(y_true, np.eye(2), training=True)
+    else:
+        run = tf.function(lambda *pair: loss(*pair, training=True), jit_compile=mode == "jit")
+        values = run({name: tf.constant(value) for name, value in y_true.items()}, tf.constant(np.eye(2)))
+        assert np.isnan(values[1])
+    assert all(np.array_equal(a, b) for a, b in zip(before, bank_of(loss).get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_fit_on_samples_of_other_data_is_refused(options, ensemble):
+    def model(name):
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)], name=name)
+
+    teacher = TeacherEnsemble([model("a"), model("b")], average="losses") if ensemble else model("a")
+    x, y = np.eye(2, dtype="float32")[[0, 1] * 6], np.array(LABELS)
+    for kind, (index, label, message) in UNKNOWN.items():
+        distiller = Distiller(teacher, model("s"), ContrastiveRepresentation(LABELS, 2, 3))
+        distiller.compile("sgd", **options)
+        moved = np.array([index, *range(1, 12)]), np.array([label, *LABELS[1:]])
+        # Outside training the images are others, whose ids mean nothing to the bank.
+        distiller.evaluate({"image": x, "index": moved[0]}, moved[1], verbose=0)
+        before = distiller.get_weights()
+        with pytest.raises(ValueError, match=message):
+            distiller.fit({"image": x, "index": moved[0]}, moved[1], verbose=0)
+        # Only the number of steps went on.
+        changed = [not np.array_equal(a, b) for a, b in zip(before, distiller.get_weights(), strict=True)]
+        assert sum(changed) <= 1, kind
+    # The note is forgotten: what follows is of other data.
+    assert distiller.fit({"image": x, "index": np.arange(12)}, y, verbose=0).history["crd"][0] > 0
 
 
 # What is an error

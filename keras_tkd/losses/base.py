@@ -108,7 +108,7 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
         y_true, y_pred = as_arrays(y_true), as_arrays(y_pred)
         values = self.compute_values(y_true, y_pred, training)
         if sample_weight is not None:
-            check_per_sample(self.name, values)
+            check_per_sample(self.name, values, sample_weight)
         return reduce_values(self, values, y_pred, sample_weight, self.valid(y_true, y_pred).get("loss"))
 
     def compute_values(self, y_true, y_pred, training=False):

@@ -43,14 +43,27 @@ def check_layers(argument, layers):
     )
 
 
-def check_per_sample(name, values):
-    """Raises `ValueError` where a loss whose samples are weighted gives one number for all of them."""
+def check_per_sample(name, values, sample_weight=None):
+    """Raises `ValueError` where a loss whose samples are weighted gives one number for all, or several for each.
+
+    Args:
+        name: name of the loss.
+        values: what it gives.
+        sample_weight: the weights; with an axis for each of the values' they may be of parts of samples.
+    """
     # Keras would multiply the one number by each of the weights and take it for a loss per sample.
     if len(values.shape) == 0:
         raise ValueError(
             f"Loss '{name}' gives one number per batch, in which samples cannot be weighted. Received: sample "
             "weights, class weights or an ensemble's weights per sample. Train without them, or use a loss that "
             "gives one value per sample, such as SoftTargets(temperature=...)"
+        )
+    # Axes are matched from the last: as many weights as there are classes would weight the classes.
+    if 0 < np.ndim(sample_weight) < len(values.shape) and values.shape[1:] != (1,):
+        raise ValueError(
+            f"Loss '{name}' gives several values per sample, and weights are one per sample. Received: values of shape "
+            f"{tuple(values.shape)}, weights of shape {tuple(np.shape(sample_weight))}. Return one value per sample, "
+            "such as `keras.ops.mean(values, axis=-1)`"
         )
 
 

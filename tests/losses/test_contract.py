@@ -1271,6 +1271,23 @@ def test_one_number_per_batch_cannot_be_weighted():
         loss(TEACHER, STUDENT, sample_weight=[1.0, 2.0])
 
 
+def test_several_values_per_sample_are_weighted_by_as_many_alone():
+    class PerClass(DistillationLoss):
+        def call(self, y_true, y_pred):
+            return keras.ops.abs(y_true - y_pred)
+
+    loss, given = PerClass(name="per_class"), (np.zeros((2, 2)), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert float(loss(*given)) == 2.5
+    # A row of them for each sample: (1 + 2 + 3 * (3 + 4)) / 4. In one row they would be those of the classes.
+    assert float(loss(*given, sample_weight=np.array([[1.0], [3.0]]))) == 6.0
+    for weights in ([1.0, 3.0], tf.constant([1.0, 3.0])):
+        for run in (loss, tf.function(loss)):
+            with pytest.raises(ValueError, match=r"'per_class' gives several.*\(2, 2\).*\(2,\).*ops.mean"):
+                run(*given, sample_weight=weights)
+    # A last axis of one is none: (1 * 1 + 3 * 3) / 2.
+    assert float(loss(np.zeros((2, 1)), np.array([[1.0], [3.0]]), sample_weight=[1.0, 3.0])) == 5.0
+
+
 @pytest.mark.parametrize("loss", [Difference, LogitRegression])
 def test_rows_that_a_layer_masked_do_not_count(loss):
     """As in Keras's own losses; Masking marks a row of which every number is the mask's."""

@@ -74,7 +74,10 @@ def correlation_congruence(teacher, student, gamma=0.4, order=2):
 
 
 def _flatten(x):
-    return ops.reshape(x, (ops.shape(x)[0], math.prod(x.shape[1:])))
+    sizes = x.shape[1:]
+    # A -1 would not do: it has no value in a batch without samples.
+    width = tf.reduce_prod(tf.shape(x)[1:]) if None in sizes else math.prod(sizes)
+    return ops.reshape(x, (ops.shape(x)[0], width))
 
 
 @tf.custom_gradient
@@ -85,6 +88,8 @@ def _gram_matrix(x):
     def gradient(upstream):
         return tf.matmul(upstream + tf.transpose(upstream), x)
 
+    if x.shape[1] is None:
+        return tf.matmul(x, x, transpose_b=True), gradient
     # Rows of thousands of numbers in parts: on a CPU one product of such rows runs at less than half the speed.
     parts = next(n for n in (16, 8, 4, 2, 1) if x.shape[1] % n == 0 and (x.shape[1] >= 256 * n or n == 1))
     rows = tf.transpose(tf.reshape(x, [-1, parts, x.shape[1] // parts]), [1, 0, 2])

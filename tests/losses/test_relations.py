@@ -125,6 +125,22 @@ def test_similarity_flattens_maps():
     assert values.numpy() == pytest.approx([1 - 1 / ROOT2] * 2, rel=1e-12)
 
 
+@pytest.mark.parametrize("batch", [3, 0])
+def test_maps_of_unknown_size(batch):
+    """As those of `Input((None, None, 3))`: values and gradients are those of maps whose size is known."""
+    loss = SimilarityPreserving(reduction=None, dtype="float64")
+    teacher, student = np.random.default_rng(0).normal(size=(2, batch, 4, 5, 3))
+
+    def run(teacher, student):
+        values = loss(teacher, student)
+        return values, tf.gradients(values, student)[0]
+
+    free = tf.TensorSpec((None, None, None, 3), "float64")
+    found = tf.function(run, input_signature=[free, free])(teacher, student)
+    for values, expected in zip(found, tf.function(run)(teacher, tf.constant(student)), strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-15)
+
+
 # Angles in blocks
 
 

@@ -11,6 +11,7 @@ from keras_tkd.utils.keras_graph import flatten_layers, get_input_dtypes
 __all__ = ["LayerOutputs", "compute_output_shapes", "has_output", "name_outputs", "record_outputs"]
 
 _PRE_ACTIVATION = "pre_activation"
+_TF_FUNCTION = tf.types.experimental.PolymorphicFunction
 
 
 class LayerOutputs:
@@ -54,9 +55,16 @@ class LayerOutputs:
         return output, outputs | {name: self._pick(name, captured | final) for name in self.names}
 
     def _pick(self, name, outputs):
-        if name in outputs:
+        if name in outputs and not _is_out_of_scope(outputs[name]):
             return outputs[name]
         if _find_layer(self.model, name.partition(":")[0]) is not None:
+            # One that was traced before does not call its layers again.
+            if name in outputs or any(isinstance(layer.call, _TF_FUNCTION) for layer in flatten_layers(self.model)):
+                raise ValueError(
+                    f"Layer '{name}' of model '{self.model.name}' computes inside a graph of its own, a `tf.function` "
+                    "or a branch, out of which nothing is read. Take `@tf.function` off the method that calls it "
+                    '(training compiles the whole step), or return its output in a dict, {"logits": logits, ...}'
+                )
             raise ValueError(f"Layer '{name}' of model '{self.model.name}' is not called in a forward pass")
         known = sorted(set(outputs) | {layer.name for layer in _child_layers(self.model)})
         near = difflib.get_close_matches(name, known, n=1)
@@ -108,18 +116,27 @@ def record_outputs(layers: list):
 @contextlib.contextmanager
 def _recording(layer, part, name, captured):
     """Records in `captured[name]` what `layer` returns, or what its activation is given, while the context is open."""
-    method = "activation" if part else "call"
-    if part and (part != _PRE_ACTIVATION or not callable(getattr(layer, method, None))):
+    if part and (part != _PRE_ACTIVATION or not callable(getattr(layer, "activation", None))):
         raise ValueError(
             f"After a colon comes `{_PRE_ACTIVATION}`, for layers with an activation of their own. Received: {name!r}, "
             f"{type(layer).__name__}. Name the layer before the activation instead"
         )
+    with contextlib.ExitStack() as stack:
+        # A quantized layer computes in a method of its own.
+        for method in ["activation"] if part else ["call", "quantized_call"]:
+            stack.enter_context(_wrapping(layer, method, lambda x, y: captured.update({name: x if part else y})))
+        yield
+
+
+@contextlib.contextmanager
+def _wrapping(layer, method, record):
+    """Calls `record(first argument, output)` after each call of a layer's method while the context is open."""
     original = getattr(layer, method)
     own = vars(layer).get(method)
 
     def recorded(*args, **kwargs):
         outputs = original(*args, **kwargs)
-        captured[name] = args[0] if part else outputs
+        record(next(iter(args), None), outputs)
         return outputs
 
     # Past Keras's attribute tracking, which would take the function for a part of the layer's state.
@@ -131,6 +148,12 @@ def _recording(layer, part, name, captured):
         object.__delattr__(layer, method)
         if own is not None:
             object.__setattr__(layer, method, own)
+
+
+def _is_out_of_scope(output):
+    """Returns whether an output holds a tensor of another graph than that in which the caller computes."""
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    return any(tf.is_symbolic_tensor(x) and x.graph is not graph for x in keras.tree.flatten(output))
 
 
 def has_output(model, name):

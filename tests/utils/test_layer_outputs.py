@@ -245,3 +245,40 @@ def test_what_has_no_activation_is_an_error(name):
     model = keras.Sequential([keras.Input((2,)), layers.Flatten(name="flat"), layers.Dense(2, "relu", name="dense")])
     with pytest.raises(ValueError, match=f"`pre_activation`.*Received: '{name}'"):
         LayerOutputs(model, [name])(X[:, :2])
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "tf.function"])
+def test_quantized_layers(compiled):
+    """Whole multiples of the largest number are exact in int8."""
+    dense = layers.Dense(3, "relu", use_bias=False, kernel_initializer="identity", name="dense")
+    model = keras.Sequential([keras.Input((3,)), dense, layers.Dense(1)])
+    model.quantize("int8")
+    names = ["dense", "dense:pre_activation"]
+    outputs = LayerOutputs(model, names)
+    x = tf.constant([[1.0, 0.0, -1.0]])
+    _, named = (tf.function(outputs) if compiled else outputs)(x)
+    np.testing.assert_allclose(named["dense"], [[1.0, 0.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(named["dense:pre_activation"], x, rtol=1e-6)
+    assert not {"call", "quantized_call"} & set(vars(dense))
+    assert compute_output_shapes(model, names, (None, 3))["dense"] == (None, 3)
+
+
+class Traced(Subclassed):
+    @tf.function
+    def call(self, x, training=False):
+        return {"logits": super().call(x, training=training), "twice": 2 * x}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("traced", [False, True])
+def test_layers_inside_a_graph_of_their_own_are_an_error(nested, traced):
+    inner = Traced(name="inner")
+    model = keras.Sequential([keras.Input((3,)), inner]) if nested else inner
+    if traced:
+        model(X)
+    name = "inner/a" if nested else "a"
+    for read in (lambda: compute_output_shapes(model, [name], (None, 3)), lambda: LayerOutputs(model, [name])(X)):
+        with pytest.raises(ValueError, match=rf"'{name}'.*graph of its own.*`@tf.function`.*\{{\"logits\""):
+            read()
+    # What the model itself returns is read.
+    assert np.array_equal(LayerOutputs(inner, ["twice"])(X)[1]["twice"], 2 * X)

@@ -8,6 +8,7 @@ from keras_tkd.teachers.reader import TeacherReader
 from keras_tkd.teachers.weighting import check_teacher_weights, compute_shares
 from keras_tkd.utils.choices import AVERAGES
 from keras_tkd.utils.fixed_attributes import FixedAttributes
+from keras_tkd.utils.keras_graph import flatten_layers
 from keras_tkd.utils.layer_outputs import name_outputs
 from keras_tkd.utils.resizing import resize_for_model
 
@@ -55,10 +56,10 @@ class TeacherEnsemble(FixedAttributes, keras.Model):
     `(batch, classes)`.
 
     Raises:
-        ValueError: no teachers, one of them twice, a softmax at the end of one, different classes; an unknown average;
-            weights of the wrong number, negative or all zero; `"confidence"` with another average than `"losses"`; in
-            the Distiller: losses that read layers with another average than `"losses"`, data without labels for
-            `"confidence"`.
+        ValueError: no teachers, one of them twice, a softmax at the end of one, different classes, an ensemble of
+            `"losses"` among them; an unknown average; weights of the wrong number, negative or all zero;
+            `"confidence"` with another average than `"losses"`; in the Distiller: losses that read layers with another
+            average than `"losses"`, data without labels for `"confidence"`.
 
     Example: two teachers give softmax (0.9, 0.1) and (0.5, 0.5). Of `"probabilities"`, the softmax is (0.7, 0.3); of
     `"logits"`, log(9) / 2 = log(3) apart, it is (0.75, 0.25).
@@ -169,7 +170,19 @@ def _check_teachers(teachers):
         raise ValueError(f"`teachers` must be different models. Received one of them twice: {names}")
     for teacher in teachers:
         check_logits("teacher", teacher)
+        _check_average(teacher)
     check_classes([shape for shape in map(_get_output_shape, teachers) if shape])
+
+
+def _check_average(teacher):
+    """Raises `ValueError` for a teacher that is, or holds, an ensemble that averages losses: of these it has none."""
+    for layer in flatten_layers(teacher):
+        if isinstance(layer, TeacherEnsemble) and layer.average == "losses" and len(layer.teachers) > 1:
+            raise ValueError(
+                "An ensemble inside another is one teacher with one output, which averages probabilities or logits. "
+                f"Received: the ensemble '{layer.name}' of average='losses' among the teachers. Give its teachers to "
+                "the outer one, with `teacher_weights`, or take average='probabilities' for it"
+            )
 
 
 def _get_output_shape(model):

@@ -429,6 +429,11 @@ class TestRefusals:
             ([ONE, linear(2), ONE], {}, "different models.*twice"),
             ([ONE, softmax_head(2)], {}, "teacher must return logits.*softmax"),
             ([ONE, other((5,), 7)], {}, r"same classes.*\(None, 3\), \(None, 7\)"),
+            (
+                [TeacherEnsemble([ONE, linear(2)], average="losses", name="inner"), linear(3)],
+                {},
+                "one teacher with one output.*'inner' of average='losses'.*`teacher_weights`",
+            ),
             ([ONE], {"average": "loss"}, "`average` must be one of losses, probabilities, logits.*'loss'"),
             ([ONE, linear(2)], {"teacher_weights": [1.0]}, r"`teacher_weights` must be None, 2 numbers.*\[1.0\]"),
             ([ONE, linear(2)], {"teacher_weights": [1.0, -1.0]}, "`teacher_weights` must be a number >= 0"),

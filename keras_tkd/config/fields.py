@@ -23,6 +23,7 @@ __all__ = [
     "collect_defaults",
     "collect_settings",
     "get_default",
+    "has_default",
     "list_deciding",
     "list_given_files",
     "list_left_to_data",
@@ -148,6 +149,12 @@ def option(
 def get_default(cls, name):
     """Returns the default of a field."""
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def has_default(config, name):
+    """Returns whether a setting has its default; of one that the data may decide, whether nobody gave it."""
+    value, default = getattr(config, name), get_default(type(config), name)
+    return value == default and isinstance(value, _LeftToData) >= isinstance(default, _LeftToData)
 
 
 def list_left_to_data(config):

@@ -32,6 +32,7 @@ from keras_tkd.runs.sweep_plan import (
     check_recorded,
     choose_by_data,
     complete,
+    find_differences,
     format_shared_flags,
     list_steps,
     make_configs,
@@ -148,8 +149,8 @@ def _open(config, folder, methods, seeds, chosen):
     new = Comparison(methods=(BASELINE,), seeds=(), flags=flags, **common)
     settings, recorded = read_settings(methods, config), read_comparison(path)
     found = recorded or new
-    if set(found.flags) != set(flags):
-        there, here = set(found.flags) - set(flags), set(flags) - set(found.flags)
+    there, here = find_differences(found.flags, flags)
+    if there or here:
         raise ValueError(
             f"{folder} holds another comparison: there {' '.join(sorted(there)) or '(nothing)'}, here "
             f"{' '.join(sorted(here)) or '(nothing)'}. Choose another --workdir, or remove the folder"

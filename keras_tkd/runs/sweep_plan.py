@@ -11,11 +11,12 @@ from keras_tkd.config.fields import (
     FREE,
     check_choice,
     get_default,
+    has_default,
     list_deciding,
     list_left_to_data,
     resolve_auto,
 )
-from keras_tkd.config.flagfile import format_flags, read_flags
+from keras_tkd.config.flagfile import format_flags, parse_lines, read_flags
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.methods.registry import METHODS
 from keras_tkd.reports.comparison import BASELINE
@@ -30,6 +31,7 @@ __all__ = [
     "choose_by_data",
     "choose_method",
     "complete",
+    "find_differences",
     "format_shared_flags",
     "list_steps",
     "make_configs",
@@ -195,18 +197,35 @@ def list_steps(base, configs, seeds, folder):
     return steps
 
 
-def format_shared_flags(base, chosen):
-    """Returns the lines of a flagfile with what all runs share, defaults left out, whatever the method of `base`.
+def format_shared_flags(base, chosen, free=False):
+    """Returns the lines of a flagfile with what all runs share, whatever the method of `base`.
+
+    Defaults are left out, but for those that somebody gave where the data would decide.
 
     Args:
         base: as in `make_configs`.
         chosen: dict of the settings that the data decided.
+        free: whether what a run that goes on need not share is among them.
     """
-    own = ("method", "losses", "baseline", *list_deciding(type(base), FREE))
-    default = [field.name for field in dataclasses.fields(base) if getattr(base, field.name) == field.default]
-    left_out = tuple(f"--{name}=" for name in (*own, *default, *chosen))
+    own = ("method", "losses", "baseline", *(() if free else list_deciding(type(base), FREE)))
+    default = {field.name: field.default for field in dataclasses.fields(base)}
+    equal = [name for name in default if getattr(base, name) == default[name]]
+    left_out = tuple(f"--{name}=" for name in (*own, *equal, *chosen))
     lines = [line for line in format_flags(base) if not line.startswith(left_out)]
-    return (*lines, *(f"--{name}={value}" for name, value in chosen.items()))
+    unread = set(base.irrelevant_fields)
+    given = {name: default[name] for name in equal if name not in unread and not has_default(base, name)}
+    return (*lines, *(f"--{name}={value}" for name, value in (given | chosen).items()))
+
+
+def find_differences(there, here):
+    """Returns the lines of each of two flagfiles of `format_shared_flags` that the other has not."""
+    # What was given and is the default, a file of an earlier version may leave out.
+    default = {name: get_default(DistillConfig, name) for name in list_left_to_data(DistillConfig())}
+    there, here = (
+        {*lines, *(f"--{name}={value}" for name, value in default.items() if name not in parse_lines(lines))}
+        for lines in (there, here)
+    )
+    return there - here, here - there
 
 
 def name_folder(method):

@@ -20,6 +20,7 @@ from keras_tkd.runs.sweep_plan import (
     check_numbers,
     choose_by_data,
     complete,
+    find_differences,
     format_shared_flags,
     make_configs,
     name_folder,
@@ -131,7 +132,7 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
         tuning = _run(tuning, shared, configs, spaces, splits, folder, found, at_once)
     finally:
         lock.release()
-    command = write_flagfiles(tuning, untuned, path)
+    command = write_flagfiles(tuning, format_shared_flags(shared, chosen, free=True), untuned, path)
     print(f"\nTo confirm the best settings, by seeds that chose nothing:\n  {command}", flush=True)
     return tuning
 
@@ -200,9 +201,10 @@ def _keep_rate_of_teacher(config):
 def _check_same(known, folder, settled):
     """Raises `ValueError` where a folder's tuning has other settings than one that is to go on with it."""
     for name, value in settled.items():
-        if known and getattr(known, name) != value:
+        there = getattr(known, name, value)
+        if any(find_differences(there, value)) if name == "flags" else there != value:
             raise ValueError(
-                f"{folder} holds another tuning. Received: {name}={value!r}, and there {getattr(known, name)!r}. "
+                f"{folder} holds another tuning. Received: {name}={value!r}, and there {there!r}. "
                 "Choose another --workdir, or remove the folder"
             )
 

@@ -5,7 +5,7 @@ import pathlib
 import shlex
 import textwrap
 
-from keras_tkd.config.fields import get_default
+from keras_tkd.config.fields import FREE, has_default, list_deciding
 from keras_tkd.config.flagfile import format_flags, join_values
 from keras_tkd.methods.combination import parse_entry
 from keras_tkd.reports.tuning import STATUSES
@@ -21,11 +21,12 @@ SHARED = "shared.flags"
 _CONFIRMED = 3  # seeds: fewer show nothing over seeds
 
 
-def write_flagfiles(tuning, configs, path):
+def write_flagfiles(tuning, shared, configs, path):
     """Writes a flagfile with the best settings of each method, and one with what all methods share.
 
     Args:
         tuning: the `Tuning`, finished.
+        shared: lines of a flagfile with what all methods share.
         configs: dict from each method to its `DistillConfig`, before it was tuned.
         path: the tuning's folder, as it was given.
 
@@ -48,7 +49,7 @@ def write_flagfiles(tuning, configs, path):
     }
     command = " ".join(["python scripts/compare.py", *(shlex.quote(f"--{key}={word}") for key, word in words.items())])
     text = f"# What all methods of a tuning share. To compare their best settings:\n#\n#   {command}\n#\n"
-    write_text(folder / SHARED, text + "\n".join([*tuning.flags, ""]))
+    write_text(folder / SHARED, text + "\n".join([*shared, ""]))
     return command
 
 
@@ -58,9 +59,12 @@ def name_losses(config):
 
 
 def _is_told(line, config):
-    """Returns whether a line says what is not the default, or what was chosen even if it is that."""
+    """Returns whether a line says what was given or chosen, of what decides the training."""
     name = line.removeprefix("--").partition("=")[0]
-    return name in ("dataset", "method", *OWN) or getattr(config, name) != get_default(type(config), name)
+    # A comparison says that itself, and may say it otherwise when it goes on.
+    if name in list_deciding(type(config), FREE):
+        return False
+    return name in ("dataset", "method", *OWN) or not has_default(config, name)
 
 
 def _describe_choice(tuning, name, best):

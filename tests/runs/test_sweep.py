@@ -216,6 +216,21 @@ def test_what_nobody_gave_is_chosen_by_the_data_once(in_no_time, pictures, tmp_p
         assert "--epochs=100" in (tmp_path / "c" / run.path / "flags.flags").read_text()
 
 
+def test_what_was_given_is_said_even_if_it_is_the_default(pictures, tmp_path):
+    """For these pictures others would be chosen: 100 epochs of batches of 16."""
+    config = DistillConfig(dataset=pictures, teacher_cache="off", epochs=30, batch_size=128)
+    comparison, *_ = sweep._plan(config, tmp_path / "c", ["kd"], (0,))
+    assert {"--epochs=30", "--batch_size=128"} <= set(comparison.flags)
+    # One of an earlier version left it out, and is the same all the same.
+    flags = tuple(line for line in comparison.flags if line not in ("--epochs=30", "--batch_size=128"))
+    (tmp_path / "c").mkdir()
+    path = tmp_path / "c" / "comparison.json"
+    path.write_text(json.dumps(dataclasses.replace(comparison, flags=flags).to_dict()))
+    assert sweep._plan(config, tmp_path / "c", ["kd"], (0,))[0] == comparison
+    with pytest.raises(ValueError, match="there --batch_size=128 --epochs=30, here --batch_size=16 --epochs=100"):
+        sweep._plan(DistillConfig(dataset=pictures, teacher_cache="off"), tmp_path / "c", ["kd"], (0,))
+
+
 @pytest.mark.parametrize("left_to_data", [True, False])
 def test_data_are_loaded_once_to_check_all_methods(left_to_data, pictures, tmp_path, monkeypatch):
     loaded, load = [], data.load

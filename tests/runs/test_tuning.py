@@ -15,11 +15,12 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from keras_tkd.config import DistillConfig
+from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.config.flagfile import read_flags
 from keras_tkd.reports.tuning import Outcome, TunedTrial, Tuning, read_tuning
 from keras_tkd.runs import images, stages, tune, tuning_trials
 from keras_tkd.runs import tuning as tuning_module
-from keras_tkd.runs.sweep_plan import make_configs
+from keras_tkd.runs.sweep_plan import format_shared_flags, make_configs
 from keras_tkd.runs.sweep_settings import read_settings
 from keras_tkd.runs.tuning_flags import write_flagfiles
 from keras_tkd.runs.tuning_jobs import JOURNAL, Study, run_studies
@@ -490,10 +491,8 @@ def test_a_folder_in_use_is_refused_before_any_work(tmp_path, monkeypatch):
         lock.release()
 
 
-def test_the_command_that_confirms_runs_as_it_stands(tmp_path):
-    """Of a folder whose name has a comma, a quote and a space."""
-    folder = tmp_path / 'a,b "c" d'
-    config = DistillConfig(dataset="digits")
+def write_tuned(shared, folder):
+    """Writes the flagfiles of a tuning of kd whose first trials were the best; returns the command that confirms."""
     trial = TunedTrial(method="baseline", number=0, status="finished", accuracy=0.5, seconds=1.0, settings={})
     tuning = Tuning(
         methods=("baseline", "kd"),
@@ -508,13 +507,43 @@ def test_the_command_that_confirms_runs_as_it_stands(tmp_path):
         data={},
         versions={},
     )
-    configs = {name: dataclasses.replace(config, method=name) for name in ("baseline", "kd")}
-    words = shlex.split(write_flagfiles(tuning, configs, folder))
+    return write_flagfiles(tuning, format_shared_flags(shared, {}, free=True), make_configs(shared, ["kd"]), folder)
+
+
+def test_the_command_that_confirms_runs_as_it_stands(tmp_path):
+    """Of a folder whose name has a comma, a quote and a space."""
+    folder = tmp_path / 'a,b "c" d'
+    words = shlex.split(write_tuned(DistillConfig(dataset="digits"), folder))
     (methods,) = (word.removeprefix("--methods=") for word in words if word.startswith("--methods="))
     # As absl reads a list.
     (listed,) = csv.reader([methods], strict=True)
     assert listed == [f"{name}={folder}/{name}/best.flags" for name in ("baseline", "kd")]
     assert f"--workdir={folder}_confirmed" in words
+
+
+# What the data would choose otherwise, each as its default is.
+GIVEN = {"epochs": 30, "batch_size": 128, "student_model": "digits_student", "teacher_model": "digits_teacher"}
+GIVEN |= {"optimizer": "adam", "learning_rate": 0.1, "weight_decay": 0.0}
+# What a run that goes on need not share.
+FREE = {"tensorboard": "off", "at_chance": "warn", "checkpoint_steps": 2, "check": "strict"}
+
+
+def test_what_was_given_is_what_is_confirmed_even_if_it_is_the_default(tmp_path):
+    shared = DistillConfig(dataset="photos", teacher_learning_rate=0.1, **GIVEN, **FREE)
+    write_tuned(shared, tmp_path)
+    read = DistillConfig(**read_flags(DistillConfig, (tmp_path / "shared.flags").read_text()))
+    assert read == shared and not list_left_to_data(read)
+    best = DistillConfig(**read_flags(DistillConfig, (tmp_path / "kd" / "best.flags").read_text()))
+    assert {name: getattr(best, name) for name in GIVEN} == GIVEN and not list_left_to_data(best)
+
+
+def test_a_comparison_takes_the_flagfiles_of_a_tuning_and_shows_what_it_likes(tmp_path):
+    """Each file says what it alone decides: a comparison may have its own pictures, as one that goes on may."""
+    write_tuned(DistillConfig(dataset="photos", teacher_learning_rate=0.1, **GIVEN, **FREE), tmp_path)
+    shared = DistillConfig(**read_flags(DistillConfig, (tmp_path / "shared.flags").read_text()))
+    methods = [f"{name}={tmp_path}/{name}/best.flags" for name in ("baseline", "kd")]
+    for base in (shared, dataclasses.replace(shared, tensorboard="scalars")):
+        assert "--learning_rate=0.1" in read_settings(methods, base)["kd"]
 
 
 def test_what_is_there_is_not_trained_again(tuned, monkeypatch):

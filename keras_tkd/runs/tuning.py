@@ -7,7 +7,7 @@ import io
 import pathlib
 import textwrap
 
-from keras_tkd.config.fields import resolve_auto
+from keras_tkd.config.fields import has_default, resolve_auto
 from keras_tkd.reports.comparison import BASELINE
 from keras_tkd.reports.tuning import Tuning, format_trials, read_tuning
 from keras_tkd.runs.given import list_changed
@@ -53,7 +53,8 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
 
     Args:
         config: `DistillConfig` with what all trials share, as `compare` takes it. `validation_fraction` is 0.2 if not
-            given; `seed` is that of the teacher and of the search.
+            given, and concerns the trials alone unless another setting goes by validation images; `seed` is that of the
+            teacher and of the search.
         path: the tuning's folder.
         methods: as `compare` takes them, without flagfiles; what they have of their own is what the first trial has.
         trials: number of trials of each method.
@@ -81,9 +82,13 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
     lock = FolderLock(folder)
     lock.check_free()
     ranges, known = parse_space(space), read_tuning(folder / TUNING)
-    fraction = config.validation_fraction or _FRACTION
-    # As for the runs that will have what is found, which train on all training images.
-    config = resolve_auto(config, validation_fraction=None)
+    fraction = _FRACTION if config.validation_fraction is None else config.validation_fraction
+    if fraction == 0:
+        raise ValueError(
+            "A tuning chooses by images that are held out of the training images. Received: validation_fraction=0. "
+            f"Give a share above 0, or leave it out for {_FRACTION}"
+        )
+    config = _free_held_out(config)
     chosen, _ = choose_by_data(config)
     shared = _keep_rate_of_teacher(complete(config, chosen))
     settled = {
@@ -189,6 +194,16 @@ def _check_arguments(trials):
         raise ValueError(f"`trials` must be a whole number >= 1. Received: trials={trials!r}")
 
 
+def _free_held_out(config):
+    """Returns the configuration of the runs that will have what is found.
+
+    They train on all training images, unless a setting makes them go by validation images as well.
+    """
+    freed = resolve_auto(config, validation_fraction=None)
+    lost = dataclasses.replace(freed, validation_fraction=config.validation_fraction) != config
+    return config if lost else freed
+
+
 def _keep_rate_of_teacher(config):
     """Returns the configuration with the teacher's learning rate written out, which tuning the student's must leave."""
     if not config.has_teacher:
@@ -234,7 +249,10 @@ def _prepare(config, space, fraction):
     settings = {"validation_fraction": fraction}
     if config.has_teacher:
         # A trial is compared with the others, and not with a student alone of its own.
-        settings |= {"baseline": "none", "check": "off"}
+        settings["baseline"] = "none"
+        # Warnings would stand in the output of many trials, where nobody reads them.
+        if has_default(config, "check"):
+            settings["check"] = "off"
     return resolve_auto(config, **settings)
 
 

@@ -552,6 +552,31 @@ def test_what_is_there_is_not_trained_again(tuned, monkeypatch):
     assert tune(BASE, folder, ["kd"], 2, [7]) == tuning
 
 
+def test_what_goes_by_validation_images_holds_for_trials_and_for_what_confirms(tmp_path, monkeypatch):
+    seen = []
+
+    def stop(tuning, shared, configs, *_):
+        seen.append((tuning, configs))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning_module, "_run", stop)
+    given = {"validation_fraction": 0.25, "select": "best_validation", "early_stopping_patience": 3}
+    with pytest.raises(KeyboardInterrupt):
+        tune(dataclasses.replace(BASE, check="strict", **given), tmp_path / "t", ["kd"], 1)
+    ((tuning, configs),) = seen
+    shared = DistillConfig(**read_flags(DistillConfig, "\n".join(tuning.flags)))
+    for config in (shared, configs["baseline"], configs["kd"], configs["kd"].teacher):
+        assert {name: getattr(config, name) for name in given} == given
+    assert configs["kd"].check == "strict"
+
+
+def test_a_tuning_without_validation_images_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "load_data", None)
+    with pytest.raises(ValueError, match="held out of the training images. Received: validation_fraction=0. Give a"):
+        tune(dataclasses.replace(BASE, validation_fraction=0), tmp_path / "t", ["kd"], 1)
+    assert not (tmp_path / "t").exists()
+
+
 @pytest.mark.parametrize(
     ("methods", "more", "message"),
     [

@@ -5,6 +5,7 @@ import pathlib
 from keras_tkd.config.fields import COMPARED, collect_defaults, list_deciding
 from keras_tkd.config.flagfile import format_flags, parse_lines
 from keras_tkd.reports.schema import read_results
+from keras_tkd.runs.finished import read_finished
 from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.layout import RESULTS
 from keras_tkd.runs.records import check_files, read_record
@@ -37,7 +38,7 @@ def read_baseline(config, undecided=()):
     """
     if config.baseline in ("train", "none"):
         return None
-    results = read_results(pathlib.Path(config.baseline) / RESULTS)
+    results = read_finished(config.baseline)
     baseline = results and (results.student if results.method == "baseline" else results.baseline)
     if baseline is None:
         raise ValueError(

@@ -11,6 +11,7 @@ from keras_tkd.batches import IMAGE, TEACHER
 from keras_tkd.distillation.distiller import Distiller
 from keras_tkd.distillation.inspection import find_broken_variables
 from keras_tkd.runs.distillation_setup import make_training_batches
+from keras_tkd.runs.finished import read_finished
 from keras_tkd.runs.layout import SPLIT
 from keras_tkd.teacher_cache.fingerprints import hash_weights
 from keras_tkd.teachers.ensemble import flatten_ensemble
@@ -90,6 +91,9 @@ def check_unseen(path, splits):
     record = read_json(split)
     if record is None or not splits.num_classes:
         return
+    if splits.open_set_names:
+        # A run that is continued with another split writes that down before its models are trained anew.
+        read_finished(split.parent)
     unseen = record.get("open_set_classes", [])
     if not isinstance(unseen, list):
         raise ValueError(f"{split} is damaged: its entry 'open_set_classes' is of another kind than a run writes")

@@ -15,8 +15,8 @@ from keras_tkd.export.formats import FORMATS, RECORD, check_packages, check_repl
 from keras_tkd.export.measurement import measure
 from keras_tkd.export.runtimes import count_tensorflow_threads
 from keras_tkd.reports.exports import ExportResults, MeasuredModel
-from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.checks import check_finite
+from keras_tkd.runs.finished import read_finished
 from keras_tkd.runs.inputs import load_evaluation_inputs
 from keras_tkd.runs.layout import FLAGFILE
 from keras_tkd.runs.results import describe_versions
@@ -156,7 +156,7 @@ def _find_model(config):
 
 def _read_run(folder):
     """Returns the model's file in a finished run's folder, and the settings of its data set and its teacher."""
-    results = read_results(folder / "results.json")
+    results = read_finished(folder)
     if results is None:
         raise ValueError(
             f"`source` must be a .keras file, or the folder of a finished run. Received: source={str(folder)!r}, which "

@@ -5,9 +5,18 @@ import os
 from keras_tkd.config.fields import list_given_files
 from keras_tkd.models import KERAS_FILES
 from keras_tkd.runs.layout import GIVEN, TRAINED, holds_something
-from keras_tkd.utils.files import read_json, write_json
+from keras_tkd.utils.files import hash_file, read_json, write_json
 
-__all__ = ["check_given", "check_given_files", "has_other_files", "list_changed", "read_data_hashes", "record_given"]
+__all__ = [
+    "check_given",
+    "check_given_files",
+    "has_begun_with",
+    "has_other_files",
+    "hash_given",
+    "list_changed",
+    "read_data_hashes",
+    "record_given",
+]
 
 
 def check_given_files(config):
@@ -91,6 +100,16 @@ def record_given(folder, given):
     known = {name: digest for name, digest in given.items() if digest is not None}
     if known:
         write_json(folder / GIVEN, known)
+
+
+def hash_given(folder):
+    """Returns a hash of the record of what the run in a folder began with; None where there is no record."""
+    return hash_file(folder / GIVEN)
+
+
+def has_begun_with(folder, digest):
+    """Returns whether the run in a folder began last with what it had when `hash_given` gave this; None is unknown."""
+    return digest is None or hash_given(folder) in (digest, None)
 
 
 def read_data_hashes(folder):

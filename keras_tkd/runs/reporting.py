@@ -14,6 +14,7 @@ from keras_tkd.reports.page.page import check_packages, format_page
 from keras_tkd.reports.page.report import History, Report, describe_single_run
 from keras_tkd.reports.schema import read_results
 from keras_tkd.reports.verdict import format_verdict
+from keras_tkd.runs.finished import read_finished
 from keras_tkd.runs.layout import COMPARISON, OBSERVATIONS, REPORT, RESULTS
 from keras_tkd.runs.records import read_record
 from keras_tkd.runs.sized_models import describe_compared_models, describe_run_models, find_exported
@@ -83,7 +84,7 @@ def _report_comparison(comparison, folder):
 
 
 def _report_run(folder):
-    results = read_results(folder / RESULTS)
+    results = read_finished(folder)
     if results is None or results.student is None:
         raise ValueError(
             "A report is of a comparison's folder, or of a finished run with a student. Received: "

@@ -5,7 +5,7 @@ import shutil
 
 from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.reports.schema import upgrade_results
-from keras_tkd.runs.given import check_given, record_given
+from keras_tkd.runs.given import check_given, has_begun_with, hash_given, record_given
 from keras_tkd.runs.layout import (
     FLAGFILE,
     MODELS,
@@ -132,6 +132,9 @@ class Workdir:
             return None
         if not results or any(self._find_differences(results.get("flags") or ())):
             return None
+        # A run that is continued with another teacher has the same flags.
+        if not has_begun_with(self.path, results.get("given")):
+            return None
         # First: what a later version wrote, a later version of this package knows.
         upgraded = upgrade_results(results)
         digests = self._read_digests(results)
@@ -150,9 +153,10 @@ class Workdir:
         return digests
 
     def write_results(self, results):
-        """Writes `results.json`; returns what it holds, with the flags and a checksum of each model's file."""
+        """Writes `results.json`; returns what it holds, with the flags and checksums of what the run had and made."""
         files = {name: hash_file(self.path / name) for name in MODELS if (self.path / name).exists()}
-        results = results | {"flags": self.flags, "files": files}
+        given = hash_given(self.path)
+        results = results | {"flags": self.flags, "files": files} | ({"given": given} if given else {})
         write_json(self.path / RESULTS, results)
         self._remove_states()
         return results

@@ -42,6 +42,13 @@ def read(folder):
     return json.loads((folder / "export.json").read_text())
 
 
+def add_flags(folder, *lines):
+    """Makes the run in a folder one that had more flags."""
+    flags, results = folder / "flags.flags", json.loads((folder / "results.json").read_text())
+    flags.write_text("\n".join([flags.read_text().rstrip(), *lines]))
+    (folder / "results.json").write_text(json.dumps(results | {"flags": [*results["flags"], *lines]}))
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -128,8 +135,7 @@ def test_the_teacher_of_a_run_may_lie_elsewhere_or_be_gone(run, tmp_path, capsys
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
     (moved / "teacher.keras").rename(tmp_path / "big.keras")
-    flags = moved / "flags.flags"
-    flags.write_text(flags.read_text() + f"--teacher_path={tmp_path / 'big.keras'}\n")
+    add_flags(moved, f"--teacher_path={tmp_path / 'big.keras'}")
     settings = {"source": moved, "formats": ("litert_float32",), "existing": "overwrite", "output": tmp_path / "out"}
     said = json.loads((run / "results.json").read_text())
     assert runs.export(ExportConfig(**settings)).teacher.test_accuracy == said["teacher"]["test_accuracy"]
@@ -145,8 +151,7 @@ def test_a_teacher_that_was_its_outputs_alone_is_not_measured(run, tmp_path, cap
     moved = tmp_path / "run"
     shutil.copytree(run, moved)
     (moved / "teacher.keras").unlink()
-    flags = moved / "flags.flags"
-    flags.write_text(flags.read_text() + "--teacher_outputs=a.npz\n--teacher_classes=8,3,1\n")
+    add_flags(moved, "--teacher_outputs=a.npz", "--teacher_classes=8,3,1")
     config = ExportConfig(source=moved, formats=("litert_float32",), output=tmp_path / "out")
     assert runs.export(config).teacher is None
     assert "Of the run's teacher there are outputs alone: it is not measured" in capsys.readouterr().out

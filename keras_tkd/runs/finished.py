@@ -6,7 +6,7 @@ from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.reports.schema import read_results
 from keras_tkd.runs.given import has_begun_with
 from keras_tkd.runs.layout import FLAGFILE, RESULTS
-from keras_tkd.utils.files import read_json
+from keras_tkd.runs.records import read_record
 
 __all__ = ["read_finished"]
 
@@ -24,7 +24,7 @@ def read_finished(folder):
     # Data, models and curves beside them may be the other run's by now.
     flagfile = folder / FLAGFILE
     same = not results.flags or not flagfile.exists() or read_flag_lines(flagfile) == list(results.flags)
-    if not same or not has_begun_with(folder, read_json(folder / RESULTS).get("given")):
+    if not same or not has_begun_with(folder, read_record(folder / RESULTS, {"given": dict}).get("given")):
         raise ValueError(
             f"The folder of a finished run is needed. Received: {folder}, whose {RESULTS} is of before the run was "
             f"changed, and what was begun then is not finished. Run the command in {flagfile} again: it goes on where "

@@ -5,16 +5,16 @@ import os
 from keras_tkd.config.fields import list_given_files
 from keras_tkd.models import KERAS_FILES
 from keras_tkd.runs.layout import GIVEN, TRAINED, holds_something
-from keras_tkd.utils.files import hash_file, read_json, write_json
+from keras_tkd.utils.files import read_json, write_json
 
 __all__ = [
     "check_given",
     "check_given_files",
     "has_begun_with",
     "has_other_files",
-    "hash_given",
     "list_changed",
     "read_data_hashes",
+    "read_given",
     "record_given",
 ]
 
@@ -102,19 +102,19 @@ def record_given(folder, given):
         write_json(folder / GIVEN, known)
 
 
-def hash_given(folder):
-    """Returns a hash of the record of what the run in a folder began with; None where there is no record."""
-    return hash_file(folder / GIVEN)
+def read_given(folder):
+    """Returns what the run in a folder began with, as `record_given` wrote it down; empty where it is not known."""
+    return read_json(folder / GIVEN) or {}
 
 
-def has_begun_with(folder, digest):
-    """Returns whether the run in a folder began last with what it had when `hash_given` gave this; None is unknown."""
-    return digest is None or hash_given(folder) in (digest, None)
+def has_begun_with(folder, given):
+    """Returns whether the run in a folder began last with what `read_given` said earlier; None is not known."""
+    return not _find_changed(folder, given or {})
 
 
 def read_data_hashes(folder):
     """Returns the hashes of the data that the run in a folder began with; empty where they are not known."""
-    data = (read_json(folder / GIVEN) or {}).get("data")
+    data = read_given(folder).get("data")
     return {what: digest for what, digest in data.items() if what != "flags"} if isinstance(data, dict) else {}
 
 

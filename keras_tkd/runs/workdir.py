@@ -5,7 +5,7 @@ import shutil
 
 from keras_tkd.config.flagfile import read_flag_lines
 from keras_tkd.reports.schema import upgrade_results
-from keras_tkd.runs.given import check_given, has_begun_with, hash_given, record_given
+from keras_tkd.runs.given import check_given, has_begun_with, read_given, record_given
 from keras_tkd.runs.layout import (
     FLAGFILE,
     MODELS,
@@ -126,7 +126,7 @@ class Workdir:
         if self._existing == "overwrite":
             return None
         try:
-            results = read_record(self.path / RESULTS, {"flags": list, "files": dict})
+            results = read_record(self.path / RESULTS, {"flags": list, "files": dict, "given": dict})
         except ValueError as error:
             print(f"{error}. What it said is measured again", flush=True)
             return None
@@ -153,9 +153,9 @@ class Workdir:
         return digests
 
     def write_results(self, results):
-        """Writes `results.json`; returns what it holds, with the flags and checksums of what the run had and made."""
+        """Writes `results.json`; returns what it holds, with the flags, what was given, and the models' checksums."""
         files = {name: hash_file(self.path / name) for name in MODELS if (self.path / name).exists()}
-        given = hash_given(self.path)
+        given = read_given(self.path)
         results = results | {"flags": self.flags, "files": files} | ({"given": given} if given else {})
         write_json(self.path / RESULTS, results)
         self._remove_states()

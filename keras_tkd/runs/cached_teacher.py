@@ -37,7 +37,10 @@ def build(run, inputs, teacher, losses=(), part=""):
         dict of `TeacherCache`.
     """
     config, splits, path = run.config, inputs.splits, _get_folder(run.config, run.shared_path) / part
+    # One in the run's own folder is of this run, as it was before it was changed; another may be several runs'.
+    own = config.named_cache is None and not (run.shared_path / _FOLDER).is_symlink()
     common = {
+        "rebuild": own,
         "losses": losses,
         "dtype": config.teacher_cache_dtype,
         "about": _about(config),

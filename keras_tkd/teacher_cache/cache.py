@@ -72,6 +72,7 @@ class TeacherCache:
         about=None,
         progress=True,
         workers=None,
+        rebuild=False,
     ):
         """Runs the teacher over all samples in all views and keeps its outputs, or opens a cache that holds them.
 
@@ -96,6 +97,7 @@ class TeacherCache:
             workers: the processes that share the work out, each a batch in turn, and that all see the folder, with
                 `share`, `is_chief`, `exchange` and `gather_rows` as a run's `Cluster` has them. All must call this
                 alike; the first one writes. None for this process alone.
+            rebuild: whether a cache in the folder that was made from something else is removed, and not refused.
 
         Returns:
             The `TeacherCache`.
@@ -112,6 +114,8 @@ class TeacherCache:
             return cls._open_of_chief(directory, recipe)
         made_from = recipe.describe(dtype) | (about or {})
         files = CacheFiles(directory)
+        if rebuild:
+            files.remove_other(made_from)
         if files.manifest:
             files.check_made_from(made_from)
         # A finished cache takes no lock: it may lie where nothing can be written.

@@ -114,14 +114,37 @@ class CacheFiles:
         Args:
             expected: dict with some of the entries of `"made_from"`.
         """
-        there = self.manifest["made_from"]
-        # Through JSON, as the manifest was, so that tuples are lists on both sides.
-        here = json.loads(json.dumps(expected))
-        listed = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+        listed = self._list_differences(expected)
         if listed:
             raise ValueError(
                 f"The teacher cache in {self.folder} was made from something else: {'; '.join(listed)}. {_REBUILD}"
             )
+
+    def _list_differences(self, expected):
+        """Says in what the cache was made from something else, a text for each."""
+        there = self.manifest["made_from"]
+        # Through JSON, as the manifest was, so that tuples are lists on both sides.
+        here = json.loads(json.dumps(expected))
+        return [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+
+    def remove_other(self, made_from):
+        """Removes the files of a cache that was made from something else, and says so.
+
+        Args:
+            made_from: see `create`.
+        """
+        if self.manifest is None or not self._list_differences(made_from):
+            return
+        with self.lock_for_writing():
+            # Another process may have done it while this one waited.
+            if self.manifest is None or not self._list_differences(made_from):
+                return
+            print(f"The teacher cache in {self.folder} was made from something else: it is built anew", flush=True)
+            # The manifest last: until then it is the other cache, of which no row counts.
+            (self.folder / _PROGRESS).unlink(missing_ok=True)
+            for path in (*map(self.path, self.manifest["outputs"]), self.folder / _MANIFEST):
+                path.unlink(missing_ok=True)
+            self.manifest = None
 
     def check_sizes(self, rows):
         """Raises `ValueError` if a file holds fewer than `rows` rows."""

@@ -201,6 +201,30 @@ class TestAuto:
         assert not (tmp_path / "run" / "teacher_cache").exists()
 
 
+@pytest.mark.parametrize("place", ["own", "named", "linked"])
+def test_a_runs_own_cache_is_made_again_where_the_run_was_changed(place, splits, tmp_path):
+    folder = tmp_path / ("run/teacher_cache" if place == "own" else "elsewhere")
+    if place == "linked":
+        (tmp_path / "run").mkdir()
+        folder.mkdir()
+        (tmp_path / "run" / "teacher_cache").symlink_to(folder)
+    teacher = models.build("digits_student", splits.image_shape, splits.num_classes)
+
+    def build(**settings):
+        cache = str(folder) if place == "named" else "workdir"
+        config = DistillConfig(**QUICK, method="kd", teacher_path="t.keras", teacher_cache=cache, **settings).resolved()
+        run = Run(config, Workdir(tmp_path / "run", [], "continue"))
+        return cached_teacher.build(run, Inputs(splits), teacher)
+
+    build()
+    if place == "own":
+        assert build(teacher_cache_dtype="float16")["held_out"].outputs["logits"].dtype == "float16"
+        return
+    # Other runs may read one that lies elsewhere.
+    with pytest.raises(ValueError, match="was made from something else: dtype float32 there, float16 here"):
+        build(teacher_cache_dtype="float16")
+
+
 def test_with_a_cache_nobody_holds_the_teacher(splits, tmp_path):
     config = DistillConfig(**QUICK, method="kd", teacher_cache="workdir").resolved()
     teacher = models.build("digits_teacher", splits.image_shape, splits.num_classes)

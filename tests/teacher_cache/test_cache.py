@@ -276,6 +276,25 @@ class TestAnythingElseIsRefused:
         with pytest.raises(ValueError, match="does not hold what the teacher says: 'logits' of sample 13 in view 2"):
             build(teacher, tmp_path / "cache")
 
+    def test_unless_it_is_to_be_rebuilt(self, teacher, tmp_path, capsys):
+        folder, other = tmp_path / "cache", softer(teacher.get_weights())
+        build(teacher, folder, losses=[SimilarityPreserving("features", "features")])
+        (folder / "notes.txt").write_text("mine")
+        with pytest.raises(ValueError, match="a folder of its own.*notes.txt"):
+            build(other, folder, rebuild=True)
+        assert (folder / "notes.txt").read_text() == "mine"
+        (folder / "notes.txt").unlink()
+        build(teacher, folder, losses=[SimilarityPreserving("features", "features")])
+        capsys.readouterr()
+        rebuilt = build(other, folder, views=2, rebuild=True).outputs
+        assert "made from something else: it is built anew" in capsys.readouterr().out
+        assert rebuilt.keys() == {"logits"} and not (folder / "features.npy").exists()
+        np.testing.assert_array_equal(rebuilt["logits"], build(other, tmp_path / "new", views=2).outputs["logits"])
+        # What fits is kept.
+        before = (folder / "logits.npy").stat().st_mtime_ns
+        build(other, folder, views=2, rebuild=True)
+        assert (folder / "logits.npy").stat().st_mtime_ns == before and not capsys.readouterr().out
+
     def test_the_teacher_of_a_file_is_the_teacher(self, finished, teacher, tmp_path):
         teacher.save(tmp_path / "teacher.keras")
         loaded = keras.saving.load_model(tmp_path / "teacher.keras")

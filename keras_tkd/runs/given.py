@@ -39,7 +39,7 @@ def check_given_files(config):
             )
 
 
-def check_given(folder, given, retrains):
+def check_given(folder, given, retrains, by_flags=False):
     """Raises `ValueError` for a model or data that are not those which the run began with.
 
     Args:
@@ -47,6 +47,7 @@ def check_given(folder, given, retrains):
         given: dict of what it is given now: `"weights"`, `"layers"`, `"data"`, and the hashes of files by flag; None
             where unknown.
         retrains: whether what a teacher of other weights decides is to be trained again.
+        by_flags: whether it is trained again in any case, for flags that have changed.
     """
     # A run that trained nothing, because its teacher knows nothing for one, has nothing to lose.
     if not any(holds_something(folder / name) for name in TRAINED):
@@ -55,6 +56,7 @@ def check_given(folder, given, retrains):
     if "data" in changed:
         changed.remove("data")
         _check_data(folder, given["data"])
+    same_file = not any(name.startswith("--teacher_path=") for name in changed)
     # Saved anew, a teacher is another file, and the same teacher by its weights; of its outputs these are the file.
     changed = [name for name in changed if not name.startswith(("--teacher_path=", "--teacher_outputs="))]
     if "weights" in changed:
@@ -63,6 +65,9 @@ def check_given(folder, given, retrains):
     if not changed:
         return
     if changed == ["layers"]:
+        # A scaling or a choice of classes is layers of its own.
+        if by_flags and same_file:
+            return
         what, more = "teacher: the layers of --teacher_path have, or their settings, and its weights have not,", ""
     elif changed == ["weights"]:
         # They are among the settings of what is trained by it, which is then done again.

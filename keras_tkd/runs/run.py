@@ -5,7 +5,14 @@ import os
 import pathlib
 import shlex
 
-from keras_tkd.config.fields import FREE, collect_defaults, list_deciding, list_given_files, list_left_to_data
+from keras_tkd.config.fields import (
+    DISTILLED,
+    FREE,
+    collect_defaults,
+    list_deciding,
+    list_given_files,
+    list_left_to_data,
+)
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
@@ -128,6 +135,7 @@ class Run:
             given,
             data,
             inputs.architecture,
+            list_deciding(type(self._config), DISTILLED),
         )
         # `checks.check_unseen` reads it, so that no model is verified on identities that it was trained on.
         unseen = {"open_set_classes": splits.open_set_names} if splits.open_set_names else {}

@@ -90,7 +90,7 @@ class Workdir:
         """Lets other processes have the folder."""
         self._lock.release()
 
-    def begin(self, header="", teacher=None, files=None, data=None, layers=None):
+    def begin(self, header="", teacher=None, files=None, data=None, layers=None, retrained_by=()):
         """Makes the folder and writes `flags.flags`, which re-runs this experiment; until then nothing changes.
 
         Args:
@@ -99,6 +99,7 @@ class Workdir:
             files: dict from flags that name files of models, `--name=path`, to the files' SHA-256.
             data: dict from what of the data there is to its hash, and from `"flags"` to the flags that decide that.
             layers: hash of that teacher's layers and their settings; None where it is given none.
+            retrained_by: names of flags for whose changes what is trained by that teacher is trained again.
 
         Raises:
             ValueError: another teacher than the one that the run began with, another model's file, or other data.
@@ -107,7 +108,8 @@ class Workdir:
         if self._existing == "overwrite":
             self._remove_own_files()
             self._existing = "refuse"
-        check_given(self.path, given, retrains=self._existing == "continue")
+        again = self._existing == "continue"
+        check_given(self.path, given, retrains=again, by_flags=again and self._differs_in(retrained_by))
         # Nobody else writes here now.
         for folder in (self.path / "generations", self.path / "checkpoints"):
             remove_unfinished(folder)
@@ -192,6 +194,12 @@ class Workdir:
         if not removed and not added:
             return ""
         return f"there {' '.join(removed) or '(nothing)'}, here {' '.join(added) or '(nothing)'}"
+
+    def _differs_in(self, names):
+        """Returns whether the experiment that the folder holds differs from this one in one of these flags."""
+        flagfile, prefixes = self.path / FLAGFILE, tuple(f"--{name}=" for name in names)
+        held = read_flag_lines(flagfile) if flagfile.exists() else self.flags
+        return any(line.startswith(prefixes) for lines in self._find_differences(held) for line in lines)
 
     def _find_differences(self, held):
         """Returns the lines of another flagfile that this experiment's lacks, and those that are in this one alone."""

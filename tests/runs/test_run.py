@@ -51,6 +51,39 @@ class TestConfiguration:
         assert run.config.method == "kd" and run.config.epochs == 30
 
 
+@pytest.mark.parametrize(
+    ("change", "other_file", "refused"),
+    [
+        ({"teacher_preprocessing": ("unit",)}, False, False),
+        ({"teacher_classes": tuple("9876543210")}, False, False),
+        # Nothing is trained again for these.
+        ({"tensorboard": "off"}, False, True),
+        ({"teacher_preprocessing": ("unit",)}, True, True),
+    ],
+)
+def test_a_teachers_layers_may_be_others_by_flags(change, other_file, refused, splits, tmp_path):
+    path = tmp_path / "t.keras"
+
+    def begin(layers, existing="refuse", **settings):
+        given = DistillConfig(method="kd", epochs=1, teacher_path=str(path), **settings).resolved()
+        run = Run(given, Workdir(tmp_path / "run", format_flags(given), existing))
+        with run:
+            run.begin(Inputs(splits, fingerprint="aa", architecture=layers))
+
+    path.write_bytes(b"teacher")
+    begin("11")
+    (tmp_path / "run" / "student.keras").write_bytes(b"student")
+    if other_file:
+        path.write_bytes(b"another")
+    if refused:
+        with pytest.raises(ValueError, match="another teacher: the layers of --teacher_path have"):
+            begin("22", "continue", **change)
+        return
+    begin("22", "continue", **change)
+    # Interrupted, it goes on.
+    begin("22", **change)
+
+
 def test_results_of_version_1_are_those_of_a_finished_run(tmp_path, capsys):
     config = DistillConfig(method="baseline").resolved()
     flags = format_flags(config)

@@ -8,7 +8,7 @@ import typing
 
 from keras_tkd.data.decoded_cache import check_apart
 from keras_tkd.data.digits import load_digits
-from keras_tkd.data.image_folder import is_divided, load_divided_folder, load_folder
+from keras_tkd.data.image_folder import is_divided, is_part, load_divided_folder, load_folder
 from keras_tkd.data.image_table import is_divided_table, load_divided_table, load_table
 from keras_tkd.data.partition import draw_open_set_classes
 from keras_tkd.data.splits import Splits
@@ -16,7 +16,7 @@ from keras_tkd.data.tfds import list_known_names, load_prepared
 from keras_tkd.utils import choices
 from keras_tkd.utils.number_checks import is_finite, is_whole
 
-__all__ = ["LOADERS", "Loader", "TABLE_LOADERS", "find_loader", "load"]
+__all__ = ["LOADERS", "Loader", "TABLE_LOADERS", "check_outside", "find_loader", "load"]
 
 
 def load(
@@ -171,6 +171,22 @@ def find_loader(name, labels=None):
     if labels is not None:
         return next(loader for loader in TABLE_LOADERS if loader.takes(labels))
     return next(loader for loader in LOADERS if loader.takes(os.fspath(name)))
+
+
+def check_outside(name, labels, folder, argument):
+    """Raises `ValueError` for a folder that is to be written to and would then be read as a part of the data set.
+
+    Args:
+        name, labels: see `load`.
+        folder: path of the folder, which need not exist.
+        argument: what the error calls it.
+    """
+    # A table of labels names its files: what else there is, is not read.
+    if labels is None and _is_folder(os.fspath(name)) and is_part(name, folder):
+        raise ValueError(
+            f"`{argument}` (--{argument}) must be a folder outside the data set's, where it would be taken for a "
+            f"class. Received: {argument}={str(folder)!r}, which is inside {name}. Choose another folder"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A folder of class folders as a data set."""
 
 import os
+import pathlib
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from keras_tkd.data.image_files import ENDINGS, FORMATS
 from keras_tkd.data.image_list import HELD_OUT, ImageList, find_split, read_divided, read_list
 from keras_tkd.utils.naming import name_some
 
-__all__ = ["is_divided", "load_divided_folder", "load_folder"]
+__all__ = ["is_divided", "is_part", "load_divided_folder", "load_folder"]
 
 # Why something is not read.
 _HIDDEN = "hidden files and folders"
@@ -23,6 +24,22 @@ def is_divided(name):
     """Returns whether a folder has folders `train` and `test` (or `val` ...), which say which images are for what."""
     splits = _find_splits(_list_entries(os.path.expanduser(name))[0])
     return "train" in splits and len(splits) > 1
+
+
+def is_part(name, path):
+    """Returns whether a folder, which need not exist, would be read as a part of a folder of class folders.
+
+    Args:
+        name: path of the folder of class folders.
+        path: path of the other one. The folder itself, in which others may be made, is a part unless it is divided.
+    """
+    root, folder = (pathlib.Path(each).expanduser().resolve() for each in (name, path))
+    if not folder.is_relative_to(root):
+        return False
+    below = folder.relative_to(root).parts
+    if is_divided(root):
+        return bool(below) and bool(find_split(below[0]))
+    return not any(part.startswith(".") for part in below)
 
 
 def load_divided_folder(name, *, nested, **reading):

@@ -4,6 +4,7 @@ import importlib
 import os
 
 from keras_tkd import models
+from keras_tkd.data.datasets import check_outside
 from keras_tkd.runs.baseline import find_baseline_file, read_baseline
 from keras_tkd.runs.given import check_given_files
 from keras_tkd.runs.teacher_files import check_teacher_files
@@ -27,7 +28,7 @@ def check_without_data(config, undecided=()):
     Raises:
         ValueError: a module of `custom_objects` that cannot be imported; a model of no known name; a folder without a
             teacher; a file of outputs that is none; another run without a baseline, or of another budget; a folder
-            that cannot be made.
+            that cannot be made, or lies in the data set.
         FileNotFoundError: a file that is not there.
     """
     _import_custom_objects(config)
@@ -43,8 +44,11 @@ def check_without_data(config, undecided=()):
         find_baseline_file(config, needed=config.anchor == "trained")
     caches = {"teacher_cache": getattr(config, "named_cache", None), "decoded_cache": config.decoded_cache}
     for name, folder in caches.items():
+        if folder is None:
+            continue
+        check_outside(config.dataset, config.labels, folder, name)
         # One that is there may be shared, and only read.
-        if folder is not None and not os.path.isdir(os.path.expanduser(folder)):
+        if not os.path.isdir(os.path.expanduser(folder)):
             check_writable(os.path.expanduser(folder), name)
 
 

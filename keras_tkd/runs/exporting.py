@@ -10,6 +10,7 @@ from keras_tkd import data, evaluation
 from keras_tkd.config import DataConfig, EvaluateConfig, PretrainedTeachersConfig
 from keras_tkd.config.fields import get_default, list_deciding
 from keras_tkd.config.flagfile import read_flag_lines, read_flags
+from keras_tkd.data.datasets import check_outside
 from keras_tkd.data.splits import take_rows
 from keras_tkd.export.formats import FORMATS, RECORD, check_packages, check_replaceable, export_model, open_model
 from keras_tkd.export.measurement import measure
@@ -39,6 +40,7 @@ def export_source(config):
     check_packages(config.formats)
     check_replaceable(config.output, config.existing)
     measured = _find_model(config)
+    check_outside(measured.dataset, measured.labels, config.output, "output")
     inputs = load_evaluation_inputs(measured)
     splits, student = inputs.splits, inputs.student
     if not splits.num_classes:

@@ -14,6 +14,7 @@ from keras_tkd.config.fields import (
     list_left_to_data,
 )
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
+from keras_tkd.data.datasets import check_outside
 from keras_tkd.reports.schema import Results
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.cluster import Cluster, connect
@@ -209,6 +210,7 @@ def _open(cluster, command, config, shared_path, existing, callbacks):
     # chosen is compared with the folder's below.
     undecided = (*list_left_to_data(config), "precision")
     Workdir(path, format_flags(config), existing, (*free, *undecided), defaults)
+    check_outside(config.dataset, config.labels, shared_path, "workdir")
     # Of no record: one that says what somebody gave there must not be taken for what was chosen.
     finished = (pathlib.Path(path) / RESULTS).exists()
     if not finished:

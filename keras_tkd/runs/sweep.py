@@ -7,6 +7,7 @@ import pathlib
 import time
 
 from keras_tkd.config.fields import list_left_to_data, resolve_auto
+from keras_tkd.data.datasets import check_outside
 from keras_tkd.reports.comparison import (
     BASELINE,
     ComparedRun,
@@ -82,6 +83,7 @@ def compare(config, path, methods, seeds, parallel=1):
     check_numbers(seeds, parallel)
     check_own(folder, COMPARISON)
     check_writable(folder, "workdir")
+    check_outside(config.dataset, config.labels, folder, "workdir")
     lock = FolderLock(folder)
     lock.check_free()
     # What is wrong of any method's run, before data are loaded to choose what nobody gave.

@@ -8,6 +8,7 @@ import pathlib
 import textwrap
 
 from keras_tkd.config.fields import has_default, resolve_auto
+from keras_tkd.data.datasets import check_outside
 from keras_tkd.reports.comparison import BASELINE
 from keras_tkd.reports.tuning import Tuning, format_trials, read_tuning
 from keras_tkd.runs.given import list_changed
@@ -79,6 +80,7 @@ def tune(config, path, methods, trials=20, seeds=(100,), space=(), parallel=1):
     check_numbers(seeds, parallel)
     check_own(folder, TUNING)
     check_writable(folder, "workdir")
+    check_outside(config.dataset, config.labels, folder, "workdir")
     lock = FolderLock(folder)
     lock.check_free()
     ranges, known = parse_space(space), read_tuning(folder / TUNING)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_tkd.data.datasets import load
+from keras_tkd.data.image_folder import is_part
 from keras_tkd.data.partition import group_split
 from keras_tkd.utils.naming import name_some
 
@@ -475,3 +476,26 @@ def test_images_are_counted(tmp_path):
     }
     unseen = splits.with_open_set([0, 1]).count_images()
     assert unseen == {"train": {}, "test": {}, "open_set": {"cat": 10, "dog": 20}}
+
+
+@pytest.mark.parametrize(
+    ("path", "whole", "divided"),
+    [
+        (".", True, False),
+        ("run", True, False),
+        ("a/run", True, False),
+        ("train/run", True, True),
+        (".run", False, False),
+        ("a/.runs/1", False, False),
+        ("../run", False, False),
+        ("../images2/run", False, False),
+    ],
+)
+def test_what_is_written_inside_a_folder_of_classes_would_be_a_part_of_it(path, whole, divided, tmp_path):
+    for folder in ("images/a", "images/b", "splits/train/a", "splits/test/a"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert is_part(str(tmp_path / "images"), tmp_path / "images" / path) == whole
+    assert is_part(str(tmp_path / "splits"), tmp_path / "splits" / path) == divided
+    # A link leads to where it leads.
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    assert is_part(str(tmp_path / "images"), tmp_path / "link" / "run")

@@ -10,7 +10,7 @@ from keras_tkd.config import DistillConfig, EvaluateConfig, ExportConfig, Teache
 from keras_tkd.config.fields import list_left_to_data
 from keras_tkd.config.flagfile import format_flags
 from keras_tkd.data import image_reading
-from keras_tkd.runs import commands, sweep
+from keras_tkd.runs import commands, sweep, tuning
 from keras_tkd.runs.baseline import read_baseline
 from keras_tkd.utils import files
 from keras_tkd.utils.files import write_json
@@ -51,12 +51,15 @@ def run(command, settings, here):
     elif command == "compare":
         methods = settings.pop("methods", ("kd",))
         sweep.compare(DistillConfig(**settings), workdir, methods, (0,))
+    elif command == "tune":
+        tuning.tune(DistillConfig(**settings), workdir, ("kd",), 1)
     elif command == "evaluate":
         commands.evaluate(EvaluateConfig(**settings))
     else:
         commands.export(ExportConfig(**{"output": f"{here}/export"} | settings))
 
 
+INSIDE = ".*must be a folder outside the data set's, where it would be taken for a class"
 NO_TEACHER = "`teacher_path` must be a file of Keras's, .* in which there is neither"
 NOT_MADE = "must be a folder that can be written to, or made.*file.txt is no folder"
 # Settings of a run of distill, and the beginning of what is said of them.
@@ -92,12 +95,15 @@ OF_RUNS = [
     ({"teacher_cache": "{here}/file.txt/below"}, f"`teacher_cache` {NOT_MADE}"),
     ({"decoded_cache": "{here}/file.txt/below"}, f"`decoded_cache` {NOT_MADE}"),
     ({"workdir": "{here}/file.txt/below"}, f"`workdir` {NOT_MADE}"),
+    ({"workdir": "{here}/images/run"}, f"`workdir` {INSIDE}"),
+    ({"teacher_cache": "{here}/images/a/../cache"}, f"`teacher_cache` {INSIDE}"),
 ]
 OF_TEACHERS = [
     ({"teacher_model": "nosuch"}, "`teacher_model` must be a model's name"),
     ({"teacher_model": "{here}/nosuch.keras"}, "`teacher_model` must be an existing file"),
     ({"custom_objects": ("no_such_module",)}, "`custom_objects` must be Python modules"),
     ({"workdir": "{here}/file.txt/below"}, f"`workdir` {NOT_MADE}"),
+    ({"workdir": "{here}/images"}, f"`workdir` {INSIDE}"),
 ]
 # A comparison trains the student alone itself.
 OF_COMPARISONS = [
@@ -112,6 +118,7 @@ OF_MEASUREMENTS = [
     ("export", {"source": "{here}/nosuch.keras"}, "`model_path` must be an existing file"),
     ("export", {"source": "{here}/empty"}, "`source` must be a .keras file, or the folder of a finished run"),
     ("export", {"source": "{here}/m.keras", "output": "{here}/file.txt/below"}, f"`output` {NOT_MADE}"),
+    ("export", {"source": "{here}/m.keras", "output": "{here}/images/out"}, f"`output` {INSIDE}"),
 ]
 
 
@@ -141,6 +148,7 @@ OF_TRAININGS = [
         *OF_TRAININGS,
         *((command, give(command, settings), says) for command, settings, says in OF_TRAININGS),
         *OF_MEASUREMENTS,
+        ("tune", {"workdir": "{here}/images/tuning"}, f"`workdir` {INSIDE}"),
     ],
 )
 def test_it_is_refused_before_data_are_loaded(command, settings, says, here, monkeypatch):

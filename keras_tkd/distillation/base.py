@@ -27,6 +27,7 @@ from keras_tkd.distillation.forward_pass import (
 from keras_tkd.distillation.labelled_model import LabelledModel
 from keras_tkd.distillation.non_finite import list_sources
 from keras_tkd.distillation.objective import Objective, sum_regularization
+from keras_tkd.distillation.own_layers import build_layers, describe_layers
 from keras_tkd.distillation.terms import DistillationTerms
 from keras_tkd.distillation.tracked_model import REGULARIZATION, STUDENT_LOSS, TOTAL, TrackedModel
 from keras_tkd.losses.outputs import collect_outputs
@@ -39,6 +40,9 @@ from keras_tkd.utils.layer_outputs import LayerOutputs, compute_output_shapes
 from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure_share, share_gradients
 
 __all__ = ["DistillationModel"]
+
+# Of a file's configuration, and no argument.
+_OWN_LAYERS = "own_layers"
 
 
 class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedModel):
@@ -89,6 +93,7 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         self._read_teacher = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._read_student = LayerOutputs(student, collect_outputs(losses, "student_layers"), "student")
         self.loss_layers = []
+        self._to_build = None
         self._make_guards(self._terms.losses)
         # A step counter of its own: an optimizer under loss scaling does not count the steps that it skips.
         self.step = self.add_weight(
@@ -306,9 +311,28 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         # JSON has lists only.
         values = {name: getattr(self, name) for name in (*self._OBJECTS, *self._VALUES)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return values | {name: keras.saving.serialize_keras_object(values[name]) for name in self._OBJECTS}
+        values |= {name: keras.saving.serialize_keras_object(values[name]) for name in self._OBJECTS}
+        own = describe_layers(self._own_layers())
+        return values | {_OWN_LAYERS: own} if own else values
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        load = keras.saving.deserialize_keras_object
-        return cls(**config | {name: load(config[name], custom_objects=custom_objects) for name in cls._OBJECTS})
+        load, config = keras.saving.deserialize_keras_object, dict(config)
+        own = config.pop(_OWN_LAYERS, None)
+        model = cls(**config | {name: load(config[name], custom_objects=custom_objects) for name in cls._OBJECTS})
+        if own and model.built:
+            build_layers(model._own_layers(), own)
+        elif own:
+            # Keras builds the model next, and its `build` may build them.
+            model._to_build = own
+        return model
+
+    def build_from_config(self, config):
+        super().build_from_config(config)
+        if self._to_build:
+            build_layers(self._own_layers(), self._to_build)
+
+    def _own_layers(self):
+        """Returns the layers of a subclass's own, in the order in which it sets them."""
+        given = {id(layer) for layer in (self.student, *self._other_models().values(), *self.loss_layers)}
+        return [layer for layer in self.layers if id(layer) not in given]

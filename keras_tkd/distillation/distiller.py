@@ -44,8 +44,9 @@ class Distiller(DistillationModel):
     images for which student and teacher name the same class), and the statistics of each loss, such as `tkd_violated`.
 
     `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`. Layers, weights and metrics of a
-    subclass's own, used there, are trained, tracked and saved. `call` is for `predict`: a step runs the student itself,
-    so that a loss is added (`add_loss`) in the student, not here.
+    subclass's own that its constructor makes, used there, are trained, tracked and saved. A layer that the first step
+    builds is built again, by its own `build`, when the file is loaded; one that cannot be is refused then. `call` is
+    for `predict`: a step runs the student itself, so that a loss is added (`add_loss`) in the student, not here.
 
     A step in which a loss is not finite updates nothing; `fit` reads that note every 50 steps and raises
     `FloatingPointError`, which names the first such step and loss.

@@ -151,8 +151,39 @@ class TriKDWithParts(Building, WithParts, TriKD):
     pass
 
 
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
 class DistillerWithLatePart(WithParts, Distiller):
     pass
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class WithoutBuild(keras.layers.Layer):
+    """A layer whose weights its first call makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = keras.layers.Dense(1, use_bias=False)
+
+    def call(self, inputs):
+        return self.inner(inputs)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class DistillerWithHead(Distiller):
+    """Its head is what the tests set: made by the constructor, called there on an input, or made by the step."""
+
+    make_head, called, made_by_step = WithoutBuild, False, False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = None if self.made_by_step else self.make_head()
+        if self.called:
+            self.head(keras.Input((CLASSES,)))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if self.head is None:
+            self.head = self.make_head()
+        return keras.ops.mean(self.head(y_pred))
 
 
 class TestPartsOfASubclass:
@@ -179,7 +210,7 @@ class TestPartsOfASubclass:
         assert float(model.scale.numpy()) == pytest.approx(1 - 0.1 * value, rel=1e-5)
         np.testing.assert_allclose(model.head.get_weights()[0][:, 0], 1 - 0.1 * (z.mean(0) + 1), rtol=1e-5)
 
-    @pytest.mark.parametrize("kind", ["Distiller", "TriKD"])
+    @pytest.mark.parametrize("kind", MAKE)
     def test_are_saved_and_loaded(self, kind, tmp_path):
         model = self.MAKE[kind](linear("teacher", 1), linear("student", 2))
         model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
@@ -194,6 +225,34 @@ class TestPartsOfASubclass:
         histories = [each.fit(X, Y, batch_size=12, verbose=0).history for each in (model, loaded)]
         for name, values in histories[0].items():
             np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({}, "must have a `build`.*WithoutBuild 'without_build.*0 weights after `build`, 1 in the file"),
+            (
+                {"made_by_step": True, "make_head": staticmethod(lambda: keras.layers.Dense(1))},
+                "made by its constructor.*1 layers in the file, 0 after the constructor",
+            ),
+        ],
+        ids=["without a build", "made by the step"],
+    )
+    def test_one_that_cannot_be_built_again_is_refused_and_not_lost(self, setting, message, tmp_path, monkeypatch):
+        for name, value in setting.items():
+            monkeypatch.setattr(DistillerWithHead, name, value)
+        model = DistillerWithHead(linear("teacher", 1), linear("student", 2), SoftTargets(), 0.0)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.5), LABEL_LOSS)
+        model.fit(X, Y, batch_size=4, verbose=0)
+        model.save(tmp_path / "model.keras")
+        for with_optimizer in (True, False):
+            with pytest.raises(ValueError, match=f"{message}.*call it there on a `keras.Input`"):
+                keras.saving.load_model(tmp_path / "model.keras", compile=with_optimizer)
+        # As the message says.
+        monkeypatch.setattr(DistillerWithHead, "made_by_step", False)
+        monkeypatch.setattr(DistillerWithHead, "called", True)
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        for mine, theirs in zip(model.head.get_weights(), loaded.head.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
     def test_do_not_take_the_early_errors_away(self):
         wide = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES + 1)])

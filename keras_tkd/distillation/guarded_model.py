@@ -109,23 +109,45 @@ class GuardedModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)
         return super().make_train_function(force)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        *args,
+        **kwargs,
+    ):
         """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
         callbacks = add_checks(add_termination(callbacks, self), self)
         y = self._label_guard.read(y)
-        if isinstance(kwargs.get("validation_data"), tuple) and len(kwargs["validation_data"]) > 1:
-            held_out, labels, *weights = kwargs["validation_data"]
-            kwargs["validation_data"] = held_out, self._label_guard.read(labels), *weights
+        if isinstance(validation_data, (tuple, list)) and len(validation_data) > 1:
+            held_out, labels, *weights = validation_data
+            validation_data = held_out, self._label_guard.read(labels), *weights
+        given = x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data
         with self._name_labels():
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+            return super().fit(*given, *args, **kwargs)
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        *args,
+        **kwargs,
     ):
         """Evaluates as `keras.Model.evaluate` does, and raises `ValueError` if a loss had no sample to compare."""
         callbacks, y = add_checks(callbacks, self), self._label_guard.read(y)
         with self._name_labels():
-            return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
+            return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, *args, **kwargs)
 
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """Trains as `keras.Model.train_on_batch` does, and raises `ValueError` for labels that no loss can read."""

@@ -399,6 +399,12 @@ class TestKerasAround:
         for x in (X, {"image": X, "negative": X}, tf.data.Dataset.from_tensor_slices(({"image": X}, Y)).batch(5)):
             np.testing.assert_allclose(distiller.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-6)
 
+    def test_takes_positions_as_keras_does(self):
+        # Half of twelve samples are held out; of the rest, in batches of 2, there are three steps.
+        history = compiled(SoftTargets()).fit(X, Y, 2, 1, 0, None, 0.5, None, False)
+        assert history.params["steps"] == 3 and "val_loss" in history.history
+        assert set(compiled(SoftTargets()).evaluate(X, Y, 12, 0, None, None, None, True)) >= {"loss", "kd"}
+
     def test_fits_a_dataset_of_triplets(self):
         from keras_tkd.data import triplet_dataset
 

@@ -126,6 +126,10 @@ class TestFit:
             if key not in expected:
                 expected[key] = model.evaluate(X, ids, 6, verbose=0, return_dict=True)
             assert model.evaluate(X, labels, 6, verbose=0, return_dict=True) == pytest.approx(expected[key]), kind
+        # Held out, in a list as in a tuple.
+        held_out = [(X, TAKEN["objects"][0]), [X, TAKEN["objects"][0]]]
+        histories = [model.fit(X, IDS, 6, verbose=0, validation_data=each).history for each in held_out]
+        assert histories[0]["val_loss"] == histories[1]["val_loss"]
         # Traced, and in a model of its own: TensorFlow forgets the rank of what came in two.
         assert (
             "val_loss"

@@ -13,7 +13,7 @@ from keras_tkd.data.mixing import check_mixing
 from keras_tkd.data.options import count_batches
 from keras_tkd.data.validation import check_seed, check_views
 from keras_tkd.losses.keras_adapter import KerasDistillation
-from keras_tkd.losses.outputs import collect_outputs
+from keras_tkd.losses.outputs import as_list, collect_outputs
 from keras_tkd.teacher_cache import fingerprints
 from keras_tkd.teacher_cache.files import CacheFiles
 from keras_tkd.teacher_cache.writer import RowWriter
@@ -77,7 +77,8 @@ class CacheRecipe:
                 "Load the images into memory, or run the teacher in every step"
             )
         self.images, self.views, self._augment, self._mix, self._seed = images, views, augment, mix, seed
-        losses = [KerasDistillation(x) if isinstance(x, keras.distillation.DistillationLoss) else x for x in losses]
+        of_keras = keras.distillation.DistillationLoss
+        losses = [KerasDistillation(x) if isinstance(x, of_keras) else x for x in as_list(losses)]
         self.reader = make_teacher_reader(teacher, collect_outputs(losses, "teacher_layers"))
         self._combined = [teacher.average, teacher.teacher_weights] if isinstance(teacher, TeacherEnsemble) else None
         shapes = self.reader.build((None, *images.shape[1:]))

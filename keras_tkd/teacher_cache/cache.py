@@ -85,7 +85,8 @@ class TeacherCache:
             images: `(samples, height, width, channels)`, the images for the teacher, in the order of the samples' ids:
                 an array, which may itself be mapped into memory (`np.load(file, mmap_mode="c")`), or an `ImageStream`.
             directory: folder of this cache alone. The images of an evaluation need another one.
-            losses: the distillation losses; the teacher's layers that they read are kept beside its logits.
+            losses: the distillation losses, a list or a single one; the teacher's layers that they read are kept
+                beside its logits.
             views: number of views of each sample, >= 1; 1 without augmentation and mixing.
             augment, mix, seed: as in `data.triplet_dataset`. Without augmentation and mixing the seed decides nothing,
                 and one cache serves all seeds. Images that are mixed must be an array.

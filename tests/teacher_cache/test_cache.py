@@ -132,6 +132,13 @@ def test_without_augmentation_there_is_one_view_and_the_seed_is_nothing_to_it(pi
             np.testing.assert_array_equal(batch["anchor"]["logits"], batch["image"].reshape(-1, 60))
 
 
+def test_a_single_loss_is_taken_as_by_the_distiller(teacher, tmp_path):
+    assert set(build(teacher, tmp_path, losses=SimilarityPreserving("features", "features")).shapes) == {
+        "logits",
+        "features",
+    }
+
+
 def test_rows_are_shared_and_not_copied(finished):
     cache = TeacherCache.open(finished)
     attached = cache.attach(triplet_dataset(IMAGES, LABELS, 4, **SEEN))

@@ -12,7 +12,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from keras_tkd.losses.outputs import as_list, select
+from keras_tkd.losses.outputs import as_list, as_shape_list, select
 from keras_tkd.losses.reduction import reduce_values
 from keras_tkd.losses.validation import (
     as_arrays,
@@ -159,6 +159,21 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
             )
         self._layers.append(layer)
         return layer
+
+    def has_layers_for(self, teacher_shapes, student_shapes) -> bool:
+        """Returns whether `build` has made the loss's layers already, as two Distillers may share a loss.
+
+        Raises:
+            ValueError: layers that were made for outputs of other widths.
+        """
+        widths = [[shape[-1] for shape in as_shape_list(shapes)] for shapes in (teacher_shapes, student_shapes)]
+        if self._layers and widths != self._widths:
+            raise ValueError(
+                f"Loss '{self.name}' has layers of its own, made for outputs of the widths {self._widths} of teacher "
+                f"and student. Received: {widths}. Make a loss for each Distiller whose models differ in them"
+            )
+        self._widths = widths
+        return bool(self._layers)
 
     def build(self, teacher_shapes: tuple | list[tuple], student_shapes: tuple | list[tuple]):
         """Makes the loss's own layers and checks that the outputs can be compared.

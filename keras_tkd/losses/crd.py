@@ -11,6 +11,7 @@ from keras_tkd.utils.class_runs import find_runs, skip_run, sort_by_class
 from keras_tkd.utils.distances import normalize
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.number_checks import is_whole
 
 __all__ = ["ContrastiveRepresentation", "MemoryBank"]
 
@@ -150,14 +151,16 @@ class ContrastiveRepresentation(DistillationLoss):
                 "`labels` must be the class ids of all training samples, (samples,), two classes or more. "
                 f"Received: shape {ids.shape}, {len(np.unique(ids))} classes"
             )
-        if not 0 <= momentum < 1 or min(feature_size, negatives) < 1:
+        whole = is_whole(feature_size) and is_whole(negatives)
+        if not 0 <= momentum < 1 or not whole or min(feature_size, negatives) < 1:
             raise ValueError(
-                "`momentum` must be in [0, 1), `feature_size` and `negatives` must be >= 1. "
+                "`momentum` must be in [0, 1), `feature_size` and `negatives` must be >= 1, whole numbers. "
                 f"Received: momentum={momentum}, feature_size={feature_size}, negatives={negatives}"
             )
         self.labels = ids.tolist()
-        self.feature_size = feature_size
-        self.negatives = negatives
+        # Keras takes no integers of NumPy.
+        self.feature_size = int(feature_size)
+        self.negatives = int(negatives)
         self.temperature = temperature
         self.momentum = momentum
         self.seed = seed
@@ -166,15 +169,14 @@ class ContrastiveRepresentation(DistillationLoss):
         self._order, self._ordered = (tensor.numpy() for tensor in sort_by_class(self._ids))
 
     def build(self, teacher_shapes, student_shapes):
-        # Two Distillers may share a loss, and with it the bank.
-        if self.layers:
-            return
         for shape in (teacher_shapes, student_shapes):
             if isinstance(shape, list) or len(shape) not in (2, 4) or shape[-1] is None:
                 raise ValueError(
                     f"Loss '{self.name}' reads one layer of each model, vectors or maps of known width. "
                     f"Received: teacher {teacher_shapes}, student {student_shapes}"
                 )
+        if self.has_layers_for(teacher_shapes, student_shapes):
+            return
         for role, shape in (("teacher", teacher_shapes), ("student", student_shapes)):
             # The teacher's head learns too, though the teacher does not.
             head = keras.layers.Dense(self.feature_size, dtype=self.dtype, name=f"{self.name}_{role}_head")

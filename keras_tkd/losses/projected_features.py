@@ -23,8 +23,7 @@ class ProjectedLoss(DistillationLoss):
     owns_layers = True
 
     def build(self, teacher_shapes, student_shapes):
-        # Two Distillers may share a loss: the second is not to replace the layers of the first.
-        if self.layers:
+        if self.has_layers_for(teacher_shapes, student_shapes):
             return
         for teacher, student in zip(as_shape_list(teacher_shapes), as_shape_list(student_shapes), strict=True):
             check_pair(self.name, teacher, student)

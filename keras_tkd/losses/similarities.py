@@ -16,6 +16,7 @@ from keras_tkd.losses.feature_maps import average_positions
 from keras_tkd.losses.validation import check_same_shape
 from keras_tkd.utils.distances import normalize
 from keras_tkd.utils.hyperparameters import Hyperparameter, read_hyperparameter
+from keras_tkd.utils.number_checks import is_whole
 
 __all__ = [
     "CorrelationCongruence",
@@ -217,10 +218,10 @@ class CorrelationCongruence(LayerPairsLoss):
 
     def __init__(self, gamma=0.4, order=2, **common):
         super().__init__(**common)
-        if not isinstance(order, int) or order < 1:
+        if not is_whole(order) or order < 1:
             raise ValueError(f"`order` must be an integer >= 1. Received: order={order!r}")
         self.gamma = gamma
-        self.order = order
+        self.order = int(order)
 
     def compare(self, teacher, student):
         return correlation_congruence(teacher, student, read_hyperparameter(self, "gamma"), self.order)

@@ -97,7 +97,7 @@ def build(name, image_shape, num_classes, argument="name", weights=None):
             "`image_shape` must be (height, width, channels), "
             f"for {name!r} at least ({minimum}, {minimum}, 1). Received: image_shape={image_shape}"
         )
-    return MODELS[name](image_shape, num_classes)
+    return MODELS[name](image_shape, int(num_classes))
 
 
 def check_name(name, argument="name"):

@@ -154,7 +154,7 @@ def build_application(spec, image_shape, num_classes, weights=None, argument="na
             _load_body(body, weights, f"{argument}_weights", name)
         x = layers.Identity(name="features")(body.output)
         x = layers.GlobalAveragePooling2D(name="embedding")(x)
-        logits = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+        logits = layers.Dense(int(num_classes), dtype="float32", name="logits")(x)
         return keras.Model(images, logits, name=name)
 
 

@@ -3,6 +3,7 @@
 import keras
 
 from keras_tkd.utils.keras_graph import flatten_layers, get_last_operation, get_producer
+from keras_tkd.utils.number_checks import check_whole
 from keras_tkd.utils.resizing import find_model_size
 
 __all__ = ["fit_to_images", "list_body", "list_left_out", "with_new_head"]
@@ -39,6 +40,7 @@ def with_new_head(model, num_classes):
     layers = [layer for layer in _list_inside(body) if not isinstance(layer, keras.layers.Normalization)]
     if not any(layer.weights for layer in layers):
         raise ValueError(_refuse(model, "nothing with weights would stay before the head"))
+    check_whole("num_classes", num_classes, 1)
     features = body.outputs[0]
     if len(features.shape) > 2:
         pool = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}.get(len(features.shape))
@@ -46,7 +48,7 @@ def with_new_head(model, num_classes):
             raise ValueError(_refuse(model, f"the head would be given {tuple(features.shape)}"))
         features = pool(name=_find_free_name(body, "new_head_pooling"))(features)
     name = _find_free_name(body, "new_head")
-    logits = keras.layers.Dense(num_classes, dtype="float32", name=name)(features)
+    logits = keras.layers.Dense(int(num_classes), dtype="float32", name=name)(features)
     return keras.Model(model.inputs[0], logits, name=model.name)
 
 

@@ -300,6 +300,7 @@ def test_a_fit_on_samples_of_other_data_is_refused(options, ensemble):
         ({"momentum": 1.0}, r"`momentum` must be in \[0, 1\)"),
         ({"momentum": -0.1}, r"`momentum` must be in \[0, 1\)"),
         ({"negatives": 0}, "`negatives` must be >= 1"),
+        ({"negatives": 2.5}, "`negatives` must be >= 1, whole numbers"),
         ({"feature_size": 0}, "`feature_size` and `negatives` must be >= 1"),
         ({"temperature": 0.0}, "`temperature` must be a number > 0"),
         ({"dtype": "float16"}, "`dtype` must be float32 or float64"),
@@ -315,6 +316,11 @@ def test_defaults_are_the_papers():
     loss = ContrastiveRepresentation(LABELS)
     assert (loss.feature_size, loss.negatives, loss.temperature, loss.momentum) == (128, 16384, 0.07, 0.5)
     assert loss.seed == 0
+
+
+def test_numbers_may_be_those_of_numpy():
+    loss = built(width=np.int64(3), negatives=np.int64(2), seed=np.int64(1))
+    assert bank_of(loss).teacher.shape == (12, 3) and loss.draw(tf.constant([0], "int64"), 0).shape == (1, 2)
 
 
 def test_layers_must_be_built():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd.losses import AttentionTransfer, FlowOfSolution, Hint, VariationalInformation
+from keras_tkd.losses import AttentionTransfer, ContrastiveRepresentation, FlowOfSolution, Hint, VariationalInformation
 
 
 def maps(*values):
@@ -329,3 +329,22 @@ def test_flow_needs_two_layers():
             FlowOfSolution()(one, one)
     with pytest.raises(ValueError, match="'fsp' reads two layers or more"):
         FlowOfSolution().build((None, 2, 2, 3), (None, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "teacher", "others"),
+    [
+        (Hint(), (None, 4), [(None, 2), (None, 3)]),
+        (VariationalInformation(), (None, 2, 2, 4), [(None, 2, 2, 2), (None, 2, 2, 3)]),
+        (FlowOfSolution(), [(None, 2, 2, 4)] * 2, [[(None, 2, 2, 2)] * 2, [(None, 2, 2, 3)] * 2]),
+        (ContrastiveRepresentation([0, 1], 4, 2), (None, 4), [(None, 2), (None, 3)]),
+    ],
+)
+def test_layers_are_of_the_first_widths(loss, teacher, others):
+    first, second = others
+    loss.build(teacher, first)
+    layers = loss.layers
+    loss.build(teacher, first)
+    assert layers and all(a is b for a, b in zip(loss.layers, layers, strict=True))
+    with pytest.raises(ValueError, match=r"layers of its own.*widths \[\[4.*2\]\].*Received: .*3\]\].*a loss for each"):
+        loss.build(teacher, second)

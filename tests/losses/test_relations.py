@@ -224,6 +224,7 @@ def test_congruence_of_high_order_is_the_gaussian_kernel(gamma):
 
 def test_congruence_refuses_what_is_no_kernel():
     assert (CorrelationCongruence().gamma, CorrelationCongruence().order) == (0.4, 2)
+    assert CorrelationCongruence(order=np.int64(3)).order == 3
     for order in (0, -1, 1.5, "2", None):
         with pytest.raises(ValueError, match="`order` must be an integer >= 1"):
             CorrelationCongruence(order=order)

@@ -287,6 +287,12 @@ def test_file_for_other_images_or_classes(tmp_path):
         models.build(path, DIGITS, 100)
 
 
+@pytest.mark.parametrize("name", ["resnet8", "keras_applications/MobileNetV3Small"])
+def test_a_number_of_classes_may_be_numpys(name):
+    shape = (32, 32, 3)
+    assert models.build(name, shape, np.int64(3)).output_shape == (None, 3)
+
+
 def test_file_for_images_of_any_size(tmp_path):
     path = tmp_path / "any.keras"
     pool, dense = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)

@@ -53,6 +53,13 @@ def test_models_without_one_last_layer_are_refused():
             teachers.with_new_head(model, 5)
 
 
+def test_a_number_of_classes_may_be_numpys_and_is_whole():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(4, "relu"), layers.Dense(3)])
+    assert teachers.with_new_head(model, np.int64(5)).output_shape == (None, 5)
+    with pytest.raises(ValueError, match="`num_classes` must be >= 1; a whole number. Received: num_classes=2.5"):
+        teachers.with_new_head(model, 2.5)
+
+
 def test_images_of_another_size_are_resized_inside():
     model = make("pooled")
     assert teachers.fit_to_images(model, (4, 4, 2)) is model

@@ -125,12 +125,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         check_number("distillation_share", share)
         self._terms.share.assign(share)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        try:
-            return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
-        finally:
-            # Also of a training that was interrupted.
-            self.distillation_share = 1.0
+    def _end_fit(self):
+        self.distillation_share = 1.0
 
     @property
     def term_names(self) -> list[str]:

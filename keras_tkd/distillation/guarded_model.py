@@ -46,6 +46,9 @@ class GuardedModel(keras.Model):
         """Forgets what `check_labels` would raise, as every `fit` does at its beginning."""
         self._label_guard.take()
 
+    def _end_fit(self):
+        """Takes back what callbacks have set for a fit; called after one that was interrupted, too."""
+
     def check_labels(self):
         """Raises `ValueError` if a step found a label that the losses cannot read."""
         self._label_guard.check()
@@ -129,8 +132,11 @@ class GuardedModel(keras.Model):
             held_out, labels, *weights = validation_data
             validation_data = held_out, self._label_guard.read(labels), *weights
         given = x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data
-        with self._name_labels():
-            return super().fit(*given, *args, **kwargs)
+        try:
+            with self._name_labels():
+                return super().fit(*given, *args, **kwargs)
+        finally:
+            self._end_fit()
 
     def evaluate(
         self,

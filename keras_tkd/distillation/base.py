@@ -324,6 +324,7 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         return model
 
     def build_from_config(self, config):
+        """Builds as Keras does, and the layers of a subclass's own that were built when the file was written."""
         super().build_from_config(config)
         if self._to_build:
             build_layers(self._own_layers(), self._to_build)

@@ -150,8 +150,11 @@ class LabelGuard:
             labels: `(batch,)` class ids, or None.
             index: `(batch,)` ids of the samples, or None.
         """
-        # Without them, and op by op, the loss itself raises.
-        if labels is None or index is None or tf.executing_eagerly():
+        if not self._keeping or labels is None or index is None:
+            return
+        if tf.executing_eagerly():
+            # Op by op the loss itself raises, which is not to hide what was found before it.
+            self.check()
             return
         ids = tf.cast(tf.reshape(index, [-1]), tf.float64)
         for place, loss in enumerate(self._keeping):

@@ -48,7 +48,7 @@ class _FinaliseTeacher(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         optimizer = self.model.teacher_optimizer
         # Averages over no step are zeros.
-        if self.model.online and int(optimizer.iterations):
+        if self.model.online and int(optimizer.iterations.numpy()):
             optimizer.finalize_variable_values(self.model.teacher.trainable_variables)
 
 
@@ -279,9 +279,9 @@ class TriKD(DistillationModel):
             with tf.init_scope():
                 optimizer.build(self.teacher.trainable_variables)
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs):
         callbacks = put_first(callbacks, _FinaliseTeacher(), self)
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 
     def get_compile_config(self):
         config = super().get_compile_config()

@@ -731,7 +731,7 @@ RUNS = [
         "distill",
         PETS | {"decoded_cache": "{here}/pets"},
         write_pets,
-        "`decoded_cache` (--decoded_cache) must be a folder for the decoded images",
+        "`decoded_cache` (--decoded_cache) must be a folder outside the data set's",
         "pets, which holds something else: cat, dog",
     ),
     (

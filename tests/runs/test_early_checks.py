@@ -115,10 +115,10 @@ OF_MEASUREMENTS = [
     ("evaluate", MODEL, "`model_path` must be an existing file"),
     ("evaluate", {"model_path": "{here}/folder.keras"}, "`model_path` must be an existing file"),
     ("evaluate", {"model_path": "{here}/file.txt"}, "`model_path` must be a .keras file"),
-    ("export", {"source": "{here}/nosuch.keras"}, "`model_path` must be an existing file"),
+    ("export", {"source": "{here}/nosuch.keras"}, "`source` must be .*nosuch.keras.*, which is not there"),
     ("export", {"source": "{here}/empty"}, "`source` must be a .keras file, or the folder of a finished run"),
     ("export", {"source": "{here}/m.keras", "output": "{here}/file.txt/below"}, f"`output` {NOT_MADE}"),
-    ("export", {"source": "{here}/m.keras", "output": "{here}/images/out"}, f"`output` {INSIDE}"),
+    ("export", {"source": "{here}/file.txt", "output": "{here}/images/out"}, f"`output` {INSIDE}"),
 ]
 
 

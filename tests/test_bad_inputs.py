@@ -732,7 +732,7 @@ RUNS = [
         PETS | {"decoded_cache": "{here}/pets"},
         write_pets,
         "`decoded_cache` (--decoded_cache) must be a folder outside the data set's",
-        "pets, which is inside ",
+        "pets', which is inside ",
     ),
     (
         "cache in the data",

@@ -100,6 +100,7 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
                 f"Received: teacher_layers={teacher_layers!r}, student_layers={student_layers!r}"
             )
         self._layers = []
+        self._widths = None  # those that the layers were made for
         # As `keras.layers.Layer` does: looked up once, not in every call.
         self._call_takes_training = _takes_training(self.call)
         self._values_take_training = _takes_training(self.values)
@@ -167,7 +168,7 @@ class DistillationLoss(FixedAttributes, keras.losses.Loss):
             ValueError: layers that were made for outputs of other widths.
         """
         widths = [[shape[-1] for shape in as_shape_list(shapes)] for shapes in (teacher_shapes, student_shapes)]
-        if self._layers and widths != self._widths:
+        if self._layers and self._widths not in (None, widths):
             raise ValueError(
                 f"Loss '{self.name}' has layers of its own, made for outputs of the widths {self._widths} of teacher "
                 f"and student. Received: {widths}. Make a loss for each Distiller whose models differ in them"

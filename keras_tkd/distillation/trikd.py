@@ -280,6 +280,7 @@ class TriKD(DistillationModel):
                 optimizer.build(self.teacher.trainable_variables)
 
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs):
+        """Trains as `DistillationModel.fit` does, and with `use_ema` leaves the teacher its own averages at the end."""
         callbacks = put_first(callbacks, _FinaliseTeacher(), self)
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
 

@@ -10,6 +10,8 @@ from keras_tkd.batches import TEACHER
 from keras_tkd.config.fields import resolve_auto
 from keras_tkd.teacher_cache.builder import CacheRecipe, check_directory
 from keras_tkd.teacher_cache.cache import TeacherCache
+from keras_tkd.teachers.ensemble import flatten_ensemble
+from keras_tkd.utils.precision import computing_in
 
 __all__ = ["attach", "build", "make_mixing", "resolve_teacher_cache"]
 
@@ -144,7 +146,9 @@ def _check_folder(config, path, splits, teacher, losses):
         ("held_out", splits.for_teacher.held_out[0], {}),
     ):
         recipe = CacheRecipe(teacher, images, losses, **{"views": 1, "augment": None, "seed": 0} | shown)
-        check_directory(_get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
+        # The precision is a part of what a cache is made from.
+        with computing_in(flatten_ensemble(teacher), config.precision):
+            check_directory(_get_folder(config, path) / part, recipe, config.teacher_cache_dtype, _about(config))
 
 
 def _about(config):

@@ -1,10 +1,12 @@
 """The precision in which a model computes: set for training, and set back to float32 for saving."""
 
+import contextlib
+
 import keras
 
 from keras_tkd.utils.keras_graph import flatten_layers, get_last_operation, get_producer
 
-__all__ = ["set_precision"]
+__all__ = ["computing_in", "set_precision"]
 
 _SCALING = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Resizing)
 
@@ -31,6 +33,25 @@ def set_precision(model, precision):
             operation, inputs = get_producer(inputs) if isinstance(inputs, keras.KerasTensor) else (None, None)
     if operation is not None:
         operation.dtype_policy = "float32"
+
+
+@contextlib.contextmanager
+def computing_in(models, precision):
+    """Has models compute in `precision` while the context is open, and in what they did before afterwards.
+
+    Args:
+        models: iterable of built `keras.Model`.
+        precision: as for `set_precision`.
+    """
+    models = list(models)
+    before = [(layer, layer.dtype_policy) for model in models for layer in flatten_layers(model)]
+    try:
+        for model in models:
+            set_precision(model, precision)
+        yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy
 
 
 def _is_plain_layer(operation):

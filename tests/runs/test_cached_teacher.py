@@ -103,6 +103,21 @@ def test_another_experiment_does_not_get_it(change, message, live_and_cached, te
     assert not (tmp_path / "run" / "student.keras").exists()
 
 
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_a_second_run_in_low_precision_reads_the_cache_of_the_first(teachers, teacher_path, tmp_path):
+    """It is looked at before the teacher, which a file holds in float32, computes in the precision of the run."""
+    paths = [str(shutil.copy(teacher_path, tmp_path / f"{name}.keras")) for name in range(teachers)]
+    settings = {"method": "kd", "precision": "mixed_bfloat16", "teacher_cache": str(tmp_path / "cache"), "epochs": 1}
+    settings |= {"teacher_average": "losses"} if teachers > 1 else {}
+    first = distill(tmp_path / "first", tuple(paths), **settings)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.*")}
+    second = distill(tmp_path / "second", tuple(paths), **settings)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.*")} == written and written
+    assert second["student"] | {"seconds": None} == first["student"] | {"seconds": None}
+    with pytest.raises(ValueError, match="architecture .* there, .* here"):
+        distill(tmp_path / "third", tuple(paths), **settings | {"precision": "float32"})
+
+
 class TestAuto:
     """1,438 images for training and 359 for testing, 1,797 in an epoch.
 

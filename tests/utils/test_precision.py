@@ -47,11 +47,27 @@ def nested_backbone():
     return keras.Model(inputs, layers.Activation("tanh", name="head")(x))
 
 
+def policies(model):
+    return [layer.dtype_policy.name for layer in model._flatten_layers()]
+
+
 MODELS = {"plain": plain, "nested head": nested_head, "nested backbone": nested_backbone}
 
 
 def by_name(model):
     return {layer.name: layer for layer in model._flatten_layers()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_computes_in_a_precision_for_a_while(name):
+    model, lasting = MODELS[name](), MODELS[name]()
+    precision.set_precision(model, "mixed_float16")
+    precision.set_precision(lasting, "mixed_bfloat16")
+    before = policies(model)
+    with pytest.raises(ZeroDivisionError), precision.computing_in([model], "mixed_bfloat16"):
+        assert policies(model) == policies(lasting) != before
+        raise ZeroDivisionError
+    assert policies(model) == before
 
 
 @pytest.mark.parametrize("name", MODELS)

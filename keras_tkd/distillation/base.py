@@ -41,7 +41,8 @@ from keras_tkd.utils.replicas import count_replicas, fill_empty, gather, measure
 
 __all__ = ["DistillationModel"]
 
-# Of a file's configuration, and no argument.
+# Beside the student's configuration in a file: a `from_config` of a subclass's own hands all entries of the model's to
+# the constructor, and this is no argument.
 _OWN_LAYERS = "own_layers"
 
 
@@ -308,13 +309,13 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         values = {name: getattr(self, name) for name in (*self._OBJECTS, *self._VALUES)}
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         values |= {name: keras.saving.serialize_keras_object(values[name]) for name in self._OBJECTS}
-        own = describe_layers(self._own_layers())
-        return values | {_OWN_LAYERS: own} if own else values
+        if own := describe_layers(self._own_layers()):
+            values["student"] |= {_OWN_LAYERS: own}
+        return values
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        load, config = keras.saving.deserialize_keras_object, dict(config)
-        own = config.pop(_OWN_LAYERS, None)
+        load, own = keras.saving.deserialize_keras_object, config["student"].get(_OWN_LAYERS)
         model = cls(**config | {name: load(config[name], custom_objects=custom_objects) for name in cls._OBJECTS})
         if own and model.built:
             build_layers(model._own_layers(), own)
@@ -331,5 +332,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
 
     def _own_layers(self):
         """Returns the layers of a subclass's own, in the order in which it sets them."""
+        # What is set on a model of this package's own class takes no part in its steps.
+        if type(self).__module__.startswith("keras_tkd."):
+            return []
         given = {id(layer) for layer in (self.student, *self._other_models().values(), *self.loss_layers)}
         return [layer for layer in self.layers if id(layer) not in given]

@@ -45,8 +45,9 @@ class Distiller(DistillationModel):
 
     `compute_loss` may be overridden, as in any Keras model: it gives `student_loss`. Layers, weights and metrics of a
     subclass's own that its constructor makes, used there, are trained, tracked and saved. A layer that the first step
-    builds is built again, by its own `build`, when the file is loaded; one that cannot be is refused then. `call` is
-    for `predict`: a step runs the student itself, so that a loss is added (`add_loss`) in the student, not here.
+    builds is built again, by its own `build`, when the file is loaded; one that cannot be is refused then. (A
+    `from_config` of the subclass's own leaves that to `super().from_config`.) `call` is for `predict`: a step runs the
+    student itself, so that a loss is added (`add_loss`) in the student, not here.
 
     A step in which a loss is not finite updates nothing; `fit` reads that note every 50 steps and raises
     `FloatingPointError`, which names the first such step and loss.

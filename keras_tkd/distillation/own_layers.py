@@ -23,6 +23,10 @@ def build_layers(layers: list, descriptions: list[dict]):
     """
     fix = "Make it in the class's constructor, and call it there on a `keras.Input`; the file has its weights"
     if len(layers) != len(descriptions):
+        # One without weights may be made as late as it likes.
+        layers = [layer for layer in layers if layer.weights or not layer.built]
+        descriptions = [description for description in descriptions if description[_COUNT]]
+    if len(layers) != len(descriptions):
         raise ValueError(
             "A layer of a subclass's own is made by its constructor, for its weights to be loaded. Received: "
             f"{len(descriptions)} layers in the file, {len(layers)} after the constructor. {fix}"

@@ -184,6 +184,24 @@ class DistillerWithHead(Distiller):
         return keras.ops.mean(self.head(y_pred))
 
 
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class DistillerWithLatePool(WithParts, Distiller):
+    """It makes a layer without weights when it first needs it."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not hasattr(self, "pool"):
+            self.pool = keras.layers.GlobalAveragePooling1D()
+        return super().compute_loss(x, y, self.pool(y_pred[:, None]), sample_weight, training)
+
+
+@keras.saving.register_keras_serializable(package="keras_tkd_tests")
+class DistillerFromItsOwn(DistillerWithParts):
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        names = ("teacher", "student", "distillation_losses")
+        return cls(**config | {name: keras.saving.deserialize_keras_object(config[name]) for name in names})
+
+
 class TestPartsOfASubclass:
     """Metrics, weights and layers that its constructor sets, after the model's: all of them train and are saved."""
 
@@ -191,6 +209,8 @@ class TestPartsOfASubclass:
         "Distiller": lambda *m: DistillerWithParts(*m, SoftTargets(), 0.0),
         "TriKD": lambda *m: TriKDWithParts(*m, distillation_loss_weights=0.0),
         "built by the step": lambda *m: DistillerWithLatePart(*m, SoftTargets(), 0.0),
+        "a layer without weights, made by the step": lambda *m: DistillerWithLatePool(*m, SoftTargets(), 0.0),
+        "from_config of its own": lambda *m: DistillerFromItsOwn(*m, SoftTargets(), 0.0),
     }
 
     @pytest.mark.parametrize("kind", MAKE)
@@ -238,6 +258,15 @@ class TestPartsOfASubclass:
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         for mine, theirs in zip(model.head.get_weights(), loaded.head.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, theirs)
+
+    @pytest.mark.parametrize("make", [lambda *m: Distiller(*m, SoftTargets()), TriKD])
+    def test_of_what_is_no_subclass_none_are_expected(self, make, tmp_path):
+        """What is set on it, no step reads: it is saved as Keras saves it, and loaded without."""
+        model = make(linear("teacher", 1), linear("student", 2))
+        model.reference = linear("reference", 3)
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(kernel(loaded.student), kernel(model.student))
 
     def test_do_not_take_the_early_errors_away(self):
         wide = keras.Sequential([keras.Input((5,)), keras.layers.Dense(CLASSES + 1)])

@@ -43,7 +43,7 @@ class GuardedModel(keras.Model):
         raise NotImplementedError
 
     def forget_labels(self):
-        """Forgets what `check_labels` would raise, as every `fit` does at its beginning."""
+        """Forgets what `check_labels` would raise, as every `fit` does at its beginning and its end."""
         self._label_guard.take()
 
     def _end_fit(self):
@@ -159,14 +159,14 @@ class GuardedModel(keras.Model):
         """Trains as `keras.Model.train_on_batch` does, and raises `ValueError` for labels that no loss can read."""
         with self._name_labels():
             logs = super().train_on_batch(x, self._label_guard.read(y), sample_weight, class_weight, return_dict)
-        self.check_labels()
+            self.check_labels()
         return logs
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Evaluates as `keras.Model.test_on_batch` does, and raises `ValueError` as `train_on_batch`."""
         with self._name_labels():
             logs = super().test_on_batch(x, self._label_guard.read(y), sample_weight, return_dict)
-        self.check_labels()
+            self.check_labels()
         return logs
 
     @contextlib.contextmanager
@@ -180,6 +180,9 @@ class GuardedModel(keras.Model):
                 raise
             # Not behind TensorFlow's own, which shows a graph and no label.
             raise ValueError(found) from None
+        finally:
+            # What one that was broken off has noted is nothing of the next, on other data.
+            self.forget_labels()
 
     def first_non_finite(self) -> tuple[int, str] | None:
         """Returns `(step, name of the loss)` of the first loss that was not finite in this fit, or None.

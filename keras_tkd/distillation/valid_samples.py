@@ -59,7 +59,7 @@ class CheckData(keras.callbacks.Callback):
         self._training = False
 
     def on_train_begin(self, logs=None):
-        # What a training that was broken off has noted is none of this one's.
+        # What steps have noted that were called by hand is none of this training's.
         self.model.forget_labels()
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -221,6 +221,19 @@ class TestLabelsThatAreNoIds:
         distiller._label_guard._note.assign([3, 7])  # as a step notes a label 7
         distiller.fit(X, Y, verbose=0)
 
+    @pytest.mark.parametrize("broken_off", ["fit", "evaluate"])
+    @pytest.mark.parametrize("then", ["evaluate", "train_on_batch", "test_on_batch"])
+    def test_nor_is_it_said_of_other_data(self, broken_off, then):
+        def stop(batch, logs):
+            raise KeyboardInterrupt
+
+        distiller = compiled(DecoupledTargets(), None)
+        when = {"fit": "on_train_batch_end", "evaluate": "on_test_batch_end"}[broken_off]
+        callback = keras.callbacks.LambdaCallback(**{when: stop})
+        with pytest.raises(KeyboardInterrupt):
+            getattr(distiller, broken_off)(X, np.full(12, CLASSES), verbose=0, callbacks=[callback])
+        assert np.isfinite(getattr(distiller, then)(X, Y)).all()
+
     def test_another_error_of_tensorflow_stays_what_it_is(self):
         def broken(y, z):
             return tf.debugging.check_numerics(keras.ops.log(z - z), "own")[:, 0]

@@ -157,11 +157,10 @@ def _are_finite(gradients):
 
 def add_termination(callbacks, model):
     """Returns the callbacks of a `fit`, as a list or a `CallbackList`, with a `TerminateOnNonFinite` among them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks.append(TerminateOnNonFinite())
-        callbacks.set_model(model)
-        return callbacks
-    callbacks = keras.tree.flatten(callbacks or [])
-    if any(isinstance(callback, TerminateOnNonFinite) for callback in callbacks):
-        return callbacks
-    return [*callbacks, TerminateOnNonFinite()]
+    whole = isinstance(callbacks, keras.callbacks.CallbackList)
+    listed = callbacks.callbacks if whole else keras.tree.flatten(callbacks or [])
+    if not any(isinstance(callback, TerminateOnNonFinite) for callback in listed):
+        last = TerminateOnNonFinite()
+        last.set_model(model)
+        listed.append(last)
+    return callbacks if whole else listed

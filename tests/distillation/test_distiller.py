@@ -653,6 +653,16 @@ class TestNotFinite:
             distiller.fit(x, y, batch_size=1, verbose=0, callbacks=[watch])
         assert len(seen) == 50
 
+    def test_ends_a_fit_with_a_list_of_callbacks_of_keras_too(self):
+        distiller = compiled([SoftTargets(), Poisoned(step=2)])
+        callbacks = keras.callbacks.CallbackList([keras.callbacks.History()], model=distiller)
+        for _ in range(2):
+            distiller.fit(X, Y, batch_size=12, verbose=0, callbacks=callbacks)
+        # As many as a fit needs, and not two for two.
+        assert len({type(callback) for callback in callbacks.callbacks}) == len(callbacks.callbacks) == 3
+        with pytest.raises(FloatingPointError, match="'poisoned' was not finite at step 2"):
+            distiller.fit(X, Y, batch_size=12, verbose=0, callbacks=callbacks)
+
     def test_the_note_is_of_one_fit_only(self):
         distiller = compiled(Poisoned(step=0))
         with pytest.raises(FloatingPointError):

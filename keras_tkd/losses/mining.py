@@ -56,10 +56,10 @@ class MiningLoss(LogitsLoss):
         return self.negative_classes == "labels"
 
     def build(self, teacher_shapes, student_shapes):
-        if not self._are_embeddings(teacher_shapes, student_shapes) or teacher_shapes[-1] == student_shapes[-1]:
+        embeddings = self._are_embeddings(teacher_shapes, student_shapes)
+        if not embeddings or (teacher_shapes[-1] == student_shapes[-1] and not self.layers):
             super().build(teacher_shapes, student_shapes)
-        # Two Distillers may share a loss: the second is not to replace the layers of the first.
-        elif not self.layers:
+        elif not self.has_layers_for(teacher_shapes, student_shapes):
             name = f"{self.name}_projector"
             projector = keras.layers.Dense(teacher_shapes[-1], use_bias=False, dtype=self.dtype, name=name)
             projector.build(student_shapes)

@@ -136,6 +136,10 @@ def test_narrower_embeddings_pass_through_a_projector():
     # Two Distillers may share it.
     loss.build((None, 2), (None, 1))
     assert loss.layers == [projector]
+    # Of the same widths, that is: the projector is of no others, and is not to be left out either.
+    for teacher, student in (((None, 3), (None, 1)), ((None, 2), (None, 2))):
+        with pytest.raises(ValueError, match=r"layers of its own.*widths \[\[2\], \[1\]\].*a loss for each"):
+            loss.build(teacher, student)
 
 
 def test_equal_widths_need_no_projector_and_logits_get_none():

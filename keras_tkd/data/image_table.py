@@ -209,7 +209,10 @@ def _read_rows(labels, multi_label):
         except UnicodeDecodeError as error:
             raise _unreadable(labels, error) from error
         except csv.Error as error:
-            raise _unreadable(labels, f"{error}, in the row after line {line}") from error
+            said = (
+                f"{error}, in the row after line {line}. A field with a quote in it stands in quotes, the quote twice"
+            )
+            raise _unreadable(labels, said) from error
     if not rows:
         raise ValueError(f"A table of labels must have rows. Received: {labels}, which has none below its header")
     return rows, columns

@@ -268,9 +268,20 @@ BAD_TABLES = {
         ["file,label,note", '0.png,a,"5 inch', "1.png,b,", '2.png,a,"5 inch'],
         "must be CSV.* in the row after line 1",
     ),
+    "quoted word": (
+        ["file,label,note", '0.png,a,"big" cat', "1.png,b,"],
+        "in the row after line 1. A field with a quote in it stands in quotes, the quote twice",
+    ),
     "line break": (["file,label", "0.png,a", '1.png,"big', 'cat"'], r"must be of one line.*'big\\ncat'.*Take the"),
     "long": (["file,label", "a" * 200_000 + ",b"], "must be CSV, in UTF-8. .*field larger than"),
 }
+
+
+def test_a_quote_is_written_as_the_error_says(tmp_path):
+    write(tmp_path, "0.png", "1.png", "2.png", "3.png")
+    rows = [f'{n}.png,{"ab"[n % 2]},"""big"" cat"' for n in range(4)]
+    splits = load(tmp_path, labels=write_table(tmp_path, "file,label,note", *rows))
+    assert len(splits.train_labels) + len(splits.test_labels) == 4
 
 
 @pytest.mark.parametrize("name", BAD_TABLES)

@@ -51,8 +51,12 @@ def check_shippable(model):
         if layer.compute_dtype != "float32":
             raise ValueError(
                 f"What is exported must compute in float32. Received: model '{model.name}', whose layer "
-                f"'{layer.name}' computes in {layer.compute_dtype}. Set `layer.dtype_policy = \"float32\"` for all "
-                "layers: weights are float32 already"
+                f"'{layer.name}' computes in {layer.compute_dtype}. "
+                + (
+                    'Set `layer.dtype_policy = "float32"` for all layers: weights are float32 already'
+                    if layer.variable_dtype == "float32"
+                    else f"Its weights are {layer.variable_dtype}: copy them into a model that was made in float32"
+                )
             )
 
 

@@ -355,9 +355,9 @@ def test_an_export_is_replaced_only_where_that_is_said(tmp_path):
     assert (folder / "thesis.txt").read_text() == "mine"
 
 
-def build_half():
+def build_half(policy="mixed_bfloat16"):
     images = keras.Input((4, 4, 1))
-    x = keras.layers.Dense(3, dtype="mixed_bfloat16", name="half")(keras.layers.Flatten()(images))
+    x = keras.layers.Dense(3, dtype=policy, name="half")(keras.layers.Flatten()(images))
     return keras.Model(images, keras.layers.Activation("linear", dtype="float32")(x), name="m")
 
 
@@ -385,6 +385,11 @@ def build_words():
         (build_dense, {"image_shape": (8, 8, 1)}, r"`image_shape` must be .*\(8, 8, 1\).* takes \(16, 16, 1\)"),
         (build_dense, {"preprocessing": "outside"}, "begins with 'flatten"),
         (build_half, {"class_names": "abc"}, "must compute in float32. .*'half' computes in bfloat16. Set"),
+        (
+            lambda: build_half("float16"),
+            {"class_names": "abc"},
+            "'half' computes in float16. Its weights are float16: copy",
+        ),
         (build_quantized, {}, "must have float weights.* was quantized by Keras. Export the model it was made of"),
         (build_words, {"class_names": "ab"}, r"must be a functional .* Received: model 'words' .*\(None, 5\)"),
     ],

@@ -12,12 +12,14 @@ from keras import layers
 from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.runs import commands, devices
 from keras_tkd.runs.run import open_run
+from keras_tkd.teachers.probabilities import invert_probabilities, with_two_logits
 from keras_tkd.utils import precision
+from keras_tkd.utils.saved_models import load_saved_model
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 6, 6, 3), dtype=np.uint8)
 
 
-def plain(**arguments):
+def plain(classes=4, **arguments):
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
@@ -27,7 +29,7 @@ def plain(**arguments):
             layers.BatchNormalization(name="normalization"),
             layers.Activation("relu"),
             layers.Flatten(),
-            layers.Dense(4, name="head"),
+            layers.Dense(classes, name="head"),
         ],
         **arguments,
     )
@@ -88,6 +90,56 @@ def test_layers_compute_in_low_precision_between_scaling_and_output(name, mixed,
     # It does compute otherwise, by no more than bfloat16's 8 bits explain.
     assert (outputs.numpy() != before).any()
     np.testing.assert_allclose(outputs, before, atol=0.02 * np.abs(before).max())
+
+
+def test_every_layer_behind_the_operations_that_make_the_output_computes_in_float32():
+    """`(-z / 2, z / 2)`: two tensors, of one layer, are joined."""
+    model = with_two_logits(plain(classes=1))
+    exact = model(IMAGES)
+    precision.set_precision(model, "mixed_bfloat16")
+    head, inner = (by_name(model)[name] for name in ("head", "convolution"))
+    assert head.compute_dtype == "float32" and inner.compute_dtype == "bfloat16"
+    assert model(IMAGES).dtype == exact.dtype == "float32"
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_saved_model_computes_what_it_was_saved_for(policy, tmp_path):
+    """Two operations on its output are joined, as of a sigmoid the logit is taken."""
+    inputs = keras.Input((6, 6, 3))
+    keras.Model(inputs, layers.Activation("sigmoid")(plain()(inputs))).export(tmp_path / "saved", verbose=False)
+    model = invert_probabilities(load_saved_model(tmp_path / "saved"), multi_label=True)
+    before = model(IMAGES)
+    precision.set_precision(model, policy)
+    np.testing.assert_array_equal(model(IMAGES), before)
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16"])
+def test_a_quantized_layer_stays_what_it_is(name):
+    """Without its scale, a kernel of int8 is some hundred times as large."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6, 6, 3)), layers.Flatten(), layers.Dense(8), layers.Dense(4)])
+    for layer in model.layers[1:]:
+        layer.quantize("int8")
+    before = model(IMAGES).numpy()
+    with precision.computing_in([model], name):
+        within = model(IMAGES).numpy()
+    # The pixels, whole numbers below 256, lose nothing in bfloat16's 8 bits.
+    np.testing.assert_array_equal(within, before)
+    np.testing.assert_array_equal(model(IMAGES), before)
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["bfloat16", "float16", "float64"])
+def test_layers_whose_weights_are_of_another_kind_compute_as_they_did(policy, name):
+    convolution = layers.Conv2D(8, 3, activation="relu", dtype=policy)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 3)), convolution, layers.Flatten(dtype=policy), layers.Dense(4, dtype=policy)]
+    )
+    before = model(IMAGES)
+    precision.set_precision(model, name)
+    after = model(IMAGES)
+    assert after.dtype == before.dtype == policy
+    np.testing.assert_array_equal(after.numpy(), before.numpy())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -17,6 +17,8 @@ _SAMPLE_WEIGHTS = "the sample weights"
 # What is given, and no model computed.
 _GIVEN = (_IMAGES, _LABELS, _SAMPLE_WEIGHTS)
 _OUTPUTS = "the {role}'s outputs"
+# Of a loss: as far below 1 as the scale that Keras begins with is above. What overflows float16 here is above 10^9.
+_LEAST_SCALE = 2.0**-15
 _GRADIENT_ADVICE = (
     "all losses were finite; training stopped. A square root or a norm has such a gradient at 0: let the "
     "loss keep away from it, `sqrt(x + 1e-12)`. Where numbers are large, lower the learning rate."
@@ -83,14 +85,8 @@ class NonFiniteGuard:
                 with tf.init_scope():
                     objective.optimizer.build(objective.variables)
         finite = {name: tf.math.is_finite(value) for name, value in collect_values(objectives).items()}
-        # Under loss scaling gradients overflow now and then, and the optimizer, which skips such a step, must see that.
-        looked_at = [
-            own
-            for objective, own in zip(objectives, gradients, strict=True)
-            if not isinstance(objective.optimizer, keras.optimizers.LossScaleOptimizer)
-        ]
-        if looked_at:
-            finite[GRADIENT] = _are_finite(looked_at)
+        each = [_go_on(one.optimizer, own) for one, own in zip(objectives, gradients, strict=True)]
+        finite[GRADIENT] = tf.reduce_all(each)
         # A step may be traced more than once, with other losses: without labels, for example.
         self._names += [name for name in finite if name not in self._names]
         self._sources = list(sources)
@@ -145,6 +141,15 @@ class NonFiniteGuard:
     def reset(self):
         """Forgets what was noted."""
         self._note.assign([-1, -1, -1])
+
+
+def _go_on(optimizer, gradients):
+    """Returns whether an optimizer is to have gradients: all that are finite, and under loss scaling others too."""
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return _are_finite(gradients)
+    # Gradients overflow now and then, and the optimizer, which skips such a step and scales by less, must see that. But
+    # those that are not finite at any scale it would skip without a word, step after step.
+    return tf.cond(optimizer.dynamic_scale < _LEAST_SCALE, lambda: _are_finite(gradients), lambda: tf.constant(True))
 
 
 def _are_finite(gradients):

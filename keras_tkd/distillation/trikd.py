@@ -334,11 +334,13 @@ class TriKD(DistillationModel):
             return None
         validation.check_label_outputs(TEACHER, y, outputs)
         with keras_graph.losses_of_one_device():
-            return self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
+            value = self._teacher_label_loss(y, select_predictions(y, outputs), forward_pass.sample_weight)
+        return None if value is None else validation.check_scalar(value)
 
     def _compute_divergence(self, target, logits, forward_pass: ForwardPass):
         with keras_graph.losses_of_one_device():
-            return self.distillation_losses[0](target, logits, sample_weight=forward_pass.image_weight)
+            value = self.distillation_losses[0](target, logits, sample_weight=forward_pass.image_weight)
+        return tf.cast(value, tf.float32)  # as the terms of the losses
 
     def _compute_statistics(self, forward_pass: ForwardPass):
         values = super()._compute_statistics(forward_pass)

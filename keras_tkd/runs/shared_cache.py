@@ -4,6 +4,7 @@ import pathlib
 
 from keras_tkd.losses.outputs import collect_outputs
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
+from keras_tkd.runs.devices import resolve_precision
 
 __all__ = ["choose_shared_cache"]
 
@@ -21,7 +22,8 @@ def choose_shared_cache(config, folder, inputs):
     Raises:
         ValueError, OSError: as `resolve_teacher_cache`.
     """
-    decided = resolve_teacher_cache(config, folder, inputs)
+    # Each run chooses its precision where it runs, here as there; a cache holds outputs in that precision.
+    decided = resolve_teacher_cache(resolve_precision(config), folder, inputs)
     if not decided.keeps_outputs:
         return decided.teacher_cache
     # What a cache holds is the outputs that losses read: methods which read the same share one.

@@ -624,6 +624,17 @@ class TestNotFinite:
         np.testing.assert_array_equal(distiller.student.get_weights()[0], 0 * kernel)
         np.testing.assert_array_equal(distiller.student.get_weights()[1], bias - 1)
 
+    def test_a_gradient_that_is_not_finite_at_any_scale_ends_a_training_in_float16(self):
+        """Keras's scale begins with 2^15, and each step halves it: it is 2^-16 after 31 of them."""
+        distiller = compiled(Cut(name="cut"), student=linear("student", 2, dtype="mixed_float16"))
+        kernel, bias = distiller.student.get_weights()
+        distiller.student.set_weights([0 * kernel, bias - 1])
+        distiller.fit(X, Y, batch_size=12, epochs=31, verbose=0)
+        assert distiller.optimizer.dynamic_scale.numpy() == 2.0**-16
+        with pytest.raises(FloatingPointError, match="gradient of the losses was not finite at step 31 .from 0., "):
+            distiller.fit(X, Y, batch_size=12, verbose=0)
+        np.testing.assert_array_equal(distiller.student.get_weights()[1], bias - 1)
+
     def test_names_the_loss_in_a_step_of_an_earlier_trace(self):
         distiller, x = (
             Distiller(linear("teacher", 1), linear("student", 2), [SoftTargets(), LogitRegression()]),

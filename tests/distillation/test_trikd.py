@@ -449,6 +449,25 @@ class TestKerasAround:
             np.testing.assert_allclose(compiled_by_xla[name], exact[name], 1e-4, ROUNDING, err_msg=name)
             np.testing.assert_allclose(mixed[name], exact[name], rtol=0.1, atol=1e-2, err_msg=name)
 
+    def test_the_step_is_the_same_where_losses_are_computed_in_float64(self):
+        single = [linear(role, seed) for seed, role in enumerate(("teacher", "student", "anchor"))]
+        double = [linear(model.name, 0, dtype="float64") for model in single]
+        for model, other in zip(single, double, strict=True):
+            other.set_weights(model.get_weights())
+        expected = one_step(compiled(*single))
+        keras.config.set_floatx("float64")
+        try:
+            trikd = TriKD(*double)
+            label_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            trikd.compile(keras.optimizers.SGD(0.1), label_loss, teacher_optimizer=keras.optimizers.SGD(0.2))
+            history = one_step(trikd)
+        finally:
+            keras.config.set_floatx("float32")
+        for name in set(expected) - {"accuracy"}:
+            np.testing.assert_allclose(history[name], expected[name], 1e-5, ROUNDING, err_msg=name)
+        for mine, theirs in zip(double[:2], single[:2], strict=True):
+            np.testing.assert_allclose(mine.get_weights()[0], theirs.get_weights()[0], 1e-5, ROUNDING)
+
     def test_a_loss_that_is_not_finite_moves_neither_model(self):
         trikd = compiled()
         trikd.anchor.set_weights([np.full((5, CLASSES), np.nan, "float32")])

@@ -279,6 +279,14 @@ def test_an_ensemble_of_teachers_is_compared(in_no_time, tmp_path):
     assert [run.status for run in comparison.runs] == ["collapsed", "collapsed"]
 
 
+def test_a_folder_for_the_cache_is_looked_at_in_the_precision_that_runs_choose(in_no_time, tmp_path):
+    keras.utils.set_random_seed(0)
+    save_model(models.build("digits_teacher", (8, 8, 1), 10), tmp_path / "teacher.keras")
+    given = {"teacher_path": (str(tmp_path / "teacher.keras"),), "teacher_cache": str(tmp_path / "cache")}
+    compare(DistillConfig(epochs=1, precision="auto", **given), tmp_path / "c", ["kd"], [0])
+    assert set(in_no_time) == {"baseline/seed0", "kd/seed0"}
+
+
 @pytest.mark.parametrize("pair", [("tkd", "tkd:2.0"), ("tkd", "tkd@margin=5"), ("kd+sp", "sp+kd")])
 def test_one_training_is_not_two_methods(pair, tmp_path, untrained):
     with pytest.raises(ValueError, match="`methods` must differ.*are the same training"):

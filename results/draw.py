@@ -4,8 +4,11 @@
 
 A comparison is the `comparison.json` that `scripts/compare.py` or `make demo` left. In a text its table is the code
 block below a line `<!--results/NAME.json-->`, which is written anew; its picture is `results/NAME.svg`.
+
+Learning curves, `curves/NAME.json`, are what `collect_curves.py` writes; their picture is `curves/NAME.svg`.
 """
 
+import json
 import pathlib
 import re
 
@@ -15,6 +18,7 @@ from keras_tkd.reports.comparison_tables import describe_comparison, format_comp
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TEXTS = ("README.md", "RESULTS.md")
 _BLOCK = re.compile(r"(?ms)(?<=<!--results/)(?P<name>\w+)(?P<head>\.json-->\n+```\n)(?P<table>.*?)(?=^```)")
+_GREY = "#7d8590"  # readable on white and on black
 _WIDTH = 720  # pixels, of which the names of methods take some
 # Where the picture is shown, fonts may be wider than where it was drawn.
 _PADDING = {"left": 30, "right": 10, "top": 5, "bottom": 5}
@@ -47,7 +51,46 @@ def draw(comparison):
 
     spec = chart_accuracies(comparison).spec | {"width": _WIDTH, "padding": _PADDING}
     # A picture inherits no colour from the page that shows it.
-    return vl_convert.vegalite_to_svg(spec).replace("currentColor", "#7d8590")
+    return vl_convert.vegalite_to_svg(spec).replace("currentColor", _GREY)
+
+
+def read_curves():
+    """Returns a dict from the name of each file of learning curves to what it holds."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "results" / "curves").glob("*.json"))}
+
+
+def draw_curves(curves):
+    """Returns a picture of learning curves as SVG: our methods as lines, what others have published as points."""
+    import altair
+    import vl_convert
+
+    curves = dict(curves)
+    published = curves.pop("published", {})
+    rows = [
+        {"method": method, "epoch": epoch, "accuracy": accuracy}
+        for method, accuracies in curves.items()
+        for epoch, accuracy in enumerate(accuracies, 1)
+    ]
+    points = [{"method": "published", "epoch": int(epoch), "accuracy": value} for epoch, value in published.items()]
+    names = [*curves, *["published"] * bool(points)]
+    colors = altair.Scale(domain=names, range=["#4c86c6", "#ee854a", "#3fa35a"][: len(curves)] + [_GREY] * bool(points))
+    chart = altair.Chart(altair.Data(values=rows)).mark_line(strokeWidth=1.6) + altair.Chart(
+        altair.Data(values=points)
+    ).mark_point(filled=True, opacity=1, size=60)
+    chart = chart.encode(
+        x=altair.X("epoch:Q", scale=altair.Scale(nice=False, domainMin=0)),
+        y=altair.Y("accuracy:Q", title="test accuracy", scale=altair.Scale(zero=False), axis=altair.Axis(format="~%")),
+        color=altair.Color("method:N", scale=colors, legend=altair.Legend(orient="bottom", title=None)),
+    )
+    colored = {f"{part}Color": _GREY for part in ("label", "title", "grid", "domain", "tick")}
+    chart = (
+        chart.properties(width=_WIDTH, height=260, padding=_PADDING)
+        .configure(background="transparent", font="system-ui, sans-serif")
+        .configure_axis(**colored, gridOpacity=0.25, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
+        .configure_legend(labelColor=_GREY, labelFontSize=12)
+        .configure_view(stroke=None)
+    )
+    return vl_convert.vegalite_to_svg(chart.to_dict())
 
 
 def main():
@@ -57,6 +100,8 @@ def main():
         path.write_text(fill(path.read_text(), comparisons))
     for name, comparison in comparisons.items():
         (ROOT / "results" / f"{name}.svg").write_text(draw(comparison))
+    for name, curves in read_curves().items():
+        (ROOT / "results" / "curves" / f"{name}.svg").write_text(draw_curves(curves))
 
 
 if __name__ == "__main__":

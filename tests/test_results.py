@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "results"))
 import draw  # noqa: E402
 
 COMPARISONS = draw.read_all()
+CURVES = draw.read_curves()
 
 
 @pytest.mark.parametrize("name", draw.TEXTS)
@@ -70,6 +71,42 @@ def test_what_the_tables_of_few_images_say_together():
     words.append(f"by {min(below):.1f} to {max(below):.1f} points")
     text = " ".join((ROOT / "RESULTS.md").read_text().split())
     assert [each for each in words if each not in text] == []
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_table_of_epochs_is_that_of_the_curves(name):
+    text, curves = (ROOT / "RESULTS.md").read_text(), CURVES[name]
+    table = text[: text.index(f'src="results/curves/{name}.svg"')].rpartition("| after epoch | ")[2]
+    epochs, _, *rows = (line.strip("| ").split(" | ") for line in table.splitlines() if "|" in line)
+    said = {method: dict(zip(epochs, map(float, values), strict=False)) for method, *values in rows}
+    assert said.keys() == curves.keys()
+    for method, values in said.items():
+        known = curves[method]
+        known = known if method == "published" else {str(epoch): value for epoch, value in enumerate(known, 1)}
+        assert values == {epoch: round(100 * known[epoch], 2) for epoch in epochs if epoch in known}
+
+
+def test_what_is_said_of_the_papers_settings():
+    tkd, alone, published = (CURVES["cifar10_paper"][name] for name in ("tkd", "student alone", "published"))
+    words = [
+        f"gains {100 * (tkd[100] - tkd[99]):.1f} points at the drop of the rate "
+        f"(published: {100 * (published['101'] - published['100']):.1f})",
+        f"{100 * (published['101'] - tkd[100]):.1f} points below the published curve at epoch 101",
+        f"ended {100 * (tkd[-1] - alone[-1]):.1f} points above the student alone",
+    ]
+    text = " ".join((ROOT / "RESULTS.md").read_text().split())
+    assert [each for each in words if each not in text] == []
+    assert sum(a > b for a, b in zip(tkd, alone, strict=True)) > 100
+
+
+def test_a_picture_of_curves_is_drawn_anew():
+    pytest.importorskip("vl_convert")
+    labels = re.compile(r'aria-label="([^"]*)"')
+    for name, curves in CURVES.items():
+        stored = (ROOT / "results" / "curves" / f"{name}.svg").read_text()
+        assert labels.findall(draw.draw_curves(curves)) == labels.findall(stored)
+        for epoch, accuracy in curves["published"].items():
+            assert f"epoch: {epoch}; test accuracy: {100 * accuracy:.4g}%; method: published" in stored
 
 
 def test_every_file_is_shown():

@@ -64,23 +64,26 @@ def draw_curves(curves):
     import altair
     import vl_convert
 
-    curves = dict(curves)
-    published = curves.pop("published", {})
     rows = [
         {"method": method, "epoch": epoch, "accuracy": accuracy}
         for method, accuracies in curves.items()
+        if method != "published"
         for epoch, accuracy in enumerate(accuracies, 1)
     ]
+    published = curves.get("published", {})
     points = [{"method": "published", "epoch": int(epoch), "accuracy": value} for epoch, value in published.items()]
-    names = [*curves, *["published"] * bool(points)]
-    colors = altair.Scale(domain=names, range=["#4c86c6", "#ee854a", "#3fa35a"][: len(curves)] + [_GREY] * bool(points))
-    chart = altair.Chart(altair.Data(values=rows)).mark_line(strokeWidth=1.6) + altair.Chart(
-        altair.Data(values=points)
-    ).mark_point(filled=True, opacity=1, size=60)
+    palette = iter(("#4c86c6", "#ee854a", "#3fa35a", "#d65f5f", "#9270ca"))
+    colors = [_GREY if method == "published" else next(palette) for method in curves]
+    lines = altair.Chart(altair.Data(values=rows)).mark_line(strokeWidth=1.6)
+    chart = lines + altair.Chart(altair.Data(values=points)).mark_point(filled=True, opacity=1, size=60)
     chart = chart.encode(
         x=altair.X("epoch:Q", scale=altair.Scale(nice=False, domainMin=0)),
         y=altair.Y("accuracy:Q", title="test accuracy", scale=altair.Scale(zero=False), axis=altair.Axis(format="~%")),
-        color=altair.Color("method:N", scale=colors, legend=altair.Legend(orient="bottom", title=None)),
+        color=altair.Color(
+            "method:N",
+            scale=altair.Scale(domain=list(curves), range=colors),
+            legend=altair.Legend(orient="bottom", title=None),
+        ),
     )
     colored = {f"{part}Color": _GREY for part in ("label", "title", "grid", "domain", "tick")}
     chart = (

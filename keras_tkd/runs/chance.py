@@ -61,9 +61,10 @@ class AtChanceError(ValueError):
 class StopAtChance(keras.callbacks.Callback):
     """Raises `AtChanceError` if a model, or a teacher that learns with it, has not left chance in its first epochs.
 
-    How many these are, `count_first_epochs` says. A model has left chance if in any epoch, on training or on held-out
-    images, its accuracy was above what guessing reaches. Nothing is lost by the end: the epoch's state is written
-    before. The last epoch of a training ends it anyway, and its result says what it is.
+    How many these are, `count_first_epochs` says. A model has left chance if its accuracy was above what guessing
+    reaches: on held-out images in any epoch, or on training images in one of the last so many. The latter is a mean
+    over an epoch's steps, so that of the first holds what a model knew before it collapsed. Nothing is lost by the end:
+    the epoch's state is written before. The last epoch of a training ends it anyway, and its result says what it is.
 
     Where more than half of the training images are of one class, always naming that is how trainings usually begin, and
     accuracies do not tell it from chance: then nothing is stopped. Nor is anything with balanced class weights: see
@@ -87,7 +88,8 @@ class StopAtChance(keras.callbacks.Callback):
         self._steps = count_batches(len(splits.train_labels), config.batch_size)
         self._epochs = count_first_epochs(len(splits.train_labels), config)
         shares = count_classes(splits.train_labels) / len(splits.train_labels)
-        self._watches = config.at_chance == "stop" and shares.max() <= 0.5 and not config.multi_label
+        judged = config.at_chance == "stop" and shares.max() <= 0.5 and not config.multi_label
+        self._watched = [_OWN, _ONLINE_TEACHERS] if judged else []
 
     def on_train_begin(self, logs=None):
         # A training that was stopped, and is taken up as it was, goes no further than before.
@@ -98,20 +100,19 @@ class StopAtChance(keras.callbacks.Callback):
 
     def _look(self):
         history = self._backup.history
-        if not self._watches or not self._epochs <= len(history) < self._config.epochs:
+        if not self._epochs <= len(history) < self._config.epochs:
             return
-        for names in (_OWN, _ONLINE_TEACHERS):
-            if all(self._is_at_chance(epoch, *names) for epoch in history):
+        for names in tuple(self._watched):
+            trained, held_out = (self._find_guesses(*pair) for pair in zip(names, self._labels, strict=True))
+            if not all(held_out):
+                # It has left chance once, and that is enough.
+                self._watched.remove(names)
+            elif all(trained[-self._epochs :]):
                 raise AtChanceError(self._explain(names), self._advise(names))
-        # It has left chance once, and that is enough.
-        self._watches = False
 
-    def _is_at_chance(self, epoch, *names):
-        """Returns whether an epoch has accuracies of both names, neither of them above chance."""
-        return all(
-            name in epoch and is_at_chance(epoch[name], labels, self._config)
-            for name, labels in zip(names, self._labels, strict=True)
-        )
+    def _find_guesses(self, name, labels):
+        """Returns for each epoch whether it has an accuracy of that name that is not above chance."""
+        return [name in epoch and is_at_chance(epoch[name], labels, self._config) for epoch in self._backup.history]
 
     def _explain(self, names):
         epochs = len(self._backup.history)

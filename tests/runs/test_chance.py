@@ -51,7 +51,9 @@ def test_a_model_that_only_guesses_is_stopped_after_its_first_epochs():
     "epochs",
     [
         # It learns the training images, or has once known something, or ends anyway.
+        history((GUESSED, GUESSED), (GUESSED, GUESSED), (KNOWN, GUESSED)),
         history((KNOWN, GUESSED), (GUESSED, GUESSED), (GUESSED, GUESSED)),
+        history((KNOWN, KNOWN), *[(GUESSED, GUESSED)] * 8),
         history((GUESSED, GUESSED), (GUESSED, GUESSED), (GUESSED, KNOWN)),
         history(*[(GUESSED, GUESSED)] * 10),
         # Metrics of somebody's own.
@@ -60,6 +62,13 @@ def test_a_model_that_only_guesses_is_stopped_after_its_first_epochs():
 )
 def test_others_are_not(epochs):
     stop(epochs)
+
+
+def test_what_a_model_knew_in_the_steps_before_it_collapsed_spares_it_one_epoch_alone():
+    collapsed = history((KNOWN, GUESSED), (GUESSED, GUESSED), (GUESSED, GUESSED))
+    stop(collapsed)
+    with pytest.raises(ValueError, match="after 4 epochs"):
+        stop(collapsed + history((GUESSED, GUESSED)))
 
 
 def test_a_teacher_that_learns_with_its_student_is_stopped_too():

@@ -120,7 +120,7 @@ FLAGS = [
     ("distill", "--teacher_embedding_layer=pool", "`teacher_embedding_layer` goes with `open_set_fraction`", "'pool'"),
     ("distill", "--shuffle_window=100", "`shuffle_window` streams data sets of tensorflow-datasets", "100"),
     ("distill", "--dataset=cifar10 --shuffle_window=0", "`shuffle_window` must be >= 1", "shuffle_window=0"),
-    ("distill", "--dataset=cifar10 --shuffle_window=64", "must be a batch or more", "batch_size=128"),
+    ("distill", "--dataset=cifar10 --batch_size=128 --shuffle_window=64", "must be a batch or more", "batch_size=128"),
     ("distill", "--classes=3", "`classes` must be at least two", "('3',)"),
     ("distill", "--classes=3,3", "`classes` must be at least two, none twice", "('3', '3')"),
     ("distill", "--image_size=0", "`image_size` must be >= 1", "image_size=0"),

@@ -17,8 +17,6 @@ _CLASS_WEIGHTS = ("none", "balanced")
 _AT_CHANCE = ("stop", "warn")
 _SELECTIONS = ("last", "best_validation")
 _TENSORBOARD = ("all", "scalars", "off")
-# Their defaults are those that stand at the fields: what was measured on them is to stay what it was.
-_WITH_OWN_DEFAULTS = ("digits", "cifar10")
 _IN_STEPS = ReadWhen(lambda config: config.schedule == "step", "`{name}` is read with schedule='step' only")
 # Never by the test images, which would then be no test any more.
 _BY_VALIDATION = ReadWhen(
@@ -81,7 +79,7 @@ class RunConfig(DataConfig):
     )
     learning_rate: float = option(
         0.1,
-        "Learning rate of the first epoch; if not given, 0.001 for Adam, else 0.01 but for digits and cifar10.",
+        "Learning rate of the first epoch; if not given, 0.001 for Adam, else 0.01 but for digits.",
         decides="training",
         by_data=True,
     )
@@ -214,7 +212,7 @@ class RunConfig(DataConfig):
         multi_label_rules.check_training(self)
         check_distribution(self)
         # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
-        if self.shuffle_window and (self.has_own_defaults or "batch_size" not in list_left_to_data(self)):
+        if self.shuffle_window and "batch_size" not in list_left_to_data(self):
             rule = "`shuffle_window` must be a batch or more"
             check(self.shuffle_window >= self.batch_size, rule, self, "shuffle_window", "batch_size")
         # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
@@ -251,7 +249,7 @@ class RunConfig(DataConfig):
     @property
     def has_own_defaults(self):
         """True if the data set keeps the defaults of the fields; for others the data choose what is not given."""
-        return self.dataset in _WITH_OWN_DEFAULTS
+        return self.dataset == "digits"
 
     @property
     def has_validation(self):

@@ -5,10 +5,11 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_tkd.distillation.averages import BeginAverages
 from keras_tkd.distillation.label_guard import LabelGuard
 from keras_tkd.distillation.label_readers import check_label_loss, check_label_metrics
 from keras_tkd.distillation.non_finite import NonFiniteGuard, add_termination
-from keras_tkd.distillation.valid_samples import add_checks
+from keras_tkd.distillation.valid_samples import add_checks, put_first
 from keras_tkd.utils import keras_graph
 
 __all__ = ["GuardedModel"]
@@ -126,7 +127,7 @@ class GuardedModel(keras.Model):
         **kwargs,
     ):
         """Trains as `keras.Model.fit` does, and raises `FloatingPointError` if a loss is not finite."""
-        callbacks = add_checks(add_termination(callbacks, self), self)
+        callbacks = add_checks(put_first(add_termination(callbacks, self), BeginAverages(), self), self)
         y = self._label_guard.read(y)
         if isinstance(validation_data, (tuple, list)) and len(validation_data) > 1:
             held_out, labels, *weights = validation_data

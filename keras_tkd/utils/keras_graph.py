@@ -13,6 +13,7 @@ from keras.src.losses import loss as loss_module
 from keras.src.saving.serialization_lib import SafeModeScope
 
 __all__ = [
+    "begin_averages",
     "clip_gradients",
     "compute_compiled_loss",
     "compute_loss",
@@ -135,6 +136,20 @@ def copy_compiled_loss(model):
     copy = type(loss)(loss._user_loss, loss._user_loss_weights, output_names=loss.output_names)
     # Inside a function: an attribute that is a loss would be looked through for weights when the model is saved.
     return lambda y, y_pred, sample_weight: copy(y, y_pred, sample_weight)
+
+
+def begin_averages(optimizer):
+    """Has averages of weights (`use_ema`) begin at the weights, of an optimizer that has applied no step yet.
+
+    Keras's are zeros until then, and are what it gives the model at the end of a `fit`.
+    """
+    own = getattr(optimizer, "inner_optimizer", optimizer)  # under loss scaling
+    for each in getattr(own, "optimizers", [own]):  # of parts of the model
+        if each.use_ema and each.built and not int(each.iterations.numpy()):
+            pairs = zip(each._trainable_variables, each._model_variables_moving_average, strict=True)
+            for variable, average in pairs:
+                if average is not None:
+                    average.assign(keras.ops.convert_to_numpy(variable))
 
 
 def clip_gradients(optimizer, gradients: list) -> list:

@@ -528,6 +528,31 @@ class TestPrecision:
         assert int(distiller.step.numpy()) == 6
         assert int(distiller.optimizer.iterations.numpy()) < 6
 
+    @pytest.mark.parametrize("case", ["skipped", "skipped, a layer built late", "no epoch left"])
+    def test_averages_over_no_step_are_the_weights(self, case):
+        """Keras ends a `fit` with the averages, which are zeros before the first step that is applied."""
+
+        class Late(Distiller):
+            def __init__(self, *arguments):
+                super().__init__(*arguments)
+                self.late = keras.layers.Dense(1, use_bias=False)
+
+            def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+                return keras.ops.mean(self.late(y_pred))
+
+        kind = Late if "late" in case else Distiller
+        student = linear("student", 2, dtype="mixed_float16" if "skipped" in case else "float32")
+        # Of weights of 10^9 the gradient, in float16, is infinite at each scale of these steps.
+        distiller = kind(linear("teacher", 1), student, LogitRegression(), [1e9])
+        distiller.compile(keras.optimizers.SGD(0.1, use_ema=True), LABEL_LOSS)
+        before = student.get_weights()
+        distiller.fit(X, Y, batch_size=12, epochs=2, initial_epoch=2 if case == "no epoch left" else 0, verbose=0)
+        assert int(distiller.optimizer.iterations.numpy()) == 0
+        for expected, weight in zip(before, student.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, expected)
+        if kind is Late:
+            assert np.any(distiller.late.get_weights()[0])
+
     def test_float16_logits_are_compared_in_float32(self):
         """The loss is handed float32, whatever its models compute in."""
 
@@ -670,7 +695,7 @@ class TestNotFinite:
         for _ in range(2):
             distiller.fit(X, Y, batch_size=12, verbose=0, callbacks=callbacks)
         # As many as a fit needs, and not two for two.
-        assert len({type(callback) for callback in callbacks.callbacks}) == len(callbacks.callbacks) == 3
+        assert len({type(callback) for callback in callbacks.callbacks}) == len(callbacks.callbacks) == 4
         with pytest.raises(FloatingPointError, match="'poisoned' was not finite at step 2"):
             distiller.fit(X, Y, batch_size=12, verbose=0, callbacks=callbacks)
 

@@ -133,8 +133,8 @@ class NonFiniteGuard:
         for role in frozen:
             if source == _OUTPUTS.format(role=role):
                 return (
-                    f"{first}training stopped. No learning rate mends that: look at the {role}'s weights, and at the "
-                    "pixels that it expects."
+                    f"{first}training stopped. No learning rate mends that: look at the {role}'s weights, at the "
+                    "pixels that it expects, and, if it computes in float16, at whether they are finite in float32."
                 )
         return first + advice
 

@@ -36,7 +36,9 @@ def gather(nest):
         return nest
     # One tensor in several places is sent once.
     leaves = {id(leaf): leaf for leaf in keras.tree.flatten(nest) if leaf is not None}
-    masks = {key: mask for key, leaf in leaves.items() if (mask := keras_graph.get_mask(leaf)) is not None}
+    # Not by a name that the comprehension gives: AutoGraph, which reads this in a loop of a user's own, knows no `:=`.
+    masks = {key: keras_graph.get_mask(leaf) for key, leaf in leaves.items()}
+    masks = {key: mask for key, mask in masks.items() if mask is not None}
     gathered = _gather_leaves([*leaves.values(), *masks.values()])
     whole, masks = dict(zip(leaves, gathered, strict=False)), dict(zip(masks, gathered[len(leaves) :], strict=True))
     for key, mask in masks.items():

@@ -1,5 +1,7 @@
 """The Distiller's step, term by term, and what Keras's users expect around it."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -553,6 +555,23 @@ class TestPrecision:
         if kind is Late:
             assert np.any(distiller.late.get_weights()[0])
 
+    def test_a_loop_of_ones_own_may_have_its_steps_in_a_function(self, caplog):
+        """Without a word of TensorFlow's, which warns of what it cannot read."""
+        whole, own = (compiled(SoftTargets(), student=linear("student", 2, dtype="mixed_float16")) for _ in range(2))
+        step = tf.function(own.train_step)
+        tensorflow = logging.getLogger("tensorflow")
+        tensorflow.addHandler(caplog.handler)
+        try:
+            for _ in range(3):
+                step((tf.constant(X), tf.constant(Y)))
+        finally:
+            tensorflow.removeHandler(caplog.handler)
+        assert caplog.messages == []
+        whole.fit(X, Y, batch_size=12, epochs=3, shuffle=False, verbose=0)
+        # Both in graphs, of the same operations.
+        for mine, theirs in zip(own.student.get_weights(), whole.student.get_weights(), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+
     def test_float16_logits_are_compared_in_float32(self):
         """The loss is handed float32, whatever its models compute in."""
 
@@ -620,6 +639,15 @@ class TestNotFinite:
             model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
         with pytest.raises(FloatingPointError, match=f"was not finite at step 0 .from 0., .*; {said}"):
             distiller.fit(x, Y, batch_size=12, verbose=0)
+
+    def test_says_of_a_frozen_teacher_that_float16_may_be_too_short_for_it(self):
+        teacher = linear("teacher", 1, dtype="mixed_float16")
+        kernel, bias = teacher.get_weights()
+        teacher.set_weights([kernel, bias + 1e5])  # float16 ends at 65,504
+        assert np.isinf(teacher(X)).any() and np.isfinite(X @ kernel + bias + 1e5).all()
+        said = "look at the teacher's weights, .* if it computes in float16, at whether they are finite in float32"
+        with pytest.raises(FloatingPointError, match=said):
+            compiled(LogitRegression(), teacher=teacher).fit(X, Y, batch_size=12, verbose=0)
 
     @pytest.mark.parametrize("given", ["labels", "sample weights"])
     def test_names_what_was_given_and_not_finite(self, given):

@@ -56,6 +56,11 @@ def test_networks_go_by_the_size_of_images_and_the_budget_by_their_number(images
     assert f"--epochs={expected[1]}" in format_flags(config) and not set(list_left_to_data(config)) & set(CHOSEN)
 
 
+def test_of_cifar10_all_is_chosen_as_of_other_data(monkeypatch):
+    config, _ = choose(monkeypatch, DistillConfig(dataset="cifar10"), images=50_000, size=32)
+    assert values(config) == (0.01, 20, 128, "tkd_teacher", "tkd_student_2022")
+
+
 @pytest.mark.parametrize("cls", [DistillConfig, TeacherTrainingConfig])
 def test_digits_has_defaults_of_its_own(cls, monkeypatch, capsys):
     monkeypatch.setattr(defaults, "load_splits", lambda config: pytest.fail("No data are needed"))

@@ -54,8 +54,8 @@ def start_workers(config):
 def launch(command, count):
     """Starts a command as `count` workers and waits for all; shows what the first prints, and why another failed.
 
-    Signals that end this process go to all workers. If one fails and others have not ended some time after, they are
-    ended.
+    Signals that end this process go to all workers; where all end for one, the first alone speaks. If one fails and
+    others have not ended some time after, they are ended.
 
     Args:
         command: list of the program and its arguments, the same for each.
@@ -72,8 +72,10 @@ def launch(command, count):
         stack.enter_context(_pass_signals_to(workers))
         _wait(workers)
         codes = [code if code >= 0 else 128 - code for code in (worker.returncode for worker in workers)]
+        # All have ended for one signal, and the first has said so: that TensorFlow misses it elsewhere is no news.
+        interrupted = len(set(codes)) == 1 and codes[0] in {128 + number for number in _SIGNALS}
         for index, code in enumerate(codes):
-            if code and index:
+            if code and index and not interrupted:
                 _show(index, outputs[index])
     return max(codes)
 

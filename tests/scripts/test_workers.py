@@ -45,6 +45,16 @@ def test_the_worst_exit_code_counts_and_its_last_lines_are_shown(workers, capfd)
     assert capfd.readouterr() == ("0\n", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_of_an_interruption_the_first_alone_speaks(workers, capfd, number):
+    text = f"print('Interrupted' if task == 0 else 'Error: the leader is gone'); sys.exit({128 + number})"
+    assert workers.launch(program(text), 2) == 128 + number
+    assert capfd.readouterr() == ("Interrupted\n", "")
+    # One that fails while the other is interrupted still says why.
+    assert workers.launch(program(f"print('no room left'); sys.exit(3 if task else {128 + number})"), 2) == 128 + number
+    assert capfd.readouterr() == ("no room left\n", "worker 1: no room left\n")
+
+
 def test_one_that_does_not_end_after_another_has_failed_is_ended(workers, monkeypatch):
     monkeypatch.setattr(workers, "_GRACE", 0.2)
     assert workers.launch(program("sys.exit(1) if task else time.sleep(300)"), 2) == 128 + signal.SIGKILL

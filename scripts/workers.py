@@ -100,7 +100,9 @@ def _pass_signals_to(workers):
         for worker in workers:
             worker.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    # What is ignored (a background job of a script) stays ignored, by the workers too.
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield
     finally:

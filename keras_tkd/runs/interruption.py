@@ -40,7 +40,9 @@ class StopAtSignal(keras.callbacks.Callback):
     def __enter__(self):
         # Python lets the main thread alone say what a signal does.
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            # What is ignored (a background job of a script) stays ignored.
+            numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_):

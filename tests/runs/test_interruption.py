@@ -109,12 +109,22 @@ def test_without_a_signal_nothing_is_changed(handled, tmp_path):
 
 
 def test_a_signal_that_nobody_acts_on_ends_the_training_all_the_same(tmp_path):
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(Send(signal.SIGTERM, "step 1"), tmp_path)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(handled, number, tmp_path):
+    """As Ctrl-C is by a shell's background jobs."""
+    signal.signal(number, signal.SIG_IGN)
+    fit(Send(number, "step 1"), tmp_path)
+    assert signal.getsignal(number) is signal.SIG_IGN and handled == []
+    # To the end: five steps and a validation in each of two epochs.
+    assert "epoch-000002-step-000000000" in places(tmp_path)
 
 
 def test_in_another_thread_it_does_nothing(tmp_path):

@@ -45,6 +45,22 @@ def test_the_worst_exit_code_counts_and_its_last_lines_are_shown(workers, capfd)
     assert capfd.readouterr() == ("0\n", "")
 
 
+def test_a_signal_that_is_ignored_reaches_none(workers):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # Workers that would end by it.
+        text = f"""
+        import signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if task == 0:
+            os.kill({os.getpid()}, signal.SIGINT)
+        time.sleep(0.5)
+        """
+        assert workers.launch(program(text), 2) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_of_an_interruption_the_first_alone_speaks(workers, capfd, number):
     text = f"print('Interrupted' if task == 0 else 'Error: the leader is gone'); sys.exit({128 + number})"

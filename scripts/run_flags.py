@@ -11,6 +11,7 @@ import early_signals
 from absl import app, flags, logging
 
 from keras_tkd.config import DistillConfig, get_default
+from keras_tkd.config.fields import resolve_auto
 from keras_tkd.config.flagfile import get_value_type
 from keras_tkd.utils.native_output import hide_native_output
 
@@ -124,10 +125,32 @@ def read_shared():
     # The method that was given, or the default, comes last: it is passed over.
     for settled in (*({"method": name, "losses": None} for name in names), {}):
         try:
-            return read(DistillConfig, **settled)
+            config = read(DistillConfig, **settled)
         except SystemExit as refusal:
             refusals.append(refusal)
+        else:
+            _check_passed_over(config, names)
+            return config
     raise refusals[0]
+
+
+def _check_passed_over(config, names):
+    """Ends the program where a flagfile says how to train a teacher, one is given, and a method would train its own."""
+    fields = dataclasses.fields(config)
+    methods = next(field.metadata["choices"] for field in fields if field.name == "method")
+    for field in fields:
+        flag = flags.FLAGS[field.name]
+        if not (field.metadata["yields_to"] and flag.present and field.name in config.irrelevant_fields):
+            continue
+        for name in filter(methods.__contains__, names):
+            # `teacher_path` is what another method reads.
+            if field.name not in resolve_auto(config, method=name, losses=None).irrelevant_fields:
+                given = next(other for other in field.metadata["yields_to"] if getattr(config, other, None))
+                sys.exit(
+                    f"Error: A flagfile's `{field.name}` is passed over where `{given}` is given, and {name} reads it. "
+                    f"Received: {field.name}={flag.value!r}. Compare {name} by itself, without --{given}, or take a "
+                    "flagfile that does not say it"
+                )
 
 
 def _list_typed(arguments):

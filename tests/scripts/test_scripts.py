@@ -430,6 +430,15 @@ def test_runs_at_once_are_interrupted_and_end_as_one_after_another(tmp_path):
             ],
             "`parallel` must be",
         ),
+        # A teacher that one method would train by that flagfile, and another is given.
+        (
+            ["--flagfile=flags/digits/kd.flags", "--workdir=w", "--methods=kd,dml", "--teacher_path=t"],
+            "` is passed over where `teacher_path` is given, and dml reads it",
+        ),
+        (
+            ["--flagfile=flags/digits/kd.flags", "--workdir=w", "--methods=kd,sp", "--teacher_path=t", "--parallel=0"],
+            "`parallel` must be",
+        ),
         # Nothing is said of tkd, the default of a single run.
         (["--workdir=w", "--methods=kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),
         (["--workdir=w", "--methods=dkd,kd", "--mixup=0.2", "--parallel=0"], "`parallel` must be"),

@@ -5,7 +5,7 @@ import pathlib
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[2]
-OUTSIDE = ("RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md")
+OUTSIDE = ("RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "results/models/README.md")
 BESIDE = ("benchmarks/growth/*",)
 
 

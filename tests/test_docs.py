@@ -449,6 +449,9 @@ def test_the_site(tmp_path):
     for path in tmp_path.rglob("*.html"):
         fetched = Fetched(path.read_text()).addresses
         assert fetched and not [address for address in fetched if re.match(r"(https?:)?//", address)], path
+        # Pictures, styles and scripts are there. mkdocs looks after those of Markdown alone, not after tags of HTML.
+        files = [address.partition("?")[0] for address in fetched if not address.startswith("data:")]
+        assert not [file for file in files if not (path.parent / file).exists() and path.name != "404.html"], path
     api = {path.stem: path.read_text() for path in (tmp_path / "api").glob("*.html")}
     assert api.keys() == {"keras_tkd", *keras_tkd._MODULES}
     for module in api.keys() - {"keras_tkd"}:

@@ -6,7 +6,7 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[2]
 OUTSIDE = ("RESULTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "results/models/README.md")
-BESIDE = ("benchmarks/growth/*",)
+BESIDE = ("benchmarks/growth/*", "results/*.svg", "results/curves/*.svg")
 
 
 def on_files(files, config):

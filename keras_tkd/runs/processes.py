@@ -117,7 +117,11 @@ def connect_to_parent():
 
     It ends as by SIGTERM, with its state written, once the other end of its input is closed. The system closes that
     when the other process ends, however it does: a training that went on would keep its folder locked.
+
+    Signals come from the other process alone, and count here even where that ignores them, as a background job does.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return multiprocessing.connection.Connection(int(sys.argv[1]))
 

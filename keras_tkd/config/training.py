@@ -79,7 +79,8 @@ class RunConfig(DataConfig):
     )
     learning_rate: float = option(
         0.1,
-        "Learning rate of the first epoch; if not given, 0.001 for Adam, else 0.01 but for digits.",
+        "Learning rate before it falls: of the first epoch, or after those in which it rises; if not given, 0.001 for "
+        "Adam, else 0.01 but for digits.",
         decides="training",
         by_data=True,
     )
@@ -93,6 +94,12 @@ class RunConfig(DataConfig):
     momentum: float = option(0.9, "Momentum of stochastic gradient descent.", decides="training", read_when=_BY_SGD)
     schedule: str = option(
         "cosine", "How the learning rate falls, from epoch to epoch.", _SCHEDULES, decides="training"
+    )
+    learning_rate_warmup_epochs: int = option(
+        0,
+        "First epochs, in which the learning rate rises by equal steps up to --learning_rate. --schedule=cosine has "
+        "the others to fall in.",
+        decides="training",
     )
     schedule_epochs: tuple[int, ...] = option(
         (), "Epochs at which --schedule=step multiplies the learning rate.", decides="training"
@@ -202,7 +209,7 @@ class RunConfig(DataConfig):
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             check(value is None or value > 0, f"`{name}` must be > 0; leave it out to mix nothing", self, name)
-        for name in ("weight_decay", "momentum"):
+        for name in ("weight_decay", "momentum", "learning_rate_warmup_epochs"):
             check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
         if self.profile_steps:
             rule = "`profile_steps` must be two steps, the first from 1 on and the last no earlier: 10,20"
@@ -241,6 +248,9 @@ class RunConfig(DataConfig):
                 self,
                 "schedule_epochs",
             )
+            rule = "`schedule_epochs` must come after `learning_rate_warmup_epochs`: no rate rises and falls at once"
+            rises = self.learning_rate_warmup_epochs
+            check(self.schedule_epochs[0] > rises, rule, self, "schedule_epochs", "learning_rate_warmup_epochs")
         else:
             check(
                 not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
@@ -267,12 +277,19 @@ class RunConfig(DataConfig):
         return self._list_unreached("")
 
     def _list_unreached(self, whose):
+        found = []
+        rising = self.learning_rate_warmup_epochs
+        if rising >= self.epochs:
+            share = self.epochs / (rising + 1)
+            found.append(
+                f"With --learning_rate_warmup_epochs={rising} the learning rate rises to {share:.0%} of its value in "
+                f"{self.epochs} epochs{whose}, and never falls"
+            )
         late = [str(epoch) for epoch in self.schedule_epochs if epoch >= self.epochs]
-        if not late:
-            return []
-        return [
-            f"Of --schedule_epochs, {', '.join(late)} never come{'s' * (len(late) == 1)} in {self.epochs} epochs{whose}"
-        ]
+        if late:
+            come = "never comes" if len(late) == 1 else "never come"
+            found.append(f"Of --schedule_epochs, {', '.join(late)} {come} in {self.epochs} epochs{whose}")
+        return found
 
     @property
     def coupled_weight_decay(self):

@@ -193,13 +193,20 @@ def describe_label_loss(config):
 
 
 def compute_learning_rate(config, epoch):
-    """Returns the learning rate of an epoch, counted from 0."""
+    """Returns the learning rate of an epoch, counted from 0.
+
+    Source of the rise over the first epochs: Goyal et al., "Accurate, Large Minibatch SGD", 2017 (by epochs here).
+    """
+    rising = config.learning_rate_warmup_epochs
+    if epoch < rising:
+        return config.learning_rate * (epoch + 1) / (rising + 1)
     if config.schedule == "step":
         return config.learning_rate * config.schedule_factor ** sum(epoch >= e for e in config.schedule_epochs)
     if config.schedule == "cosine":
         # Not by Keras's schedule, which computes in float32: near the end 1 + cos is a small difference, and the last
         # of 1,000 epochs would have a rate 0.25 % too high.
-        return config.learning_rate * (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        share = (epoch - rising) / (config.epochs - rising)
+        return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
     return config.learning_rate
 
 

@@ -41,6 +41,7 @@ STALE = {
     "early_stopping_patience": "TDC",
     "select": "TDC",
     "learning_rate": "TD",
+    "learning_rate_warmup_epochs": "TD",
     "optimizer": "TD",
     "momentum": "TD",
     "schedule": "TD",

@@ -451,6 +451,14 @@ def test_folder_of_images_with_its_split_in_the_workdir(tmp_path):
         ({"schedule": "step", "schedule_epochs": (1, 3), "schedule_factor": 0.1}, [0.5, 0.05, 0.05, 0.005]),
         # 0.5 * (1 + cos(pi * e / 4)) / 2 of 0.5
         ({"schedule": "cosine"}, [0.5, 0.25 * (1 + np.sqrt(0.5)), 0.25, 0.25 * (1 - np.sqrt(0.5))]),
+        # Thirds of 0.5, up to it; then 0.5 * (1 + cos(pi * (e - 2) / 2)) / 2.
+        ({"schedule": "cosine", "learning_rate_warmup_epochs": 2}, [0.5 / 3, 1 / 3, 0.5, 0.25]),
+        ({"schedule": "constant", "learning_rate_warmup_epochs": 1}, [0.25, 0.5, 0.5, 0.5]),
+        (
+            {"schedule": "step", "schedule_epochs": (2, 3), "learning_rate_warmup_epochs": 1},
+            [0.25, 0.5, 0.05, 0.005],
+        ),
+        ({"schedule": "cosine", "learning_rate_warmup_epochs": 4}, [0.1, 0.2, 0.3, 0.4]),
     ],
 )
 def test_learning_rate_of_each_epoch(settings, expected):

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from keras_tkd.config import multi_label_rules
+from keras_tkd.config import multi_label_rules, training_rules
 from keras_tkd.config.architectures import check_weights, weights_option
 from keras_tkd.config.data import DataConfig
 from keras_tkd.config.distribution_rules import check_distribution
-from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, check, list_left_to_data, option
+from keras_tkd.config.fields import GIVEN_TEACHER, ReadWhen, option
 from keras_tkd.utils.augmentation_names import parse_augmentation
 from keras_tkd.utils.choices import APPLICATIONS, AUGMENTATIONS, DISTRIBUTIONS, OPTIMIZERS, PRECISIONS
 
@@ -196,65 +196,10 @@ class RunConfig(DataConfig):
 
     def _check_rules(self):
         super()._check_rules()
-        for name in ("epochs", "batch_size"):
-            check(getattr(self, name) >= 1, f"`{name}` must be >= 1", self, name)
-        if self.early_stopping_patience is not None:
-            rule = "`early_stopping_patience` must be >= 1; leave it out to train all epochs"
-            check(self.early_stopping_patience >= 1, rule, self, "early_stopping_patience")
-        for name in ("checkpoint_steps", "checkpoint_minutes"):
-            value = getattr(self, name)
-            check(value is None or value > 0, f"`{name}` must be > 0", self, name)
-        for name in ("learning_rate", "schedule_factor"):
-            check(getattr(self, name) > 0, f"`{name}` must be > 0", self, name)
-        for name in ("mixup", "cutmix"):
-            value = getattr(self, name)
-            check(value is None or value > 0, f"`{name}` must be > 0; leave it out to mix nothing", self, name)
-        for name in ("weight_decay", "momentum", "learning_rate_warmup_epochs"):
-            check(getattr(self, name) >= 0, f"`{name}` must be >= 0", self, name)
-        if self.profile_steps:
-            rule = "`profile_steps` must be two steps, the first from 1 on and the last no earlier: 10,20"
-            first, last = self.profile_steps if len(self.profile_steps) == 2 else (0, 0)
-            check(1 <= first <= last, rule, self, "profile_steps")
+        training_rules.check_training(self)
         check_weights(self, "teacher_model_weights")
         multi_label_rules.check_training(self)
         check_distribution(self)
-        # Batches are made inside a window. One that the data are still to choose will fit: nobody gave this one.
-        if self.shuffle_window and "batch_size" not in list_left_to_data(self):
-            rule = "`shuffle_window` must be a batch or more"
-            check(self.shuffle_window >= self.batch_size, rule, self, "shuffle_window", "batch_size")
-        # From 2^30 on seeds are the runs' own: an untrained anchor's, for one.
-        check(0 <= self.seed < 2**30, "`seed` must be in [0, 2^30)", self, "seed")
-        check(self.momentum < 1, "`momentum` must be < 1", self, "momentum")
-        rule = "`label_smoothing` must be in [0, 1): with 1 all labels would say the same"
-        check(0 <= self.label_smoothing < 1, rule, self, "label_smoothing")
-        rule = "`class_weight` goes by the one class of an image, of which mixed images have two"
-        check(not self.mixes or self.class_weight == "none", rule, self, "class_weight", "mixup", "cutmix")
-        if self.clip_norm is not None:
-            check(self.clip_norm > 0, "`clip_norm` must be > 0; leave it out to clip nothing", self, "clip_norm")
-        # None stands for a share that is chosen later, where a configuration allows it.
-        if self.validation_fraction is not None:
-            rule = "`validation_fraction` must be in [0, 1)"
-            check(0 <= self.validation_fraction < 1, rule, self, "validation_fraction")
-        if self.train_fraction is not None:
-            check(0 < self.train_fraction <= 1, "`train_fraction` must be in (0, 1]", self, "train_fraction")
-        rule = "`open_set_fraction` must be less than 1, or there is nothing to train on"
-        check(self.open_set_fraction != 1, rule, self, "open_set_fraction")
-        if self.schedule == "step":
-            check(
-                self.schedule_epochs
-                and self.schedule_epochs[0] >= 1
-                and list(self.schedule_epochs) == sorted(set(self.schedule_epochs)),
-                "`schedule_epochs` must be rising epochs, from 1 on, for schedule='step'",
-                self,
-                "schedule_epochs",
-            )
-            rule = "`schedule_epochs` must come after `learning_rate_warmup_epochs`: no rate rises and falls at once"
-            rises = self.learning_rate_warmup_epochs
-            check(self.schedule_epochs[0] > rises, rule, self, "schedule_epochs", "learning_rate_warmup_epochs")
-        else:
-            check(
-                not self.schedule_epochs, "`schedule_epochs` is read with schedule='step' only", self, "schedule_epochs"
-            )
 
     @property
     def has_own_defaults(self):

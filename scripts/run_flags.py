@@ -97,6 +97,10 @@ def read(config_class, **settled):
         if given & set(others) and field.metadata["unless"] not in given and field.name not in typed:
             given.discard(field.name)
             value = None
+        # A flagfile takes back what another before it may have said.
+        if value == [] and field.name not in typed:
+            given.discard(field.name)
+            value = None
         try:
             values[field.name] = value if not several or value is None else tuple(kind(item) for item in value)
         except ValueError as error:
@@ -111,7 +115,7 @@ def read(config_class, **settled):
     for name in config.irrelevant_fields:
         if name in given:
             sys.exit(f"Error: {config.explain_refusal(name)}. Received: {name}={values[name]!r}")
-    # Nor an empty list from none: an unset variable of a shell must not make another experiment.
+    # Nor an empty list from none: an unset variable of the shell must not make another experiment.
     for name in given:
         if values[name] == ():
             sys.exit(f"Error: `{name}` must hold a value or more; leave it out for its default. Received: --{name}=")

@@ -269,7 +269,7 @@ FLAGS = [
     ("distill", "--method=", "--method=", "value should be one of"),
     ("distill", "--classes=3,,4", "`classes` must be text that a flagfile can hold: not empty", "('3', '', '4')"),
     ("distill", "--teacher_path=a, --teacher_average=losses", "`teacher_path` must be text", "not empty", "('a', '')"),
-    ("distill", "--flagfile={here}/empty.flags", "`losses` must hold a value or more", "--losses="),
+    ("distill", "--flagfile={here}/lists.flags --losses=", "`losses` must hold a value or more", "--losses="),
     # Names that flags.flags could not hold.
     ("distill", "--dataset=b\udcff", "`dataset` must be text", "in UTF-8", r"'b\udcff'"),
     ("distill", "--teacher_path=b\udcff", "`teacher_path` must be text", "in UTF-8", r"'b\udcff'"),
@@ -302,7 +302,7 @@ FLAGFILES = {
     "words.flags": b"epochs = 3\n",
     "unknown.flags": b"--learning_rat=3\n",
     "value.flags": b"--epochs=3.5\n",
-    "empty.flags": b"--method=kd\n--losses=\n",
+    "lists.flags": b"--losses=kd,sp\n",
     "unread.flags": b"--method=kd\n--margin=5\n",
 }
 # The scripts themselves, each in a fork of a process without TensorFlow, which costs seconds.

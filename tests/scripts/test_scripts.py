@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,11 @@ from keras_tkd.methods import METHODS
 from keras_tkd.runs import reporting
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Those of a budget are given after another flagfile.
-FLAGFILES = sorted(path for path in (ROOT / "flags").rglob("*.flags") if not path.stem.startswith("budget_"))
+FLAGFILES = sorted((ROOT / "flags").rglob("*.flags"))
+# Those of a budget are given after another flagfile, which need not have a schedule of the same kind.
+BUDGETS = [path for path in FLAGFILES if path.stem.startswith("budget_")]
+FLAGFILES = [path for path in FLAGFILES if path not in BUDGETS]
+UNDER_BUDGETS = [(budget, budget.with_name(f"{name}.flags")) for budget in BUDGETS for name in (*METHODS, "teacher")]
 # What those have that are not named after a method.
 OTHERS = {
     "combined": "losses=('kd",
@@ -89,19 +93,19 @@ sys.path.insert(0, "scripts")
 import run_flags
 from absl import flags
 from keras_tkd import config
-for class_name, path in zip(sys.argv[1::2], sys.argv[2::2]):
+for class_name, paths in zip(sys.argv[1::2], sys.argv[2::2]):
     # A process for each file: flags are defined once in a process.
     if os.fork():
         os.wait()
         continue
     config_class = getattr(config, class_name)
     run_flags.define(config_class)
-    arguments = ["read", "--flagfile=" + path]
+    arguments = ["read", *("--flagfile=" + path for path in paths.split(os.pathsep))]
     if class_name != "ExportConfig":
         run_flags.define_workdir()
         arguments.append("--workdir=runs/x")
     flags.FLAGS(arguments)
-    print(path, run_flags.read(config_class), flush=True)
+    print(paths, run_flags.read(config_class), flush=True)
     assert "tensorflow" not in sys.modules and "keras" not in sys.modules
     os._exit(0)
 """
@@ -126,6 +130,7 @@ CONFIGS = {"export": "ExportConfig", "train_teacher": "TeacherTrainingConfig", "
 def configurations():
     """What the scripts read from each flagfile, as text."""
     named = [(CONFIGS[find_script(path)], str(path)) for path in FLAGFILES]
+    named += [(CONFIGS[find_script(path)], f"{path}{os.pathsep}{budget}") for budget, path in UNDER_BUDGETS]
     command = [sys.executable, "-c", READ, *(word for pair in named for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0 and not done.stderr, done.stderr
@@ -145,6 +150,14 @@ def test_every_flagfile_is_a_configuration(path, configurations):
     command = f"#   python scripts/{find_script(path)}.py --flagfile={path.relative_to(ROOT)}"
     assert header[0].startswith("# ") and any(line.startswith(command) for line in header)
     assert any(line.startswith("# Expected") for line in header)
+
+
+@pytest.mark.parametrize(("budget", "path"), UNDER_BUDGETS, ids=[path.stem for _, path in UNDER_BUDGETS])
+def test_every_budget_is_one_of_every_method(budget, path, configurations):
+    said = configurations[f"{path}{os.pathsep}{budget}"]
+    lines = [line[2:].split("=") for line in budget.read_text().splitlines() if line.startswith("--")]
+    for name, value in lines:
+        assert f"{name}=()" in said if value == "" else re.search(f"\\b{name}='?{value}(\\.0)?'?[,)]", said), name
 
 
 def test_every_method_has_its_flagfiles():

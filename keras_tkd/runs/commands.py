@@ -6,6 +6,7 @@ from keras_tkd.runs.board import Board
 from keras_tkd.runs.cached_teacher import resolve_teacher_cache
 from keras_tkd.runs.checks import check_teacher
 from keras_tkd.runs.exporting import export_source
+from keras_tkd.runs.fitting import check_placing
 from keras_tkd.runs.generations import choose_best, train_generations
 from keras_tkd.runs.inputs import load_distillation_inputs, load_evaluation_inputs, load_teacher_inputs
 from keras_tkd.runs.latency import measure_model_latency
@@ -89,6 +90,7 @@ def distill(config, path, existing="refuse", callbacks=()):
         # Everything is checked before `begin`, which is the first to write anything.
         inputs = load_distillation_inputs(run.config, run.splits, run.cluster)
         run.resolve_config(resolve_teacher_cache(run.config, run.shared_path, inputs))
+        check_placing(run, inputs.teacher)
         run.begin(inputs)
         board, observer = Board(run, inputs), Observer(run, inputs)
         teacher = _obtain_teacher(run, inputs)

@@ -16,7 +16,7 @@ from keras_tkd.utils import precision
 from keras_tkd.utils.files import save_model
 from keras_tkd.utils.replicated_variables import AverageStatistics
 
-__all__ = ["copy_model", "fit_stage", "place_model"]
+__all__ = ["check_placing", "copy_model", "fit_stage", "place_model"]
 
 
 def fit_stage(
@@ -125,17 +125,35 @@ def place_model(run, model):
     """Returns a model as a run trains it: a copy on all its devices where there are several; None stays None.
 
     It is called inside the scope of the run's cluster. What is made outside of that is on one device.
-
-    Raises:
-        ValueError: a model that cannot be copied.
     """
     if run.cluster.strategy is None or model is None:
         return model
+    return copy_model(model)
+
+
+def check_placing(run, teacher):
+    """Tries to copy a teacher that each of several devices is to have: before any training, not after the first.
+
+    Args:
+        run: the `Run`, whose configuration says whether there is a cache of the teacher's outputs.
+        teacher: its model; None where there is none.
+
+    Raises:
+        ValueError: Keras cannot make it again of its configuration.
+    """
+    config = run.config
+    # What a cache holds is computed on one device, but a teacher that learns does so on all.
+    on_one = config.keeps_outputs and not config.trains_teacher
+    if run.cluster.strategy is None or teacher is None or on_one:
+        return
     try:
-        return copy_model(model)
-    except (NotImplementedError, TypeError) as error:
+        keras.models.clone_model(teacher)
+    # Whatever the configuration of somebody's own class makes of it.
+    except Exception as error:
+        instead = "train on one device"
+        if not config.trains_teacher:
+            instead = f"keep its outputs on disk instead, --teacher_cache=workdir, or {instead}"
         raise ValueError(
-            "On several devices the teacher is copied to each. Received: "
-            f"'{model.name}', which Keras cannot make again of its configuration ({error}). Keep its outputs on disk "
-            "instead, --teacher_cache=workdir, or train on one device"
+            f"On several devices the teacher is copied to each. Received: '{teacher.name}', which Keras cannot make "
+            f"again of its configuration ({type(error).__name__}): {instead}"
         ) from error

@@ -1,8 +1,10 @@
 """Teachers that a run is given: files of several kinds, and what of them is its teacher."""
 
+import dataclasses
 import json
 import shutil
 import textwrap
+import types
 
 import keras
 import numpy as np
@@ -12,6 +14,8 @@ import rounding
 from keras_tkd import TeacherEnsemble, data
 from keras_tkd.config import DistillConfig
 from keras_tkd.runs import commands
+from keras_tkd.runs.cluster import Cluster
+from keras_tkd.runs.fitting import check_placing
 from keras_tkd.runs.inputs import load_distillation_inputs
 
 SETTINGS = {"dataset": "digits", "method": "kd", "epochs": 1, "batch_size": 512, "baseline": "none"}
@@ -129,6 +133,31 @@ def test_a_run_with_a_saved_model(teacher, tmp_path):
     teacher.save(tmp_path / "a.keras")
     same = commands.distill(DistillConfig(**of_file), tmp_path / "same")
     assert results["teacher"]["test_accuracy"] == same["teacher"]["test_accuracy"] > 0.8
+
+
+def test_several_devices_refuse_a_saved_model_before_any_training(teacher, tmp_path):
+    """Each would need a copy of it; a cache is computed on one."""
+    teacher.export(str(tmp_path / "saved"), verbose=False)
+    config = DistillConfig(
+        **SETTINGS | {"baseline": "train", "teacher_path": (str(tmp_path / "saved"),)},
+        teacher_cache="off",
+        distribution="mirrored",
+    )
+    with pytest.raises(ValueError, match=r"copied to each.*saved.*\(ValueError\): keep .* --teacher_cache=workdir, or"):
+        commands.distill(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run = types.SimpleNamespace(config=config.resolved(), cluster=Cluster(strategy=object()))
+    saved = load_teacher(tmp_path / "saved")
+    with pytest.raises(ValueError, match="copied to each"):
+        check_placing(run, saved)
+    check_placing(run, teacher)
+    check_placing(run, None)
+    run.config = dataclasses.replace(run.config, teacher_cache="workdir")
+    check_placing(run, saved)
+    # A teacher that gets a new head learns on all devices, whatever is kept of it later.
+    run.config = dataclasses.replace(run.config, teacher_head="new")
+    with pytest.raises(ValueError, match=r"\(ValueError\): train on one device"):
+        check_placing(run, saved)
 
 
 def test_a_saved_model_that_gives_probabilities(teacher, splits, tmp_path, capsys):

@@ -10,7 +10,13 @@ from keras_tkd.runs.given import list_changed, read_data_hashes
 from keras_tkd.runs.layout import RESULTS
 from keras_tkd.runs.records import check_files, read_record
 
-__all__ = ["check_baseline_data", "count_epochs_to_baseline", "find_baseline_file", "read_baseline"]
+__all__ = [
+    "check_baseline_data",
+    "count_epochs_to_baseline",
+    "describe_other_training",
+    "find_baseline_file",
+    "read_baseline",
+]
 
 
 def count_epochs_to_baseline(baseline, history):
@@ -46,20 +52,39 @@ def read_baseline(config, undecided=()):
             f"Received: baseline={config.baseline!r}"
         )
     # A student that was trained longer would win without a teacher, too.
+    differing = _describe_differing(config, results, COMPARED, undecided)
+    if differing:
+        raise ValueError(
+            f"The baseline in {config.baseline} had another budget: {differing}. Train one for this run: "
+            "--baseline=train"
+        )
+    return baseline
+
+
+def describe_other_training(config):
+    """Returns sentences, one at most, on how the student alone of another run was trained otherwise than this run's.
+
+    Args:
+        config: any configuration of a run; none but a `DistillConfig` may name another run.
+    """
+    # No error: a rate that suits each of the two makes the better comparison, but one should know of it.
+    folder = getattr(config, "baseline", None)
+    results = None if folder in (None, "train", "none") else read_finished(folder)
+    differing = results and _describe_differing(config, results, ("training",))
+    return [f"The student alone in {folder} was trained otherwise: {differing}"] if differing else []
+
+
+def _describe_differing(config, results, groups, undecided=()):
+    """Says which settings of some groups (see `DECIDES`) differ between another run, of its results, and this one."""
     # Compared as flags: the other run may be of an earlier version, without some of them, which are None then.
     there, here = parse_lines(results.flags), parse_lines(format_flags(config))
     # Before there was a flag, all runs did what its default says.
-    defaults = {name: str(value) for name, value in collect_defaults(type(config)).items() if value is not None}
+    defaults = {name: str(value) for name, value in collect_defaults(type(config)).items() if value not in (None, ())}
     left_out = {*config.irrelevant_fields, *undecided}
-    compared = [name for name in list_deciding(type(config), COMPARED) if name not in left_out]
-    differing = [name for name in compared if there.get(name, defaults.get(name)) != here.get(name)]
-    if differing:
-        raise ValueError(
-            f"The baseline in {config.baseline} had another budget: "
-            + ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
-            + ". Train one for this run: --baseline=train"
-        )
-    return baseline
+    compared = [name for name in list_deciding(type(config), groups) if name not in left_out]
+    before = {name: there.get(name, defaults.get(name)) for name in compared}
+    differing = [name for name in compared if before[name] != here.get(name)]
+    return ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
 
 
 def check_baseline_data(config, data):

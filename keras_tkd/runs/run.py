@@ -16,6 +16,7 @@ from keras_tkd.config.fields import (
 from keras_tkd.config.flagfile import format_flags, resolve_from_record
 from keras_tkd.data.datasets import check_outside
 from keras_tkd.reports.schema import Results
+from keras_tkd.runs.baseline import describe_other_training
 from keras_tkd.runs.checks import check_callbacks
 from keras_tkd.runs.cluster import Cluster, connect
 from keras_tkd.runs.defaults import choose_defaults
@@ -217,7 +218,7 @@ def _open(cluster, command, config, shared_path, existing, callbacks):
         check_writable(path, "workdir")
     config, splits = choose_defaults(config, finished)
     config = resolve_precision(config)
-    for sentence in config.unreached:
+    for sentence in (*config.unreached, *describe_other_training(config)):
         print(f"Mind: {sentence}", flush=True)
     workdir = Workdir(path, format_flags(config), existing, free, defaults)
     run = Run(config, workdir, command, callbacks, splits, cluster, shared_path)

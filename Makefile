@@ -7,6 +7,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# One that is asked for and not had would pass unseen.
+ifeq ($(origin PYTHON)$(filter clean,$(MAKECMDGOALS)),command line)
+ifneq ($(wildcard $(BIN)/python),)
+ifneq ($(shell $(BIN)/python -V 2>/dev/null),$(shell $(PYTHON) -V 2>/dev/null))
+$(error $(VENV) is there already, with $(shell $(BIN)/python -V), which $(PYTHON) is not: run make clean first)
+endif
+endif
+endif
+
 .PHONY: demo test docs clean
 
 demo: $(VENV)/.installed-demo

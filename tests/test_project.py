@@ -5,6 +5,7 @@ import inspect
 import io
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -188,6 +189,29 @@ def test_linter():
         [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_a_python_that_is_asked_for_is_not_passed_over(tmp_path):
+    """Where the environment is there already, with another; without a word make would take that."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for name, version in (("python", "3.11.7"), ("other", "3.13.1"), ("same", "3.11.7")):
+        path = tmp_path / ".venv" / "bin" / name
+        path.write_text(f"#!/bin/sh\necho Python {version}\n")
+        path.chmod(0o755)
+
+    def plan(*words):
+        command = ["make", "-n", "-f", str(ROOT / "Makefile"), *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    refused = plan("demo", "PYTHON=.venv/bin/other")
+    assert refused.returncode and "with Python 3.11.7, which .venv/bin/other is not: run make clean" in refused.stderr
+    refused = plan("demo", "PYTHON=.venv/bin/none")
+    assert refused.returncode and "run make clean first" in refused.stderr
+    (tmp_path / "setup.cfg").touch()
+    for words in (["demo", "PYTHON=.venv/bin/same"], ["demo"], ["clean", "PYTHON=.venv/bin/other"]):
+        done = plan(*words)
+        assert done.returncode == 0 and done.stdout, done.stderr
 
 
 def test_every_method_has_its_results():

@@ -199,8 +199,9 @@ def _list_settings(config, method):
     settings = {"method": method}
     default = {field.name: field.default for field in dataclasses.fields(config)}
     unread = set(config.irrelevant_fields)
-    for name in list_deciding(type(config), DISTILLED):
-        value = getattr(config, name)
+    # One more generation decides no model that there was before it, but which of them the run has made.
+    for name in (*list_deciding(type(config), DISTILLED), "generations"):
+        value = getattr(config, name, None)
         if name in ("method", "losses") or name in unread or value is None:
             continue
         if name in _ALWAYS_SHOWN or value != default[name]:

@@ -17,10 +17,10 @@ from tensorboard import program
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
 from keras_tkd import data, evaluation
-from keras_tkd.config import DistillConfig
+from keras_tkd.config import DistillConfig, TeacherTrainingConfig
 from keras_tkd.config.flagfile import parse_lines, read_flags
 from keras_tkd.runs import commands, compare
-from keras_tkd.runs.board import _choose_images
+from keras_tkd.runs.board import _choose_images, _list_settings
 from keras_tkd.runs.board_graphs import make_graph
 from keras_tkd.runs.board_pictures import draw_confusion
 from keras_tkd.runs.board_projector import write_projector
@@ -274,3 +274,10 @@ def test_a_browser_shows_all_of_it_by_name(address, results, tmp_path):
         }.items():
             browser.open(f"{address}#{tab}")
             browser.wait_for(*names)
+
+
+def test_runs_that_differ_in_their_generations_look_different():
+    """They decide no model that was there before, and so no training; but which student the run ends with."""
+    shown = [_list_settings(DistillConfig(method="trikd", generations=n).resolved(), "trikd") for n in (1, 3)]
+    assert [settings.pop("generations") for settings in shown] == [1, 3] and shown[1]["validation_fraction"] == 0.1
+    assert "generations" not in _list_settings(TeacherTrainingConfig(), "teacher")

@@ -7,7 +7,9 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from keras_tkd.callbacks.termination import check_finite
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.number_checks import is_finite
 from keras_tkd.utils.replicated_variables import read_variable
@@ -20,13 +22,16 @@ class BackupState(keras.callbacks.Callback):
 
     The state is all that training changes: variables of the model (of a Distiller, all but those of models that stay as
     they are), of its optimizers and of its metrics, and the place in the data. It is written at the end of each epoch
-    and, where asked for, inside epochs. The newest two files are kept; one that is damaged is named, and not used.
+    and, where asked for, inside epochs. The newest two files are kept; one that is damaged is named, and not used. What
+    a callback of your own sets, such as a loss's temperature, is not in it: set that in each `on_epoch_begin`. An epoch
+    that a callback breaks off, `model.stop_training = True`, counts as whole.
 
     Args:
         directory: folder of this training's checkpoints alone.
         every_steps: number of steps after which the state is written inside an epoch, rounded up to whole executions
             (`steps_per_execution`); None for none.
-        every_minutes: minutes after which it is; None for none.
+        every_minutes: minutes after which it is; None for none. Not where several workers train, which must all write
+            at the same step, and have a clock each.
         about: dict of plain data, as JSON has it, that says which training this is. Checkpoints of another are not
             used.
         prepare: function without arguments that is called before a state is written, such as
@@ -40,14 +45,15 @@ class BackupState(keras.callbacks.Callback):
     Raises:
         ValueError: `every_steps` or `every_minutes` that is not above 0; an `about` that is no plain data; when a
             training begins: a folder that holds states of another training, or of this one from further on, which its
-            own would take the place of.
+            own would take the place of; `every_minutes` and several workers.
+        FloatingPointError: where a state is to be written, and a loss was not finite: the training would go on from it.
 
     Example:
 
     ```python
     backup = BackupState("backup", every_steps=500)
     epoch, step = backup.restore(distiller, held_out)
-    while epoch < epochs:
+    while epoch < epochs and not distiller.stop_training:
         # The rest of an epoch that was begun has a data set of its own.
         batches = triplet_dataset(images, labels, 128, seed=0, initial_epoch=epoch, initial_step=step)
         distiller.fit(batches, initial_epoch=epoch, epochs=epoch + 1 if step else epochs, callbacks=[backup])
@@ -70,6 +76,8 @@ class BackupState(keras.callbacks.Callback):
         self._seconds_before, self._began = 0.0, None
         # Values of the metrics in an epoch that was begun, until Keras has reset them.
         self._metrics = None
+        # Weights as they were before Keras put their averages in their place, where a fit ends and the next goes on.
+        self._averaged = []
         # Hash of the models that stay as they are, once it is known; whether the folder's states are behind us.
         self._frozen, self._folder_is_ours = None, False
 
@@ -163,8 +171,22 @@ class BackupState(keras.callbacks.Callback):
                 "`fit`, or `remove()` it"
             )
 
+    def _check_clock(self):
+        """Raises `ValueError` for writes that go by a clock where several workers train, each of which has its own."""
+        workers = tf.distribute.MultiWorkerMirroredStrategy
+        if self.every_minutes is not None and isinstance(self.model.distribute_strategy, workers):
+            raise ValueError(
+                "`every_minutes` goes by a clock, and each worker has its own, while all must write a state together. "
+                f"Received: every_minutes={self.every_minutes!r}. Set `every_steps`"
+            )
+
     def write(self):
-        """Writes the state as it is now: between two steps, or at the end of an epoch."""
+        """Writes the state as it is now: between two steps, or at the end of an epoch.
+
+        Raises:
+            FloatingPointError: a loss of a Distiller was not finite.
+        """
+        check_finite(self.model)
         epoch, step = self.position
         if self._prepare is not None:
             self._prepare()
@@ -190,6 +212,10 @@ class BackupState(keras.callbacks.Callback):
             # Once: they do not change.
             self._frozen = self._frozen or _hash_frozen(self.model)
             self._began = time.perf_counter()
+            self._check_clock()
+        for variable, array in self._averaged:
+            variable.assign(array)
+        self._averaged = []
         self._steps = 0
         self._written = time.monotonic(), 0
 
@@ -207,8 +233,11 @@ class BackupState(keras.callbacks.Callback):
         self._steps += batch - self._last
         self._last = batch
         self.position = self.position[0], self._first_step + batch + 1
-        # The end of the epoch is written with its validation.
-        if batch + 1 < (self.params["steps"] or 0) and self._is_due():
+        # The end of the epoch is written with its validation. Of data whose number of steps nobody knows, the first
+        # epoch's may be written without it too.
+        steps = self.params["steps"]
+        if (steps is None or batch + 1 < steps) and self._is_due():
+            check_finite(self.model, logs)
             self.write()
 
     def _is_due(self):
@@ -217,6 +246,11 @@ class BackupState(keras.callbacks.Callback):
         return by_steps or (self.every_minutes is not None and time.monotonic() - written >= 60 * self.every_minutes)
 
     def on_epoch_end(self, epoch, logs=None):
+        check_finite(self.model, logs)
+        # The rest of an epoch that was begun is a fit of its own, at the end of which Keras makes averages the weights.
+        if self._first_step and _takes_averages(self.model):
+            learnt = [variable for variable in _collect_state(self.model) if variable.trainable]
+            self._averaged = [(variable, read_variable(variable)) for variable in learnt]
         # A long training has many epochs, and Keras makes the names of each anew.
         self.history = [*self.history, {sys.intern(name): float(value) for name, value in logs.items()}]
         self.position = epoch + 1, 0
@@ -230,6 +264,13 @@ def _collect_state(model):
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     return list({id(variable): variable for variable in [*own, *model.optimizer.variables]}.values())
+
+
+def _takes_averages(model):
+    """Returns whether averages of weights become the weights at the end of a `fit`: of `use_ema`, in any optimizer."""
+    # A teacher that learns with its student has its own.
+    optimizers = [model.optimizer, getattr(model, "teacher_optimizer", None)]
+    return any(getattr(getattr(each, "inner_optimizer", each), "use_ema", False) for each in optimizers)
 
 
 def _to_columns(history):

@@ -6,7 +6,7 @@ import keras
 
 from keras_tkd.utils.number_checks import check_whole
 
-__all__ = ["GRADIENT", "TerminateOnNonFinite"]
+__all__ = ["GRADIENT", "TerminateOnNonFinite", "check_finite"]
 
 # Stands for a loss's name where all losses are finite, and the gradient of their total is not.
 GRADIENT = "gradient"
@@ -47,20 +47,27 @@ class TerminateOnNonFinite(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch - self._looked >= self.every:
             self._looked = batch
-            self._look(logs)
+            check_finite(self.model, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look(logs)
+        check_finite(self.model, logs)
 
-    def _look(self, logs):
-        if hasattr(self.model, "first_non_finite"):
-            found = self.model.first_non_finite()
-            if found is not None:
-                step, term = found
-                what = "The gradient of the losses" if term == GRADIENT else f"Loss '{term}'"
-                raise FloatingPointError(
-                    f"{what} was not finite at step {step} (from 0), which updated nothing; "
-                    f"{self.model.advise_on_non_finite(_ADVICE)}"
-                )
-        elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
-            raise FloatingPointError(f"The loss of '{self.model.name}' is not finite; {_ADVICE}")
+
+def check_finite(model, logs=None):
+    """Raises `FloatingPointError` if a loss of the training so far was not finite.
+
+    Args:
+        model: the `keras.Model` that is trained. One that distils has noted the step and the loss itself.
+        logs: of any other, dict of its metrics so far, of which `"loss"` is looked at; None says nothing.
+    """
+    if hasattr(model, "first_non_finite"):
+        found = model.first_non_finite()
+        if found is not None:
+            step, term = found
+            what = "The gradient of the losses" if term == GRADIENT else f"Loss '{term}'"
+            raise FloatingPointError(
+                f"{what} was not finite at step {step} (from 0), which updated nothing; "
+                f"{model.advise_on_non_finite(_ADVICE)}"
+            )
+    elif logs and not math.isfinite(float(logs.get("loss", 0.0))):
+        raise FloatingPointError(f"The loss of '{model.name}' is not finite; {_ADVICE}")

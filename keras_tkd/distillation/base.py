@@ -227,6 +227,8 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
         batch = self._prepare(x)
         for reader in self._frozen_readers():
             model_validation.check_frozen(reader.role, reader.teachers)
+        statistics = self._list_statistics()
+        before = [tf.identity(variable.value) for variable in statistics]
         # A persistent tape also differentiates what happens inside a custom gradient: that costs, and XLA refuses it
         # where there is a branch in it.
         with tf.GradientTape(persistent=len(self._trained_models()) > 1) as tape:
@@ -238,9 +240,17 @@ class DistillationModel(FixedAttributes, LabelledModel, TrackedModel, CheckedMod
             share_gradients(objective.optimizer, tape.gradient(loss, objective.variables))
             for loss, objective in zip(scaled, objectives, strict=True)
         ]
-        self._guard.apply_if_finite(self.step.value, objectives, gradients, list_sources(forward_pass))
+        sources = list_sources(forward_pass)
+        self._guard.apply_if_finite(self.step.value, objectives, gradients, sources, statistics, before)
         self.step.assign_add(1)
         return self._track(forward_pass, objectives)
+
+    def _list_statistics(self):
+        """Returns the variables that running the models may move, such as BatchNorm's means, each once."""
+        # What a loss keeps of every sample it guards itself: a copy of all in each step would cost more than the step.
+        of_losses = [layer for loss in self._terms.losses if not loss.keeps_samples for layer in loss.layers]
+        layers = [*self._trained_models(), *of_losses, *self._own_layers()]
+        return list({id(variable): variable for layer in layers for variable in layer.non_trainable_weights}.values())
 
     def _measure_part(self, forward_pass: ForwardPass):
         """Returns which part of the batch's total a replica's own is: the optimizer sums what they all give."""

@@ -7,6 +7,7 @@ from keras_tkd.batches import ANCHOR, EXTRA_IMAGES, IMAGE, TEACHER, TEACHER_IMAG
 from keras_tkd.callbacks.termination import GRADIENT, TerminateOnNonFinite
 from keras_tkd.distillation.forward_pass import ForwardPass
 from keras_tkd.distillation.objective import Objective, collect_values
+from keras_tkd.distillation.valid_samples import put_first
 from keras_tkd.utils import replicas
 
 __all__ = ["NonFiniteGuard", "add_termination", "find_non_finite", "list_sources"]
@@ -70,14 +71,24 @@ class NonFiniteGuard:
         )
         self._names, self._sources = [], []
 
-    def apply_if_finite(self, step, objectives: list[Objective], gradients: list[list], sources: dict[str, list]):
-        """Applies the gradients of all objectives, or of none.
+    def apply_if_finite(
+        self,
+        step,
+        objectives: list[Objective],
+        gradients: list[list],
+        sources: dict[str, list],
+        statistics: list,
+        before: list,
+    ):
+        """Applies the gradients of all objectives, or of none; then what running the models has moved is put back.
 
         Args:
             step: number of the step, int64.
             objectives: list of `Objective`.
             gradients: for each of them, a gradient for each of its variables.
             sources: see `list_sources`.
+            statistics: variables that running the models may have moved.
+            before: their values before that.
         """
         for objective in objectives:
             # Keras's optimizers make their variables when they are first applied, and none may be made in a branch.
@@ -92,19 +103,21 @@ class NonFiniteGuard:
         self._sources = list(sources)
         places = tf.constant([self._names.index(name) for name in finite], "int64")
 
-        def update(gradients, *_):
+        def update(step, failed, gradients, *_):
             for objective, of_variables in zip(objectives, gradients, strict=True):
                 objective.optimizer.apply(of_variables, objective.variables)
 
-        def note(_, step, failed, sources):
+        def note(step, failed, _, sources, before):
             # Sources are looked at here alone: a step whose losses are finite pays nothing for them. Of several
             # replicas each has its own images, and the first source of any is the first.
             place = tf.reduce_min(replicas.gather(_find_place(sources)[None]))
             found = tf.stack([step, places[tf.argmax(tf.cast(failed, tf.int32))], place])
             self._note.assign(tf.where(self._note[0] < 0, found, self._note))
+            for variable, value in zip(statistics, before, strict=True):
+                variable.assign(value)
 
         failed = replicas.any_replica(tf.logical_not(tf.stack(list(finite.values()))))
-        replicas.run_if(tf.reduce_any(failed), note, update, (gradients, step, failed, sources))
+        replicas.run_if(tf.reduce_any(failed), note, update, (step, failed, gradients, sources, before))
 
     def first(self) -> tuple[int, str] | None:
         """Returns `(step, name)` of the first loss since the last `reset` that was not finite, or None.
@@ -161,11 +174,8 @@ def _are_finite(gradients):
 
 
 def add_termination(callbacks, model):
-    """Returns the callbacks of a `fit`, as a list or a `CallbackList`, with a `TerminateOnNonFinite` among them."""
-    whole = isinstance(callbacks, keras.callbacks.CallbackList)
-    listed = callbacks.callbacks if whole else keras.tree.flatten(callbacks or [])
-    if not any(isinstance(callback, TerminateOnNonFinite) for callback in listed):
-        last = TerminateOnNonFinite()
-        last.set_model(model)
-        listed.append(last)
-    return callbacks if whole else listed
+    """Returns the callbacks of a `fit` with a `TerminateOnNonFinite` among them: before all that keep what there is."""
+    listed = callbacks.callbacks if isinstance(callbacks, keras.callbacks.CallbackList) else callbacks
+    if any(isinstance(callback, TerminateOnNonFinite) for callback in keras.tree.flatten(listed or [])):
+        return callbacks
+    return put_first(callbacks, TerminateOnNonFinite(), model)

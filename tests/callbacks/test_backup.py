@@ -6,6 +6,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_tkd import Distiller, TriKD, data, losses
 from keras_tkd.callbacks import BackupState
@@ -30,8 +31,8 @@ def make_model(name):
     return keras.Model(images, keras.layers.Dense(3, name="logits")(x), name=name)
 
 
-def make_optimizer():
-    return keras.optimizers.Adam(0.01)
+def make_optimizer(averages=False):
+    return keras.optimizers.Adam(0.01, use_ema=averages, ema_momentum=0.8)
 
 
 def distill(*terms):
@@ -43,27 +44,28 @@ def distill(*terms):
 
 def make_training(kind):
     keras.utils.set_random_seed(1)
-    if kind == "plain":
+    if kind.startswith("plain"):
         model = make_model("student")
-        model.compile(make_optimizer(), LOSS, metrics=["accuracy"])
+        model.compile(make_optimizer(kind == "plain averages"), LOSS, metrics=["accuracy"])
         return model
     if kind == "tkd":
         return distill(losses.TripletDistillation(margin=2.0), losses.SoftTargets(temperature=2.0))
     if kind == "crd":
         return distill(losses.ContrastiveRepresentation(LABELS, feature_size=4, negatives=4))
     trikd = TriKD(make_model("teacher"), make_model("student"), make_model("anchor"))
-    trikd.compile(make_optimizer(), LOSS, teacher_optimizer=make_optimizer())
+    # The student's own optimizer has none, and its teacher's has.
+    trikd.compile(make_optimizer(), LOSS, teacher_optimizer=make_optimizer(kind == "trikd averages"))
     return trikd
 
 
 def make_batches(kind, epoch, step):
-    pipeline = data.image_dataset if kind == "plain" else data.triplet_dataset
+    pipeline = data.image_dataset if kind.startswith("plain") else data.triplet_dataset
     augment = functools.partial(data.crop_and_flip, padding=1)
     return pipeline(IMAGES, LABELS, 6, seed=5, augment=augment, initial_epoch=epoch, initial_step=step)
 
 
 def held_out(kind):
-    return HELD_OUT.map(lambda batch, label: (batch["image"], label)) if kind == "plain" else HELD_OUT
+    return HELD_OUT.map(lambda batch, label: (batch["image"], label)) if kind.startswith("plain") else HELD_OUT
 
 
 class BreakOff(keras.callbacks.Callback):
@@ -82,7 +84,7 @@ class BreakOff(keras.callbacks.Callback):
 def train(kind, folder, *callbacks, **options):
     """Trains to the end from what the folder holds; returns the training's variables, and its curve."""
     model = make_training(kind)
-    if kind == "plain":
+    if kind.startswith("plain"):
         model.build((None, 6, 6, 1))
     backup = BackupState(folder, **options)
     epoch, step = backup.restore(model, held_out(kind))
@@ -96,10 +98,12 @@ def train(kind, folder, *callbacks, **options):
             verbose=0,
         )
         epoch, step = backup.position
-    return [keras.ops.convert_to_numpy(v) for v in [*model.variables, *model.optimizer.variables]], backup.history
+    optimizers = [model.optimizer, *filter(None, [getattr(model, "teacher_optimizer", None)])]
+    variables = [*model.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
+    return [keras.ops.convert_to_numpy(variable) for variable in variables], backup.history
 
 
-@pytest.mark.parametrize("kind", ["plain", "tkd", "crd", "trikd"])
+@pytest.mark.parametrize("kind", ["plain", "plain averages", "tkd", "crd", "trikd", "trikd averages"])
 def test_a_training_that_is_broken_off_ends_in_the_same_bits(kind, tmp_path):
     whole, curve = train(kind, tmp_path / "whole")
     assert len(curve) == EPOCHS and {"loss", "val_loss"} <= set(curve[0])
@@ -151,6 +155,52 @@ def test_without_steps_it_writes_at_the_end_of_epochs(tmp_path):
     with pytest.raises(InterruptedError):
         train("plain", tmp_path, BreakOff(STEPS + 3))
     assert [path.stem for path in tmp_path.iterdir()] == ["epoch-000001-step-000000000"]
+
+
+def test_data_of_unknown_length_are_written_inside_an_epoch_too(tmp_path):
+    model = make_training("plain")
+    batches = make_batches("plain", 0, 0).filter(lambda images, labels: True)
+    assert batches.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    with pytest.raises(InterruptedError):
+        model.fit(batches, verbose=0, callbacks=[BackupState(tmp_path, every_steps=2), BreakOff(3)])
+    assert [path.stem for path in tmp_path.iterdir()] == ["epoch-000000-step-000000002"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "tkd", "trikd"])
+def test_no_state_is_written_from_a_loss_on_that_is_not_finite(kind, tmp_path):
+    """Or the training would go on from it, as if nothing had been, when it is taken up."""
+    images = IMAGES.astype("float32")
+    images[13] = np.nan  # the third batch's
+    data_set = tf.data.Dataset.from_tensor_slices((images, LABELS)).batch(6)
+
+    def go_on():
+        model, backup = make_training(kind), BackupState(tmp_path, every_steps=1)
+        model.build((None, 6, 6, 1))
+        position = backup.restore(model, data_set)
+        with pytest.raises(FloatingPointError, match="at step 2 .from 0" if kind != "plain" else "loss of 'student'"):
+            model.fit(data_set.skip(position[1]), verbose=0, callbacks=[backup])
+        assert sorted(path.stem for path in tmp_path.iterdir()) == [f"epoch-000000-step-00000000{n}" for n in (1, 2)]
+        return position
+
+    assert [go_on(), go_on()] == [(0, 0), (0, 2)]
+    # At the end of an epoch, before its validation could hide it.
+    model, backup = make_training(kind), BackupState(tmp_path / "other")
+    with pytest.raises(FloatingPointError):
+        model.fit(data_set, verbose=0, callbacks=[backup])
+    assert not (tmp_path / "other").exists() and backup.history == []
+
+
+def test_several_workers_do_not_write_by_a_clock(tmp_path, monkeypatch):
+    model = make_training("plain")
+    backup = BackupState(tmp_path, every_minutes=1)
+    backup.set_model(model)
+    backup.on_train_begin()
+    workers = object.__new__(tf.distribute.MultiWorkerMirroredStrategy)
+    monkeypatch.setattr(model, "_distribute_strategy", workers)
+    backup = BackupState(tmp_path, every_minutes=1)
+    backup.set_model(model)
+    with pytest.raises(ValueError, match="each worker has its own.*every_minutes=1. Set `every_steps`"):
+        backup.on_train_begin()
 
 
 def test_the_teacher_is_not_in_a_checkpoint(tmp_path):
@@ -232,7 +282,7 @@ def test_what_a_training_is_comes_back_as_json_has_it(tmp_path):
 
 def test_the_history_comes_back_as_it_was(tmp_path):
     """Also of epochs of which not all have the same values, and of values that are no numbers."""
-    history = [{"loss": 1.5}, {"loss": np.nan, "mine": 2.0}, {"loss": np.inf, "accuracy": 0.1}]
+    history = [{"loss": 1.5}, {"loss": np.nan, "mine": 2.0}, {"loss": 0.5, "mine": np.inf, "accuracy": 0.1}]
     backup = BackupState(tmp_path)
     backup.history = list(history[:2])
     model = make_tiny()

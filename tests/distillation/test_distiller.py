@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_tkd import Distiller
+from keras_tkd import Distiller, TriKD
 from keras_tkd.distillation.method_losses import make_losses
 from keras_tkd.distillation.terms import _number_duplicates
 from keras_tkd.losses import (
@@ -677,6 +677,38 @@ class TestNotFinite:
         np.testing.assert_array_equal(distiller.student.get_weights()[0], 0 * kernel)
         np.testing.assert_array_equal(distiller.student.get_weights()[1], bias - 1)
 
+    @pytest.mark.parametrize("eager", [False, True])
+    @pytest.mark.parametrize("kind", ["distiller", "trikd"])
+    def test_nor_statistics_that_running_the_models_has_moved(self, kind, eager):
+        """Of BatchNorm, in the student, in an online teacher, in a loss's own layers: one NaN would stay in them."""
+
+        def norm(name, units=8):
+            x = inputs = keras.Input(X.shape[1:])
+            x = keras.layers.BatchNormalization()(keras.layers.Dense(units, name="hidden")(x))
+            return keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(x), name=name)
+
+        if kind == "distiller":
+            hint = Hint(teacher_layers="hidden", student_layers="hidden")
+            model = Distiller(norm("teacher", 6), norm("student"), [SoftTargets(), hint])
+        else:
+            model = TriKD(norm("teacher", 6), norm("student"))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=eager)
+        model.fit(X, Y, batch_size=12, verbose=0)
+        before = [np.array(weight) for weight in model.weights]
+        assert sum("moving" in weight.path for weight in model.weights) == 6 - 2 * (kind == "trikd")
+        bad = X.copy()
+        bad[3] = np.nan
+        with pytest.raises(FloatingPointError, match="which updated nothing"):
+            model.fit(bad, Y, batch_size=12, verbose=0)
+        for weight, value in zip(model.weights, before, strict=True):
+            # The number of steps counts this one too.
+            if weight.path != model.step.path:
+                np.testing.assert_array_equal(weight, value, err_msg=weight.path)
+        # And a step that counts moves them.
+        model.fit(X, Y, batch_size=12, verbose=0)
+        moved = [w.path for w, value in zip(model.weights, before, strict=True) if not np.array_equal(w, value)]
+        assert sum("moving" in path for path in moved) == 4
+
     def test_a_gradient_that_is_not_finite_at_any_scale_ends_a_training_in_float16(self):
         """Keras's scale begins with 2^15, and each step halves it: it is 2^-16 after 31 of them."""
         distiller = compiled(Cut(name="cut"), student=linear("student", 2, dtype="mixed_float16"))
@@ -712,7 +744,7 @@ class TestNotFinite:
         distiller = compiled(Poisoned(step=3))
         x, y = np.tile(X, (20, 1)), np.tile(Y, 20)
         seen = []
-        watch = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
+        watch = keras.callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: seen.append(batch))
         with pytest.raises(FloatingPointError, match="step 3"):
             distiller.fit(x, y, batch_size=1, verbose=0, callbacks=[watch])
         assert len(seen) == 50

@@ -3,13 +3,13 @@
 import numpy as np
 
 from keras_tkd.distillation.self_check import ModelRow, TermRow, as_array
+from keras_tkd.utils.probabilities import sum_to_one
 
 __all__ = ["judge_accuracies", "judge_labels", "judge_outputs", "judge_sizes", "judge_terms"]
 
 _OUTWEIGHS = 100  # so many times the gradient of all others together is more than any published method has
 _SILENT = 1e-6  # of the largest gradient, each before its weight: what float32 leaves of one that should be 0
 _TELLING = 8  # standard errors between a guess and knowing all from which a batch is large enough to tell the two
-_SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
 def judge_terms(
@@ -62,7 +62,7 @@ def judge_outputs(role: str, logits) -> list[str]:
     rows = as_array(logits)
     if not np.isfinite(rows).all() or rows.min() < 0 or rows.max() > 1 or np.ptp(rows) == 0:
         return []
-    if np.abs(rows.sum(-1) - 1).max() < _SUM_TOLERANCE:
+    if sum_to_one(rows):
         return [
             f"The {role}'s outputs look like probabilities: every row lies in 0..1 and sums to 1. The losses take the "
             "softmax of them again, which flattens them: take the first one off, keras_tkd.teachers.logits_model."

@@ -5,11 +5,11 @@ import tensorflow as tf
 
 from keras_tkd.distillation.label_readers import IDS, ROWS, is_binary, list_one_class_metrics, list_readers
 from keras_tkd.utils.labels import read_class_ids
+from keras_tkd.utils.probabilities import SUM_TOLERANCE
 from keras_tkd.utils.replicas import gather
 
 __all__ = ["LabelGuard"]
 
-_SUM_TOLERANCE = 1e-2  # rows of float16 sum to 1 within this
 # What a note is of, its first number; the second is the label itself, the number of a row's classes, the share of a
 # row's second class, the entry of a row that is no yes or no, or the id of a sample. From _UNKNOWN on the first number
 # counts the losses that know samples.
@@ -172,10 +172,10 @@ class LabelGuard:
         # A smoothed label gives all classes but one the same. Of two classes nobody can tell it from a mixed one.
         if self._by_one_class and num_classes > 2:
             second = tf.math.top_k(rows, 2).values[:, 1]
-            mixed = second - tf.reduce_min(rows, axis=-1) > _SUM_TOLERANCE
+            mixed = second - tf.reduce_min(rows, axis=-1) > SUM_TOLERANCE
             kinds, values = tf.where(mixed, _MIXED, kinds), tf.where(mixed, tf.cast(second, tf.float64), values)
         if num_classes > 1 and self._list_one_class_readers():
-            several = tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > _SUM_TOLERANCE
+            several = tf.abs(tf.reduce_sum(rows, axis=-1) - 1) > SUM_TOLERANCE
             if not self._by_class:
                 several &= kinds == _NOTHING
             counts = tf.reduce_sum(tf.cast(rows > 0, tf.float64), axis=-1)

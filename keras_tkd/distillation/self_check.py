@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_tkd.batches import get_class_ids
 from keras_tkd.distillation.objective import Objective
+from keras_tkd.utils.probabilities import sum_to_one
 
 __all__ = [
     "ModelRow",
@@ -21,8 +22,6 @@ __all__ = [
     "read_batch",
     "read_labels",
 ]
-
-_SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
 class TermRow(typing.NamedTuple):
@@ -149,7 +148,7 @@ def read_labels(y):
     ids = as_array(ids, None)
     if len(y.shape) >= 2 and y.shape[-1] != 1:
         # Of distributions the class is the likeliest; rows of several classes have none.
-        return ids if np.abs(as_array(y).sum(-1) - 1).max() < _SUM_TOLERANCE else None
+        return ids if sum_to_one(as_array(y)) else None
     return ids if np.array_equal(ids, np.round(ids)) else None
 
 

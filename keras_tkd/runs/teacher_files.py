@@ -3,13 +3,13 @@
 import pathlib
 
 import keras
-import numpy as np
 
 from keras_tkd import data, evaluation, models, teachers
 from keras_tkd.runs.checks import check_unseen
 from keras_tkd.runs.layout import TEACHER
 from keras_tkd.teachers.ensemble import TeacherEnsemble
 from keras_tkd.teachers.probabilities import invert_probabilities, is_of_saved_model, with_two_logits
+from keras_tkd.utils.probabilities import sum_to_one
 from keras_tkd.utils.saved_models import SAVED_MODEL, is_saved_model
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
 ]
 
 _IMAGES_TO_TELL_BY = 64  # whether a model gives probabilities
-_SUM_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
 
 def find_teacher_file(path):
@@ -150,8 +149,7 @@ def _invert_hidden_probabilities(model, path, splits):
     # Not of a number that is none, either: what such a model is refused for is said where it is measured.
     if not (low >= 0 and high <= 1):
         return model
-    sums = outputs.sum(axis=-1)
-    shared = bool(np.abs(sums - 1).max() < _SUM_TOLERANCE)
+    shared = sum_to_one(outputs)
     received = f"Received: {path}, whose outputs are from {low:.4g} to {high:.4g}"
     if not is_of_saved_model(model):
         # A class of one's own can give logits; a SavedModel is what it is.
@@ -160,6 +158,7 @@ def _invert_hidden_probabilities(model, path, splits):
             "sigmoid, which could be taken off. Let its call return what it gives to its last activation"
         )
     if outputs.shape[-1] > 1 and shared == splits.multi_label:
+        sums = outputs.sum(axis=-1)
         raise ValueError(
             "A teacher must give logits or probabilities: where each image has one class, rows that sum to 1; where it "
             f"may have several, the probability of each. {received}, in rows that sum to {sums.min():.4g} up to "

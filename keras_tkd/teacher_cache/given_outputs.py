@@ -8,6 +8,7 @@ from keras_tkd.teacher_cache.label_agreement import check_agreement
 from keras_tkd.teachers.probabilities import SMALLEST_PROBABILITY
 from keras_tkd.utils.multi_hot import is_multi_hot
 from keras_tkd.utils.naming import name_some
+from keras_tkd.utils.probabilities import SUM_TOLERANCE, sum_to_one
 
 __all__ = [
     "KINDS",
@@ -21,7 +22,6 @@ __all__ = [
 ]
 
 KINDS = ("logits", "probabilities")
-_SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities sum to 1 within this
 
 
 def arrange_outputs(
@@ -193,9 +193,8 @@ def find_kind(outputs, kind=None, name="logits", several=False):
         raise ValueError(f"`kind` must be {' or '.join(map(repr, KINDS))}, or left out. Received: kind={kind!r}")
     if kind == "logits":
         return kind
-    in_range = bool(outputs.min() >= 0 and outputs.max() <= 1 + _SUM_TOLERANCE)
-    sums = outputs.sum(-1)
-    one = in_range and np.abs(sums - 1).max() <= _SUM_TOLERANCE
+    in_range = bool(outputs.min() >= 0 and outputs.max() <= 1 + SUM_TOLERANCE)
+    one = in_range and sum_to_one(outputs)
     if one and several:
         raise ValueError(
             f"`{name}` must be logits, or the probability of each class, where labels are multi-hot rows. Received: "
@@ -211,6 +210,7 @@ def find_kind(outputs, kind=None, name="logits", several=False):
             f"`{name}` that are probabilities of each class must be from 0 to 1. Received: numbers from "
             f"{outputs.min():.4g} to {outputs.max():.4g}, kind='probabilities'. Logits are given with kind='logits'"
         )
+    sums = outputs.sum(-1)
     raise ValueError(
         f"`{name}` must be logits, or probabilities of which each row sums to 1. Received: numbers from "
         f"{outputs.min():.4g} to {outputs.max():.4g}, rows that sum to {sums.min():.4g} up to {sums.max():.4g}. Give "

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_tkd.utils.keras_graph import get_input_dtypes, get_last_operation, get_producer
 from keras_tkd.utils.layer_outputs import name_outputs
+from keras_tkd.utils.probabilities import sum_to_one
 
 __all__ = [
     "check_logits",
@@ -17,8 +18,6 @@ __all__ = [
     "with_classes",
     "with_softmax",
 ]
-
-_SOFTMAX_TOLERANCE = 1e-2  # bfloat16 rows sum to 1 within this
 
 
 def freeze(model):
@@ -118,7 +117,7 @@ def _looks_like_probabilities(outputs):
     if not hasattr(rows, "shape") or len(rows.shape) != 2:
         return False
     rows = keras.ops.convert_to_numpy(keras.ops.cast(rows, "float32"))
-    return bool(rows.min() >= 0 and np.abs(rows.sum(-1) - 1).max() < _SOFTMAX_TOLERANCE)
+    return bool(rows.min() >= 0) and sum_to_one(rows)
 
 
 def logits_model(model, multi_label=False):

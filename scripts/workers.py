@@ -22,7 +22,8 @@ flags.disclaim_key_flags()
 
 _GRACE = 90.0  # seconds in which the other workers notice that one has failed
 _SHOWN_LINES = 15
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# And that of a terminal that is closed: it does not reach sessions of their own.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def define():

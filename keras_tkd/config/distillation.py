@@ -328,10 +328,10 @@ class DistillConfig(RunConfig, PretrainedTeachersConfig):
             share = self.epochs / self.warmup_epochs
             found.append(
                 f"With --warmup_epochs={self.warmup_epochs} the distillation losses' weights rise to {share:.0%} "
-                f"of their values in {self.epochs} epochs"
+                f"of their values in {self._counted_epochs}"
             )
         if (self.teacher_views or 0) > self.epochs:
-            found.append(f"Of --teacher_views={self.teacher_views}, {self.epochs} are shown in {self.epochs} epochs")
+            found.append(f"Of --teacher_views={self.teacher_views}, {self.epochs} are shown in {self._counted_epochs}")
         return found
 
     @property

@@ -221,19 +221,23 @@ class RunConfig(DataConfig):
         """Sentences on settings that this run's epochs are too few for: of a flagfile for longer ones, as a rule."""
         return self._list_unreached("")
 
+    @property
+    def _counted_epochs(self):
+        return f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+
     def _list_unreached(self, whose):
         found = []
         rising = self.learning_rate_warmup_epochs
-        if rising >= self.epochs:
+        if rising and rising + 1 >= self.epochs:
             share = self.epochs / (rising + 1)
             found.append(
                 f"With --learning_rate_warmup_epochs={rising} the learning rate rises to {share:.0%} of its value in "
-                f"{self.epochs} epochs{whose}, and never falls"
+                f"the last of {self._counted_epochs}{whose}, and never falls"
             )
         late = [str(epoch) for epoch in self.schedule_epochs if epoch >= self.epochs]
         if late:
             come = "never comes" if len(late) == 1 else "never come"
-            found.append(f"Of --schedule_epochs, {', '.join(late)} {come} in {self.epochs} epochs{whose}")
+            found.append(f"Of --schedule_epochs, {', '.join(late)} {come} in {self._counted_epochs}{whose}")
         return found
 
     @property

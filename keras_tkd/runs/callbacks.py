@@ -97,7 +97,9 @@ class WarnAtChance(keras.callbacks.Callback):
         # Once, and early enough to stop the run: by then a model that learns at all is above chance.
         if epoch + 1 != self.epochs:
             return
-        for metric, name in (("val_accuracy", self.model.name), ("val_teacher_accuracy", "the teacher")):
+        # Nobody has named the model that distils.
+        own = getattr(self.model, "student", self.model).name
+        for metric, name in (("val_accuracy", own), ("val_teacher_accuracy", "the teacher")):
             if metric in logs and self.at_chance(logs[metric]):
                 print(
                     f"\nWarning: after {self.epochs} epochs {name} is at chance: accuracy {logs[metric]:.2%} on images "

@@ -119,9 +119,12 @@ def connect_to_parent():
     when the other process ends, however it does: a training that went on would keep its folder locked.
 
     Signals come from the other process alone, and count here even where that ignores them, as a background job does.
+    Outside of a training, which finishes its step, they end this process at once.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Not by an exception, as Python does for Ctrl-C: one that comes in a callback of the garbage collector is ignored,
+    # and the other process would wait for the end of this one for good.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return multiprocessing.connection.Connection(int(sys.argv[1]))
 

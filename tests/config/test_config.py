@@ -528,10 +528,18 @@ def test_other_names_are_read_back_as_they_are(name):
         ),
         ({"epochs": 2, "schedule": "step", "schedule_epochs": (1,), "teacher_epochs": 3}, []),
         ({"epochs": 4, "warmup_epochs": 4}, []),
-        ({"epochs": 4, "learning_rate_warmup_epochs": 3}, []),
+        ({"epochs": 5, "learning_rate_warmup_epochs": 3}, []),
+        (
+            {"epochs": 1, "warmup_epochs": 4},
+            ["With --warmup_epochs=4 the .* weights rise to 25% of their values in 1 epoch"],
+        ),
+        (
+            {"epochs": 4, "learning_rate_warmup_epochs": 3},
+            ["With --learning_rate_warmup_epochs=3 .* rises to 100% of its value in the last of 4 epochs, and .*"],
+        ),
         (
             {"epochs": 9, "learning_rate_warmup_epochs": 4, "teacher_epochs": 4},
-            ["With --learning_rate_warmup_epochs=4 the learning rate rises to 80% of its value in 4 epochs of the .*"],
+            ["With --learning_rate_warmup_epochs=4 .* rises to 80% of its value in the last of 4 epochs of the .*"],
         ),
         ({"epochs": 5, "warmup_epochs": 20}, ["With --warmup_epochs=20 the .* weights rise to 25% .* in 5 epochs"]),
         ({"epochs": 3, "augmentation": "crop", "teacher_views": 3}, []),

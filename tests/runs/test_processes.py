@@ -6,12 +6,23 @@ import pytest
 
 from keras_tkd.runs.processes import WorkerProcess
 
-# The module of a worker: it says that it is there, and waits.
+# The module of a worker: it says that it is there, and waits; or waits where Python ignores what a signal raises.
 WAITING = """
 import time
 from keras_tkd.runs.processes import connect_to_parent
 connect_to_parent().send("here")
 time.sleep(20)
+"""
+WAITING_IN_A_FINALIZER = """
+import time
+from keras_tkd.runs.processes import connect_to_parent
+connection = connect_to_parent()
+class Slow:
+    def __del__(self):
+        connection.send("here")
+        time.sleep(5)
+Slow()
+connection.recv()
 """
 
 
@@ -24,9 +35,9 @@ def ignored():
         signal.signal(number, handler)
 
 
-@pytest.fixture
-def worker(ignored, tmp_path, monkeypatch):
-    (tmp_path / "waiting.py").write_text(WAITING)
+@pytest.fixture(params=[WAITING, WAITING_IN_A_FINALIZER], ids=["waiting", "in a finalizer"])
+def worker(request, ignored, tmp_path, monkeypatch):
+    (tmp_path / "waiting.py").write_text(request.param)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     process = WorkerProcess("waiting", tmp_path / "output.txt", parallel=2)
     assert process.connection.recv() == "here"
@@ -37,5 +48,5 @@ def worker(ignored, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_worker_ends(worker, number):
     worker.interrupt(number)
-    worker.wait()
+    worker._process.wait(timeout=60)  # one that has lost the signal waits for its next step
     assert worker.returncode == -number

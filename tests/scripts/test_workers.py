@@ -61,7 +61,7 @@ def test_a_signal_that_is_ignored_reaches_none(workers):
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_of_an_interruption_the_first_alone_speaks(workers, capfd, number):
     text = f"print('Interrupted' if task == 0 else 'Error: the leader is gone'); sys.exit({128 + number})"
     assert workers.launch(program(text), 2) == 128 + number
@@ -76,14 +76,16 @@ def test_one_that_does_not_end_after_another_has_failed_is_ended(workers, monkey
     assert workers.launch(program("sys.exit(1) if task else time.sleep(300)"), 2) == 128 + signal.SIGKILL
 
 
-def test_signals_reach_all_workers(workers, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_all_workers(workers, tmp_path, number):
+    """That of a closed terminal too, or workers would go on that nobody sees."""
     text = f"""
     import signal, threading
     ended = threading.Event()
     def note(*_):
         open(os.path.join({str(tmp_path)!r}, f"got{{task}}"), 'w').close()
         sys.exit(7)
-    signal.signal(signal.SIGTERM, note)
+    signal.signal({number:d}, note)
     open(os.path.join({str(tmp_path)!r}, f"up{{task}}"), 'w').close()
     time.sleep(300)
     """
@@ -91,7 +93,7 @@ def test_signals_reach_all_workers(workers, tmp_path):
     def send():
         while len(list(tmp_path.glob("up*"))) < 2:
             threading.Event().wait(0.05)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=send, daemon=True).start()
     assert workers.launch(program(text), 2) == 7

@@ -17,7 +17,8 @@ SEPARATOR = "|"  # between the classes of an image, in its field of the column `
 _COLUMNS = ("file", "label", "split", "group")
 _NO, _YES = ("0", "0.0"), ("1", "1.0")  # in a column that is a class
 _DELIMITERS = ",;\t"
-_HEADER_CHARACTERS = 2**16  # that are read at most: a file of another kind may be one line of gigabytes
+# That a first line may have: of many classes with long names, and not of a file of another kind with a single line.
+_HEADER_CHARACTERS = 2**24
 
 
 def is_divided_table(labels):
@@ -243,7 +244,9 @@ def _open(labels):
 def _reader(lines, labels):
     """Returns a `csv.DictReader` of a table. Columns that are read have their names in lower case."""
     try:
-        header = lines.readline(_HEADER_CHARACTERS)
+        header = lines.readline(_HEADER_CHARACTERS + 1)
+        if len(header) > _HEADER_CHARACTERS:
+            raise _unreadable(labels, f"its first line has more than {_HEADER_CHARACTERS:,} characters")
         # Some countries' Excel writes semicolons.
         delimiter = max(_DELIMITERS, key=header.count)
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]

@@ -68,6 +68,22 @@ def test_a_table_may_have_a_column_for_each_class(folder):
     np.testing.assert_array_equal(splits.test_labels, ROWS[1::2, [2, 0, 1]])
 
 
+def test_thousands_of_columns_are_classes(folder):
+    """Their names take 84,000 characters; of neighbours one is in a picture, and the other in the next of its side."""
+    names = [f"class-{number:014}" for number in range(4000)]
+    rows = (np.arange(4000) + np.arange(20)[:, None] // 2) % 2
+    splits = data.load(folder, labels=write_matrix(folder, rows.tolist(), names), multi_label=True)
+    assert splits.class_names == tuple(names)
+    np.testing.assert_array_equal(splits.train_labels, rows[::2])
+
+
+def test_a_first_line_without_end_is_refused(folder):
+    path = folder / "line.csv"
+    path.write_text("file,label," + "x" * 2**24)
+    with pytest.raises(ValueError, match="must be CSV, in UTF-8. .* its first line has more than 16,777,216 char"):
+        data.load(folder, labels=path, multi_label=True)
+
+
 @pytest.mark.parametrize("field", ["2", "-1", "", "yes"])
 def test_a_column_that_is_no_class_is_named(field, folder):
     rows = ROWS.tolist()

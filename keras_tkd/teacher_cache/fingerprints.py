@@ -4,9 +4,11 @@ import functools
 import hashlib
 import json
 
+import keras
 import numpy as np
 
 from keras_tkd.utils.keras_graph import flatten_layers
+from keras_tkd.utils.saved_models import hash_graph, is_saved_model
 
 __all__ = ["describe_function", "hash_array", "hash_layers", "hash_pieces", "hash_weights"]
 
@@ -44,7 +46,8 @@ def hash_weights(model):
 def hash_layers(model):
     """Returns a hash of the classes and settings of a model's layers, precision included.
 
-    It does not depend on the layers' names, on which of them are frozen, or on how they are connected.
+    It does not depend on the layers' names, on which of them are frozen, or on how they are connected; of a SavedModel
+    it depends on the operations, and not on where it lies.
     """
     leaves = [layer for layer in flatten_layers(model) if not flatten_layers(layer, include_self=False)]
     descriptions = json.dumps([_describe_layer(layer) for layer in leaves], sort_keys=True)
@@ -59,6 +62,9 @@ def _describe_layer(layer):
         config = {}
     # A teacher is the same whatever its layers are called: automatic names count up within a process.
     settings = {key: value for key, value in config.items() if key not in ("name", "trainable")}
+    if isinstance(layer, keras.layers.TFSMLayer):
+        # A copy is the same teacher. What it computes is not in its settings but in its folder, if that is still there.
+        settings["filepath"] = hash_graph(layer.filepath) if is_saved_model(layer.filepath) else None
     # An object that is no plain data may have its address in its text, which differs from process to process.
     return type(layer).__name__, json.loads(json.dumps(settings, default=lambda value: type(value).__name__))
 

@@ -4,6 +4,7 @@ A SavedModel is a graph of TensorFlow's operations, which TensorFlow runs. What 
 is looked for before the graph is loaded: one that touches files, processes or Python is refused.
 """
 
+import hashlib
 import pathlib
 
 import keras
@@ -11,7 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-__all__ = ["SAVED_MODEL", "VARIABLES", "is_saved_model", "load_saved_model"]
+__all__ = ["SAVED_MODEL", "VARIABLES", "hash_graph", "is_saved_model", "load_saved_model"]
 
 SAVED_MODEL = "saved_model.pb"
 VARIABLES = "variables"  # the folder beside it, with the weights
@@ -20,6 +21,8 @@ _PREFERRED = ("serving_default", "serve")
 # Operations that reach out of the graph. Those that put a file's values into its variables run when it is loaded, by
 # TensorFlow itself, and are none that a signature needs.
 _REACHING = ("File", "PyFunc", "Save", "Restore", "MergeV2", "Dataset", "Reader", "Socket", "Remote", "Rpc", "Dump")
+# Settings of operations that say where they ran or what they were called, and not what they compute.
+_ABOUT_THE_EXPORT = ("config_proto", "shared_name")
 
 
 def is_saved_model(path):
@@ -62,6 +65,34 @@ def load_saved_model(folder, argument="path"):
     if isinstance(outputs, dict) and len(outputs) == 1:
         (outputs,) = outputs.values()
     return keras.Model(inputs, outputs, name=pathlib.Path(folder).name)
+
+
+def hash_graph(folder):
+    """Returns a hash of the operations and constants of a SavedModel.
+
+    That of one model is the same in each of its exports, whose files differ: names, of which TensorFlow counts some up,
+    are not part of it, nor is how the operations are connected.
+
+    Args:
+        folder: the folder of a SavedModel.
+    """
+    graph = _read_graph(folder).graph_def
+    # Beside the functions stand constants that they read. Texts among these are names, and all else is about variables.
+    constants = [node for node in graph.node if node.op == "Const"]
+    nodes = [node for node in constants if node.attr["dtype"].type != tf.string.as_datatype_enum]
+    nodes += [node for function in graph.library.function for node in function.node_def]
+    return hashlib.sha256("\n".join(sorted(map(_describe_operation, nodes))).encode()).hexdigest()
+
+
+def _describe_operation(node):
+    """Returns the kind of an operation, with a hash of its settings."""
+    digest = hashlib.sha256()
+    for name, value in sorted(node.attr.items()):
+        # Functions have numbers in their names, and are listed themselves. What begins so are TensorFlow's own notes.
+        is_function = value.HasField("func") or value.list.func
+        if not is_function and not name.startswith("_") and name not in _ABOUT_THE_EXPORT:
+            digest.update(f"{name}\0".encode() + value.SerializeToString(deterministic=True))
+    return f"{node.op} {digest.hexdigest()}"
 
 
 def _read_graph(folder):

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +30,9 @@ from keras_tkd.losses import SimilarityPreserving, SoftTargets, TripletDistillat
 from keras_tkd.teacher_cache import builder
 from keras_tkd.teacher_cache.checksums import extend_checksums
 from keras_tkd.teacher_cache.files import CacheFiles
-from keras_tkd.teacher_cache.fingerprints import describe_function
+from keras_tkd.teacher_cache.fingerprints import describe_function, hash_layers, hash_weights
 from keras_tkd.utils.locks import wait_for_folder
+from keras_tkd.utils.saved_models import load_saved_model
 
 COUNT, CLASSES, VIEWS, SEED = 14, 3, 3, 5
 IMAGES = np.random.default_rng(0).integers(1, 256, (COUNT, 6, 5, 2), dtype=np.uint8)
@@ -232,6 +234,37 @@ def softer(weights):
     model = network(1)
     model.set_weights([weights[0] * 0.99, *weights[1:]])
     return model
+
+
+def test_a_copy_of_a_saved_model_is_the_same_teacher(teacher, tmp_path, monkeypatch):
+    """And so is another export, whose file is another one."""
+    for name in ("saved", "again"):
+        teacher.export(str(tmp_path / name), verbose=False)
+    built = build(load_saved_model(tmp_path / "saved"), tmp_path / "cache")
+    shutil.copytree(tmp_path / "saved", tmp_path / "copies" / "of_mine")
+    monkeypatch.chdir(tmp_path)
+    for path in ("saved", tmp_path / "copies" / "of_mine", "again"):
+        same = build(load_saved_model(path), tmp_path / "cache")
+        np.testing.assert_array_equal(same.outputs["logits"], built.outputs["logits"])
+
+
+def scale(factor):
+    """A teacher with a constant that no layer's settings hold."""
+    inputs = keras.Input((6, 5, 2))
+    return keras.Model(inputs, network(1)(keras.ops.multiply(inputs, np.full((1, 6, 5, 2), factor, "float32"))))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda other: network(1, activation="tanh" if other else "relu"), lambda other: scale(2 if other else 1)]
+)
+def test_a_saved_model_of_the_same_weights_that_computes_otherwise_is_another_teacher(make, tmp_path):
+    hashes = []
+    for other in (False, True):
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+        make(other).export(str(tmp_path / "saved"), verbose=False)
+        loaded = load_saved_model(tmp_path / "saved")
+        hashes.append((hash_weights(loaded), hash_layers(loaded)))
+    assert hashes[0][0] == hashes[1][0] and hashes[0][1] != hashes[1][1]
 
 
 class TestAnythingElseIsRefused:

@@ -177,7 +177,6 @@ class DecodedCache:
         Raises:
             OSError: the system refuses to write; the message names the folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(self.folder)
         self._wait_for(lock)
         try:
@@ -197,8 +196,12 @@ class DecodedCache:
     def _wait_for(self, lock):
         said = False
         while True:
+            # In each turn: where nothing came of what another process did, it removes the folder too, at any moment.
+            self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 return lock.take()
+            except FileNotFoundError:
+                pass
             except BlockingIOError as error:
                 if not said:
                     print(f"Waiting for the decoded images: {error}", file=sys.stderr)

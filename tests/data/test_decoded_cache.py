@@ -354,6 +354,35 @@ def test_of_two_at_once_one_waits_for_the_other(folder, cache, monkeypatch, caps
     assert "Waiting for the decoded images" in capsys.readouterr().err
 
 
+def test_whoever_waits_for_one_that_fails_builds_itself(folder, cache, monkeypatch):
+    """The one that fails leaves nothing behind, not even the folder with the lock."""
+    waits, failed, found = threading.Event(), threading.Event(), []
+    waiting = threading.Thread(target=lambda: found.append(load_pets(folder, cache)))
+    begin = decoded_cache.DecodedWriter.begin
+
+    def fail(*arguments):
+        if threading.current_thread() is waiting:
+            return begin(*arguments)
+        waiting.start()
+        assert waits.wait(60)
+        raise OSError("no room")
+
+    def sleep(_):
+        waits.set()
+        assert failed.wait(60)
+
+    monkeypatch.setattr(decoded_cache.DecodedWriter, "begin", fail)
+    monkeypatch.setattr(decoded_cache.time, "sleep", sleep)
+    with pytest.raises(OSError, match="no room"):
+        load_pets(folder, cache)
+    assert not cache.exists()
+    failed.set()
+    waiting.join(120)
+    (built,) = found
+    assert_same(built, load_pets(folder))
+    assert cache.exists()
+
+
 def test_a_cache_is_for_folders(cache):
     with pytest.raises(ValueError, match=f"`decoded_cache` keeps the images of a folder.*digits.*{cache}. Leave"):
         load("digits", decoded_cache=cache)

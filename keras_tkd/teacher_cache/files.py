@@ -20,7 +20,7 @@ import urllib.parse
 import numpy as np
 
 from keras_tkd.teacher_cache.checksums import BLOCK_ROWS, extend_checksums
-from keras_tkd.utils.files import checksum_record, read_json, write_json
+from keras_tkd.utils.files import checksum_record, read_json, remove_unfinished, write_json
 from keras_tkd.utils.locks import wait_for_folder
 
 __all__ = ["CacheFiles"]
@@ -252,8 +252,7 @@ class CacheFiles:
         # says less, for numbers come again. Only our own files: the folder may be somebody else's too, who writes in
         # the same way.
         for name in (_MANIFEST, _PROGRESS):
-            for path in self.folder.glob(f".unfinished-*-{name}"):
-                path.unlink(missing_ok=True)
+            remove_unfinished(self.folder, below=False, name=name)
 
     def check_empty(self):
         """Raises `ValueError` for a path that is no folder, or a folder with other files."""

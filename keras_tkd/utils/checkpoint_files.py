@@ -10,11 +10,12 @@ import zipfile
 
 import numpy as np
 
-from keras_tkd.utils.files import atomic_write
+from keras_tkd.utils.files import atomic_write, remove_unfinished
 
 __all__ = ["Checkpoint", "CheckpointFiles", "check_array_sizes"]
 
 _KEPT = 2
+_PATTERN = "epoch-*-step-*.npz"
 _ABOUT = "about"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _CHUNK = 2**20
@@ -44,14 +45,14 @@ class CheckpointFiles:
     and the one before it is.
 
     Args:
-        folder: the folder, which need not exist.
+        folder: the folder, which need not exist, and in which no other process writes checkpoints.
     """
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
 
     def write(self, epoch, step, arrays, about):
-        """Writes a checkpoint, and removes all but the newest two.
+        """Writes a checkpoint, and removes all but the newest two, and what killed processes left half written.
 
         Args:
             epoch, step, about: see `Checkpoint`.
@@ -65,6 +66,8 @@ class CheckpointFiles:
         named = {str(number): array for number, array in enumerate(plain)}
         size = sum(array.nbytes for array in plain)
         path = self.folder / f"epoch-{epoch:06}-step-{step:09}.npz"
+        # Before: each is as large as this one, and may have filled the disk.
+        self._remove_unfinished()
         with atomic_write(path, size) as unfinished:
             # As bytes: NumPy keeps four of them for each character of a string, and a long training has a long history.
             text = np.frombuffer(json.dumps(about).encode(), "uint8")
@@ -98,13 +101,17 @@ class CheckpointFiles:
         return None
 
     def remove(self):
-        """Removes all checkpoints."""
+        """Removes all checkpoints, and what killed processes left of some."""
+        self._remove_unfinished()
         for path in self._paths():
             _remove(path)
 
+    def _remove_unfinished(self):
+        remove_unfinished(self.folder, below=False, name=_PATTERN)
+
     def _paths(self):
         """All checkpoints, the newest first."""
-        return sorted(self.folder.glob("epoch-*-step-*.npz"), reverse=True)
+        return sorted(self.folder.glob(_PATTERN), reverse=True)
 
 
 def _remove(path):

@@ -144,14 +144,16 @@ def check_writable(folder, argument):
     )
 
 
-def remove_unfinished(folder, below=True):
+def remove_unfinished(folder, below=True, name="*"):
     """Removes what processes that were killed left of files that they were writing.
 
     Args:
-        folder: a folder in which no other process writes.
+        folder: a folder in which no other process writes what is removed. Numbers of processes do not show whether they
+            still live: they come again.
         below: whether folders in it count as well.
+        name: pattern of the names that the files were to have.
     """
-    for path in pathlib.Path(folder).glob(f"{'**/' if below else ''}{_UNFINISHED}*"):
+    for path in pathlib.Path(folder).glob(f"{'**/' if below else ''}{_UNFINISHED}*-{name}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -100,6 +100,33 @@ def test_a_failure_to_write_leaves_what_there_was(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("act", [lambda files: files.write(1, 0, ARRAYS, {}), CheckpointFiles.remove])
+def test_what_killed_writes_left_is_removed(act, tmp_path):
+    """Each is as large as the whole state, and of a process that is gone, or whose number another one has."""
+    files = write(tmp_path, (0, 8))
+    for process in (1, os.getpid()):
+        (tmp_path / f".unfinished-{process}-epoch-000000-step-000000009.npz").write_bytes(b"half")
+    others = {".unfinished-1-student.keras", "notes"}
+    for name in others:
+        (tmp_path / name).write_text("somebody's")
+    act(files)
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith("epoch")} == others
+
+
+def test_a_disk_that_killed_writes_filled_has_room_again(tmp_path, monkeypatch):
+    """They are removed before anything is written."""
+    left = tmp_path / ".unfinished-1-epoch-000000-step-000000009.npz"
+    left.write_bytes(b"half")
+    save = np.savez
+
+    def save_with_room(path, **arrays):
+        assert not left.exists()
+        save(path, **arrays)
+
+    monkeypatch.setattr(checkpoint_files.np, "savez", save_with_room)
+    assert write(tmp_path, (1, 0)).read_newest().epoch == 1
+
+
 class _Canary:
     """Writes a file when it is unpickled."""
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 __all__ = ["RowGatherer"]
 
 # Collective operations take no others.
-_SENT = {np.dtype(name): np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64")}
+_SENT = [np.dtype(name) for name in ("float16", "float32", "float64", "int32", "int64")]
 
 
 class RowGatherer:
@@ -25,10 +25,13 @@ class RowGatherer:
         """Returns the rows of all workers, in the workers' order, on each of them; waits for all.
 
         Args:
-            rows: `(rows of this worker, ...)`, of whole numbers up to 64 bits or floats; a worker may have none, but
+            rows: `(rows of this worker, ...)`, of whole numbers or floats of up to 64 bits; a worker may have none, but
                 not all.
+
+        Raises:
+            ValueError: rows of another kind.
         """
-        sent = rows.astype(_SENT.get(rows.dtype, np.int32), copy=False)
+        sent = rows.astype(_choose_dtype(rows.dtype), copy=False)
         key = sent.dtype, sent.shape[1:]
         if key not in self._functions:
             self._functions[key] = self._make_function(*key)
@@ -47,3 +50,13 @@ class RowGatherer:
             return self._strategy.run(gather, args=(rows,))
 
         return run
+
+
+def _choose_dtype(dtype):
+    """Returns the dtype as which rows are sent, which gives every number back."""
+    if dtype in _SENT:
+        return dtype
+    if dtype.kind not in "biu":
+        raise ValueError(f"Rows must be whole numbers or floats of up to 64 bits. Received: dtype={dtype}. Cast them")
+    # Beyond int64, uint64 becomes negative, and is itself again where it is cast back.
+    return np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)

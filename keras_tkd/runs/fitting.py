@@ -41,7 +41,9 @@ def fit_stage(
     config, cluster = config or run.config, run.cluster
     share = {} if cluster.share is None else {"share": cluster.share}
     held_out = cluster.distribute(make_held_out_batches(config, splits, pipeline, **share))
-    statistics = [] if cluster.strategy is None else [AverageStatistics(files.values())]
+    # A loss's own layers are in no file, but in the state, and validations go by their statistics.
+    layers = [*files.values(), *getattr(trained, "loss_layers", ())]
+    statistics = [] if cluster.strategy is None else [AverageStatistics(layers, cluster.strategy)]
     backup = BackupState(
         stage.checkpoints,
         config.checkpoint_steps,

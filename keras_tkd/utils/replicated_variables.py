@@ -25,19 +25,25 @@ class AverageStatistics(keras.callbacks.Callback):
     A moving average is linear in what goes into it: the mean is the same, however often it is taken.
 
     Args:
-        models: the models that are trained, made inside the scope of a strategy.
+        layers: the models and other layers that are trained, made inside the scope of the strategy.
+        strategy: the `tf.distribute.Strategy`.
     """
 
-    def __init__(self, models):
+    def __init__(self, layers, strategy):
         super().__init__()
-        self._models = list(models)
+        self._layers, self._strategy = list(layers), strategy
 
     def average(self):
         """Takes the mean now; all replicas must, at the same step."""
-        for model in self._models:
-            moving = [variable for variable in model.non_trainable_variables if variable.dtype.startswith("float")]
-            for variable, each in zip(moving, model.distribute_strategy.run(_read_own, args=(moving,)), strict=True):
-                variable.assign(model.distribute_strategy.reduce("MEAN", each, axis=None))
+        for layer in self._layers:
+            # What says how it is put together, as a memory bank does, is not each replica's own.
+            moving = [
+                variable
+                for variable in layer.non_trainable_variables
+                if variable.dtype.startswith("float") and variable.aggregation == "none"
+            ]
+            for variable, each in zip(moving, self._strategy.run(_read_own, args=(moving,)), strict=True):
+                variable.assign(self._strategy.reduce("MEAN", each, axis=None))
 
     def on_test_begin(self, logs=None):
         self.average()

@@ -119,6 +119,18 @@ def test_runs_on_two_devices_and_of_two_workers_are_those_of_one_device(tmp_path
                 compare_models(folders, "teacher", 1e-5)
 
 
+def test_a_validation_goes_by_the_mean_of_the_statistics_that_devices_have_of_a_loss(tmp_path, teachers):
+    """With `gather="local"` each of them sees its own images, and of the loss only the state keeps anything."""
+    command = [sys.executable, ROOT / "tests/runs/loss_statistics.py", tmp_path / "run", teachers / "one.keras"]
+    ended = subprocess.run(command, env=os.environ | FEW_THREADS, text=True, capture_output=True)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    found = json.loads(ended.stdout.splitlines()[-1])
+    first, second = map(np.array, found["before"])
+    assert np.abs(first - second).max() > 1e-3
+    for own in found["after"]:
+        np.testing.assert_allclose(own, (first + second) / 2, rtol=1e-6)
+
+
 def start_to_state(path, training):
     """The launcher of two workers, once they have written a state of a training that was not there."""
     # One that is being written begins with a dot.

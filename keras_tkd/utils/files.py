@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -28,7 +29,8 @@ __all__ = [
 # A record of a run has thousands of bytes, the list of a data set's files millions. Plain data of any more would take
 # gigabytes of memory, at forty times its text.
 _TEXT_BYTES = 2**27
-_UNFINISHED = ".unfinished-"
+# Beginnings of names that go on with the number of the process that writes, and the name that is meant.
+_UNFINISHED, _REPLACED = ".unfinished-", ".replaced-"
 
 
 @contextlib.contextmanager
@@ -65,7 +67,8 @@ def atomic_write(path, size=None):
 def atomic_folder(path):
     """Gives an empty folder to write into, beside `path`; it becomes `path` if the block ends without an error.
 
-    Its files have then reached the disk. What `path` held before is removed after that.
+    Its files have then reached the disk. What `path` held before is removed after that. A process that is killed while
+    the two change places may leave none at `path`: the next block, or `remove_unfinished`, puts the old one back.
 
     Args:
         path: the folder; those above it are made.
@@ -75,33 +78,35 @@ def atomic_folder(path):
     """
     # A link stays one: its folder is replaced, where that lies.
     path = pathlib.Path(path).resolve()
-    unfinished, replaced = (path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}{end}") for end in ("", "-replaced"))
+    unfinished, replaced = (path.with_name(f"{start}{os.getpid()}-{path.name}") for start in (_UNFINISHED, _REPLACED))
     try:
+        _put_back(path.parent.glob(f"{_REPLACED}*-{glob.escape(path.name)}"))
         unfinished.mkdir(parents=True)
         yield unfinished
         for written in (*unfinished.rglob("*"), unfinished):
             _sync(written)
-        _exchange(unfinished, path, replaced)
+        # A folder takes no name that another one with files in it has.
+        if path.exists():
+            os.replace(path, replaced)
+        os.replace(unfinished, path)
         _sync(path.parent)
     except OSError as error:
         raise OSError(_explain(error, path, None)) from error
     finally:
-        for folder in (unfinished, replaced):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        # Ctrl-C may have come between the two names.
+        if replaced.exists():
+            _put_back([replaced])
 
 
-def _exchange(new, path, old):
-    """Gives a folder the name `path`, and what had that name before the name `old`; if that fails, all is as before."""
-    try:
-        # A folder takes no name that another one with files in it has.
+def _put_back(replaced):
+    """Gives folders that were replaced their names again, or removes them where others have these."""
+    for folder in list(replaced):
+        path = folder.with_name(folder.name.removeprefix(_REPLACED).partition("-")[2])
         if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
-    except BaseException:
-        # Ctrl-C may come between the two.
-        if old.exists() and not path.exists():
-            os.replace(old, path)
-        raise
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            os.replace(folder, path)
 
 
 def _sync(path):
@@ -147,13 +152,17 @@ def check_writable(folder, argument):
 def remove_unfinished(folder, below=True, name="*"):
     """Removes what processes that were killed left of files that they were writing.
 
+    A folder that was being replaced by another, and has not been yet, gets its name back.
+
     Args:
         folder: a folder in which no other process writes what is removed. Numbers of processes do not show whether they
             still live: they come again.
         below: whether folders in it count as well.
         name: pattern of the names that the files were to have.
     """
-    for path in pathlib.Path(folder).glob(f"{'**/' if below else ''}{_UNFINISHED}*-{name}"):
+    folder, where = pathlib.Path(folder), "**/" if below else ""
+    _put_back(folder.glob(f"{where}{_REPLACED}*-{name}"))
+    for path in folder.glob(f"{where}{_UNFINISHED}*-{name}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import resource
+import signal
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -227,3 +230,52 @@ def test_unfinished_folders_are_removed(tmp_path):
     (left / "file").write_text("")
     remove_unfinished(tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+KILLED = """
+import os, signal, sys
+from keras_tkd.utils.files import atomic_folder
+
+def replace(one, other, replace=os.replace):
+    # The old folder has given its name up, and the new one has not taken it.
+    if os.path.basename(other) == "folder":
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(one, other)
+
+os.replace = replace
+with atomic_folder(sys.argv[1]) as unfinished:
+    (unfinished / "new").touch()
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A folder whose writer was killed between its two renamings; gives the content of the old one."""
+    write_folder(tmp_path / "folder", 1.0)
+    before = content(tmp_path)
+    ended = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "folder"])
+    assert ended.returncode == -signal.SIGKILL and not (tmp_path / "folder").exists()
+    return before
+
+
+def test_a_folder_that_lost_its_name_to_a_kill_gets_it_back(killed, tmp_path):
+    remove_unfinished(tmp_path)
+    assert content(tmp_path) == killed
+
+
+def test_the_next_writer_gives_it_back_too(killed, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(tmp_path / "folder", 2.0, fail=True)
+    found = content(tmp_path)
+    assert {name: value for name, value in found.items() if name.startswith("folder/")} == killed
+    write_folder(tmp_path / "folder", 3.0)
+    assert content(tmp_path / "folder")["inner/numbers"] == b"3.0 " * 2000
+
+
+def test_what_a_new_folder_replaced_is_removed_and_keeps_apart_from_others(tmp_path):
+    """A process was killed after both renamings; the names of both folders have hyphens."""
+    for name in ("folder", ".replaced-1-folder", ".replaced-1-other-folder"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    remove_unfinished(tmp_path)
+    assert content(tmp_path) == {"folder/file": b"folder", "other-folder/file": b".replaced-1-other-folder"}

@@ -75,7 +75,7 @@ def read_observations(path):
     content = path.read_bytes()
     fields = {name: {} for name in _PER_ROLE}
     try:
-        check_array_sizes(content)
+        check_array_sizes(io.BytesIO(content))
         with np.load(io.BytesIO(content), allow_pickle=False) as entries:
             for entry in entries.files:
                 name, _, role = entry.partition(".")

@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import math
+import os
 import pathlib
 import zipfile
 
@@ -73,10 +73,7 @@ class CheckpointFiles:
             text = np.frombuffer(json.dumps(about).encode(), "uint8")
             np.savez(unfinished, **{_ABOUT: text}, **named)
             with open(unfinished, "r+b") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                file.write(digest.digest())
+                file.write(_hash(file, os.path.getsize(unfinished)))
         # Two, so that there is one to go on from if the newest is damaged. What is newer than this one was damaged, or
         # training would have gone on from it.
         paths = self._paths()
@@ -125,16 +122,32 @@ def _read(path):
     # Whatever has the name: a folder has no bytes, a pipe waits for them, and a device never ends.
     if not path.is_file():
         raise ValueError("it is no file")
-    content = path.read_bytes()
-    archive, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
-    if hashlib.sha256(archive).digest() != digest:
-        raise ValueError(f"its {len(content):,} bytes are not those that were written")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if _hash(file, size - _DIGEST_BYTES) != file.read():
+            raise ValueError(f"its {size:,} bytes are not those that were written")
+        return _read_archive(file, path)
+
+
+def _hash(file, size):
+    """Returns the SHA-256 of the next bytes of an open file; fewer than one are none."""
+    digest = hashlib.sha256()
+    # In pieces: the whole may be as large as the memory that is left.
+    while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.digest()
+
+
+def _read_archive(file, path):
+    """Reads a checkpoint from its open file, which is whole; raises `ValueError` if it holds something else."""
     epoch, step = (int(number) for number in path.stem.split("-")[1::2])
     # Only what passed is opened, and nothing in it is ever run. But anybody can make a checksum: what is written here
     # keeps the archive's rules too.
     try:
-        check_array_sizes(archive)
-        with np.load(io.BytesIO(archive), allow_pickle=False) as entries:
+        check_array_sizes(file)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as entries:
             text = entries[_ABOUT]
             about = json.loads(text.tobytes() if text.dtype == "uint8" else str(text))
             arrays = [entries[str(number)] for number in range(len(entries.files) - 1)]
@@ -150,19 +163,20 @@ def _read(path):
     return Checkpoint(epoch, step, arrays, about)
 
 
-def check_array_sizes(archive):
-    """Raises `ValueError` for the bytes of an uncompressed `.npz` archive whose arrays are larger than it is.
+def check_array_sizes(file):
+    """Raises `ValueError` for an open file with an uncompressed `.npz` archive whose arrays are larger than it is.
 
     NumPy takes memory for what an array's header declares, before it reads any of it.
     """
-    with zipfile.ZipFile(io.BytesIO(archive)) as entries:
+    with zipfile.ZipFile(file) as entries:
         declared = 0
         for entry in entries.infolist():
-            with entries.open(entry) as file:
-                if np.lib.format.read_magic(file) != (1, 0):
+            with entries.open(entry) as array:
+                if np.lib.format.read_magic(array) != (1, 0):
                     raise ValueError(f"its {entry.filename} is of another version of NumPy's format")
-                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(array)
             # A negative length would make room for another array's.
             declared += abs(math.prod(shape)) * dtype.itemsize
-    if declared > len(archive):
-        raise ValueError(f"its arrays are declared with {declared:,} bytes, and it has {len(archive):,}")
+    size = file.seek(0, os.SEEK_END)
+    if declared > size:
+        raise ValueError(f"its arrays are declared with {declared:,} bytes, and it has {size:,}")

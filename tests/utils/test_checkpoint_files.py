@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import tracemalloc
 import zipfile
 
 import ml_dtypes
@@ -38,6 +39,19 @@ def test_bfloat16_loses_nothing(tmp_path):
     files = CheckpointFiles(tmp_path)
     files.write(0, 1, [values], {})
     np.testing.assert_array_equal(files.read_newest().arrays[0].astype(ml_dtypes.bfloat16), values)
+
+
+def test_what_is_read_is_in_memory_once(tmp_path):
+    """Beside it no more than pieces of the file, a MiB each: a state may be as large as the memory that is left."""
+    arrays = [np.full(2**19, number, "float64") for number in range(4)]
+    files, size = CheckpointFiles(tmp_path), sum(array.nbytes for array in arrays)
+    files.write(1, 0, arrays, {})
+    tracemalloc.start()
+    read = files.read_newest()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(read.arrays, arrays)
+    assert size <= peak < 1.5 * size
 
 
 def test_there_is_none_in_a_folder_that_is_not_there(tmp_path):
@@ -245,14 +259,14 @@ def test_what_only_has_the_name_of_one_is_named_and_never_read(kind, tmp_path, c
 
 def test_one_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
     files = write(tmp_path, (1, 0), (2, 0))
-    read = checkpoint_files.pathlib.Path.read_bytes
+    open_path = checkpoint_files.pathlib.Path.open
 
-    def fail(path):
+    def fail(path, *arguments):
         if "000002" in path.name:
             raise OSError(5, "Input/output error")
-        return read(path)
+        return open_path(path, *arguments)
 
-    monkeypatch.setattr(checkpoint_files.pathlib.Path, "read_bytes", fail)
+    monkeypatch.setattr(checkpoint_files.pathlib.Path, "open", fail)
     assert files.read_newest().epoch == 1
     assert re.search("epoch-000002.*is not used: .*Input/output error", capsys.readouterr().out)
 

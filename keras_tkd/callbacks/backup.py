@@ -233,8 +233,7 @@ class BackupState(keras.callbacks.Callback):
         self._steps += batch - self._last
         self._last = batch
         self.position = self.position[0], self._first_step + batch + 1
-        # The end of the epoch is written with its validation. Of data whose number of steps nobody knows, the first
-        # epoch's may be written without it too.
+        # The end of the epoch is written with its validation; without it too where nobody knows which step is the last.
         steps = self.params["steps"]
         if (steps is None or batch + 1 < steps) and self._is_due():
             check_finite(self.model, logs)

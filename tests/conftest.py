@@ -1,5 +1,10 @@
 import gc
 import os
+import signal
+
+# A shell lets its background jobs ignore Ctrl-C, and their processes inherit that; many a test sends it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # As the scripts do: TensorFlow turns oneDNN on by itself on some processors only, and machines shall agree.

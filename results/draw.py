@@ -82,7 +82,7 @@ def draw_curves(curves):
         color=altair.Color(
             "method:N",
             scale=altair.Scale(domain=list(curves), range=colors),
-            legend=altair.Legend(orient="bottom", title=None),
+            legend=altair.Legend(orient="bottom", title=None, columns=3, labelLimit=0),
         ),
     )
     colored = {f"{part}Color": _GREY for part in ("label", "title", "grid", "domain", "tick")}

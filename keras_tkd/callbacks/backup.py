@@ -1,7 +1,6 @@
 """Backups of a training, from which it goes on to the bits that it would have had."""
 
 import hashlib
-import json
 import sys
 import time
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_tkd.callbacks.state_records import check_about, check_record, describe_entry, to_columns, to_epochs
 from keras_tkd.callbacks.termination import check_finite
 from keras_tkd.utils.checkpoint_files import CheckpointFiles
 from keras_tkd.utils.number_checks import is_finite
@@ -70,7 +70,7 @@ class BackupState(keras.callbacks.Callback):
         self.every_minutes = every_minutes
         self.history = []
         self.position = 0, 0
-        self._about = _check_about(about)
+        self._about = check_about(about)
         self._prepare = prepare
         self._files = CheckpointFiles(directory)
         self._seconds_before, self._began = 0.0, None
@@ -106,7 +106,7 @@ class BackupState(keras.callbacks.Callback):
                 "A training is taken up with its optimizer. Received: a model that is not compiled. Call `compile` "
                 "before `restore`"
             )
-        checkpoint = self._files.read_newest(_check_record)
+        checkpoint = self._files.read_newest(check_record)
         if checkpoint is None or checkpoint.about["training"] != self._about:
             # Of another training, whoever gave this folder may still remove them before this one begins.
             self._folder_is_ours = checkpoint is None
@@ -132,7 +132,7 @@ class BackupState(keras.callbacks.Callback):
         for variable, array in zip(state, checkpoint.arrays, strict=False):
             variable.assign(array)
         self._metrics = checkpoint.arrays[len(state) :]
-        self.history = _to_epochs(checkpoint.about["history"])
+        self.history = to_epochs(checkpoint.about["history"])
         self._seconds_before = checkpoint.about["seconds"]
         self.position = checkpoint.epoch, checkpoint.step
         self._folder_is_ours = True
@@ -151,14 +151,15 @@ class BackupState(keras.callbacks.Callback):
 
     def _check_folder(self):
         """Raises `ValueError` for states in the folder that this training would remove with its own first one."""
-        checkpoint = self._files.read_newest(_check_record)
+        checkpoint = self._files.read_newest(check_record)
         if checkpoint is None:
             return
         there, folder = checkpoint.about["training"], self._files.folder
         names = [name for name in {**there, **self._about} if there.get(name, self) != self._about.get(name, self)]
         if names:
             values = "; ".join(
-                f"'{name}' is {_describe(there, name)} there, and {_describe(self._about, name)} here" for name in names
+                f"'{name}' is {describe_entry(there, name)} there, and {describe_entry(self._about, name)} here"
+                for name in names
             )
             raise ValueError(
                 f"A training's folder must not hold checkpoints of another. Received: {folder}, where {values}. Choose "
@@ -194,7 +195,7 @@ class BackupState(keras.callbacks.Callback):
         arrays = [read_variable(variable) for variable in variables]
         about = {
             "training": self._about,
-            "history": _to_columns(self.history),
+            "history": to_columns(self.history),
             "seconds": self.seconds,
             "frozen": self._frozen,
         }
@@ -270,55 +271,6 @@ def _takes_averages(model):
     # A teacher that learns with its student has its own.
     optimizers = [model.optimizer, getattr(model, "teacher_optimizer", None)]
     return any(getattr(getattr(each, "inner_optimizer", each), "use_ema", False) for each in optimizers)
-
-
-def _to_columns(history):
-    """Returns a list of dicts, one of each epoch, as a dict of lists: names are written once. None stands for none."""
-    names = dict.fromkeys(name for epoch in history for name in epoch)
-    return {name: [epoch.get(name) for epoch in history] for name in names}
-
-
-def _to_epochs(history):
-    """Returns what `_to_columns` was given; earlier versions wrote that itself."""
-    if isinstance(history, list):
-        return history
-    epochs = [zip(history, values, strict=True) for values in zip(*history.values(), strict=True)]
-    return [{sys.intern(name): value for name, value in epoch if value is not None} for epoch in epochs]
-
-
-def _check_about(about):
-    """Returns `about` as a file gives it back; raises `ValueError` for what is no plain data."""
-    try:
-        plain = json.loads(json.dumps({} if about is None else about, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(
-            "`about` must be a dict of plain data: text, finite numbers, lists and dicts of them. "
-            f"Received: about={about!r} ({error})"
-        ) from error
-    if not isinstance(plain, dict):
-        raise ValueError(f"`about` must be a dict of plain data. Received: about={about!r}")
-    return plain
-
-
-def _check_record(about):
-    """Raises `ValueError` for what a checkpoint says of itself if no `BackupState` wrote it."""
-    kinds = {"training": dict, "history": (list, dict), "seconds": (int, float), "frozen": (str, type(None))}
-    for name, kind in kinds.items():
-        # Without a hash of the teacher: earlier versions kept none.
-        if not isinstance(about.get(name), kind):
-            raise ValueError(f"its entry '{name}' is missing, or of another kind than a training writes")
-    try:
-        rows = _to_epochs(about["history"])
-    except (TypeError, ValueError):  # columns that are none, or of different lengths
-        rows = [None]
-    if not all(
-        isinstance(row, dict) and all(isinstance(value, (int, float)) for value in row.values()) for row in rows
-    ):
-        raise ValueError("its entry 'history' holds something else than numbers by name")
-
-
-def _describe(about, name):
-    return repr(about[name]) if name in about else "not said"
 
 
 def _hash_frozen(model):

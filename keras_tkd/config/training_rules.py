@@ -7,7 +7,7 @@ __all__ = ["check_training"]
 _AT_LEAST_ONE = ("epochs", "batch_size")
 _ABOVE_ZERO = ("learning_rate", "schedule_factor")
 _FROM_ZERO = ("weight_decay", "momentum", "learning_rate_warmup_epochs")
-# Each is left out, None, by who does without it, and what that does then.
+# None where they are left out; what that does, for the error.
 _OPTIONAL = {
     "checkpoint_steps": "",
     "checkpoint_minutes": "",

@@ -84,7 +84,7 @@ def _describe_differing(config, results, groups, undecided=()):
     compared = [name for name in list_deciding(type(config), groups) if name not in left_out]
     before = {name: there.get(name, defaults.get(name)) for name in compared}
     differing = [name for name in compared if before[name] != here.get(name)]
-    return ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in differing)
+    return ", ".join(f"{name} {before[name]} there, {here.get(name)} here" for name in differing)
 
 
 def check_baseline_data(config, data):

@@ -80,7 +80,9 @@ def atomic_folder(path):
     path = pathlib.Path(path).resolve()
     unfinished, replaced = (path.with_name(f"{start}{os.getpid()}-{path.name}") for start in (_UNFINISHED, _REPLACED))
     try:
-        _put_back(path.parent.glob(f"{_REPLACED}*-{glob.escape(path.name)}"))
+        found = path.parent.glob(f"{_REPLACED}*-{glob.escape(path.name)}")
+        # Not of a folder whose name only ends like this one's, which another process may be replacing now.
+        _put_back(folder for folder in found if _find_target(folder) == path)
         unfinished.mkdir(parents=True)
         yield unfinished
         for written in (*unfinished.rglob("*"), unfinished):
@@ -99,10 +101,15 @@ def atomic_folder(path):
             _put_back([replaced])
 
 
+def _find_target(replaced):
+    """Returns the path that a folder had before it was replaced."""
+    return replaced.with_name(replaced.name.removeprefix(_REPLACED).partition("-")[2])
+
+
 def _put_back(replaced):
     """Gives folders that were replaced their names again, or removes them where others have these."""
     for folder in list(replaced):
-        path = folder.with_name(folder.name.removeprefix(_REPLACED).partition("-")[2])
+        path = _find_target(folder)
         if path.exists():
             shutil.rmtree(folder, ignore_errors=True)
         else:

@@ -279,3 +279,11 @@ def test_what_a_new_folder_replaced_is_removed_and_keeps_apart_from_others(tmp_p
         (tmp_path / name / "file").write_text(name)
     remove_unfinished(tmp_path)
     assert content(tmp_path) == {"folder/file": b"folder", "other-folder/file": b".replaced-1-other-folder"}
+
+
+def test_a_writer_leaves_a_folder_alone_whose_name_ends_like_its_own(tmp_path):
+    """Another process may be replacing that one just now."""
+    (tmp_path / ".replaced-1-other-folder").mkdir()
+    with atomic_folder(tmp_path / "folder") as unfinished:
+        (unfinished / "file").write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".replaced-1-other-folder", "folder"]
